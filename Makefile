@@ -1,0 +1,34 @@
+# Everything runs in .venv, made here by the first target that needs it. `make PYTHON=python3.12 test` chooses another
+# interpreter; Python 3.11 is the one that constraints.txt was resolved on.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+# Two targets would otherwise install into one .venv at the same time under `make -j`.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: .venv/demo.stamp
+	$(BIN)/python -m apps.demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/test.stamp
+	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+clean:
+	rm -rf .venv demo-output dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable ".[$*]"
+	touch $@

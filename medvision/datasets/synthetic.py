@@ -1,0 +1,396 @@
+"""Images synthesised from label maps: training data of any contrast, without a single real image.
+
+The approach is that of SynthSeg (Billot et al., Medical Image Analysis 2023): a label map is deformed, every tissue class
+draws an intensity distribution, and the result goes through the defects of a scanner (bias field, blur, thick slices,
+noise). A network that has seen enough of it relies on shape and relations, not on one scanner's intensities.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from medvision.resampling import linear_weights, rescale_intensity, resize_linear
+from shared_backbones.errors import InputError
+
+# FreeSurfer ids of the left half of paired structures, and the same structures on the right: one tissue class for both.
+_RIGHT_TO_LEFT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25}
+_RIGHT_TO_LEFT |= {58: 26, 60: 28, 62: 30, 163: 136, 164: 137}
+
+# Structure of `brain-structures` for every FreeSurfer / SynthSeg id; what is not named is background.
+STRUCTURE_OF_ID = {
+    **dict.fromkeys((2, 25, 77), 1),
+    3: 2,
+    **dict.fromkeys((10, 11, 12, 13, 26, 28), 3),
+    **dict.fromkeys((17, 18), 4),
+    **dict.fromkeys((4, 5, 14, 15, 72, 136, 137), 5),
+    24: 6,
+    16: 7,
+    7: 8,
+    8: 9,
+}
+STRUCTURE_OF_ID |= {right: STRUCTURE_OF_ID[left] for right, left in _RIGHT_TO_LEFT.items() if left in STRUCTURE_OF_ID}
+
+_HIGHEST_ID = 999
+
+# Usual mean of each tissue in T1-weighted MRI, white matter = 1 (textbook relations, not measured on any scan used here).
+_T1_MEAN = {
+    2: 1.0, 3: 0.62, 4: 0.22, 5: 0.25, 7: 0.96, 8: 0.6, 10: 0.82, 11: 0.68, 12: 0.74, 13: 0.88, 14: 0.25, 15: 0.25,
+    16: 0.9, 17: 0.64, 18: 0.62, 24: 0.22, 25: 0.75, 26: 0.68, 28: 0.88, 30: 0.4, 72: 0.22, 85: 0.8, 136: 0.4, 137: 0.4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisSettings:
+    """What the generator draws from; every range is uniform unless said otherwise."""
+
+    spacing_mm: float = 1.5
+    """Spacing of the images and targets that come out."""
+    rotation_degrees: float = 18.0
+    scaling: float = 0.17
+    """Relative change of each axis, plus or minus."""
+    shear: float = 0.1
+    displacement: float = 0.12
+    """Largest standard deviation of the elastic displacement, in units of the distance between its control points."""
+    t1_share: float = 0.85
+    """Share of volumes whose tissue means lie around those of T1-weighted MRI; the others have random contrast."""
+    stripped_share: float = 0.65
+    """Share of volumes without skull and scalp."""
+    bias_field: float = 0.35
+    """Largest standard deviation of the logarithm of the bias field's control points."""
+    noise: float = 0.07
+    """Largest standard deviation of the noise, in units of the image's range."""
+    thick_slices_share: float = 0.12
+    """Share of volumes acquired in slices of 2 to 6 mm."""
+
+
+class LabelMapSynthesizer:
+    """Draws pairs of image and structure map from a folder of label maps.
+
+    Args:
+        folder: directory of `.nii.gz` label maps with FreeSurfer ids (SynthSeg's training maps), about 1 mm.
+        settings: ranges of the random choices.
+
+    Raises:
+        InputError: the folder holds no label map.
+    """
+
+    def __init__(self, folder: str | Path, settings: SynthesisSettings | None = None) -> None:
+        self.settings = settings or SynthesisSettings()
+        paths = sorted(Path(folder).glob("*.nii.gz"))
+        if not paths:
+            raise InputError(f"{folder}: found no label map, expected *.nii.gz with FreeSurfer ids; pass their folder")
+        maps = [_read_ids(path) for path in paths]
+        self.ids = np.flatnonzero(sum(np.bincount(ids.ravel(), minlength=_HIGHEST_ID + 1) for ids in maps))
+        index = np.zeros(_HIGHEST_ID + 1, np.uint8)
+        index[self.ids] = np.arange(len(self.ids))
+        heads = [torch.from_numpy(index[ids]) for ids in maps]
+        self.heads = [_crop_to(head, head > 0, margin=8) for head in heads]
+        self.structure = torch.tensor([STRUCTURE_OF_ID.get(int(i), 0) for i in self.ids], dtype=torch.uint8)
+        # Brain for the purpose of skull stripping: everything FreeSurfer names inside the skull but sulcal CSF.
+        self.is_brain = torch.tensor([0 < i < 500 and i not in (24, 30, 85) for i in self.ids.tolist()])
+        self.is_extracerebral = torch.tensor([i >= 500 for i in self.ids.tolist()])
+        self.brains = [_crop_to(head, self.is_brain[head.int()], margin=12) for head in self.heads]
+
+    def __call__(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw one volume.
+
+        Returns:
+            image `(X, Y, Z)` float32 in [0, 1], axes RAS, at `settings.spacing_mm`, and structures `(X, Y, Z)` uint8.
+        """
+        s = self.settings
+        stripped = bool(_uniform(0, 1, generator) < s.stripped_share)
+        sources = self.brains if stripped else self.heads
+        source = sources[int(_integer(len(sources), generator))]
+        if _uniform(0, 1, generator) < 0.5:
+            source = source.flip(0).contiguous()
+        labels = self._deform(source, generator)
+        keep = self._skull_strip(labels, generator) if stripped else None
+        image = self._paint(labels, generator)
+        if keep is not None:
+            # what surrounds a stripped brain is nearly always exactly zero
+            image = image * keep
+            labels = labels * keep
+        image = self._scan(image, generator)
+        if keep is not None and _uniform(0, 1, generator) < 0.85:
+            small = resize_linear(keep.float(), (1.0,) * 3, (s.spacing_mm,) * 3)
+            image = image * (small > 0.5)
+        image = rescale_intensity(image)
+        image = image ** float(torch.exp(0.25 * torch.randn((), generator=generator)))
+        return image, _resize_nearest(self.structure[labels.int()], image.shape, s.spacing_mm)
+
+    def _deform(self, source: Tensor, generator: torch.Generator) -> Tensor:
+        """Affine and elastic deformation of a label map at 1 mm, sampled on a box around its content."""
+        s = self.settings
+        angles = torch.deg2rad(_uniform(-s.rotation_degrees, s.rotation_degrees, generator, 3))
+        matrix = torch.eye(3)
+        for axis, angle in enumerate(angles):
+            i, j = (axis + 1) % 3, (axis + 2) % 3
+            turn = torch.eye(3)
+            turn[i, i] = turn[j, j] = torch.cos(angle)
+            turn[i, j], turn[j, i] = -torch.sin(angle), torch.sin(angle)
+            matrix = matrix @ turn
+        shear = torch.eye(3) + torch.triu(_uniform(-s.shear, s.shear, generator, 3, 3), 1)
+        matrix = matrix @ shear @ torch.diag(1 + _uniform(-s.scaling, s.scaling, generator, 3))
+
+        distance_mm = float(_uniform(16, 64, generator))
+        knots = [max(2, round(n / distance_mm)) for n in source.shape]
+        ends = [(n - 1) / 2 for n in source.shape]
+        axes = [torch.linspace(-end, end, k) for end, k in zip(ends, knots, strict=True)]
+        # linear interpolation between control points keeps the affine part exact
+        control = torch.einsum("ij,jxyz->ixyz", matrix, torch.stack(torch.meshgrid(*axes, indexing="ij")))
+        std = distance_mm * _uniform(0, s.displacement, generator)
+        control += torch.tensor(ends).view(3, 1, 1, 1) + std * torch.randn(control.shape, generator=generator)
+        spread = [linear_weights(k, n, (k - 1) / (n - 1)) for k, n in zip(knots, source.shape, strict=True)]
+        inside = torch.ones(source.shape, dtype=torch.bool)
+        index = torch.zeros(source.shape, dtype=torch.int32)
+        for points, n in zip(control, source.shape, strict=True):
+            rows = (spread[0] @ points.flatten(1)).view(-1, knots[1], knots[2])
+            position = (spread[1] @ rows @ spread[2].T).round_()
+            inside &= (position >= 0) & (position < n)
+            index.mul_(n).add_(position.clamp_(0, n - 1).int())
+        return source.view(-1)[index.view(-1)].view(source.shape) * inside
+
+    def _skull_strip(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Mask `(X, Y, Z)` of what a skull-stripping tool leaves: the brain and a rim of 0 to 4 mm around it."""
+        brain = self.is_brain[labels.int()]
+        closing = 4 + int(_integer(7, generator))
+        closed = ~_dilate(~_dilate(brain, closing), closing)
+        mask = _dilate(closed, int(_integer(5, generator)))
+        if _uniform(0, 1, generator) < 0.7:  # most tools leave no skull inside the rim, some do
+            mask &= ~self.is_extracerebral[labels.int()]
+        return mask
+
+    def _paint(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Intensities: a Gaussian for every tissue class, left and right alike."""
+        s = self.settings
+        means = _uniform(0, 1, generator, len(self.ids))
+        stds = _uniform(0.01, 0.1, generator, len(self.ids))
+        if _uniform(0, 1, generator) < s.t1_share:
+            contrast, offset = _uniform(0.5, 1.25, generator), _uniform(-0.1, 0.1, generator)
+            t1 = torch.tensor([_T1_MEAN.get(_RIGHT_TO_LEFT.get(i, i), float("nan")) for i in self.ids.tolist()])
+            jitter = 0.045 * torch.randn(t1.shape, generator=generator)
+            t1 = 1 + (t1 + jitter - 1) * contrast + offset
+            # scalp fat is brighter than white matter, bone and air are dark: leave the outside free, up to 1.4
+            means = torch.where(t1.isnan(), 1.4 * means, t1)
+            stds = 0.02 + 0.7 * stds
+        index = {int(i): k for k, i in enumerate(self.ids)}
+        for right, left in _RIGHT_TO_LEFT.items():
+            if right in index and left in index:
+                means[index[right]], stds[index[right]] = means[index[left]], stds[index[left]]
+        background = index[0]
+        means[background] = _uniform(0, 0.15, generator) if _uniform(0, 1, generator) < 0.5 else 0.0
+        stds[background] = stds[background] * means[background]
+        texture = torch.randn(labels.shape, generator=generator)
+        pick = labels.int()
+        return means[pick].addcmul_(stds[pick], texture).clamp_(min=0)
+
+    def _scan(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Bias field, resolution and noise of a scanner; the result lies on the model's grid."""
+        s = self.settings
+        field = _uniform(0, s.bias_field, generator) * torch.randn((1, 1, 4, 4, 4), generator=generator)
+        image = image * F.interpolate(field, size=image.shape, mode="trilinear", align_corners=True)[0, 0].exp_()
+        thickness = [1.0, 1.0, 1.0]
+        if _uniform(0, 1, generator) < s.thick_slices_share:
+            thickness[int(_integer(3, generator))] = float(_uniform(2, 6, generator))
+        blur = float(_uniform(0.3, 1.0, generator))
+        image = _gaussian_blur(image, [blur * max(1.0, 0.5 * t) for t in thickness])
+        shape = image.shape
+        noise = float(_uniform(0, s.noise, generator))
+        acquired = resize_linear(image, (1.0,) * 3, tuple(thickness)) if max(thickness) > 1 else image
+        acquired = acquired + noise * torch.randn(acquired.shape, generator=generator)
+        if _uniform(0, 1, generator) < 0.5:  # magnitude images have no negative values
+            acquired = acquired.abs_()
+        target = tuple(max(1, round(n / s.spacing_mm)) for n in shape)
+        return resize_linear(acquired, tuple(thickness), (s.spacing_mm,) * 3, shape=target)
+
+
+class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
+    """An endless stream of training slices, reproducible from its seed.
+
+    Volume number `i` depends on the seed and on `i` alone, so a stream can go on at any volume. Slices wait in a
+    buffer from which they leave in random order: a batch mixes many volumes.
+
+    Args:
+        synthesizer: draws the volumes.
+        context: offsets of the neighbouring slices that become channels.
+        size: side of the square crops in voxels.
+        slices_per_volume: slices taken from each volume.
+        buffer: slices that wait.
+        seed: of all random choices.
+        start: number of the first volume.
+        rank: of this process, of the `world_size` that share the volumes.
+        world_size: processes that share the volumes.
+    """
+
+    def __init__(
+        self,
+        synthesizer: LabelMapSynthesizer,
+        *,
+        context: Sequence[int],
+        size: int,
+        slices_per_volume: int,
+        buffer: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.synthesizer, self.context, self.size = synthesizer, tuple(context), size
+        self.slices_per_volume, self.buffer = slices_per_volume, buffer
+        self.seed, self.start = seed, start
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        offset, stride = self.rank * workers + index, self.world_size * workers
+        waiting: list[tuple[Tensor, Tensor]] = []
+        for number in itertools.count(self.start + offset, stride):
+            generator = torch.Generator().manual_seed((self.seed << 32) + number)
+            image, labels = self.synthesizer(generator)
+            fresh = slices_of(
+                image,
+                labels,
+                context=self.context,
+                size=self.size,
+                count=self.slices_per_volume,
+                generator=generator,
+            )
+            for item in fresh:
+                waiting.append(item)
+                if len(waiting) > self.buffer:
+                    at = int(_integer(len(waiting), generator))
+                    waiting[at], waiting[-1] = waiting[-1], waiting[at]
+                    yield waiting.pop()
+
+
+def slices_of(
+    image: Tensor, labels: Tensor, *, context: Sequence[int], size: int, count: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random slices along random axes, most of them through the brain, cropped around it.
+
+    Args:
+        image: `(X, Y, Z)` float32.
+        labels: `(X, Y, Z)` uint8, 0 is background.
+        context: offsets of the neighbouring slices that become channels, for example `(-1, 0, 1)`.
+        size: side of the square crops in voxels.
+        count: number of slices.
+        generator: source of all random choices.
+
+    Yields:
+        slice `(len(context), size, size)` float32 and target `(size, size)` uint8.
+    """
+    brain = _extent((labels > 0) & (labels != 6))
+    for _ in range(count):
+        axis = int(_integer(3, generator))
+        n = image.shape[axis]
+        first, last = (0, n - 1) if _uniform(0, 1, generator) < 0.1 else brain[axis]
+        at = min(max(first - 3 + int(_integer(last - first + 7, generator)), 0), n - 1)
+        plane = [d for d in range(3) if d != axis]
+        planes = [min(max(at + offset, 0), n - 1) for offset in context]
+        x = image.index_select(axis, torch.tensor(planes)).movedim(axis, 0)
+        y = labels.select(axis, at)
+        starts = []
+        for d in plane:
+            centre = sum(brain[d]) // 2 + int(_integer(31, generator)) - 15
+            starts.append(centre - size // 2)
+        yield _crop(x, starts, size), _crop(y, starts, size)
+
+
+def _crop(x: Tensor, starts: Sequence[int], size: int) -> Tensor:
+    """Crop the last two axes, zero outside."""
+    out = x.new_zeros((*x.shape[:-2], size, size))
+    source, target = [], []
+    for start, n in zip(starts, x.shape[-2:], strict=True):
+        a, b = max(start, 0), min(start + size, n)
+        source.append(slice(a, max(a, b)))
+        target.append(slice(a - start, max(a, b) - start))
+    out[(..., *target)] = x[(..., *source)]
+    return out
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    """FreeSurfer ids `(X, Y, Z)` int16 with axes closest to RAS."""
+    import nibabel
+
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    ids = np.asanyarray(image.dataobj).astype(np.int16)
+    if ids.min() < 0 or ids.max() > _HIGHEST_ID:
+        raise InputError(f"{path}: found ids from {ids.min()} to {ids.max()}, expected FreeSurfer ids 0 to {_HIGHEST_ID}")
+    return np.ascontiguousarray(ids)
+
+
+def _crop_to(labels: Tensor, mask: Tensor, margin: int) -> Tensor:
+    """Cut out the box that holds `mask`, and `margin` voxels around it."""
+    box = []
+    for first, last in _extent(mask):
+        box.append(slice(max(0, first - margin), last + margin + 1))
+    return labels[tuple(box)].contiguous()
+
+
+def _extent(mask: Tensor) -> list[tuple[int, int]]:
+    """First and last index of the true voxels along each axis; the whole axis where there are none."""
+    extent = []
+    for axis in range(3):
+        filled = torch.nonzero(mask.amax(dim=[d for d in range(3) if d != axis]))
+        extent.append((int(filled[0]), int(filled[-1])) if len(filled) else (0, mask.shape[axis] - 1))
+    return extent
+
+
+def _resize_nearest(labels: Tensor, shape: Sequence[int], spacing: float) -> Tensor:
+    """Nearest voxel of a 1 mm map for every voxel of a centred grid."""
+    for axis, n in enumerate(shape):
+        centre = (labels.shape[axis] - 1) / 2
+        at = centre + (torch.arange(n) - (n - 1) / 2) * spacing
+        labels = labels.index_select(axis, at.round().long().clamp_(0, labels.shape[axis] - 1))
+    return labels
+
+
+def _dilate(mask: Tensor, radius: int) -> Tensor:
+    """Dilation by a cube, one axis after the other."""
+    for axis in range(3):
+        n, grown = mask.shape[axis], mask.clone()
+        for offset in range(1, radius + 1):
+            grown.narrow(axis, offset, n - offset).logical_or_(mask.narrow(axis, 0, n - offset))
+            grown.narrow(axis, 0, n - offset).logical_or_(mask.narrow(axis, offset, n - offset))
+        mask = grown
+    return mask
+
+
+def _gaussian_blur(image: Tensor, sigma: Sequence[float]) -> Tensor:
+    for axis, value in enumerate(sigma):
+        radius = max(1, int(2.5 * value + 0.5))
+        kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / value) ** 2)
+        kernel = (kernel / kernel.sum()).tolist()
+        n = image.shape[axis]
+        blurred = image * kernel[radius]
+        for offset in range(1, radius + 1):
+            weight = kernel[radius + offset]
+            blurred.narrow(axis, offset, n - offset).add_(image.narrow(axis, 0, n - offset), alpha=weight)
+            blurred.narrow(axis, 0, n - offset).add_(image.narrow(axis, offset, n - offset), alpha=weight)
+        image = blurred
+    return image
+
+
+def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+def _integer(high: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(high, (), generator=generator)
+
+
+def structure_of(ids: np.ndarray, table: Mapping[int, int] = STRUCTURE_OF_ID) -> np.ndarray:
+    """Structures 1-9 for FreeSurfer ids; -1 where `table` names none and the id is not background."""
+    out = np.full(ids.shape, -1, dtype=np.int16)
+    out[ids == 0] = 0
+    for key, value in table.items():
+        out[ids == key] = value
+    return out

@@ -1,0 +1,42 @@
+"""Names fit to be shown, and files that appear complete or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from shared_backbones.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends, and vanishes when the block raises.
+
+    Raises:
+        InputError: the system refused to create, write or move it (folder not writable, disk full).
+    """
+    target = Path(path)
+    temporary = target.parent / f".medvision-{secrets.token_hex(4)}.tmp"
+    try:
+        try:
+            with temporary.open("xb") as file:
+                yield file
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{printable(path)}: cannot be written ({error.strerror or error}); nothing was left behind; "
+            "make room, or choose another output folder"
+        ) from error
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """The path as typed, with control and other invisible characters escaped, fit for one line on a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in os.fspath(path)
+    )

@@ -1,0 +1,232 @@
+"""The report of one segmented scan, as one HTML page."""
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medvision.geometry import Grid
+from medvision.overlays import AGREEMENT, Rendering, class_colours, render_slices
+
+# Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
+# third, so that even a scan of pure noise makes a page under 8 MB.
+_PIXELS = 5_400_000
+_LONGEST_SIDE = 380
+_SLICES = 6  # of each plane
+_DASH = "–"
+
+_REASONS = {
+    "empty": "no voxel has this label",
+    "touches_border": "the structure reaches the edge of the scan, so only a part of it is in view",
+    "not_finite": "the image holds NaN or infinite values inside the structure",
+    "not_measured": "the segmentation came without a confidence",
+}
+_STATES = {
+    "missed": "missed",
+    "false_positive": "false positive",
+    "scored": "scored",
+    "both_empty": "empty in both",
+}
+# A side-car has no paths and no names of scans; should one slip in, it ends here and not on a page that is passed on.
+_PATH = re.compile(
+    r"(?<![\w:/\\])(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b", re.I
+)
+
+
+def segmentation_report(
+    sidecar: Mapping[str, Any],
+    card: Mapping[str, Any],
+    image: np.ndarray,
+    labels: np.ndarray,
+    grid: Grid,
+    *,
+    reference: np.ndarray | None = None,
+) -> str:
+    """Build the page: slices with contours, figures, quality checks, and where all of it came from.
+
+    The page is one file under 8 MB: style and pictures are inside, there is no script, and its content security policy
+    lets nothing be fetched. All texts are escaped; a path or the file name of a scan in one of them is left out.
+
+    Args:
+        sidecar: what `<name>_seg.json` holds. Required: `case` (`case-` and 8 hex digits). Shown where present:
+            `created` (text); `model` (`name`, `version`, `sha256`, `architecture`); `input` (`sha256`, `shape`,
+            `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
+            `medvision.statistics.structure_rows`); `flags` (of `qa_flags`); `warnings` (texts); `reference` (`rows` of
+            `medvision.metrics.compare`, `summary` of `medvision.metrics.summary`, `nsd_tolerance_mm`, `sha256`);
+            `device` and `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are
+            not shown.
+        card: the model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
+            `description` and `training` are shown where present.
+        image: (X, Y, Z), the scan as it was read.
+        labels: (X, Y, Z), integer, ids of `card["classes"]`.
+        grid: the grid of all arrays.
+        reference: (X, Y, Z), integer; adds a picture of agreement to each slice.
+
+    Returns:
+        The page's HTML, to be written as UTF-8.
+
+    Raises:
+        ValueError: `case` is no pseudonym, or arrays and grid differ in shape.
+    """
+    if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
+        raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
+    data = _without_paths(sidecar)
+    about = _without_paths(card)
+    pictures = 3 * _SLICES * (2 if reference is None else 3)
+    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // pictures))
+    rendering = render_slices(image, labels, grid, card["classes"], reference=reference, count=_SLICES, side=side)
+    colours = {number: f"#{r:02x}{g:02x}{b:02x}" for number, (r, g, b) in class_colours(card["classes"]).items()}
+    names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
+
+    environment = Environment(
+        loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(value=_value, words=_words, fixed=_fixed, share=_share)
+    style = environment.get_template("report.css").render()
+    structures, notes = _structure_table(data.get("structures", []))
+    return environment.get_template("segmentation.html.j2").render(
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        case=data["case"],
+        data=data,
+        card=about,
+        colours=colours,
+        legend=[(names[number], colours[number]) for number in sorted(names) if number != 0],
+        agreement=[(name, f"#{r:02x}{g:02x}{b:02x}") for name, (r, g, b) in AGREEMENT.items()],
+        window=f"{rendering.window[0]:.4g} to {rendering.window[1]:.4g}",
+        window_rule=rendering.window_rule,
+        planes=_planes(rendering, names),
+        structures=structures,
+        notes=notes,
+        intensity_digits=_digits([row.get("mean_intensity") for row in structures]),
+        reference=_reference(data.get("reference")),
+        facts=_facts(data),
+        geometry=_geometry(data.get("input", {}), grid),
+        tables=[
+            ("Run", [(key, data[key]) for key in ("created", "device", "precision") if key in data]),
+            ("Settings", list(data.get("settings", {}).items())),
+            ("Time", [(key, f"{seconds:.2f} s") for key, seconds in data.get("timings_s", {}).items()]),
+            ("Software", list(data.get("versions", {}).items())),
+        ],
+    )
+
+
+def _planes(rendering: Rendering, names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Plane names with their figures: size, caption, and (kind, alternative text, data URI) of each picture."""
+    planes = []
+    for plane, slices in groupby(rendering.slices, key=lambda item: item.plane):
+        figures = []
+        for item in slices:
+            where = f"{plane.capitalize()} slice at {item.position}"
+            inside = (
+                ", ".join(names.get(number, str(number)) for number in item.present) or "no structure in this slice"
+            )
+            kinds = [("image", f"{where}, image alone", item.plain), ("contours", f"{where}: {inside}", item.contours)]
+            if item.agreement is not None:
+                kinds.append(("agreement", f"{where}, agreement with the reference", item.agreement))
+            pictures = [
+                (kind, alt, "data:image/png;base64," + base64.b64encode(png).decode()) for kind, alt, png in kinds
+            ]
+            figures.append(
+                {"position": item.position, "index": item.index, "width": item.width, "height": item.height,
+                 "pictures": pictures}
+            )  # fmt: skip
+        planes.append((plane, figures))
+    return planes
+
+
+def _structure_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Rows with their missing figures marked (`marks`: figure -> letter), and the notes that the letters stand for."""
+    letters: dict[str, str] = {}
+    table = []
+    for row in rows:
+        marks = {}
+        for figure, reason in (row.get("reasons") or {}).items():
+            if row.get(figure) is None:
+                marks[figure] = letters.setdefault(str(reason), chr(ord("a") + len(letters) % 26))
+        table.append({**row, "marks": marks})
+    return table, [(letter, _REASONS.get(reason, reason)) for reason, letter in letters.items()]
+
+
+def _reference(reference: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The comparison with its rows worst first: missed and false positives, then rising Dice, then empty in both."""
+    if not reference:
+        return None
+    rows = sorted(
+        reference.get("rows", []),
+        key=lambda row: (row.get("state") == "both_empty", math.inf if row.get("dice") is None else row["dice"]),
+    )
+    rows = [{**row, "state_text": _STATES.get(row.get("state", ""), row.get("state"))} for row in rows]
+    return {"summary": {}, "nsd_tolerance_mm": None, **reference, "rows": rows}
+
+
+def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The line of figures below the heading."""
+    rows = data.get("structures", [])
+    facts = [("Structures found", f"{sum(bool(row.get('voxels')) for row in rows)} of {len(rows)}")]
+    mean = ((data.get("reference") or {}).get("summary") or {}).get("dice")
+    if mean is not None:
+        facts.append(("Mean Dice", f"{mean:.3f}"))
+    facts.append(("Quality flags", str(len(data.get("flags", [])))))
+    facts.append(("Warnings", str(len(data.get("warnings", [])))))
+    return facts
+
+
+def _geometry(scan: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
+    rows = [
+        ("shape", " × ".join(str(size) for size in scan.get("shape", grid.shape))),
+        ("voxel size", " × ".join(f"{edge:.4g}" for edge in scan.get("spacing_mm", grid.spacing_mm)) + " mm"),
+        ("axes run towards", scan.get("orientation", grid.orientation)),
+    ]
+    known = ("modality", "qform_code", "sform_code", "units")
+    return rows + [(key, _value(scan[key])) for key in known if key in scan]
+
+
+def _without_paths(item: Any) -> Any:
+    if isinstance(item, str):
+        return _PATH.sub("[path left out]", item)
+    if isinstance(item, Mapping):
+        return {_without_paths(key): _without_paths(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_without_paths(value) for value in item]
+    return item
+
+
+def _value(item: Any) -> str:
+    """Any side-car value as text."""
+    if item is None:
+        return _DASH
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.4g}"
+    if isinstance(item, Mapping):
+        return ", ".join(f"{_words(key)} {_value(value)}" for key, value in item.items())
+    if isinstance(item, list | tuple):
+        return ", ".join(_value(value) for value in item)
+    return str(item)
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _fixed(number: float | None, digits: int) -> str:
+    return _DASH if number is None else f"{number:,.{digits}f}"
+
+
+def _digits(numbers: Sequence[float | None]) -> int:
+    """Decimals with which the largest of the numbers has four digits, at most six."""
+    largest = max((abs(number) for number in numbers if number is not None), default=0.0)
+    return min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest > 0 else 0
+
+
+def _share(number: float | None) -> str:
+    return _DASH if number is None else f"{number:.1%}"

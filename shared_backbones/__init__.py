@@ -1,0 +1,1 @@
+"""Blocks and tools that the models of every domain share: plain PyTorch."""

@@ -1,0 +1,141 @@
+"""Attention over windows of a 2-D map, with learned relative position bias."""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHIFT_MASK_VALUE = -100.0  # what Swin adds, not -inf: scores of foreign tokens stay finite
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside (shifted) windows of a map (Swin Transformer, arXiv 2103.14030, section 3.2).
+
+    Any map size is accepted. A map that the window does not tile is padded with zero tokens at the bottom and right,
+    after the shift; they take part in attention as in the reference implementations. On an axis no longer than the
+    window, the window shrinks to that axis, is not shifted, and uses the matching offsets of the bias table.
+
+    Args:
+        dim: channels C of the map; a multiple of `num_heads`.
+        num_heads: attention heads, each a run of C / num_heads channels.
+        window_size: window height and width in tokens; fixes the size of the bias table.
+        shifted: move the windows by half a window, as every second block of a Swin stage does.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int], *, shifted: bool = False) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.shifted = shifted
+        self.bias_cache: dict[tuple, Tensor] | None = None
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.projection = nn.Linear(dim, dim)
+        self.bias_table = nn.Parameter(torch.zeros((2 * window_size[0] - 1) * (2 * window_size[1] - 1), num_heads))
+        nn.init.trunc_normal_(self.bias_table, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within windows: `(B, H, W, C)` to `(B, H, W, C)`."""
+        batch, height, width, _ = x.shape
+        window = min(self.window_size[0], height), min(self.window_size[1], width)
+        shift = tuple(
+            size // 2 if self.shifted and length > size else 0
+            for size, length in zip(window, (height, width), strict=True)
+        )
+        if any(shift):
+            x = x.roll((-shift[0], -shift[1]), (1, 2))
+        below, right = -height % window[0], -width % window[1]
+        if below or right:
+            x = F.pad(x, (0, 0, 0, right, 0, below))
+        padded = x.shape[1], x.shape[2]
+
+        qkv = self.qkv(window_partition(x, window))  # (B, windows, tokens, 3C)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        # Windows join the axis along which the bias repeats, so that it broadcasts and is never copied per sample.
+        query, key, value = qkv.flatten(2, 3) if any(shift) else qkv.flatten(1, 2)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=self._bias(padded, window, shift))
+        x = x.view(batch, -1, self.num_heads, *x.shape[2:]).transpose(2, 3).flatten(3)
+        x = window_reverse(self.projection(x), window, padded)
+
+        if below or right:
+            x = x[:, :height, :width]
+        if any(shift):
+            x = x.roll(shift, (1, 2))
+        return x
+
+    def fold_(self) -> None:
+        """Keep the gathered bias (and shift mask) of each map size met from now on."""
+        self.bias_cache = {}
+
+    def _bias(self, padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, ...]) -> Tensor:
+        """Additive scores: `(1, heads, N, N)` unshifted, `(1, windows * heads, N, N)` shifted."""
+        table = self.bias_table
+        key = (padded if any(shift) else (), window, table.dtype, table.device)
+        kept = self.bias_cache.get(key) if self.bias_cache is not None else None
+        if kept is not None:
+            return kept
+        index = relative_position_index(window, self.window_size, table.device)
+        tokens = window[0] * window[1]
+        bias = table[index].view(tokens, tokens, -1).permute(2, 0, 1)[None]
+        if any(shift):
+            bias = (bias + shift_mask(padded, window, shift, table.dtype, table.device)[:, None]).flatten(0, 1)[None]
+        if self.bias_cache is not None:
+            if len(self.bias_cache) >= 8:  # a long-lived process may meet many sizes
+                self.bias_cache.clear()
+            self.bias_cache[key] = bias.contiguous()
+        return bias
+
+
+def window_partition(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut a map into windows, row-major: `(B, H, W, C)` to `(B, windows, tokens, C)`; the window must tile it."""
+    x = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0]))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def window_reverse(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Put windows back into a map of `size` (H, W): `(B, windows, tokens, C)` to `(B, H, W, C)`."""
+    grid = size[0] // window[0], size[1] // window[1]
+    x = windows.unflatten(2, window).unflatten(1, grid)
+    return x.transpose(2, 3).reshape(windows.shape[0], *size, windows.shape[-1])
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve training too
+def relative_position_index(window: tuple[int, int], table: tuple[int, int], device: torch.device) -> Tensor:
+    """Row of the bias table for every (query, key) pair of a window, flattened to `(tokens * tokens,)` int64.
+
+    Args:
+        window: the window in use, at most `table` along each axis.
+        table: the window the table was made for; its rows are the offsets (2 h - 1) x (2 w - 1), row-major.
+        device: where the index is needed.
+    """
+    rows, columns = (torch.arange(length, device=device) for length in window)
+    row = (rows[:, None] - rows + table[0] - 1)[:, None, :, None]
+    column = (columns[:, None] - columns + table[1] - 1)[None, :, None, :]
+    return (row * (2 * table[1] - 1) + column).flatten()
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def shift_mask(
+    size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Scores that part the tokens which the cyclic shift made neighbours: 0 or -100, `(windows, tokens, tokens)`.
+
+    Args:
+        size: padded height and width of the map.
+        window: window height and width.
+        shift: shift along each axis; 0 leaves that axis whole.
+        dtype: floating type of the scores.
+        device: where they are needed.
+    """
+    bands = []
+    for length, extent, offset in zip(size, window, shift, strict=True):
+        position = torch.arange(length, device=device)
+        moved = (position >= length - extent).int() + (position >= length - offset).int()
+        bands.append(moved if offset else torch.zeros_like(moved))
+    label = bands[0][:, None] * 3 + bands[1]
+    label = window_partition(label[None, ..., None], window)[0, ..., 0]
+    return (label[:, :, None] != label[:, None, :]).to(dtype) * SHIFT_MASK_VALUE

@@ -1,0 +1,55 @@
+"""Rewrites for inference that leave a model's outputs unchanged up to rounding."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def fold_for_inference(model: Model) -> Model:
+    """Return a copy of `model` in its inference form; the model itself is not touched.
+
+    Every block that has one brings its own rewrite, a method `fold_()`: batch norms go into the neighbouring linear
+    maps, linear maps in a row are merged, tables are kept. Blocks are rewritten before the modules that hold them.
+    The copy is in eval mode, takes no gradients, and is not meant to be saved.
+    """
+    folded = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad():
+        for module in reversed(list(folded.modules())):
+            fold = getattr(module, "fold_", None)
+            if fold is not None:
+                fold()
+    return folded
+
+
+def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift, each `(C,)`, that an eval-mode batch norm applies to its channels."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics cannot be folded")
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def fold_batch_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Change `convolution` into `norm(convolution(x))` in eval mode, and return it."""
+    scale, shift = batch_norm_affine(norm)
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False)
+    convolution.bias = nn.Parameter(shift, requires_grad=False)
+    return convolution
+
+
+def fold_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Change `second`, which has no padding, into `second(first(x))` for a 1x1 convolution `first`, and return it."""
+    weight, bias = second.weight, second.bias
+    if first.bias is not None:
+        shift = torch.einsum("oikl,i->o", weight, first.bias)
+        bias = shift if bias is None else bias + shift
+    second.weight = nn.Parameter(torch.einsum("oikl,ij->ojkl", weight, first.weight[:, :, 0, 0]), requires_grad=False)
+    second.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    second.in_channels = first.in_channels
+    return second

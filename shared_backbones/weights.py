@@ -1,0 +1,317 @@
+"""Trained models on disk, and the way published weights find their place in our modules.
+
+A trained model is a folder: `model.safetensors` (the tensors, float32 or float16) and `model.json` (the card:
+architecture and its arguments, classes, input contract, provenance, and the sha256 of the tensors).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from shared_backbones.errors import InputError
+
+if TYPE_CHECKING:  # a card is read without torch
+    import torch
+    from torch import nn
+
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+SCHEMA_VERSION = 1
+ENTRY_POINT_GROUP = "domain_vision.architectures"
+WRAPPERS = ("model_state_dict", "state_dict", "model")
+PROFILER_ENTRIES = re.compile(r"(^|\.)total_(ops|params)$")  # what thop leaves behind in a module
+
+ForeignName: TypeAlias = "str | Sequence[ForeignName]"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its weights and its card.
+
+    Attributes:
+        module: the network, in eval mode, float32, on the CPU.
+        card: the content of `model.json`.
+        sha256: of `model.safetensors`, hex.
+        folder: where it was read from.
+    """
+
+    module: "nn.Module"
+    card: dict[str, Any]
+    sha256: str
+    folder: Path
+
+
+def load(folder: str | Path) -> TrainedModel:
+    """Read a trained model.
+
+    Raises:
+        InputError: a file is missing or damaged, the tensors are not those the card was written for, the architecture
+            is unknown, or tensors do not fit it or are not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != card["weights_sha256"]:
+            raise InputError(
+                f"{path}: sha256 is {sha256[:12]}..., but {CARD} expects {str(card['weights_sha256'])[:12]}...; "
+                "the file is damaged or was altered: fetch the model folder again"
+            )
+        tensors = load_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {WEIGHTS}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file ({error}); fetch the model folder again") from None
+    try:
+        with torch.device("cpu"):
+            module = build(card["architecture"], card["arguments"])
+    except InputError as error:
+        raise InputError(f"{folder / CARD}: {error}") from None
+    fill(module, tensors, str(path))
+    return TrainedModel(module.eval(), card, sha256, folder)
+
+
+def save(
+    folder: str | Path, module: "nn.Module", card: Mapping[str, Any], *, dtype: "torch.dtype | None" = None
+) -> None:
+    """Write a trained model; other files of the folder stay.
+
+    Both files are complete before either takes its name. Should the program end between the two moves, the sha256 in
+    the card tells.
+
+    Args:
+        folder: created where absent.
+        module: a registered architecture, not folded for inference, with its `arguments`.
+        card: what `model.json` says beyond architecture, arguments and sha256.
+        dtype: floating type on disk, such as `torch.float16`; by default the tensors' own.
+
+    Raises:
+        InputError: the folder cannot be written, or a tensor is not finite, or is not once it is in `dtype`.
+    """
+    from safetensors.torch import save as to_bytes
+
+    folder = Path(folder)
+    home = f"{type(module).__module__}:{type(module).__qualname__}"
+    names = [name for name, point in _architectures().items() if point.value == home]
+    if not names:
+        raise InputError(f"{home} is no registered architecture; known: {', '.join(sorted(_architectures()))}")
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype or tensor.dtype)
+            if not tensor.isfinite().all():
+                raise InputError(f"{folder}: {name} would hold values that are not finite in {tensor.dtype}; not saved")
+        tensors[name] = tensor.contiguous()
+    content = to_bytes(tensors)
+    full_card = {
+        "schema_version": SCHEMA_VERSION,
+        **card,
+        "architecture": names[0],
+        "arguments": module.arguments,
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    text = json.dumps(full_card, indent=2, ensure_ascii=False) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _beside(folder / WEIGHTS) as weights_path, _beside(folder / CARD) as card_path:
+            weights_path.write_bytes(content)
+            card_path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give a folder you may write to") from None
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Read `model.json` alone, without importing torch.
+
+    Raises:
+        InputError: it is missing, is no JSON object, or lacks what every card has.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {CARD}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); fetch the model folder again") from None
+    if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
+        found = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
+        raise InputError(f"{path}: schema_version is {found}, expected {SCHEMA_VERSION}; use a matching version of us")
+    for key, kind in (("architecture", str), ("arguments", dict), ("weights_sha256", str)):
+        if not isinstance(card.get(key), kind):
+            raise InputError(f"{path}: `{key}` is missing or no {kind.__name__}; fetch the model folder again")
+    return card
+
+
+def build(architecture: str, arguments: Mapping[str, Any]) -> "nn.Module":
+    """Build an untrained network of a registered architecture.
+
+    Raises:
+        InputError: no installed package registers that name, or the arguments do not suit it.
+    """
+    known = _architectures()
+    if architecture not in known:
+        names = ", ".join(sorted(known)) or "none: is domain-vision installed?"
+        raise InputError(f"architecture {architecture!r} is unknown; known: {names}")
+    try:
+        return known[architecture].load()(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); mend `arguments`") from None
+
+
+def load_foreign(
+    module: "nn.Module",
+    source: str | Path | Mapping[str, Any],
+    names: "Mapping[str, ForeignName]",
+    ignored: Iterable[str] = (),
+) -> None:
+    """Fill a module with weights that carry other names.
+
+    Wrappers (`model`, `state_dict`, `model_state_dict`), the prefix `module.` and what profilers leave are removed.
+
+    Args:
+        module: to be filled; every entry of its state dict is.
+        source: a `.safetensors` file, a file that `torch.load(weights_only=True)` reads, or a state dict.
+        names: for each of our entries the foreign name; a list of names (nested where need be) is stacked.
+        ignored: regular expressions, matched from the start: foreign entries we have no use for.
+
+    Raises:
+        InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite.
+    """
+    import torch
+
+    label = "the state dict" if isinstance(source, Mapping) else str(source)
+    state = source if isinstance(source, Mapping) else _read_state_dict(Path(source))
+    state = {name: tensor for name, tensor in _unwrap(state).items() if not PROFILER_ENTRIES.search(str(name))}
+    if state and all(str(name).startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+    wanted = [name for foreign in names.values() for name in _flatten(foreign)]
+    missing = [name for name in wanted if name not in state]
+    skip = re.compile("|".join(ignored) or "$^")
+    left_over = [str(name) for name in sorted(set(state).difference(wanted), key=str) if not skip.match(str(name))]
+    if missing or left_over:
+        raise InputError(
+            f"{label}: not the expected weights: missing {_sample(missing)}; unexpected {_sample(left_over)}; "
+            "give the arguments the weights were trained with"
+        )
+
+    def assemble(foreign: "ForeignName", shape: tuple[int, ...]) -> torch.Tensor:
+        if not isinstance(foreign, str):
+            return torch.stack([assemble(part, shape[1:]) for part in foreign])
+        tensor = torch.as_tensor(state[foreign])
+        _check(foreign, tensor, shape, label)
+        return tensor
+
+    own = module.state_dict()
+    module.load_state_dict({name: assemble(foreign, tuple(own[name].shape)) for name, foreign in names.items()})
+
+
+def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str) -> None:
+    """Fill a module with the tensors of its own names; each takes the module's floating type.
+
+    Raises:
+        InputError: names are missing or left over, a shape differs, or a value is not finite; `label` says of what.
+    """
+    own = module.state_dict()
+    missing, left_over = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
+    if missing or left_over:
+        raise InputError(
+            f"{label}: does not fit the card's architecture: missing {_sample(missing)}; "
+            f"unexpected {_sample(left_over)}; fetch the model folder again"
+        )
+    for name, tensor in tensors.items():
+        _check(name, tensor, tuple(own[name].shape), label)
+    module.load_state_dict(dict(tensors))
+
+
+@lru_cache(maxsize=1)
+def _architectures() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, moved onto it when the block ends well and removed otherwise."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    temporary.chmod(0o644)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_state_dict(path: Path) -> Mapping[str, Any]:
+    import pickle  # only for the name of its error: nothing is unpickled beyond tensors
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a file of weights") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds other objects than tensors, or is no PyTorch file; expected weights alone: "
+            "save the model's state dict as .safetensors where you trust the file"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable file of weights ({reason}); fetch it again") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")
+    return state
+
+
+def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in WRAPPERS:
+        if isinstance(state.get(key), Mapping):
+            return _unwrap(state[key])
+    return state
+
+
+def _flatten(foreign: "ForeignName") -> Iterator[str]:
+    if isinstance(foreign, str):
+        yield foreign
+    else:
+        for part in foreign:
+            yield from _flatten(part)
+
+
+def _check(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str) -> None:
+    if tuple(tensor.shape) != shape:
+        raise InputError(
+            f"{label}: {name} has shape {tuple(tensor.shape)}, expected {shape}; "
+            "give the arguments the weights were trained with"
+        )
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise InputError(f"{label}: {name} holds values that are not finite; expected finite weights: fetch it again")
+
+
+def _sample(names: list[str]) -> str:
+    """The first five names and the count."""
+    if not names:
+        return "none"
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
