@@ -5,10 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvision.models.official import load_official
+    from medvision.segmentation import Segmentation, Segmenter
+    from medvision.volumes import Volume, read_labels, read_volume, write_volume
 
-__all__ = ["load_official"]
+__all__ = [
+    "Segmentation",
+    "Segmenter",
+    "Volume",
+    "load_official",
+    "read_labels",
+    "read_volume",
+    "write_volume",
+]
 
-_HOMES = {"load_official": "medvision.models.official"}
+_HOMES = {
+    "Segmentation": "medvision.segmentation",
+    "Segmenter": "medvision.segmentation",
+    "Volume": "medvision.volumes",
+    "load_official": "medvision.models.official",
+    "read_labels": "medvision.volumes",
+    "read_volume": "medvision.volumes",
+    "write_volume": "medvision.volumes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,9 @@ class InputContract:
         slices: offsets of the neighbouring slices that are its input channels.
         views: planes it runs over by default.
         smallest_slice: side in voxels that slices are padded to at least.
+        attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
+        attached_mm: half the width of the widest such gap.
+        bfloat16_agreement: share of voxels measured to keep their label in bfloat16; 0 where it was not measured.
     """
 
     classes: tuple[Mapping[str, Any], ...]
@@ -27,6 +30,9 @@ class InputContract:
     slices: tuple[int, ...]
     views: tuple[str, ...]
     smallest_slice: int
+    attached: tuple[int, ...]
+    attached_mm: float
+    bfloat16_agreement: float
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
@@ -43,20 +49,41 @@ class InputContract:
                 slices=tuple(int(offset) for offset in given["slices"]),
                 views=tuple(given["views"]),
                 smallest_slice=int(given.get("smallest_slice", 32)),
+                attached=tuple(int(number) for number in given.get("attached", ())),
+                attached_mm=float(given.get("attached_mm", 0)),
+                bfloat16_agreement=float(card.get("bfloat16_agreement", 0)),
             )
-            ids = [entry["id"] for entry in contract.classes]
-            if ids != list(range(len(ids))) or len(ids) > 256 or not all(entry["name"] for entry in contract.classes):
-                raise ValueError("classes must be numbered 0, 1, ... in order, at most 256, each with a name")
+            contract._check_classes()
             if not 0.1 <= contract.spacing_mm <= 20:
                 raise ValueError(f"spacing_mm is {contract.spacing_mm:g}, expected 0.1 to 20")
+            if not contract.slices:
+                raise ValueError("slices is empty, expected the offsets of the input channels")
+            firm = set(range(1, len(contract.classes))) - set(contract.attached)
+            if not set(contract.attached) <= set(range(1, len(contract.classes))) or not firm:
+                raise ValueError(f"attached is {list(contract.attached)}, expected ids of some classes but not of all")
+            if not 0 <= contract.attached_mm <= 50:
+                raise ValueError(f"attached_mm is {contract.attached_mm:g}, expected 0 to 50")
+            if not 1 <= contract.smallest_slice <= 4096:
+                raise ValueError(f"smallest_slice is {contract.smallest_slice}, expected 1 to 4096")
             if given.get("normalisation") != "rescale_intensity":
-                raise ValueError(f"normalisation {given.get('normalisation')!r} is unknown")
+                raise ValueError(f"normalisation is {given.get('normalisation')!r}, expected 'rescale_intensity'")
             contract.check_views(contract.views)
         except KeyError as error:
             raise InputError(f"model {model}: its card lacks {error}; it is no model for segmenting volumes") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"model {model}: its card cannot be used ({error})") from None
+        except (AttributeError, InputError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"model {model}: its card cannot be used ({error}); choose another model") from None
         return contract
+
+    def _check_classes(self) -> None:
+        ids, names = zip(*((entry["id"], entry["name"]) for entry in self.classes), strict=True)
+        if ids != tuple(range(len(ids))) or not 2 <= len(ids) <= 256:
+            raise ValueError("classes must be numbered 0, 1, ... in order, from 2 to 256 of them")
+        if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+            raise ValueError("every class must have a name of its own")
+        for entry in self.classes:
+            color = entry["color"]
+            if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
+                raise ValueError(f"color of {entry['name']} is {color}, expected three numbers from 0 to 255")
 
     def check_views(self, views: Sequence[str]) -> tuple[str, ...]:
         """The views, if each is known and none is named twice.

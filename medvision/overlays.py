@@ -377,5 +377,5 @@ def _position(point: np.ndarray, axis: int) -> str:
 
 def _png(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=9)
+    picture.save(stream, "PNG", compress_level=6)
     return stream.getvalue()

@@ -2,10 +2,11 @@
 
 The volume is turned to RAS axes, resampled to the model's spacing, scaled to [0, 1] and cut to the head's box. The
 network sees slices, each with its neighbours as channels, along one axis or several. Its class scores are kept as
-uint8 at the model's spacing, summed over the axes, and resampled to the input's grid slab by slab: there is never a
+uint8 at the model's spacing, summed over the axes, and resampled to the input's grid block by block: there is never a
 full-resolution array of all classes.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from medvision.contract import AXIS_OF_VIEW, InputContract
 from medvision.models.catalogue import find_model
-from medvision.resampling import linear_weights, rescale_intensity, resize_linear, resize_scores
+from medvision.resampling import blocks, linear_weights, rescale_intensity, resize_linear
 from medvision.volumes import Volume, read_volume, to_ras, write_stack, write_volume
 from shared_backbones import weights
 from shared_backbones.devices import choose_device, choose_precision
@@ -28,7 +30,9 @@ from shared_backbones.inference import fold_for_inference
 
 FAST_COARSENING = 1.25  # spacing under --fast, relative to the model's own
 _MULTIPLE = 32  # in-plane size that the network takes without padding of its own
-_BATCH = {"cpu": 8, "mps": 16, "cuda": 64}
+_BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
+_MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
+_SMALLEST_PIECE = 0.1  # of the largest one's voxels: smaller pieces are strays, larger ones may be a hemisphere
 
 Progress = Callable[[int, int], None]
 
@@ -89,14 +93,14 @@ class Segmenter:
     Args:
         model: bundled name or folder of a trained model.
         device: `auto` (a GPU if one is there and works, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-        threads: CPU threads; by default torch's choice.
+        threads: CPU threads of this process; by default torch's choice.
         views: planes the network runs over, of `axial`, `coronal`, `sagittal`; by default the model's own.
         fast: one view and a coarser spacing.
         precision: `auto`, `float32` or `bfloat16`. `auto` takes bfloat16 where the hardware computes in it and the
             model's card says that at least 99.9 % of voxels keep their label.
 
     Raises:
-        InputError: no such model, device, or view, or a model that does not segment volumes.
+        InputError: no such model, device, view or precision, or a model that does not segment volumes.
     """
 
     def __init__(
@@ -109,18 +113,40 @@ class Segmenter:
         fast: bool = False,
         precision: str = "auto",
     ) -> None:
+        if threads is not None:
+            if threads < 1:
+                raise InputError(f"threads is {threads}, expected 1 or more")
+            torch.set_num_threads(threads)
+        device_found, self.warnings = choose_device(device)
         trained = weights.load(find_model(model))
         self.card, self.model_sha256 = trained.card, trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
-        if threads:
-            torch.set_num_threads(threads)
-        self.device, self.warnings = choose_device(device)
-        self.may_fall_back = device == "auto"
-        self.precision = choose_precision(precision, self.device, float(trained.card.get("bfloat16_agreement", 0)))
-        self.views = self.contract.check_views(views) if views else self.contract.views[: 1 if fast else None]
+        self.views = self.contract.views[: 1 if fast else None] if views is None else self.contract.check_views(views)
         self.fast = fast
         self.spacing_mm = self.contract.spacing_mm * (FAST_COARSENING if fast else 1.0)
-        self.network = fold_for_inference(trained.module).to(self.device, memory_format=torch.channels_last)
+        network = fold_for_inference(trained.module)
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - real, unlisted
+        self._check_network(str(model))
+        self._asked = device, precision
+        self._place_on(device_found)
+
+    def _check_network(self, model: str) -> None:
+        """Raise an InputError unless the network takes and gives the channels that its card promises."""
+        side = self.contract.smallest_slice
+        try:
+            with torch.inference_mode():
+                found = self.network(torch.zeros(1, len(self.contract.slices), side, side)).shape
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"model {model}: its network does not take the slices its card names ({reason})") from None
+        expected = (1, len(self.contract.classes), side, side)
+        if found != expected:
+            raise InputError(f"model {model}: its network gives {tuple(found)}, but its card names classes {expected}")
+
+    def _place_on(self, device: torch.device) -> None:
+        self.device = device
+        self.precision = choose_precision(self._asked[1], device, self.contract.bfloat16_agreement)
+        self.network.to(device)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -148,23 +174,27 @@ class Segmenter:
         clock = _Clock()
         volume = scan if isinstance(scan, Volume) else read_volume(scan)
         clock.lap("read")
-        prepared = self._prepare(volume)
+        image, way_back = self._prepare(volume)
         clock.lap("prepare")
-        warnings = [*volume.warnings, *self.warnings]
         try:
-            scores = self._score(prepared.image, progress)
+            scores = self._score(image, progress)
         except torch.OutOfMemoryError as error:
-            if not self.may_fall_back:
-                raise InputError(
-                    f"device {self.device}: out of memory; free some, or run with --device cpu"
-                ) from error
-            warnings.append(f"{self.device} ran out of memory; the CPU was used")
-            self.device = torch.device("cpu")
-            self.network.to(self.device)
-            scores = self._score(prepared.image, progress)
+            if self._asked[0] != "auto":
+                raise InputError(f"device {self.device}: out of memory; free some, or run with --device cpu") from error
+            # kept: the next volume's result says so, too
+            self.warnings.append(f"{self.device} ran out of memory; the CPU was used")
+            self._place_on(torch.device("cpu"))
+            scores = self._score(image, progress)
+        except RuntimeError as error:
+            # what torch's CPU allocator raises where Python would raise a MemoryError
+            if "can't allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+        del image
         clock.lap("network")
-        _keep_largest_piece(scores)
-        found = _Scores(scores, len(self.views), prepared)
+        reach = self.contract.attached_mm / self.spacing_mm
+        _drop_stray_pieces(scores, 255 * len(self.views), self.contract.attached, reach)
+        found = _Scores(scores, len(self.views), way_back)
         labels, confidence = found.labels()
         clock.lap("labels")
         return Segmentation(
@@ -176,21 +206,26 @@ class Segmenter:
             device=str(self.device),
             precision=self.precision,
             timings_s=clock.laps,
-            warnings=warnings,
+            warnings=[*volume.warnings, *self.warnings],
             model_sha256=self.model_sha256,
             _scores=found if keep_scores else None,
         )
 
-    def _prepare(self, volume: Volume) -> "_Prepared":
+    def _prepare(self, volume: Volume) -> "tuple[Tensor, _WayBack]":
         """Bring a volume to the network's grid and cut it to its content."""
-        data = volume.data
-        ras, spacing, undo = to_ras(data, volume.grid)
+        ras, spacing, undo = to_ras(volume.data, volume.grid)
+        extent = [n * edge for n, edge in zip(ras.shape, spacing, strict=True)]
+        if math.prod(extent) > _MOST_VOXELS * self.spacing_mm**3:
+            raise InputError(
+                f"{volume.case_id}: covers {' x '.join(f'{edge:.0f}' for edge in extent)} mm, too much at the model's "
+                f"{self.spacing_mm:g} mm; check the voxel size in its header, or cut the scan to the head"
+            )
         # torch knows no negative strides: flips wait until the volume is small
         flips = [axis for axis in range(3) if ras.strides[axis] < 0]
-        image = resize_linear(torch.from_numpy(np.flip(ras, flips)), spacing, (self.spacing_mm,) * 3)
+        image = resize_linear(torch.from_numpy(np.flip(ras, tuple(flips))), spacing, (self.spacing_mm,) * 3)
         image = rescale_intensity(image.flip(flips) if flips else image)
         box = _content_box(image)
-        return _Prepared(image[box], box, tuple(image.shape), ras.shape, spacing, self.spacing_mm, undo)
+        return image[box].clone(), _WayBack(box, tuple(image.shape), ras.shape, spacing, self.spacing_mm, undo)
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
         """Summed uint8 class scores `(K, x, y, z)` of the box."""
@@ -213,16 +248,15 @@ class Segmenter:
         """First slice and uint8 scores `(B, K, H, W)` of each batch over the first axis of `(N, H, W)`."""
         n, height, width = stack.shape
         smallest = self.contract.smallest_slice
-        padded = [max(smallest, -(-size // _MULTIPLE) * _MULTIPLE) for size in (height, width)]
-        canvas = torch.zeros((n, *padded))
-        top, left = (padded[0] - height) // 2, (padded[1] - width) // 2
-        canvas[:, top : top + height, left : left + width] = stack
+        rows, columns = (max(smallest, -(-size // _MULTIPLE) * _MULTIPLE) for size in (height, width))
+        top, left = (rows - height) // 2, (columns - width) // 2
+        padding = (left, columns - width - left, top, rows - height - top)
         offsets = torch.tensor(self.contract.slices)
-        batch = _BATCH[self.device.type]
+        batch = max(1, _BATCH_PIXELS[self.device.type] // (rows * columns))
         for start in range(0, n, batch):
             at = torch.arange(start, min(start + batch, n))
             channels = (at[:, None] + offsets).clamp_(0, n - 1)
-            slices = canvas[channels].to(self.device, memory_format=torch.channels_last)
+            slices = F.pad(stack[channels], padding).to(self.device, memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 logits = self.network(slices)
             inner = logits[..., top : top + height, left : left + width]
@@ -230,10 +264,9 @@ class Segmenter:
 
 
 @dataclass
-class _Prepared:
-    """A volume on the network's grid, and the way back."""
+class _WayBack:
+    """From the head's box on the network's grid to the input's grid."""
 
-    image: Tensor
     box: tuple[slice, slice, slice]
     coarse_shape: tuple[int, ...]
     fine_shape: tuple[int, ...]
@@ -245,14 +278,15 @@ class _Prepared:
 class _Scores:
     """Class scores in the head's box at the network's spacing, and their way to the input's grid."""
 
-    def __init__(self, values: Tensor, views: int, prepared: _Prepared) -> None:
-        self.values, self.views, self.prepared = values, views, prepared
+    def __init__(self, values: Tensor, views: int, way_back: _WayBack) -> None:
+        self.values, self.views, self.way_back = values, views, way_back
         self.weights, self.inside = [], []
-        p = prepared
-        for box, coarse, fine, spacing in zip(p.box, p.coarse_shape, p.fine_shape, p.spacing_mm, strict=True):
-            matrix = linear_weights(coarse, fine, spacing / p.network_spacing_mm)
-            rows = torch.nonzero(matrix[:, box].sum(1) > 0.5)[:, 0]
+        w = way_back
+        for box, coarse, fine, spacing in zip(w.box, w.coarse_shape, w.fine_shape, w.spacing_mm, strict=True):
+            matrix = linear_weights(coarse, fine, spacing / w.network_spacing_mm)
+            share = matrix[:, box].sum(1)
             # voxels whose support lies mostly in the box; outside it everything is background
+            rows = torch.nonzero(share >= min(0.5, float(share.max())))[:, 0]
             inside = slice(int(rows[0]), int(rows[-1]) + 1)
             kept = matrix[inside, box]
             self.weights.append(kept / kept.sum(1, keepdim=True))
@@ -261,31 +295,39 @@ class _Scores:
     def labels(self) -> tuple[np.ndarray, dict[int, float | None]]:
         """Labels `(X, Y, Z)` uint8 on the input's grid, and the mean winning score of each class."""
         classes = len(self.values)
-        out = np.zeros(self.prepared.fine_shape, np.uint8, order="F")
-        counts, sums = torch.zeros(classes), torch.zeros(classes, dtype=torch.float64)
-        x, y, z = self.inside
-        target = out[x, y, z]
-        for slab, scores in resize_scores(self.values, self.weights):
-            best, winner = scores.max(0)
-            target[:, :, slab] = winner.permute(1, 2, 0).to(torch.uint8).numpy()
+        out = np.zeros(self.way_back.fine_shape, np.uint8, order="F")
+        counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
+        target = out[tuple(self.inside)]
+        for block in blocks(self.weights):
+            scores = self.values[:, *block.support]
+            coarse = scores.argmax(0)
+            first = int(coarse[0, 0, 0])
+            if (coarse == first).all():
+                # means of scores of which one class's are the highest everywhere: it stays the highest
+                target[block.where] = first
+                best = block.resize(scores[first : first + 1])
+                counts[first] += best.numel()
+                sums[first] += best.sum(dtype=torch.float64)
+                continue
+            best, winner = block.resize(scores).max(0)
+            target[block.where] = winner.to(torch.uint8).numpy()
             flat = winner.flatten()
             counts += torch.bincount(flat, minlength=classes)
             sums += torch.bincount(flat, weights=best.flatten().double(), minlength=classes)
         mean = sums / counts.clamp(min=1) / (255 * self.views)
         confidence = {k: min(1.0, float(mean[k])) if counts[k] else None for k in range(classes)}
-        return np.asfortranarray(self.prepared.undo(out)), confidence
+        return np.asfortranarray(self.way_back.undo(out)), confidence
 
     def probabilities(self) -> Iterator[np.ndarray]:
         """Probabilities `(X, Y, Z)` uint8 in 1/255 on the input's grid, class by class."""
-        x, y, z = self.inside
         for index in range(len(self.values)):
             # outside the box there is background and nothing else
-            out = np.full(self.prepared.fine_shape, 255 if index == 0 else 0, np.uint8, order="F")
-            target = out[x, y, z]
-            for slab, scores in resize_scores(self.values[index : index + 1], self.weights):
-                values = (scores[0] / self.views).round_().clamp_(0, 255)
-                target[:, :, slab] = values.permute(1, 2, 0).to(torch.uint8).numpy()
-            yield self.prepared.undo(out)
+            out = np.full(self.way_back.fine_shape, 255 if index == 0 else 0, np.uint8, order="F")
+            target = out[tuple(self.inside)]
+            for block in blocks(self.weights):
+                scores = block.resize(self.values[index : index + 1, *block.support])
+                target[block.where] = (scores[0] / self.views).round_().clamp_(0, 255).to(torch.uint8).numpy()
+            yield self.way_back.undo(out)
 
 
 class _Clock:
@@ -314,14 +356,53 @@ def _content_box(image: Tensor, margin: int = 4) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def _keep_largest_piece(scores: Tensor) -> None:
-    """Make background, in place, of everything labelled that does not hang together with the largest labelled piece."""
-    labelled = (scores.argmax(0) > 0).numpy()
-    pieces, count = ndimage.label(labelled)
-    if count < 2:
-        return
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    stray = torch.from_numpy(labelled & (pieces != sizes.argmax()))
-    scores[:, stray] = 0
-    scores[0, stray] = torch.iinfo(scores.dtype).max if scores.dtype == torch.uint8 else 255
+def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach: float) -> None:
+    """Make background, in place, of labelled pieces much smaller than the largest, and of what lies around the others.
+
+    Args:
+        scores: `(K, x, y, z)`.
+        full: the score of certainty.
+        attached: classes that do not join pieces, and are kept only in the gaps of the pieces that the others form.
+        reach: half the width of the widest gap, in voxels.
+    """
+    firm = _largest_of(scores, [k for k in range(1, len(scores)) if k not in attached])
+    loose = _largest_of(scores, [0, *attached])
+    solid = (firm > loose).numpy()
+    found: Any = ndimage.label(solid)  # scipy declares more than this call can return
+    pieces, count = found
+    sizes = np.bincount(pieces[solid], minlength=count + 1)
+    small = sizes < _SMALLEST_PIECE * sizes.max()
+    small[0] = True
+    kept = ~small[pieces]
+    stray = solid & ~kept
+    if attached:
+        stray |= (loose > scores[0]).numpy() & ~solid & ~_closed(kept, reach)
+    where = torch.from_numpy(stray)
+    scores.masked_fill_(where, 0)
+    scores[0].masked_fill_(where, full)
+
+
+def _closed(mask: np.ndarray, radius: float, thickness: int = 32) -> np.ndarray:
+    """Morphological closing by a ball, `thickness` planes at a time: distances take seventy bytes a voxel."""
+    closed = np.zeros_like(mask)
+    rim = math.ceil(radius) + 1
+    padded = np.pad(mask, 2 * rim)
+    # a closing does not leave the box of its mask
+    for rows, columns, planes in ndimage.find_objects(mask.view(np.uint8)):
+        for start in range(rows.start, rows.stop, thickness):
+            stop = min(start + thickness, rows.stop)
+            part = padded[start : stop + 4 * rim, columns.start + rim :, planes.start + rim :]
+            part = part[:, : columns.stop - columns.start + 2 * rim, : planes.stop - planes.start + 2 * rim]
+            if part.any():
+                grown = np.asarray(ndimage.distance_transform_edt(~part)) <= radius
+                kept = np.asarray(ndimage.distance_transform_edt(grown)) > radius
+                closed[start:stop, columns, planes] = kept[2 * rim : -2 * rim, rim:-rim, rim:-rim]
+    return closed
+
+
+def _largest_of(scores: Tensor, classes: Sequence[int]) -> Tensor:
+    """Highest score among some classes, `(x, y, z)`, without a copy of them all."""
+    largest = scores[classes[0]].clone()
+    for index in classes[1:]:
+        torch.maximum(largest, scores[index], out=largest)
+    return largest

@@ -1,12 +1,12 @@
 """Recipes: one YAML file holds everything that decides a training run's result."""
 
-from collections.abc import Sequence
-from importlib import resources
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from shared_backbones.errors import InputError
 
@@ -24,12 +24,12 @@ class DataSection(_Section):
     """Fields of `medvision.datasets.synthetic.SynthesisSettings` that differ from its defaults."""
     slices: list[int] = [-2, -1, 0, 1, 2]
     """Offsets of the neighbouring slices that become channels."""
-    size: int = 128
+    size: PositiveInt = 128
     """Side of the square crops in voxels."""
-    slices_per_volume: int = 40
-    buffer: int = 1024
+    slices_per_volume: PositiveInt = 40
+    buffer: NonNegativeInt = 1024
     """Slices kept to draw batches from, so that a batch mixes volumes."""
-    workers: int = 1
+    workers: NonNegativeInt = 1
 
 
 class ModelSection(_Section):
@@ -44,18 +44,18 @@ class ModelSection(_Section):
 class TrainSection(_Section):
     """How it is trained."""
 
-    steps: int
-    batch_size: int = 16
+    steps: PositiveInt
+    batch_size: PositiveInt = 16
     """Of each process."""
-    learning_rate: float = 2e-3
-    warmup_steps: int = 200
-    weight_decay: float = 0.02
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.998
-    checkpoint_every: int = 500
-    devices: int = 1
+    learning_rate: PositiveFloat = 2e-3
+    warmup_steps: NonNegativeInt = 200
+    weight_decay: float = Field(0.02, ge=0)
+    gradient_clip: PositiveFloat = 1.0
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    checkpoint_every: PositiveInt = 500
+    devices: PositiveInt = 1
     """Processes that train together, each on a device (or CPU thread pool) of its own and on batches of its own."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """CPU threads of each process."""
 
 
@@ -63,7 +63,7 @@ class Recipe(_Section):
     """A whole recipe; see `pipelines/recipes/`."""
 
     name: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     output: str | None = None
     data: DataSection
     model: ModelSection
@@ -84,25 +84,32 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
-        bundled = sorted(resources.files("pipelines").joinpath("recipes").glob(f"*/{name_or_path}.yaml"))
-        if not bundled:
-            raise InputError(f"{name_or_path!r}: no such recipe; pass the path of a .yaml file or a bundled name")
-        path = Path(str(bundled[0]))
+        bundled = {path.stem: path for path in Path(__file__).parent.glob("recipes/*/*.yaml")}
+        if name_or_path not in bundled:
+            names = ", ".join(sorted(bundled))
+            raise InputError(f"recipe {name_or_path!r}: expected the path of a .yaml file or one of: {names}")
+        path = bundled[name_or_path]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: found {type(content).__name__}, expected a YAML mapping of sections")
-        for override in overrides:
-            _apply(content, override)
-        return Recipe.model_validate(content)
+        content = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); pass the path of a recipe") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text; pass the path of a recipe") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found {type(content).__name__}, expected a YAML mapping of sections")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise InputError(f"{path}: {_explain(error.errors()[0])}") from None
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: is not YAML ({' '.join(str(error).split())})") from None
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -114,4 +121,19 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise InputError(f"{override!r}: {section!r} is not a section")
-    content[last] = yaml.safe_load(value)
+    content[last] = _parse(value, repr(override))
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for a problem that pydantic found; for an unknown key, the known one most like it."""
+    *sections, last = problem["loc"]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']}"
+    model: Any = Recipe
+    for section in sections:
+        model = model.model_fields[section].annotation
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(last), known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"expected one of: {', '.join(known)}"
+    return f"{where}: unknown key; {hint}"

@@ -1,9 +1,9 @@
 """Stages of a pipeline; so far: train a segmentation model on synthetic slices."""
 
-import copy
+import logging
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from medvision.contract import InputContract
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
 from medvision.models.catalogue import find_model
 from pipelines.recipe import Recipe
@@ -35,15 +36,22 @@ def train(recipe: Recipe) -> Path:
     """
     if not recipe.data.root or not recipe.output:
         raise InputError(f"recipe {recipe.name}: data.root and output are needed; pass data.root=DIR output=DIR")
+    card = _card(recipe)
+    InputContract.from_card(card, recipe.name)  # a card that nothing can use shows now, not after training
     output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
     lightning.seed_everything(recipe.seed, verbose=False)
 
     model = weights.build(recipe.model.architecture, recipe.model.arguments)
     if recipe.model.init:
-        model.load_state_dict(weights.load(find_model(recipe.model.init)).module.state_dict())
+        trained = weights.load(find_model(recipe.model.init))
+        weights.fill(model, trained.module.state_dict(), f"model.init={recipe.model.init}")
     task = SegmentationTask(
         model,
         steps=recipe.train.steps,
@@ -66,16 +74,58 @@ def train(recipe: Recipe) -> Path:
         log_every_n_steps=50,
         callbacks=[
             EMAWeightAveraging(decay=recipe.train.ema_decay),
-            ModelCheckpoint(output, every_n_train_steps=recipe.train.checkpoint_every, save_top_k=0, save_last=True),
-            _ModelFolder(recipe, output / "model"),
+            # without a counter the file always has one name, which a later run goes on from
+            ModelCheckpoint(
+                output,
+                every_n_train_steps=recipe.train.checkpoint_every,
+                save_top_k=0,
+                save_last=True,
+                enable_version_counter=False,
+            ),
+            _ModelFolder(recipe, card, checkpoint),
             _PlainLines(),
         ],
     )
     with warnings.catch_warnings():
         # one loading process a trainer is what two cores have room for
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(task, data, ckpt_path=checkpoint if done else None, weights_only=True)
+        # the checkpoint callback keeps no state that a run with another `checkpoint_every` would miss
+        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+        try:
+            trainer.fit(task, data, ckpt_path=checkpoint if done else None, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
     return output / "model"
+
+
+def _synthesis(recipe: Recipe) -> SynthesisSettings:
+    known = [setting.name for setting in fields(SynthesisSettings)]
+    for name in recipe.data.synthesis:
+        if name not in known:
+            raise InputError(
+                f"recipe {recipe.name}: data.synthesis.{name}: unknown key; expected one of: {', '.join(known)}"
+            )
+    return SynthesisSettings(**recipe.data.synthesis)
+
+
+def _card(recipe: Recipe) -> dict[str, Any]:
+    """The trained model's card, but for the steps."""
+    synthesis = asdict(_synthesis(recipe))
+    given = recipe.card.get("input", {})
+    return {
+        **recipe.card,
+        "input": {**given, "spacing_mm": synthesis["spacing_mm"], "slices": recipe.data.slices},
+        "training": {
+            **recipe.card.get("training", {}),
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "init": recipe.model.init,
+            "batch_size": recipe.train.batch_size * recipe.train.devices,
+            "synthesis": synthesis,
+        },
+    }
 
 
 class SyntheticData(lightning.LightningDataModule):
@@ -95,7 +145,7 @@ class SyntheticData(lightning.LightningDataModule):
         data = self.recipe.data
         assert self.trainer is not None  # noqa: S101 - Lightning sets it before it asks for a loader
         stream = SyntheticSlices(
-            LabelMapSynthesizer(str(data.root), SynthesisSettings(**data.synthesis)),
+            LabelMapSynthesizer(str(data.root), _synthesis(self.recipe)),
             context=data.slices,
             size=data.size,
             slices_per_volume=data.slices_per_volume,
@@ -114,11 +164,15 @@ class SyntheticData(lightning.LightningDataModule):
 
 
 class _ModelFolder(Callback):
-    """Writes the averaged weights as a trained-model folder whenever a checkpoint is saved."""
+    """Writes the averaged weights as a trained-model folder beside every checkpoint, and sees that the end has one."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.synthesis = asdict(SynthesisSettings(**recipe.data.synthesis))
+    def __init__(self, recipe: Recipe, card: dict[str, Any], checkpoint: Path) -> None:
+        self.model, self.card, self.checkpoint = recipe.model, card, checkpoint
+        self.every = recipe.train.checkpoint_every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
+        if trainer.global_step == trainer.max_steps and trainer.global_step % self.every:
+            trainer.save_checkpoint(self.checkpoint)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -127,44 +181,32 @@ class _ModelFolder(Callback):
             return
         # the averaging callback stands before this one and has put its weights here
         state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
-        module = weights.build(self.recipe.model.architecture, self.recipe.model.arguments)
+        module = weights.build(self.model.architecture, self.model.arguments)
         module.load_state_dict(state)
-        card = copy.deepcopy(self.recipe.card)
-        card["input"] = {
-            **card.get("input", {}),
-            "spacing_mm": self.synthesis["spacing_mm"],
-            "slices": self.recipe.data.slices,
-        }
-        card["training"] = {
-            **card.get("training", {}),
-            "recipe": self.recipe.name,
-            "seed": self.recipe.seed,
-            "init": self.recipe.model.init,
-            "steps": trainer.global_step,
-            "batch_size": self.recipe.train.batch_size * trainer.world_size,
-            "synthesis": self.synthesis,
-        }
-        weights.save(self.folder, module, card)
+        card = {**self.card, "training": {**self.card["training"], "steps": trainer.global_step}}
+        weights.save(self.checkpoint.with_name("model"), module, card)
 
 
 class _PlainLines(Callback):
     """One line of progress every so many steps, also where there is no terminal."""
 
     def __init__(self, every: int = 50) -> None:
-        self.every, self.since, self.sums = every, time.monotonic(), {}
+        self.every, self.since = every, time.monotonic()
+        self.count, self.sums = 0, {}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
         if not trainer.is_global_zero:
             return
+        self.count += 1
         for name, value in trainer.callback_metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
             return
         now = time.monotonic()
-        losses = "  ".join(f"{name} {total / self.every:.4f}" for name, total in self.sums.items())
-        speed = self.every / (now - self.since)
+        losses = "  ".join(f"{name} {total / self.count:.4f}" for name, total in self.sums.items())
+        speed = self.count / (now - self.since)
         print(f"step {trainer.global_step}/{trainer.max_steps}  {losses}  {speed:.2f} steps/s", flush=True)
-        self.since, self.sums = now, {}
+        self.since, self.count, self.sums = now, 0, {}
 
 
 def _steps_in(checkpoint: Path) -> int:

@@ -1,5 +1,7 @@
 """Which device and which number format a network runs in."""
 
+import re
+
 import torch
 
 from shared_backbones.errors import InputError
@@ -17,27 +19,35 @@ def choose_device(name: str) -> tuple[torch.device, list[str]]:
         The device, and a warning where `auto` found a GPU that does not work and fell back to the CPU.
 
     Raises:
-        InputError: the name is unknown, or the device is not there.
+        InputError: the name is unknown, or the device is not there or does not work.
     """
     if name == "auto":
-        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
-            if not there:
-                continue
-            try:
-                torch.zeros(1, device=kind)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                return torch.device("cpu"), [f"{kind} is there but does not work ({reason}); the CPU was used"]
-            return torch.device(kind), []
-        return torch.device("cpu"), []
-    kind, _, number = name.partition(":")
-    if kind not in {"cpu", "cuda", "mps"} or (number and not (kind == "cuda" and number.isdecimal())):
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        found = next((kind for kind in there if there[kind]), None)
+        problem = _problem(found) if found else None
+        if problem:
+            return torch.device("cpu"), [f"{found} is there but does not work ({problem}); the CPU was used"]
+        return torch.device(found or "cpu"), []
+    if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?", name):
         raise InputError(f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name}: found {torch.cuda.device_count()} CUDA devices; run with --device cpu or auto")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device mps: there is no Metal device here; run with --device cpu or auto")
+    problem = _problem(name)
+    if problem:
+        raise InputError(f"device {name}: cannot be used ({problem}); run with --device cpu or auto")
     return torch.device(name), []
+
+
+def _problem(device: str) -> str | None:
+    """Why nothing can be computed on a device, in one line; None where it works."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        return f"found {torch.cuda.device_count()} CUDA devices"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "found no Metal device"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        return str(error).partition("\n")[0]
+    return None
 
 
 def choose_precision(name: str, device: torch.device, agreement: float) -> str:

@@ -1,12 +1,12 @@
 """Images synthesised from label maps: training data of any contrast, without a single real image.
 
-The approach is that of SynthSeg (Billot et al., Medical Image Analysis 2023): a label map is deformed, every tissue class
-draws an intensity distribution, and the result goes through the defects of a scanner (bias field, blur, thick slices,
-noise). A network that has seen enough of it relies on shape and relations, not on one scanner's intensities.
+The approach is that of SynthSeg (Billot et al., Medical Image Analysis 2023): a label map is deformed, every tissue
+class draws an intensity distribution, and the result goes through the defects of a scanner (bias field, blur, thick
+slices, noise). A network that has seen enough of it relies on shape and relations, not on one scanner's intensities.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from medvision.datasets.brain_labels import FREESURFER, RIGHT_TO_LEFT
 from medvision.resampling import linear_weights, rescale_intensity, resize_linear
+from medvision.volumes import read_labels, to_ras
 from shared_backbones.errors import InputError
-
-# FreeSurfer ids of the left half of paired structures, and the same structures on the right: one tissue class for both.
-_RIGHT_TO_LEFT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25}
-_RIGHT_TO_LEFT |= {58: 26, 60: 28, 62: 30, 163: 136, 164: 137}
-
-# Structure of `brain-structures` for every FreeSurfer / SynthSeg id; what is not named is background.
-STRUCTURE_OF_ID = {
-    **dict.fromkeys((2, 25, 77), 1),
-    3: 2,
-    **dict.fromkeys((10, 11, 12, 13, 26, 28), 3),
-    **dict.fromkeys((17, 18), 4),
-    **dict.fromkeys((4, 5, 14, 15, 72, 136, 137), 5),
-    24: 6,
-    16: 7,
-    7: 8,
-    8: 9,
-}
-STRUCTURE_OF_ID |= {right: STRUCTURE_OF_ID[left] for right, left in _RIGHT_TO_LEFT.items() if left in STRUCTURE_OF_ID}
 
 _HIGHEST_ID = 999
 
-# Usual mean of each tissue in T1-weighted MRI, white matter = 1 (textbook relations, not measured on any scan used here).
+# Usual mean of each tissue in T1-weighted MRI, white matter = 1: textbook relations, not measured on any scan here.
 _T1_MEAN = {
     2: 1.0, 3: 0.62, 4: 0.22, 5: 0.25, 7: 0.96, 8: 0.6, 10: 0.82, 11: 0.68, 12: 0.74, 13: 0.88, 14: 0.25, 15: 0.25,
     16: 0.9, 17: 0.64, 18: 0.62, 24: 0.22, 25: 0.75, 26: 0.68, 28: 0.88, 30: 0.4, 72: 0.22, 85: 0.8, 136: 0.4, 137: 0.4,
@@ -74,11 +58,12 @@ class LabelMapSynthesizer:
     """Draws pairs of image and structure map from a folder of label maps.
 
     Args:
-        folder: directory of `.nii.gz` label maps with FreeSurfer ids (SynthSeg's training maps), about 1 mm.
+        folder: directory of `.nii.gz` label maps at 1 mm with FreeSurfer ids, and ids from 500 for what is outside the
+            brain (SynthSeg's training maps).
         settings: ranges of the random choices.
 
     Raises:
-        InputError: the folder holds no label map.
+        InputError: the folder holds no label map, or one that cannot be read, of another spacing or with other ids.
     """
 
     def __init__(self, folder: str | Path, settings: SynthesisSettings | None = None) -> None:
@@ -87,12 +72,13 @@ class LabelMapSynthesizer:
         if not paths:
             raise InputError(f"{folder}: found no label map, expected *.nii.gz with FreeSurfer ids; pass their folder")
         maps = [_read_ids(path) for path in paths]
-        self.ids = np.flatnonzero(sum(np.bincount(ids.ravel(), minlength=_HIGHEST_ID + 1) for ids in maps))
+        # background is always the first, also where no map holds any
+        self.ids = np.union1d([0], np.concatenate([np.unique(ids) for ids in maps]))
         index = np.zeros(_HIGHEST_ID + 1, np.uint8)
         index[self.ids] = np.arange(len(self.ids))
         heads = [torch.from_numpy(index[ids]) for ids in maps]
         self.heads = [_crop_to(head, head > 0, margin=8) for head in heads]
-        self.structure = torch.tensor([STRUCTURE_OF_ID.get(int(i), 0) for i in self.ids], dtype=torch.uint8)
+        self.structure = torch.tensor([FREESURFER.get(int(i), 0) for i in self.ids], dtype=torch.uint8)
         # Brain for the purpose of skull stripping: everything FreeSurfer names inside the skull but sulcal CSF.
         self.is_brain = torch.tensor([0 < i < 500 and i not in (24, 30, 85) for i in self.ids.tolist()])
         self.is_extracerebral = torch.tensor([i >= 500 for i in self.ids.tolist()])
@@ -174,14 +160,14 @@ class LabelMapSynthesizer:
         stds = _uniform(0.01, 0.1, generator, len(self.ids))
         if _uniform(0, 1, generator) < s.t1_share:
             contrast, offset = _uniform(0.5, 1.25, generator), _uniform(-0.1, 0.1, generator)
-            t1 = torch.tensor([_T1_MEAN.get(_RIGHT_TO_LEFT.get(i, i), float("nan")) for i in self.ids.tolist()])
+            t1 = torch.tensor([_T1_MEAN.get(RIGHT_TO_LEFT.get(i, i), float("nan")) for i in map(int, self.ids)])
             jitter = 0.045 * torch.randn(t1.shape, generator=generator)
             t1 = 1 + (t1 + jitter - 1) * contrast + offset
             # scalp fat is brighter than white matter, bone and air are dark: leave the outside free, up to 1.4
             means = torch.where(t1.isnan(), 1.4 * means, t1)
             stds = 0.02 + 0.7 * stds
         index = {int(i): k for k, i in enumerate(self.ids)}
-        for right, left in _RIGHT_TO_LEFT.items():
+        for right, left in RIGHT_TO_LEFT.items():
             if right in index and left in index:
                 means[index[right]], stds[index[right]] = means[index[left]], stds[index[left]]
         background = index[0]
@@ -274,7 +260,7 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
 def slices_of(
     image: Tensor, labels: Tensor, *, context: Sequence[int], size: int, count: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random slices along random axes, most of them through the brain, cropped around it.
+    """Random slices along random axes: most through the brain and cropped around it, some anywhere in the image.
 
     Args:
         image: `(X, Y, Z)` float32.
@@ -288,18 +274,21 @@ def slices_of(
         slice `(len(context), size, size)` float32 and target `(size, size)` uint8.
     """
     brain = _extent((labels > 0) & (labels != 6))
+    whole = [(0, n - 1) for n in image.shape]
     for _ in range(count):
         axis = int(_integer(3, generator))
         n = image.shape[axis]
-        first, last = (0, n - 1) if _uniform(0, 1, generator) < 0.1 else brain[axis]
+        first, last = (whole if _uniform(0, 1, generator) < 0.15 else brain)[axis]
         at = min(max(first - 3 + int(_integer(last - first + 7, generator)), 0), n - 1)
         plane = [d for d in range(3) if d != axis]
         planes = [min(max(at + offset, 0), n - 1) for offset in context]
         x = image.index_select(axis, torch.tensor(planes)).movedim(axis, 0)
         y = labels.select(axis, at)
+        anywhere = _uniform(0, 1, generator) < 0.2
         starts = []
         for d in plane:
-            centre = sum(brain[d]) // 2 + int(_integer(31, generator)) - 15
+            n = image.shape[d]
+            centre = int(_integer(n, generator)) if anywhere else sum(brain[d]) // 2 + int(_integer(31, generator)) - 15
             starts.append(centre - size // 2)
         yield _crop(x, starts, size), _crop(y, starts, size)
 
@@ -318,13 +307,16 @@ def _crop(x: Tensor, starts: Sequence[int], size: int) -> Tensor:
 
 def _read_ids(path: Path) -> np.ndarray:
     """FreeSurfer ids `(X, Y, Z)` int16 with axes closest to RAS."""
-    import nibabel
-
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    ids = np.asanyarray(image.dataobj).astype(np.int16)
+    volume = read_labels(path)
+    ids, spacing, _ = to_ras(volume.data, volume.grid)
     if ids.min() < 0 or ids.max() > _HIGHEST_ID:
-        raise InputError(f"{path}: found ids from {ids.min()} to {ids.max()}, expected FreeSurfer ids 0 to {_HIGHEST_ID}")
-    return np.ascontiguousarray(ids)
+        raise InputError(
+            f"{path}: found ids from {ids.min()} to {ids.max()}, expected FreeSurfer ids 0 to {_HIGHEST_ID}"
+        )
+    if max(abs(edge - 1) for edge in spacing) > 0.1:
+        found = " x ".join(f"{edge:.3g}" for edge in spacing)
+        raise InputError(f"{path}: its voxels measure {found} mm, expected 1 mm; resample it")
+    return np.ascontiguousarray(ids, np.int16)
 
 
 def _crop_to(labels: Tensor, mask: Tensor, margin: int) -> Tensor:
@@ -357,7 +349,7 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
     """Dilation by a cube, one axis after the other."""
     for axis in range(3):
         n, grown = mask.shape[axis], mask.clone()
-        for offset in range(1, radius + 1):
+        for offset in range(1, min(radius, n - 1) + 1):
             grown.narrow(axis, offset, n - offset).logical_or_(mask.narrow(axis, 0, n - offset))
             grown.narrow(axis, 0, n - offset).logical_or_(mask.narrow(axis, offset, n - offset))
         mask = grown
@@ -371,7 +363,7 @@ def _gaussian_blur(image: Tensor, sigma: Sequence[float]) -> Tensor:
         kernel = (kernel / kernel.sum()).tolist()
         n = image.shape[axis]
         blurred = image * kernel[radius]
-        for offset in range(1, radius + 1):
+        for offset in range(1, min(radius, n - 1) + 1):
             weight = kernel[radius + offset]
             blurred.narrow(axis, offset, n - offset).add_(image.narrow(axis, 0, n - offset), alpha=weight)
             blurred.narrow(axis, 0, n - offset).add_(image.narrow(axis, offset, n - offset), alpha=weight)
@@ -385,12 +377,3 @@ def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -
 
 def _integer(high: int, generator: torch.Generator) -> Tensor:
     return torch.randint(high, (), generator=generator)
-
-
-def structure_of(ids: np.ndarray, table: Mapping[int, int] = STRUCTURE_OF_ID) -> np.ndarray:
-    """Structures 1-9 for FreeSurfer ids; -1 where `table` names none and the id is not background."""
-    out = np.full(ids.shape, -1, dtype=np.int16)
-    out[ids == 0] = 0
-    for key, value in table.items():
-        out[ids == key] = value
-    return out

@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -84,11 +85,7 @@ def segmentation_report(
     colours = {number: f"#{r:02x}{g:02x}{b:02x}" for number, (r, g, b) in class_colours(card["classes"]).items()}
     names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
 
-    environment = Environment(
-        loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(value=_value, words=_words, fixed=_fixed, share=_share)
+    environment = _environment()
     style = environment.get_template("report.css").render()
     structures, notes = _structure_table(data.get("structures", []))
     return environment.get_template("segmentation.html.j2").render(
@@ -116,6 +113,17 @@ def segmentation_report(
             ("Software", list(data.get("versions", {}).items())),
         ],
     )
+
+
+@cache
+def _environment() -> Environment:
+    """Where templates are compiled, once for all pages."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(value=_value, words=_words, fixed=_fixed, share=_share)
+    return environment
 
 
 def _planes(rendering: Rendering, names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:

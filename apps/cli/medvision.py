@@ -1,0 +1,177 @@
+"""The program `medvision`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apps.cli.program import run, split
+from shared_backbones.errors import InputError
+
+app = typer.Typer(name="medvision", add_completion=False)
+models_app = typer.Typer(help="The trained models at hand.")
+app.add_typer(models_app, name="models")
+
+
+class Precision(StrEnum):
+    """Number formats of the network's arithmetic."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"medvision (domain-vision {version('domain-vision')})")
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+]
+
+
+@app.callback()
+def medvision(version: _Version = False) -> None:
+    """Segment medical volumes, and say how far to trust the result. Research use only, not for diagnosis."""
+
+
+@app.command()
+def segment(
+    input: Annotated[
+        Path, typer.Option("--input", "-i", help="Scan (.nii, .nii.gz, .mgz, .mgh), or a folder of scans.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results; by default beside the input.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled model, or a trained-model folder.")] = "brain-structures",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    views: Annotated[
+        str | None, typer.Option(help="Planes to run over, of axial,coronal,sagittal; by default the model's.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Structures to keep, names or ids with commas; the others become 0.")
+    ] = None,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Write class probabilities too.")
+    ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Label map to compare with (Dice, HD95, NSD); for a folder, a folder of the same names."),
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="One view at a coarser spacing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    volume_index: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
+    use_sform: Annotated[
+        bool, typer.Option("--use-sform", help="Trust the sform where it disagrees with the qform.")
+    ] = False,
+    use_qform: Annotated[
+        bool, typer.Option("--use-qform", help="Trust the qform where it disagrees with the sform.")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite voxels as 0.")
+    ] = False,
+    max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest volume a header may claim.")] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the table of structures and timings.")
+    ] = False,
+    version: _Version = False,
+) -> int:
+    """Segment scans: a label map on the scan's own grid, a JSON side-car, and a report to open in a browser."""
+    if use_sform and use_qform:
+        raise InputError("--use-sform and --use-qform exclude each other; give one of them")
+    if quiet and verbose:
+        raise InputError("--quiet and --verbose exclude each other; give one of them")
+    from apps.cli.segment import Job, run_jobs
+
+    job = Job(
+        input=input,
+        output=output,
+        model=model,
+        device=device,
+        views=split(views),
+        labels=split(labels),
+        save_probabilities=save_probabilities,
+        reference=reference,
+        fast=fast,
+        resume=resume,
+        threads=threads,
+        precision=precision.value,
+        volume_index=volume_index,
+        geometry="sform" if use_sform else "qform" if use_qform else None,
+        allow_nonfinite=allow_nonfinite,
+        max_bytes=int(max_gigabytes * 2**30),
+    )
+    return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@models_app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the bundled models."""
+    from medvision.models.catalogue import bundled_models, model_card
+
+    cards = [model_card(name) for name in bundled_models()]
+    if as_json:
+        print(json.dumps(cards, indent=2))
+        return
+    for card in cards:
+        print(f"{card['name']}  {card['version']}  {card['license']}  {card['description']}")
+
+
+@models_app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="Bundled name or trained-model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as it is.")] = False,
+) -> None:
+    """Show what a model does, expects, was trained on, and cannot do."""
+    from medvision.models.catalogue import model_card
+
+    card = model_card(name)
+    if as_json:
+        print(json.dumps(card, indent=2))
+        return
+    about = ("name", "version", "description", "license", "architecture", "weights_sha256")
+    _print_entries({key: card.get(key) for key in about})
+    for key in ("input", "training", "metrics"):
+        if card.get(key):
+            print(f"\n{key}")
+            _print_entries(card[key], "  ")
+    print("\nlabels")
+    for entry in card.get("classes", []):
+        print(f"  {entry['id']:3} {entry['name']}")
+    print("\nlimits")
+    for limit in card.get("limits", []):
+        print(f"  {limit}")
+
+
+def _print_entries(entries: Mapping[str, Any], indent: str = "") -> None:
+    for key, value in entries.items():
+        name = f"{indent}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            print(name)
+            _print_entries(value, indent + "  ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else value
+            print(f"{name:26}{text}")
+
+
+def main() -> None:
+    """Entry point of the program."""
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The side-car of a segmentation: every figure a program may want, and where the labels came from."""
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from medvision.statistics import qa_flags, structure_rows
+
+if TYPE_CHECKING:
+    from medvision.segmentation import Segmentation
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("domain-vision", "torch", "numpy", "scipy", "nibabel")
+_UNITS = {1: "m", 2: "mm", 3: "um"}
+
+
+def build_sidecar(
+    segmentation: "Segmentation", *, settings: Mapping[str, Any], reference: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe a segmentation in plain values.
+
+    It names no file, no path and no text of the input's header; the case is known by the hash of its content.
+
+    Args:
+        segmentation: whose labels are measured as they are; classes that `settings["labels"]` leaves out have no row.
+        settings: everything but model and input that decides the result.
+        reference: of the comparison with a reference: `sha256`, `nsd_tolerance_mm`, `rows`, `summary`.
+
+    Returns:
+        A mapping that is valid JSON: no NaN, no infinity. Figures that would mislead are None, with a reason.
+    """
+    volume, card = segmentation.volume, segmentation.card
+    wanted = settings.get("labels")
+    classes = [entry for entry in card["classes"] if not wanted or entry["id"] in wanted]
+    rows = structure_rows(segmentation.labels, volume.data, volume.grid.affine, classes, segmentation.confidence)
+    header = volume.grid.header
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "case": volume.case_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "name": card.get("name"),
+            "version": card.get("version"),
+            "architecture": card["architecture"],
+            "sha256": segmentation.model_sha256,
+            "license": card.get("license"),
+        },
+        "input": {
+            "sha256": volume.sha256,
+            "shape": list(volume.grid.shape),
+            "spacing_mm": [round(edge, 6) for edge in volume.grid.spacing_mm],
+            "orientation": volume.grid.orientation,
+            "qform_code": int(header["qform_code"]),
+            "sform_code": int(header["sform_code"]),
+            "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
+            "modality": card["input"].get("modality"),
+        },
+        "settings": dict(settings),
+        "device": segmentation.device,
+        "precision": segmentation.precision,
+        "structures": rows,
+        "flags": qa_flags(rows, volume.grid.spacing_mm, card["input"].get("volume_range_ml")),
+        "warnings": segmentation.warnings,
+        "timings_s": segmentation.timings_s,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+    if reference is not None:
+        content["reference"] = dict(reference)
+    return content
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,249 @@
+"""`medvision segment` on a folder, runs that are resumed, and runs that end early."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import apps.cli.segment
+import shared_backbones.weights
+from medvision.models.hbformer import HBFormer
+from medvision.volumes import read_volume
+from tests.apps.conftest import SHAPE, contents
+from tests.medvision.phantoms import make_affine, make_image, write_scan
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three scans of which the second is damaged, among files that are none of them."""
+    folder = tmp_path / "scans"
+    (folder / "deeper").mkdir(parents=True)
+    affine = make_affine(spacing=(4, 4, 4))
+    for seed, name in enumerate(("a.nii.gz", "b.nii", "c.nii", "deeper/d.nii", ".e.nii")):
+        write_scan(folder / name, make_image(SHAPE, seed=seed), affine)
+    (folder / "b.nii").write_bytes((folder / "b.nii").read_bytes()[:999])
+    (folder / "notes.txt").write_text("no scan")
+    return folder
+
+
+def results(*stems):
+    return {f"{stem}{ending}" for stem in stems for ending in ("_seg.nii.gz", "_seg.json", "_report.html")}
+
+
+def test_a_folder_means_its_direct_files(segment, folder, monkeypatch):
+    loaded = []
+    load = shared_backbones.weights.load
+    monkeypatch.setattr(shared_backbones.weights, "load", lambda path: loaded.append(path) or load(path))
+    before = contents(folder)
+    done = segment(folder)
+    assert done.code == 5
+    assert len(loaded) == 1
+    after = contents(folder)
+    assert set(after) - set(before) == results("a", "c")
+    assert {name: after[name] for name in before} == before
+
+    first, third, last = done.out.splitlines()
+    assert first.startswith(f"[1/3] {folder / 'a.nii.gz'}: segmented in ")
+    assert third.startswith(f"[3/3] {folder / 'c.nii'}: segmented in ")
+    assert last == f"results in {folder}"
+    failed, count = done.err.splitlines()
+    assert failed.startswith(f"[2/3] error: {folder / 'b.nii'}: is cut short")
+    assert count == "error: 1 of 3 scans failed"
+    assert json.loads(after["a_seg.json"] or "")["case"] != json.loads(after["c_seg.json"] or "")["case"]
+
+    again = segment(folder, "-q")  # its own results are no scans
+    assert (again.code, again.out) == (5, "")
+    assert len(again.err.splitlines()) == 2
+    assert set(contents(folder)) == set(after)
+
+
+def test_json_of_a_folder(segment, folder, tmp_path):
+    done = segment(folder, "--json", "-o", tmp_path / "out")
+    assert (done.code, done.err) == (5, "")
+    statuses = {result["input"]: result["status"] for result in json.loads(done.out)["results"]}
+    assert statuses == {
+        str(folder / "a.nii.gz"): "done",
+        str(folder / "b.nii"): "failed",
+        str(folder / "c.nii"): "done",
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == results("a", "c")
+
+
+def test_a_folder_without_failures(segment, folder):
+    (folder / "b.nii").unlink()
+    done = segment(folder)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_two_scans_of_one_stem_stop_all_before_work_starts(segment, folder):
+    write_scan(folder / "c.nii.gz", make_image(SHAPE))
+    before = contents(folder)
+    done = segment(folder)
+    assert done.code == 2
+    assert "c.nii and c.nii.gz would write the same results" in done.error
+    assert contents(folder) == before
+
+
+def test_a_folder_of_references(segment, folder, tmp_path):
+    references = tmp_path / "references"
+    references.mkdir()
+    (folder / "b.nii").unlink()
+    affine = read_volume(folder / "a.nii.gz").grid.affine
+    write_scan(references / "a.nii", np.ones(SHAPE, np.uint8), affine)
+    done = segment(folder, "--reference", references)
+    assert done.code == 5
+    assert "mean Dice" in done.out.splitlines()[0]
+    assert f"c.nii: no reference of that name in {references}" in done.err
+    assert results("c").isdisjoint(contents(folder))
+
+    before = contents(folder)
+    write_scan(references / "a.nii.gz", np.ones(SHAPE, np.uint8), affine)
+    assert "a.nii and a.nii.gz" in segment(folder, "--reference", references).error
+    assert "expected a folder" in segment(folder, "--reference", references / "a.nii").error
+    assert "expected a label map" in segment(folder / "a.nii.gz", "--reference", references).error
+    assert contents(folder) == before
+
+
+def test_a_scan_too_large_for_memory_does_not_stop_the_others(segment, folder, monkeypatch):
+    reached = []
+
+    def forward(network, x):
+        if len(x) > 1 and not reached:
+            reached.append(x)
+            raise MemoryError
+        return real(network, x)
+
+    real = HBFormer.forward
+    monkeypatch.setattr(HBFormer, "forward", forward)
+    (folder / "b.nii").unlink()
+    done = segment(folder)
+    assert done.code == 5
+    assert "error: a.nii.gz: out of memory" in done.err
+    assert results("a").isdisjoint(contents(folder))
+    assert results("c") <= set(contents(folder))
+
+
+# --------------------------------------------------------------------------------------------------------- resume
+
+
+def test_resume_skips_only_what_is_the_same(segment, scan, model, other_model, tmp_path):
+    output = tmp_path / "out"
+
+    def status(*options):
+        done = segment(scan, "-o", output, "--resume", "--json", *options)
+        assert done.code == 0, done.err
+        return json.loads(done.out)["results"][0]["status"]
+
+    def once_then_never(why, *options):
+        assert status(*options) == "done", why
+        kept = contents(output)
+        assert status(*options) == "skipped", why
+        assert contents(output) == kept, why
+
+    once_then_never("nothing is there")
+    affine = read_volume(scan).grid.affine
+    first, second = (write_scan(tmp_path / f"{k}.nii", np.full(SHAPE, k, np.uint8), affine) for k in (1, 2))
+    reference = shutil.copy(first, tmp_path / "reference.nii")
+    options = ["--save-probabilities"]
+    for change in (
+        ["--labels", "1,2"],
+        ["--views", "coronal"],
+        ["--fast"],
+        ["--reference", reference],
+        ["--allow-nonfinite"],
+        ["--use-qform"],
+        ["--volume-index", "0"],
+        ["--model", other_model],
+    ):
+        options += change
+        assert status(*options) == "done", change
+    once_then_never("one setting less", *options[:-2])
+    assert status(*options[:-2], "--labels", "2,1,2") == "skipped", "the same labels"
+    assert status(*options[:-2], "--precision", "float32", "--threads", "1") == "skipped", "what `auto` chose"
+    shutil.copy(second, reference)
+    assert status(*options[:-2]) == "done", "another reference"
+    write_scan(scan, make_image(SHAPE, seed=7), affine)
+    assert status("--save-probabilities") == "done", "another scan"
+    for name in ("scan_seg.nii.gz", "scan_seg.json", "scan_report.html", "scan_prob.nii.gz"):
+        path = output / name
+        path.write_bytes(path.read_bytes()[:-9])
+        assert status("--save-probabilities") == "done", f"{name} cut short"
+        path.unlink()
+        assert status("--save-probabilities") == "done", f"{name} is gone"
+    for content in (b"[]", b'{"input": 3}', b"\xff"):
+        (output / "scan_seg.json").write_bytes(content)
+        once_then_never(f"a side-car of {content!r}", "--save-probabilities")
+
+
+def test_resume_of_a_folder(segment, folder):
+    assert segment(folder).code == 5
+    (folder / "a_report.html").unlink()
+    done = segment(folder, "--resume")
+    assert done.code == 5
+    assert len(done.err.splitlines()) == 2
+    first, third, _ = done.out.splitlines()
+    assert "segmented in" in first
+    assert third == f"[3/3] {folder / 'c.nii'}: skipped, its results are there already"
+
+
+# ---------------------------------------------------------------------------------------------------- early ends
+
+
+def stopping(error):
+    """A network that ends its first batch with an error; what a model is tried with when it is loaded passes."""
+    real = HBFormer.forward
+
+    def forward(network, x):
+        if len(x) > 1:
+            raise error
+        return real(network, x)
+
+    return forward
+
+
+def test_an_interrupt_leaves_nothing_behind(segment, scan, monkeypatch):
+    assert segment(scan, "--save-probabilities").code == 0
+    before = contents(scan.parent)
+    monkeypatch.setattr(HBFormer, "forward", stopping(KeyboardInterrupt()))
+    done = segment(scan, "--save-probabilities", "--fast")
+    assert done.code == 130
+    assert done.error == "error: interrupted; nothing was left half-written"
+    assert contents(scan.parent) == before
+
+
+def test_an_interrupt_while_results_are_put_in_place(segment, scan, monkeypatch):
+    assert segment(scan).code == 0
+    before = contents(scan.parent)
+    replace, moved = apps.cli.segment.os.replace, []
+
+    def interrupted(source, target):
+        moved.append(target)
+        if len(moved) == 7:  # all but the new side-car is in place, and the old one moved away
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(apps.cli.segment.os, "replace", interrupted)
+    assert segment(scan, "--fast").code == 130
+    assert contents(scan.parent) == before
+
+
+def test_an_interrupt_ends_the_whole_batch(segment, folder, monkeypatch):
+    before = contents(folder)
+    monkeypatch.setattr(HBFormer, "forward", stopping(KeyboardInterrupt()))
+    assert segment(folder).code == 130
+    assert contents(folder) == before
+
+
+def test_memory_that_runs_out(segment, scan, monkeypatch):
+    monkeypatch.setattr(HBFormer, "forward", stopping(MemoryError()))
+    done = segment(scan)
+    assert (done.code, done.error[:20]) == (2, "error: out of memory")
+    assert list(contents(scan.parent)) == [scan.name]
+
+
+def test_a_bug_is_not_dressed_up(segment, scan, monkeypatch):
+    monkeypatch.setattr(HBFormer, "forward", stopping(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        segment(scan)
+    assert list(contents(scan.parent)) == [scan.name]

@@ -1,0 +1,76 @@
+"""What the bundled model reaches on real scans: `make bench` prints the tables that the README quotes."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medvision.metrics import compare
+from medvision.segmentation import Segmenter
+from medvision.volumes import read_volume
+from tests.brain_references import SCORED, reference_scans, without_unscored
+
+
+@pytest.mark.parametrize("options", [{}, {"fast": True}], ids=["default", "fast"])
+def test_dice_on_scans_with_references(data_root: Path, options: dict):
+    segmenter = Segmenter("brain-structures", **options)
+    names = [entry["name"] for entry in segmenter.contract.classes if entry["id"]]
+    print(f"\n{options or 'default'}\n{'scan':14}  mean " + " ".join(f"{name[:9]:>9}" for name in names))
+    for name, volume, reference in reference_scans(data_root):
+        result = segmenter.segment(volume)
+        labels, truth = without_unscored(result.labels, reference)
+        rows = compare(labels, truth, volume.grid.spacing_mm, segmenter.contract.classes)
+        dice = {row["id"]: row["dice"] for row in rows}
+        mean = np.mean([dice[number] for number in SCORED])
+        figures = " ".join(f"{'-' if value is None else format(value, '.3f'):>9}" for value in dice.values())
+        print(f"{name:14} {mean:.3f} {figures}  network {result.timings_s['network']:.1f} s", flush=True)
+
+
+def test_bfloat16_agreement_on_real_scans(data_root: Path):
+    full = Segmenter("brain-structures", precision="float32")
+    half = Segmenter("brain-structures", precision="bfloat16")
+    print()
+    for name, volume, _ in list(reference_scans(data_root))[:2]:
+        first, second = full.segment(volume).labels, half.segment(volume).labels
+        same, labelled = first == second, (first > 0) | (second > 0)
+        print(f"{name}: {same.mean():.5f} of all voxels agree, {same[labelled].mean():.5f} of the labelled")
+
+
+def test_whole_head_stays_inside_the_skull(data_root: Path):
+    from scipy import ndimage
+
+    folder = data_root / "medical/brain_t1/colin27"
+    labels = Segmenter("brain-structures").segment(folder / "ch2.nii.gz").labels
+    brain = ndimage.binary_dilation(read_volume(folder / "ch2bet.nii.gz").data > 0, iterations=2)
+    outside = np.count_nonzero((labels > 0) & np.logical_not(brain)) / np.count_nonzero(labels)
+    print(f"\nColin27: {outside:.2%} of the labelled voxels lie outside the brain mask dilated by 2 mm")
+
+
+def test_seconds_and_memory_of_a_256_cube(tmp_path: Path, data_root: Path):
+    """A whole process: start, read, segment with the model's own views, report, write."""
+    source = read_volume(data_root / "medical/brain_t1/colin27/ch2.nii.gz").data
+    cube = np.zeros((256, 256, 256), np.int16)
+    cube[37:218, 19:236, 37:218] = source
+    nib.Nifti1Image(cube, np.diag([1.0, 1, 1, 1])).to_filename(tmp_path / "cube.nii.gz")
+    print()
+    for options in ([], ["--views", "axial"], ["--fast"]):
+        code = (
+            "import resource, sys; from apps.cli.medvision import app; from apps.cli.program import run; "
+            "assert run(app, sys.argv[1:]) == 0; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", code, "segment", "-i", str(tmp_path / "cube.nii.gz"), "-q", *options]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        laps = json.loads((tmp_path / "cube_seg.json").read_text())["timings_s"]
+        share = 1 - laps["network"] / sum(laps.values())
+        print(
+            f"{' '.join(options) or 'default':16} {sum(laps.values()):6.1f} s in the engine, {share:.0%} of it outside "
+            f"the network; {cpu:.1f} s CPU; peak {int(done.stdout.split()[-1]) / 2**20:.2f} GB"
+        )
