@@ -61,7 +61,12 @@ def build_sidecar(
         "device": segmentation.device,
         "precision": segmentation.precision,
         "structures": rows,
-        "flags": qa_flags(rows, volume.grid.spacing_mm, card["input"].get("volume_range_ml")),
+        "flags": qa_flags(
+            rows,
+            volume.grid.spacing_mm,
+            card["input"].get("volume_range_ml"),
+            scattered=card["input"].get("attached", ()),
+        ),
         "warnings": segmentation.warnings,
         "timings_s": segmentation.timings_s,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},

@@ -10,7 +10,7 @@ A figure that would mislead is None, and the row's `reasons` says why under the 
 `voxels` is always the count.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,7 @@ def qa_flags(
     spacing_mm: Sequence[float],
     volume_range_ml: Mapping[str, Sequence[float]] | None = None,
     *,
+    scattered: Collection[int] = (),
     max_components: int = 1000,
     min_main_share: float = 0.9,
     min_confidence: float = 0.6,
@@ -96,6 +97,7 @@ def qa_flags(
         rows: rows of `structure_rows`.
         spacing_mm: voxel size of the scan along each axis.
         volume_range_ml: lowest and highest volume of each structure in the training data, by name.
+        scattered: ids of structures that lie in pieces by nature, such as fluid between the folds.
         max_components: pieces a structure may have. The cerebrospinal fluid of a correct map at 1 mm has up to 600.
         min_main_share: share of its voxels that a structure's two largest pieces must hold.
         min_confidence: mean confidence a structure must have.
@@ -122,7 +124,7 @@ def qa_flags(
             flag("touches_border", name, "structure reaches the edge of the scan", True)
         if row["components"] > max_components:
             flag("fragments", name, f"structure has more than {max_components} pieces", row["components"])
-        if row["main_share"] < min_main_share:
+        if row["id"] not in scattered and row["main_share"] < min_main_share:
             rule = f"two largest pieces hold less than {min_main_share:.0%} of the structure"
             flag("fragments", name, rule, row["main_share"])
         volume, limits = row["volume_ml"], (volume_range_ml or {}).get(name)

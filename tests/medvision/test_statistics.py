@@ -212,3 +212,9 @@ def test_flags_of_a_measured_map_are_plain_json() -> None:
         ("empty", "four"),
     ]
     assert json.loads(json.dumps(flags)) == flags
+
+
+def test_what_is_scattered_by_nature_is_not_flagged_for_its_pieces():
+    row = {**GOOD, "main_share": 0.3}
+    assert [flag["code"] for flag in qa_flags([row], (1, 1, 1))] == ["fragments"]
+    assert qa_flags([row], (1, 1, 1), scattered=[row["id"]]) == []
