@@ -1,4 +1,4 @@
-"""`python -m apps.demo`: segments the ICBM152 average T1 into `./demo-output/`, and says where the results are."""
+"""`python -m apps.demo`: segments the ICBM152 average T1 into `./demo-output/`."""
 
 import importlib.util
 import subprocess
@@ -29,7 +29,7 @@ def average_brain() -> Path:
 
 
 def main() -> int:
-    """Run `medvision segment` on the average brain, as a person would; returns its exit code."""
+    """Run `medvision segment`, which says where its results are, on the average brain; returns its exit code."""
     try:
         scan = average_brain()
     except InputError as error:
@@ -37,10 +37,6 @@ def main() -> int:
         return 2
     program = Path(sys.executable).with_name("medvision")
     done = subprocess.run([program, "segment", "--input", scan, "--output", OUTPUT])  # noqa: S603 - our own program
-    if done.returncode == 0:
-        name = scan.name.removesuffix(".nii.gz")
-        for what, ending in {"label map": "seg.nii.gz", "side-car": "seg.json", "report": "report.html"}.items():
-            print(f"{what:10} {OUTPUT / name}_{ending}")
     return done.returncode
 
 

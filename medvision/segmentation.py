@@ -9,6 +9,7 @@ full-resolution array of all classes.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
 _SMALLEST_PIECE = 0.1  # of the largest one's voxels: smaller pieces are strays, larger ones may be a hemisphere
 
 Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Python's MemoryError in place of the RuntimeError that torch's CPU allocator raises."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 @dataclass
@@ -158,6 +170,7 @@ class Segmenter:
             "precision": self.precision,
         }
 
+    @_memory_errors()
     def segment(
         self, scan: str | Path | Volume, *, keep_scores: bool = False, progress: Progress | None = None
     ) -> Segmentation:
@@ -170,6 +183,7 @@ class Segmenter:
 
         Raises:
             InputError: the scan cannot be used.
+            MemoryError: there is not enough for it.
         """
         clock = _Clock()
         volume = scan if isinstance(scan, Volume) else read_volume(scan)
@@ -185,11 +199,6 @@ class Segmenter:
             self.warnings.append(f"{self.device} ran out of memory; the CPU was used")
             self._place_on(torch.device("cpu"))
             scores = self._score(image, progress)
-        except RuntimeError as error:
-            # what torch's CPU allocator raises where Python would raise a MemoryError
-            if "can't allocate memory" in str(error):
-                raise MemoryError(str(error)) from error
-            raise
         del image
         clock.lap("network")
         reach = self.contract.attached_mm / self.spacing_mm

@@ -135,7 +135,10 @@ def _segment_one(
     read = time.perf_counter() - started
     _make_writable(folder)
     _check_targets(folder, names, [scan, *([reference_file] if reference_file else [])])
-    segmentation = segmenter.segment(volume, keep_scores=job.save_probabilities, progress=progress)
+    try:
+        segmentation = segmenter.segment(volume, keep_scores=job.save_probabilities, progress=progress)
+    except InputError as error:  # the engine knows the case, the user knows the file
+        raise InputError(str(error).replace(volume.case_id, printable(scan))) from error
     segmentation.timings_s["read"] = round(read, 3)
     if kept is not None:
         segmentation.labels[~np.isin(segmentation.labels, kept)] = 0

@@ -84,6 +84,13 @@ def test_files(refused, tmp_path, case):
         assert ";" in line, "no way out"
 
 
+def test_a_scan_that_covers_too_much_is_named_by_its_file(refused, tmp_path):
+    scan = write_scan(tmp_path / "wide.nii.gz", make_image(SHAPE), make_affine(spacing=(900, 900, 900)))
+    line = refused(scan)
+    assert line.startswith(f"{scan}: covers")
+    assert "voxel size" in line
+
+
 def test_flags_raise_limits(segment, refused, scan, tmp_path):
     assert "--max-gigabytes" in refused(scan, "--max-gigabytes", "0.001", "--input", big(tmp_path))
     assert segment(scan, "--max-gigabytes", "0.001").code == 0
