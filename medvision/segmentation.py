@@ -24,10 +24,9 @@ from medvision.contract import AXIS_OF_VIEW, InputContract
 from medvision.models.catalogue import find_model
 from medvision.resampling import blocks, linear_weights, rescale_intensity, resize_linear
 from medvision.volumes import Volume, read_volume, to_ras, write_stack, write_volume
-from shared_backbones import weights
+from shared_backbones import optimize_for_inference, weights
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
-from shared_backbones.inference import fold_for_inference
 
 FAST_COARSENING = 1.25  # spacing under --fast, relative to the model's own
 _MULTIPLE = 32  # in-plane size that the network takes without padding of its own
@@ -136,7 +135,7 @@ class Segmenter:
         self.views = self.contract.views[: 1 if fast else None] if views is None else self.contract.check_views(views)
         self.fast = fast
         self.spacing_mm = self.contract.spacing_mm * (FAST_COARSENING if fast else 1.0)
-        network = fold_for_inference(trained.module)
+        network = optimize_for_inference(trained.module)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - real, unlisted
         self._check_network(str(model))
         self._asked = device, precision

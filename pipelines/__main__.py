@@ -1,5 +1,7 @@
-"""`python -m pipelines run RECIPE [section.key=value …]`: train what a recipe describes."""
+"""`python -m pipelines run RECIPE [KEY=VALUE …]`: what `MLproject` starts; the same as `medvision run`."""
 
+import argparse
+import shlex
 import sys
 
 from shared_backbones.errors import InputError, require
@@ -7,15 +9,24 @@ from shared_backbones.errors import InputError, require
 
 def main(arguments: list[str]) -> int:
     """Run the program; returns its exit code."""
-    if len(arguments) < 2 or arguments[0] != "run":
-        print("usage: python -m pipelines run RECIPE [section.key=value ...]", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a recipe's stages")
+    run.add_argument("recipe", help="name of a bundled recipe, or path of a YAML file")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as train.epochs=1")
+    run.add_argument("--set", default="", metavar="TEXT", help="more changes, in one text with spaces between")
+    run.add_argument("--stages", help="stages to run, with commas")
+    run.add_argument("--restart", default="", help="stages, with commas, whose earlier results are not used again")
+    given = parser.parse_args(arguments)
     try:
         require("lightning", extra="train")
         from pipelines.recipe import load_recipe
-        from pipelines.stages import train
+        from pipelines.stages import run_stages
 
-        print(train(load_recipe(arguments[1], arguments[2:])))
+        recipe = load_recipe(given.recipe, [*given.overrides, *shlex.split(given.set)])
+        run_stages(
+            recipe, given.stages and given.stages.split(","), restart=given.restart.split(",") if given.restart else ()
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,23 +1,37 @@
-"""Recipes: one YAML file holds everything that decides a training run's result."""
+"""Recipes: one YAML file holds everything that decides a result, or names the data that does."""
 
 import difflib
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from shared_backbones.errors import InputError
+
+STAGES = ("prepare", "train", "evaluate", "report", "register")
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class DataSection(_Section):
-    """Where the training data comes from and how it is drawn."""
+class SyntheticData(_Section):
+    """Slices synthesised from label maps while training."""
 
+    kind: Literal["synthetic"]
     root: str | None = None
     """Folder of label maps."""
     synthesis: dict[str, float] = {}
@@ -32,6 +46,58 @@ class DataSection(_Section):
     workers: NonNegativeInt = 1
 
 
+class Augmentation(_Section):
+    """How training slices are varied; 0 switches a part off."""
+
+    rotation_degrees: float = Field(15, ge=0, le=180)
+    scaling: Share = 0.15
+    """Largest relative change of size."""
+    shift: Share = 0.1
+    """Largest shift, as a share of the crop's side."""
+    elastic: float = Field(0, ge=0)
+    """Largest displacement of a coarse grid of control points, in voxels."""
+    flip: bool = False
+    """Mirror slices along both axes; not where left and right are different labels."""
+    intensity: Share = 0.15
+    """Largest relative change of contrast and brightness."""
+    gamma: float = Field(0.3, ge=0)
+    """Largest log of the exponent applied to intensities."""
+    noise: float = Field(0.03, ge=0)
+    """Largest standard deviation of added noise, in units of the normalised image."""
+    blur: float = Field(0.0, ge=0)
+    """Largest sigma of Gaussian smoothing, in voxels."""
+
+
+class VolumeData(_Section):
+    """Volumes with label maps, read from the files as they were downloaded."""
+
+    kind: Literal["volumes"]
+    layout: str
+    """How the files lie; see `medvision.datasets.layouts`."""
+    root: str | None = None
+    """Folder of the files."""
+    options: dict[str, Any] = {}
+    """Of the layout, such as the rule of its split."""
+    validation: Share = 0.1
+    """Share of the training subjects that are held out to choose the checkpoint."""
+    spacing_mm: list[PositiveFloat] | PositiveFloat | None = None
+    """Spacing of the stored volumes: all axes (one number), each axis, or as they are (null)."""
+    normalisation: str | dict[str, Any] = "rescale_intensity"
+    """Named scaling of intensities; see `medvision.preparation`."""
+    slices: list[int] = [-1, 0, 1]
+    """Offsets of the neighbouring slices that become channels."""
+    views: list[Literal["axial", "coronal", "sagittal"]] = ["axial"]
+    """Planes that slices are cut along, in training and later in use."""
+    size: PositiveInt = 64
+    """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
+    foreground: Share = 0.5
+    """Share of the training slices that are drawn among those with a label."""
+    augmentation: Augmentation = Augmentation()
+    workers: NonNegativeInt = 0
+    """Processes that convert files; reading the store needs none."""
+    skip_unreadable: bool = False
+
+
 class ModelSection(_Section):
     """What is trained."""
 
@@ -42,34 +108,108 @@ class ModelSection(_Section):
 
 
 class TrainSection(_Section):
-    """How it is trained."""
+    """How it is trained: for a number of steps or, where the data has an end, of epochs."""
 
-    steps: PositiveInt
+    steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+    steps_per_epoch: PositiveInt | None = None
+    """Length of an epoch; by default as many as it takes to draw every slice once."""
     batch_size: PositiveInt = 16
     """Of each process."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are summed for a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 2e-3
+    momentum: Share = 0.9
+    """Of SGD."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """Poly is (1 - step / steps) ** 0.9."""
     warmup_steps: NonNegativeInt = 200
     weight_decay: float = Field(0.02, ge=0)
-    gradient_clip: PositiveFloat = 1.0
-    ema_decay: float = Field(0.998, ge=0, lt=1)
+    gradient_clip: PositiveFloat | None = 1.0
+    ema_decay: Share = 0.998
+    """Of the averaged weights that are evaluated and kept; 0 keeps the last ones."""
+    loss: Literal["dice_ce", "dice_focal", "ce"] = "dice_ce"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: PositiveInt = 500
+    validate_every: PositiveInt | None = None
+    """Steps between validations; by default an epoch."""
+    patience: PositiveInt | None = None
+    """Validations without a better one after which training ends."""
     devices: PositiveInt = 1
     """Processes that train together, each on a device (or CPU thread pool) of its own and on batches of its own."""
     threads: PositiveInt | None = None
     """CPU threads of each process."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSection":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+class EvaluateSection(_Section):
+    """How the test cases are scored."""
+
+    protocol: str = "default"
+    """See `medvision.protocols`."""
+    resamples: PositiveInt = 2000
+    """Of the bootstrap intervals."""
+
+
+class RegisterSection(_Section):
+    """Under which name the trained model is registered."""
+
+    name: str | None = None
+    """By default the recipe's."""
+    alias: str = "latest"
+
+
+class TrackingSection(_Section):
+    """Where the run is noted; the store itself is MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` in the current folder."""
+
+    experiment: str | None = None
+    """By default the recipe's domain."""
+    system_metrics: bool = False
 
 
 class Recipe(_Section):
     """A whole recipe; see `pipelines/recipes/`."""
 
     name: str
+    domain: Literal["medvision", "geovision", "astrovision"] = "medvision"
     seed: int = Field(0, ge=0, lt=2**31)
     output: str | None = None
-    data: DataSection
+    """Folder of everything the run makes; by default `runs/<name>`."""
+    data: Annotated[SyntheticData | VolumeData, Field(discriminator="kind")]
     model: ModelSection
     train: TrainSection
+    evaluate: EvaluateSection = EvaluateSection()
+    register_as: RegisterSection = RegisterSection()
+    tracking: TrackingSection = TrackingSection()
     card: dict[str, Any] = {}
     """What goes into `model.json` beside what training itself records."""
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """Files of the bundled recipes, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("recipes/*/*.yaml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        InputError: neither the name of a bundled recipe nor a YAML file's path.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    bundled = bundled_recipes()
+    if name_or_path not in bundled:
+        names = ", ".join(bundled)
+        raise InputError(f"recipe {name_or_path!r}: expected the path of a .yaml file or one of: {names}")
+    return bundled[name_or_path]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -82,13 +222,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: no such recipe, not YAML, an unknown key, or a value of the wrong kind.
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        bundled = {path.stem: path for path in Path(__file__).parent.glob("recipes/*/*.yaml")}
-        if name_or_path not in bundled:
-            names = ", ".join(sorted(bundled))
-            raise InputError(f"recipe {name_or_path!r}: expected the path of a .yaml file or one of: {names}")
-        path = bundled[name_or_path]
+    path = find_recipe(name_or_path)
     try:
         content = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -126,14 +260,36 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Mapping[str, Any]) -> str:
     """One line for a problem that pydantic found; for an unknown key, the known one most like it."""
-    *sections, last = problem["loc"]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}"
     model: Any = Recipe
-    for section in sections:
-        model = model.model_fields[section].annotation
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(last), known, n=1)
+    path, known = [], list(Recipe.model_fields)
+    for part in problem["loc"]:
+        variants = _sections(model)
+        tagged = [section for section in variants if part in _tags(section)]
+        if tagged:  # the kind of a section with several: not a level of the file
+            model = tagged[0]
+            continue
+        path.append(str(part))
+        fields = variants[0].model_fields if variants else {}
+        known = list(fields)
+        model = fields[part].annotation if part in fields else None
+    where = ".".join(path)
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    close = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"expected one of: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in {Union, types.UnionType, Annotated}:
+        return [section for part in get_args(annotation) for section in _sections(part)]
+    return []
+
+
+def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
+    kind = section.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()

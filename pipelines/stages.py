@@ -1,216 +1,224 @@
-"""Stages of a pipeline; so far: train a segmentation model on synthetic slices."""
+"""The stages of a recipe, from raw files to a registered model, each found again by what it was made from."""
 
-import logging
-import time
-import warnings
-from dataclasses import asdict, fields
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
-from torch import Tensor
-from torch.utils.data import DataLoader
-
-from medvision.contract import InputContract
-from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
-from medvision.models.catalogue import find_model
-from pipelines.recipe import Recipe
-from pipelines.tasks import SegmentationTask
-from shared_backbones import weights
+from pipelines import segmentation, tracking
+from pipelines.recipe import STAGES, Recipe
+from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
+from shared_backbones.weights import read_card
+
+DONE = "done.json"
 
 
-def train(recipe: Recipe) -> Path:
-    """Train and write a trained-model folder; a run that was stopped goes on from its last checkpoint.
+@dataclass
+class Job:
+    """A recipe on its way through the stages.
+
+    Attributes:
+        recipe: what is run.
+        output: folder of everything that is made.
+        stages: those to run.
+        restart: those whose earlier results are not used.
+        made: what each stage left behind: its folder and its key.
+        summary: of the evaluation.
+    """
+
+    recipe: Recipe
+    output: Path
+    stages: Sequence[str]
+    restart: Collection[str]
+    made: dict[str, Path] = field(default_factory=dict)
+    summary: dict[str, Any] | None = None
+
+    def folder(self, stage: str, made_from: Mapping[str, Any]) -> Path:
+        """The folder of a stage's results, named by a hash of what they are made from; emptied under `restart`."""
+        content = json.dumps(made_from, sort_keys=True, default=str).encode()
+        folder = self.output / stage / hashlib.sha256(content).hexdigest()[:12]
+        if stage in self.restart and _first_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.made[stage] = folder
+        return folder
+
+
+def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: Collection[str] = ()) -> Job:
+    """Run stages of a recipe, in their order; results of an earlier run from the same inputs are used again.
 
     Args:
-        recipe: with `data.root` (folder of label maps) and `output` set.
+        recipe: what to run.
+        stages: some of `prepare`, `train`, `evaluate`, `report`, `register`; by default all that apply. A stage that is
+            left out must have been run before, where a later one needs it.
+        restart: stages whose earlier results are not used.
 
     Returns:
-        The trained-model folder, `<output>/model`; it is rewritten at every checkpoint with the averaged weights.
+        The job, with what was made.
 
     Raises:
-        InputError: a path or a setting that the recipe needs is missing or wrong.
+        InputError: something in the recipe or the data is wrong, or the tracking store cannot be used.
     """
-    if not recipe.data.root or not recipe.output:
-        raise InputError(f"recipe {recipe.name}: data.root and output are needed; pass data.root=DIR output=DIR")
-    card = _card(recipe)
-    InputContract.from_card(card, recipe.name)  # a card that nothing can use shows now, not after training
-    output = Path(recipe.output)
+    chosen = [stage for stage in STAGES if stage in (STAGES if stages is None else stages)]
+    for stage in [*(stages or ()), *restart]:
+        if stage not in STAGES:
+            raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
+    kind = segmentation.KINDS[recipe.data.kind](recipe)
+    output = Path(recipe.output or f"runs/{recipe.name}")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
-    lightning.seed_everything(recipe.seed, verbose=False)
-
-    model = weights.build(recipe.model.architecture, recipe.model.arguments)
-    if recipe.model.init:
-        trained = weights.load(find_model(recipe.model.init))
-        weights.fill(model, trained.module.state_dict(), f"model.init={recipe.model.init}")
-    task = SegmentationTask(
-        model,
-        steps=recipe.train.steps,
-        learning_rate=recipe.train.learning_rate,
-        warmup_steps=recipe.train.warmup_steps,
-        weight_decay=recipe.train.weight_decay,
-    )
-    checkpoint = output / "last.ckpt"
-    done = _steps_in(checkpoint)
-    drawn = done * recipe.train.batch_size * recipe.train.devices
-    data = SyntheticData(recipe, start=drawn // recipe.data.slices_per_volume)
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=recipe.train.devices,
-        max_steps=recipe.train.steps,
-        gradient_clip_val=recipe.train.gradient_clip,
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        log_every_n_steps=50,
-        callbacks=[
-            EMAWeightAveraging(decay=recipe.train.ema_decay),
-            # without a counter the file always has one name, which a later run goes on from
-            ModelCheckpoint(
-                output,
-                every_n_train_steps=recipe.train.checkpoint_every,
-                save_top_k=0,
-                save_last=True,
-                enable_version_counter=False,
-            ),
-            _ModelFolder(recipe, card, checkpoint),
-            _PlainLines(),
-        ],
-    )
-    with warnings.catch_warnings():
-        # one loading process a trainer is what two cores have room for
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # the checkpoint callback keeps no state that a run with another `checkpoint_every` would miss
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-        try:
-            trainer.fit(task, data, ckpt_path=checkpoint if done else None, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            if trainer.interrupted:
-                raise KeyboardInterrupt from None
-            raise
-    return output / "model"
+    job = Job(recipe, output, chosen, restart)
+    uri = tracking.tracking_uri()
+    if _first_process():
+        tracking.open_store(uri)  # an unreachable store shows now, not after hours of training
+    prepared = _prepare(job, kind)
+    with _tracked(job, kind, uri) as run:
+        model = _train(job, kind, prepared, run)
+        if not _first_process():
+            return job
+        if kind.evaluates:
+            _evaluate(job, kind, model, run)
+        _report(job, model, run)
+        _register(job, kind, model, run)
+    return job
 
 
-def _synthesis(recipe: Recipe) -> SynthesisSettings:
-    known = [setting.name for setting in fields(SynthesisSettings)]
-    for name in recipe.data.synthesis:
-        if name not in known:
+def _prepare(job: Job, kind: Any) -> Any:
+    sources = kind.find_sources()
+    folder = job.folder("prepare", {"settings": kind.preparation_settings(), "sources": kind.identify(sources)})
+    if not _finished(folder):
+        if "prepare" not in job.stages:
             raise InputError(
-                f"recipe {recipe.name}: data.synthesis.{name}: unknown key; expected one of: {', '.join(known)}"
+                f"stage prepare was not run before from these inputs; add it: --stages prepare,{','.join(job.stages)}"
             )
-    return SynthesisSettings(**recipe.data.synthesis)
+        _say(f"prepare: {len(sources)} cases")
+        kind.prepare(sources, folder)
+        _finish(folder)
+    return kind.open(folder)
 
 
-def _card(recipe: Recipe) -> dict[str, Any]:
-    """The trained model's card, but for the steps."""
-    synthesis = asdict(_synthesis(recipe))
-    given = recipe.card.get("input", {})
-    return {
-        **recipe.card,
-        "input": {**given, "spacing_mm": synthesis["spacing_mm"], "slices": recipe.data.slices},
-        "training": {
-            **recipe.card.get("training", {}),
-            "recipe": recipe.name,
-            "seed": recipe.seed,
-            "init": recipe.model.init,
-            "batch_size": recipe.train.batch_size * recipe.train.devices,
-            "synthesis": synthesis,
-        },
+def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Path:
+    recipe = job.recipe
+    made_from = {
+        "data": kind.digest(prepared),
+        "batches": kind.batch_settings(),
+        "model": recipe.model.model_dump(),
+        "train": recipe.train.model_dump(exclude={"threads"}),
+        "seed": recipe.seed,
+        "card": recipe.card,
     }
+    folder = job.folder("train", made_from)
+    if not _finished(folder):
+        if "train" not in job.stages:
+            raise InputError("stage train was not finished before with these settings; add it to --stages")
+        _say(f"train: {recipe.model.architecture}")
+        kind.train(prepared, folder, None if run is None else run.log_metrics)
+        if _first_process():
+            _finish(folder)
+    return folder / "model"
 
 
-class SyntheticData(lightning.LightningDataModule):
-    """Batches of synthetic slices; every process of a run draws volumes of its own.
-
-    Args:
-        recipe: says where the label maps are and how slices are drawn.
-        start: number of the first volume.
-    """
-
-    def __init__(self, recipe: Recipe, start: int = 0) -> None:
-        super().__init__()
-        self.recipe, self.start = recipe, start
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Endless loader of images `(B, C, H, W)` and targets `(B, H, W)`."""
-        data = self.recipe.data
-        assert self.trainer is not None  # noqa: S101 - Lightning sets it before it asks for a loader
-        stream = SyntheticSlices(
-            LabelMapSynthesizer(str(data.root), _synthesis(self.recipe)),
-            context=data.slices,
-            size=data.size,
-            slices_per_volume=data.slices_per_volume,
-            buffer=data.buffer,
-            seed=self.recipe.seed,
-            start=self.start,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
-        return DataLoader(
-            stream,
-            batch_size=self.recipe.train.batch_size,
-            num_workers=data.workers,
-            persistent_workers=data.workers > 0,
-        )
-
-
-class _ModelFolder(Callback):
-    """Writes the averaged weights as a trained-model folder beside every checkpoint, and sees that the end has one."""
-
-    def __init__(self, recipe: Recipe, card: dict[str, Any], checkpoint: Path) -> None:
-        self.model, self.card, self.checkpoint = recipe.model, card, checkpoint
-        self.every = recipe.train.checkpoint_every
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
-        if trainer.global_step == trainer.max_steps and trainer.global_step % self.every:
-            trainer.save_checkpoint(self.checkpoint)
-
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if not trainer.is_global_zero:
+def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> None:
+    settings = job.recipe.evaluate.model_dump()
+    sources = kind.test_sources()
+    made_from = {"model": read_card(model)["weights_sha256"], "settings": settings, "cases": kind.identify(sources)}
+    folder = job.folder("evaluate", made_from)
+    if not _finished(folder):
+        if "evaluate" not in job.stages:
             return
-        # the averaging callback stands before this one and has put its weights here
-        state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
-        module = weights.build(self.model.architecture, self.model.arguments)
-        module.load_state_dict(state)
-        card = {**self.card, "training": {**self.card["training"], "steps": trainer.global_step}}
-        weights.save(self.checkpoint.with_name("model"), module, card)
+        _say(f"evaluate: {len(sources)} cases, protocol {job.recipe.evaluate.protocol}")
+        kind.evaluate(model, sources, folder)
+        _finish(folder)
+    job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for line in kind.lines(job.summary):
+        _say(line)
+    if run is not None:
+        run.log_metrics(kind.figures(job.summary), read_card(model)["training"]["steps"])
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.name != DONE:
+                run.log_artifact(path, "evaluation")
 
 
-class _PlainLines(Callback):
-    """One line of progress every so many steps, also where there is no terminal."""
-
-    def __init__(self, every: int = 50) -> None:
-        self.every, self.since = every, time.monotonic()
-        self.count, self.sums = 0, {}
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
-        if not trainer.is_global_zero:
-            return
-        self.count += 1
-        for name, value in trainer.callback_metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
-            return
-        now = time.monotonic()
-        losses = "  ".join(f"{name} {total / self.count:.4f}" for name, total in self.sums.items())
-        speed = self.count / (now - self.since)
-        print(f"step {trainer.global_step}/{trainer.max_steps}  {losses}  {speed:.2f} steps/s", flush=True)
-        self.since, self.count, self.sums = now, 0, {}
+def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
+    if "report" not in job.stages:
+        return
+    history = model.parent / "history.jsonl"
+    folder = job.folder("report", {stage: str(path.name) for stage, path in job.made.items()})
+    page = folder / "report.html"
+    page.write_text(
+        training_report(job.recipe.model_dump(), read_card(model), history, job.summary, job.made.get("evaluate")),
+        encoding="utf-8",
+    )
+    _say(f"report: {page}")
+    if run is not None:
+        run.log_artifact(page)
 
 
-def _steps_in(checkpoint: Path) -> int:
-    """Optimiser steps behind a checkpoint; 0 where there is none."""
-    if not checkpoint.exists():
-        return 0
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+def _register(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> None:
+    if "register" not in job.stages or run is None:
+        return
+    folder = job.folder(
+        "register", {"model": read_card(model)["weights_sha256"], "as": job.recipe.register_as.model_dump()}
+    )
+    if _finished(folder):
+        return
+    name = job.recipe.register_as.name or job.recipe.name
+    version = run.register(model, name, job.recipe.register_as.alias, kind.example())
+    _finish(folder, {"name": name, "version": version})
+    _say(f"registered: models:/{name}@{job.recipe.register_as.alias} (version {version})")
+
+
+@contextlib.contextmanager
+def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
+    """One run of the tracking store for a job, however often it is started again and however many processes it has."""
+    if not _first_process():
+        yield None
+        return
+    recipe = job.recipe
+    content = json.dumps(recipe.model_dump(), sort_keys=True, default=str).encode()
+    note = job.output / "runs" / f"{hashlib.sha256(content).hexdigest()[:12]}.json"
+    known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    parameters = recipe.model_dump(exclude={"output", "card"})
+    parameters["data"].pop("root", None)
+    with tracking.start_run(
+        recipe.tracking.experiment or recipe.domain,
+        recipe.name,
+        uri=uri,
+        parameters=parameters,
+        tags={"recipe": recipe.name, "domain": recipe.domain},
+        datasets=kind.dataset_records(job.made["prepare"]),
+        spool=job.output / "runs",
+        system_metrics=recipe.tracking.system_metrics,
+        run_id=known.get("run_id") if known.get("uri") == uri else None,
+    ) as run:
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(json.dumps({"run_id": run.run_id, "uri": uri}), encoding="utf-8")
+        yield run
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / DONE).exists()
+
+
+def _finish(folder: Path, content: Mapping[str, Any] | None = None) -> None:
+    temporary = folder / f".{DONE}.tmp"
+    temporary.write_text(json.dumps(content or {}), encoding="utf-8")
+    os.replace(temporary, folder / DONE)
+
+
+def _first_process() -> bool:
+    """Whether this is the process that notes and writes: Lightning starts the others with a rank of their own."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def _say(line: str) -> None:
+    if _first_process():
+        print(line, flush=True)

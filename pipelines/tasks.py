@@ -1,74 +1,109 @@
 """LightningModules: how each kind of model learns."""
 
 import math
+from collections.abc import Sequence
 
 import lightning
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from pipelines.recipe import TrainSection
+
 
 class SegmentationTask(lightning.LightningModule):
-    """Cross-entropy plus soft Dice on slices, AdamW, linear warm-up and cosine decay.
+    """Slices to labels.
 
     Args:
         model: maps `(B, C, H, W)` to logits `(B, classes, H, W)`.
+        settings: loss, optimiser and schedule.
         steps: length of the schedule in optimiser steps.
-        learning_rate: highest learning rate.
-        warmup_steps: steps of linear warm-up.
-        weight_decay: applied to matrices and kernels, not to biases, norms and bias tables.
+        classes: names of the classes, the background first.
     """
 
-    def __init__(
-        self, model: nn.Module, *, steps: int, learning_rate: float, warmup_steps: int, weight_decay: float
-    ) -> None:
+    def __init__(self, model: nn.Module, settings: TrainSection, steps: int, classes: Sequence[str]) -> None:
         super().__init__()
         self.model = model
-        self.steps, self.learning_rate = steps, learning_rate
-        self.warmup_steps, self.weight_decay = warmup_steps, weight_decay
+        self.settings, self.steps = settings, steps
+        self.loss = make_loss(settings.loss)
+        self.classes = list(classes)
+        # Per class: voxels in both, in the prediction, in the reference. No buffer: weight averaging swaps buffers.
+        self.overlap = torch.zeros(3, len(self.classes), dtype=torch.float64)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images `(B, C, H, W)` and targets `(B, H, W)`."""
         images, targets = batch
-        logits = self.model(images)
-        targets = targets.long()
-        entropy = F.cross_entropy(logits, targets)
-        dice = soft_dice_loss(logits, targets)
-        self.log_dict({"cross_entropy": entropy, "dice_loss": dice}, prog_bar=True)
-        return entropy + dice
+        loss = self.loss(self.model(images), targets[:, None])
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self.overlap = torch.zeros(3, len(self.classes), dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Add a batch's voxels to the counts."""
+        images, targets = batch
+        found = self.model(images).argmax(1)
+        count = len(self.classes)
+        for row, labels in enumerate((found[found == targets], found, targets)):
+            self.overlap[row] += torch.bincount(labels.flatten().long(), minlength=count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log Dice over all validation voxels, per class and as the mean of the classes that occur."""
+        both, found, there = self.trainer.strategy.reduce(self.overlap, reduce_op="sum")[:, 1:]
+        dice = 2 * both / (found + there).clamp(min=1)
+        for name, value in zip(self.classes[1:], dice, strict=True):
+            self.log(f"validation_dice_{name}", value.float())
+        present = there > 0
+        self.log("validation_dice", (dice[present].mean() if present.any() else dice.sum() * 0).float(), prog_bar=True)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
-        """AdamW with a schedule that is stepped every batch."""
+        """The optimiser, with a schedule that is stepped after every step; biases, norms and tables do not decay."""
+        settings = self.settings
         decayed = [p for name, p in self.model.named_parameters() if p.ndim > 1 and "bias" not in name]
         others = [p for name, p in self.model.named_parameters() if p.ndim <= 1 or "bias" in name]
         groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": decayed, "weight_decay": settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
-        schedule = LambdaLR(optimizer, self._factor)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        optimizer: Optimizer
+        if settings.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
 
     def _factor(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        warmup = self.settings.warmup_steps
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
+        if self.settings.schedule == "poly":
+            return (1 - progress) ** 0.9
+        if self.settings.schedule == "constant":
+            return 1.0
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def soft_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - mean soft Dice over the foreground classes that the batch holds.
+def make_loss(name: str) -> nn.Module:
+    """MONAI's loss of that name, of logits `(B, K, H, W)` and labels `(B, 1, H, W)`; Dice leaves out the background.
 
-    Args:
-        logits: `(B, K, H, W)`.
-        targets: `(B, H, W)` int64.
+    Dice is taken over the whole batch: a class that one slice lacks then still has a gradient of the right size.
     """
-    probabilities = logits.softmax(1)
-    onehot = F.one_hot(targets, logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
-    overlap = (probabilities * onehot).sum((0, 2, 3))[1:]
-    total = (probabilities + onehot).sum((0, 2, 3))[1:]
-    present = onehot.sum((0, 2, 3))[1:] > 0
-    score = (2 * overlap + 1) / (total + 1)
-    return 1 - score[present].mean() if present.any() else score.sum() * 0
+    from monai.losses import DiceCELoss, DiceFocalLoss
+
+    shared = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
+    if name == "dice_ce":
+        return DiceCELoss(**shared)
+    if name == "dice_focal":
+        return DiceFocalLoss(**shared)
+    return _CrossEntropy()
+
+
+class _CrossEntropy(nn.CrossEntropyLoss):
+    """Over labels with a channel axis, as MONAI's losses take them."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return super().forward(input, target[:, 0].long())

@@ -1,12 +1,52 @@
-"""Attention over windows of a 2-D map, with learned relative position bias."""
+"""Multi-head self-attention: over all tokens, and over windows of a 2-D map with learned relative position bias."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHIFT_MASK_VALUE = -100.0  # what Swin adds, not -inf: scores of foreign tokens stay finite
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention among all tokens (arXiv 1706.03762), in fused form.
+
+    Args:
+        dim: channels C, a multiple of `num_heads`; the outputs of `qkv` are ordered (3, heads, C / heads).
+        num_heads: attention heads.
+        qkv_bias: whether queries, keys and values have a bias; the output projection always has.
+        attention_dropout: share of attention weights dropped while training.
+        dropout: share of values dropped after the projection while training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        attention_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.projection = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: tokens `(..., N, C)` to `(..., N, C)`; leading axes are batch."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-2, -4)  # (..., heads, 3, N, C / heads)
+        query, key, value = qkv.unbind(-3)
+        rate = self.attention_dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        return F.dropout(self.projection(x.transpose(-2, -3).flatten(-2)), self.dropout, self.training)
 
 
 class WindowAttention(nn.Module):
@@ -73,7 +113,8 @@ class WindowAttention(nn.Module):
         """Additive scores: `(1, heads, N, N)` unshifted, `(1, windows * heads, N, N)` shifted."""
         table = self.bias_table
         key = (padded if any(shift) else (), window, table.dtype, table.device)
-        kept = self.bias_cache.get(key) if self.bias_cache is not None else None
+        cache = None if torch.compiler.is_compiling() else self.bias_cache  # a traced tensor ends with its graph
+        kept = cache.get(key) if cache is not None else None
         if kept is not None:
             return kept
         index = relative_position_index(window, self.window_size, table.device)
@@ -81,11 +122,66 @@ class WindowAttention(nn.Module):
         bias = table[index].view(tokens, tokens, -1).permute(2, 0, 1)[None]
         if any(shift):
             bias = (bias + shift_mask(padded, window, shift, table.dtype, table.device)[:, None]).flatten(0, 1)[None]
-        if self.bias_cache is not None:
-            if len(self.bias_cache) >= 8:  # a long-lived process may meet many sizes
-                self.bias_cache.clear()
-            self.bias_cache[key] = bias.contiguous()
+        if cache is not None:
+            if len(cache) >= 8:  # a long-lived process may meet many sizes
+                cache.clear()
+            cache[key] = bias.contiguous()
         return bias
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head self-attention over a whole map, with a learned bias for every offset (CoAtNet, arXiv 2106.04803).
+
+    Args:
+        dim: channels of the tokens.
+        dim_out: channels of the result, a multiple of `num_heads`.
+        num_heads: attention heads.
+        size: height and width of the map in tokens, which fix the size of the bias table.
+    """
+
+    def __init__(self, dim: int, dim_out: int, num_heads: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        if dim_out % num_heads:
+            raise ValueError(f"dim_out {dim_out} is not a multiple of num_heads {num_heads}")
+        self.num_heads, self.size = num_heads, size
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.projection = nn.Linear(dim_out, dim_out)
+        self.bias_table = nn.Parameter(torch.zeros((2 * size[0] - 1) * (2 * size[1] - 1), num_heads))
+        nn.init.trunc_normal_(self.bias_table, std=0.02)
+        self.bias: Tensor | None  # gathered from the table, in the inference form
+        self.register_buffer("bias", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend among all tokens: `(B, N, dim)` to `(B, N, dim_out)`, N = H W in raster order."""
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
+        bias = self._gather() if self.bias is None else self.bias
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        return self.projection(x.transpose(1, 2).flatten(2))
+
+    def fold_(self) -> None:
+        """Gather the bias once and for all."""
+        self.bias = self._gather()
+
+    def _gather(self) -> Tensor:
+        """Additive scores `(1, heads, N, N)`."""
+        tokens = self.size[0] * self.size[1]
+        index = relative_position_index(self.size, self.size, self.bias_table.device)
+        return self.bias_table[index].view(tokens, tokens, -1).permute(2, 0, 1)[None].contiguous()
+
+
+def resample_bias_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Bias table for another map size: bicubic over the plane of offsets, head by head.
+
+    Args:
+        table: `((2 h - 1) (2 w - 1), heads)` for a map of `source` (h, w) tokens.
+        source: map size it was made for.
+        target: map size wanted.
+    """
+    if source == target:
+        return table
+    plane = table.T.unflatten(1, (2 * source[0] - 1, 2 * source[1] - 1))[None]
+    plane = F.interpolate(plane, (2 * target[0] - 1, 2 * target[1] - 1), mode="bicubic", align_corners=False)
+    return plane[0].flatten(1).T.contiguous()
 
 
 def window_partition(x: Tensor, window: tuple[int, int]) -> Tensor:
@@ -101,8 +197,18 @@ def window_reverse(windows: Tensor, window: tuple[int, int], size: tuple[int, in
     return x.transpose(2, 3).reshape(windows.shape[0], *size, windows.shape[-1])
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept must serve training too
+def kept_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep the constant tensors a function makes, by its arguments; not while a graph is traced, whose tensors end."""
+    kept = lru_cache(maxsize=64)(torch.inference_mode(False)(function))  # what is kept must serve training too
+
+    @wraps(function)
+    def table(*arguments: Any) -> Tensor:
+        return function(*arguments) if torch.compiler.is_compiling() else kept(*arguments)
+
+    return table
+
+
+@kept_table
 def relative_position_index(window: tuple[int, int], table: tuple[int, int], device: torch.device) -> Tensor:
     """Row of the bias table for every (query, key) pair of a window, flattened to `(tokens * tokens,)` int64.
 
@@ -117,8 +223,7 @@ def relative_position_index(window: tuple[int, int], table: tuple[int, int], dev
     return (row * (2 * table[1] - 1) + column).flatten()
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept_table
 def shift_mask(
     size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:

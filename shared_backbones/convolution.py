@@ -1,13 +1,87 @@
-"""Convolutional blocks: channel attention and the dynamic multi-expert dilated convolution."""
+"""Convolutional blocks: conv-norm-act, channel gates and the dynamic multi-expert dilated convolution."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.inference import batch_norm_affine, fold_batch_norm
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, batch norm, activation; padding keeps the size at stride 1.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: of the convolution, odd.
+        stride: of the convolution, in pixels.
+        groups: of the convolution.
+        bias: whether the convolution has a bias beside the norm's.
+        activation: elementwise function after the norm; None for none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        activation: Callable[[Tensor], Tensor] | None = F.relu,
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, ceil(H / stride), ceil(W / stride))`."""
+        x = self.norm(self.convolution(x))
+        return x if self.activation is None else self.activation(x)
+
+    def fold_(self) -> None:
+        """Fold the batch norm into the convolution."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.convolution, self.norm = fold_batch_norm(self.convolution, self.norm), nn.Identity()
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the mean over pixels (arXiv 1709.01507): two linear maps, then multiply.
+
+    Args:
+        channels: channels C of the map.
+        hidden: width between the two maps.
+        activation: after the first map.
+        gate: after the second; gives weights in [0, 1].
+        bias: whether the two maps have one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        gate: Callable[[Tensor], Tensor] = torch.sigmoid,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, hidden, bias)
+        self.expand = nn.Linear(hidden, channels, bias)
+        self.activation = activation
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, C, H, W)`."""
+        weights = self.gate(self.expand(self.activation(self.squeeze(x.mean((2, 3))))))
+        return x * weights[:, :, None, None]
 
 
 class DynamicDilatedConvolution(nn.Module):

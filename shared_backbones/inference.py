@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def fold_for_inference(model: Model) -> Model:
+def optimize_for_inference(model: Model) -> Model:
     """Return a copy of `model` in its inference form; the model itself is not touched.
 
     Every block that has one brings its own rewrite, a method `fold_()`: batch norms go into the neighbouring linear
@@ -40,6 +40,19 @@ def fold_batch_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         shift = shift + convolution.bias * scale
     convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False)
     convolution.bias = nn.Parameter(shift, requires_grad=False)
+    return convolution
+
+
+def fold_pre_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
+    """Change a 1x1 `convolution` into `convolution(norm(x))` in eval mode, and return it.
+
+    Only a convolution without padding may take a norm that comes before it: padding is not shifted by the norm.
+    """
+    scale, shift = batch_norm_affine(norm)
+    bias = torch.einsum("oikl,i->o", convolution.weight, shift)
+    bias = bias if convolution.bias is None else bias + convolution.bias
+    convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None], requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
     return convolution
 
 

@@ -6,11 +6,12 @@ architecture and its arguments, classes, input contract, provenance, and the sha
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -179,16 +180,23 @@ def load_foreign(
     source: str | Path | Mapping[str, Any],
     names: "Mapping[str, ForeignName]",
     ignored: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    convert: "Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None" = None,
 ) -> None:
     """Fill a module with weights that carry other names.
 
     Wrappers (`model`, `state_dict`, `model_state_dict`), the prefix `module.` and what profilers leave are removed.
+    Counters of batch norms may be absent.
 
     Args:
         module: to be filled; every entry of its state dict is.
         source: a `.safetensors` file, a file that `torch.load(weights_only=True)` reads, or a state dict.
         names: for each of our entries the foreign name; a list of names (nested where need be) is stacked.
         ignored: regular expressions, matched from the start: foreign entries we have no use for.
+        optional: regular expressions, matched from the start: foreign entries that the architecture determines; where
+            one is absent, ours stays as it was built.
+        convert: for some of our entries, what brings the foreign tensor into our shape and order.
 
     Raises:
         InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite.
@@ -201,8 +209,9 @@ def load_foreign(
     if state and all(str(name).startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
-    wanted = [name for foreign in names.values() for name in _flatten(foreign)]
-    missing = [name for name in wanted if name not in state]
+    wanted = {name for foreign in names.values() for name in _flatten(foreign)}
+    may_miss = re.compile("|".join([*optional, r"(.*\.)?num_batches_tracked$"]))
+    missing = [name for name in sorted(wanted) if name not in state and not may_miss.match(name)]
     skip = re.compile("|".join(ignored) or "$^")
     left_over = [str(name) for name in sorted(set(state).difference(wanted), key=str) if not skip.match(str(name))]
     if missing or left_over:
@@ -212,14 +221,52 @@ def load_foreign(
         )
 
     def assemble(foreign: "ForeignName", shape: tuple[int, ...]) -> torch.Tensor:
-        if not isinstance(foreign, str):
-            return torch.stack([assemble(part, shape[1:]) for part in foreign])
-        tensor = torch.as_tensor(state[foreign])
-        _check(foreign, tensor, shape, label)
-        return tensor
+        if isinstance(foreign, str):
+            tensor = torch.as_tensor(state[foreign])
+            _check(foreign, tensor, shape, label)
+            return tensor
+        return torch.stack([assemble(part, shape[1:]) for part in foreign])
 
     own = module.state_dict()
-    module.load_state_dict({name: assemble(foreign, tuple(own[name].shape)) for name, foreign in names.items()})
+    tensors = {}
+    for name, foreign in names.items():
+        if not all(part in state for part in _flatten(foreign)):
+            tensors[name] = own[name]
+        elif convert and name in convert:
+            tensors[name] = convert[name](torch.as_tensor(state[foreign]))  # such an entry has one foreign name
+            _check(str(foreign), tensors[name], tuple(own[name].shape), label)
+        else:
+            tensors[name] = assemble(foreign, tuple(own[name].shape))
+    module.load_state_dict(tensors)
+
+
+def load_official(
+    modules: Mapping[str, str], architecture: str, source: str | Path | Mapping[str, Any], arguments: Mapping[str, Any]
+) -> "nn.Module":
+    """Build a published network with its official weights.
+
+    Args:
+        modules: for each architecture, the module whose `from_official(source, **arguments)` reads them; where a
+            module knows several, it takes the architecture's name as `architecture`.
+        architecture: one of `modules`.
+        source: a checkpoint (`.pth`, read as tensors only, or `.safetensors`), or its state dict.
+        arguments: of the network.
+
+    Returns:
+        The network in eval mode, on the CPU.
+
+    Raises:
+        InputError: the architecture is unknown, the arguments do not suit it, the file is not readable as plain
+            tensors, or the entries do not fit.
+    """
+    if architecture not in modules:
+        raise InputError(f"no official weights for architecture {architecture!r}; known: {', '.join(sorted(modules))}")
+    module = importlib.import_module(modules[architecture])
+    several = sum(name == modules[architecture] for name in modules.values()) > 1
+    try:
+        return module.from_official(source, **({"architecture": architecture} if several else {}), **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); mend them") from None
 
 
 def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str) -> None:
@@ -269,7 +316,8 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless_globals()):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a file of weights") from None
     except pickle.UnpicklingError:
@@ -283,6 +331,17 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     if not isinstance(state, Mapping):
         raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")
     return state
+
+
+def _harmless_globals() -> list[Any]:
+    """What training scripts save beside weights, and that only holds values: their options, and numpy's numbers."""
+    import argparse
+
+    import numpy as np
+
+    scalar: Any = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")}
+    return [argparse.Namespace, np.dtype, scalar, *kinds]
 
 
 def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:

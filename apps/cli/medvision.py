@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from apps.cli.program import run, split
+from apps.cli.importing import add_import
+from apps.cli.program import run, show_version, split
+from apps.cli.running import add_run
 from shared_backbones.errors import InputError
 
 app = typer.Typer(name="medvision", add_completion=False)
@@ -25,16 +27,9 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(f"medvision (domain-vision {version('domain-vision')})")
-        raise typer.Exit
-
-
 _Version = Annotated[
-    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    bool,
+    typer.Option("--version", callback=show_version("medvision"), is_eager=True, help="Print the version and leave."),
 ]
 
 
@@ -116,6 +111,10 @@ def segment(
         max_bytes=int(max_gigabytes * 2**30),
     )
     return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+add_import(app, "medvision")
+add_run(app, "medvision")
 
 
 @models_app.command("list")

@@ -1,1 +1,5 @@
-"""Networks for medical images."""
+"""Networks for medical images. Importing this package makes their variants known to timm."""
+
+from shared_backbones import timm_models
+
+timm_models.register([])

@@ -13,6 +13,7 @@ from shared_backbones import weights
 from shared_backbones.attention import WindowAttention
 from shared_backbones.convolution import DynamicDilatedConvolution
 from shared_backbones.inference import fold_batch_norm, fold_pointwise
+from shared_backbones.transformer import DropPath, Mlp
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
 COMPACT: dict[str, Any] = {
@@ -280,7 +281,7 @@ class SwinBlock(nn.Module):
         self, dim: int, num_heads: int, window_size: tuple[int, int], *, shifted: bool, drop_path: float
     ) -> None:
         super().__init__()
-        self.drop_path = drop_path
+        self.drop_path = DropPath(drop_path)
         self.norm1 = nn.LayerNorm(dim)
         self.attention = WindowAttention(dim, num_heads, window_size, shifted=shifted)
         self.norm2 = nn.LayerNorm(dim)
@@ -288,27 +289,8 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add attention, then the feed-forward, each dropped for whole samples while training."""
-        x = x + self._drop(self.attention(self.norm1(x)))
-        return x + self._drop(self.mlp(self.norm2(x)))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        if not self.training or self.drop_path == 0:
-            return x
-        keep = 1 - self.drop_path
-        return x * (x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep) / keep)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with GELU between, over the last axis."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., C)` to `(..., C)`."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Decoder(nn.Module):

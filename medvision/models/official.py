@@ -1,17 +1,21 @@
 """Weights as the authors published them, in our models."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared_backbones.errors import InputError
+from shared_backbones import weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 # Each module has `from_official(path_or_state_dict, **arguments)` and the map of names beside it.
-MODULES = {"hbformer": "medvision.models.hbformer"}
+MODULES = {
+    "duoformer": "medvision.models.duoformer",
+    "hbformer": "medvision.models.hbformer",
+    "medvitv2": "medvision.models.medvitv2",
+    "paratranscnn": "medvision.models.paratranscnn",
+}
 
 
 def load_official(
@@ -22,16 +26,15 @@ def load_official(
     Example: `load_official("hbformer", "best.pth", num_classes=9, img_size=256)`.
 
     Args:
-        architecture: `hbformer`.
+        architecture: `duoformer`, `hbformer`, `medvitv2` or `paratranscnn`.
         path_or_state_dict: a checkpoint (`.pth`, read as tensors only, or `.safetensors`), or its state dict.
-        arguments: of the model, such as `num_classes`, `img_size` (int or pair), `feature_size`, `window_size`.
+        arguments: of the model, named as in the released code; see the model's `from_official`.
 
     Returns:
         The model in eval mode, on the CPU.
 
     Raises:
-        InputError: the architecture is unknown, the file is not readable as plain tensors, or the entries do not fit.
+        InputError: the architecture is unknown, the arguments do not suit it, the file is not readable as plain
+            tensors, or the entries do not fit.
     """
-    if architecture not in MODULES:
-        raise InputError(f"no official weights for architecture {architecture!r}; known: {', '.join(sorted(MODULES))}")
-    return importlib.import_module(MODULES[architecture]).from_official(path_or_state_dict, **arguments)
+    return weights.load_official(MODULES, architecture, path_or_state_dict, arguments)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 import medvision
 from medvision.models.hbformer import HBFormer
-from shared_backbones import weights
+from shared_backbones import optimize_for_inference, weights
 from shared_backbones.errors import InputError
-from shared_backbones.inference import fold_for_inference
 from tests.parity.seeded import Fixture, read_fixture
 
 CASES = ["hbformer-fast-96", "hbformer-acdc-224", "hbformer-synapse-256"]
@@ -46,7 +45,7 @@ def test_equals_the_official_network(case: str) -> None:
     for amplified, state in ((False, plain), (True, fixture.amplified(plain))):
         model = medvision.load_official("hbformer", state, **kwargs)
         assert isinstance(model, HBFormer)
-        folded_model = fold_for_inference(model)
+        folded_model = optimize_for_inference(model)
         with torch.inference_mode():
             fixture.assert_output(folded_model(x), amplified=amplified)
             if case == CASES[0]:
@@ -63,7 +62,7 @@ def assert_equal_in_float64(fixture: Fixture, model: HBFormer, x: Tensor, *, amp
     output = model(x.double())
     assert output.dtype == torch.float64
     fixture.assert_output(output, amplified=amplified)
-    torch.testing.assert_close(fold_for_inference(model)(x.double()), output, rtol=0, atol=1e-12)
+    torch.testing.assert_close(optimize_for_inference(model)(x.double()), output, rtol=0, atol=1e-12)
 
 
 def record_stages(model: Any) -> dict[str, Tensor]:
@@ -153,14 +152,14 @@ def test_samples_of_a_batch_do_not_meet() -> None:
 @pytest.mark.parametrize("num_classes", [3, 20], ids=["tail merged", "tail kept"])
 def test_the_inference_form_gives_the_same_outputs(num_classes: int, dtype: torch.dtype) -> None:
     model = randomised(num_classes=num_classes).to(dtype)
-    folded: Any = fold_for_inference(model)
+    folded: Any = optimize_for_inference(model)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     with torch.inference_mode():
         for height, width in ((64, 64), (96, 33), (64, 64)):  # the tables of the first size are met again
             x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height)).to(dtype)
             expected = model(x)
             torch.testing.assert_close(folded(x), expected, rtol=0, atol=tolerance * float(expected.abs().max()))
-            again = fold_for_inference(folded)(x)
+            again = optimize_for_inference(folded)(x)
             torch.testing.assert_close(again, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.decoders[0].residual.modules())
     assert isinstance(folded.head.classifier, torch.nn.Identity) == (num_classes == 3)
@@ -195,7 +194,7 @@ def test_stochastic_depth_drops_whole_samples_while_training() -> None:
     block = model.encoder.stages[3].blocks[1]
     x = torch.randn(4, 2, 2, 128)
     assert not torch.equal(block.eval()(x), x)
-    block.drop_path = 0.5
+    block.drop_path.rate = 0.5
     changed = torch.stack([(block.train()(x) != x).flatten(1).any(1) for _ in range(40)])
     assert 0.6 < changed.float().mean() < 0.9  # two branches, each kept half the time
 
@@ -286,7 +285,7 @@ def test_official_entries_that_do_not_fit_are_named() -> None:
         medvision.load_official("hbformer", state, **{**SMALL, "window_size": 7})
     with pytest.raises(InputError, match=r"out\.1\.weight has shape \(4, 8, 1, 1\), expected \(9, 8, 1, 1\)"):
         medvision.load_official("hbformer", state, **{**SMALL, "num_classes": 9})
-    with pytest.raises(InputError, match=r"no official weights for architecture 'unet'; known: hbformer"):
+    with pytest.raises(InputError, match=r"no official weights for architecture 'unet'; known: duoformer, hbformer"):
         medvision.load_official("unet", state)
 
 
@@ -306,7 +305,7 @@ def test_the_dilated_convolution_runs_in_bfloat16() -> None:
     with torch.inference_mode():
         expected = model(x)
         with torch.autocast("cpu", torch.bfloat16):
-            for network in (model, fold_for_inference(model)):
+            for network in (model, optimize_for_inference(model)):
                 output = network(x).float()
                 assert F.cosine_similarity(output.flatten(), expected.flatten(), dim=0) > 0.99
 

@@ -7,7 +7,7 @@ from shared_backbones.errors import InputError
 
 SMALL = """
 name: small
-data: {size: 32}
+data: {kind: synthetic, size: 32}
 model: {architecture: hbformer}
 train: {steps: 3}
 """
@@ -58,7 +58,7 @@ def test_overrides_reach_every_depth_in_yaml_syntax(recipe):
     [
         ("train.step=7", ["train.step: unknown key", "did you mean steps?"]),
         ("trian.steps=7", ["trian: unknown key", "did you mean train?"]),
-        ("data.zzz=1", ["data.zzz: unknown key", "expected one of: root, synthesis, slices"]),
+        ("data.zzz=1", ["data.zzz: unknown key", "expected one of: kind, root, synthesis, slices"]),
         ("train.steps=many", ["train.steps:", "integer"]),
         ("train.steps=0", ["train.steps:", "greater than 0"]),
         ("train.ema_decay=1", ["train.ema_decay:", "less than 1"]),

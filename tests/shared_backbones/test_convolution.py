@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from shared_backbones import optimize_for_inference
 from shared_backbones.convolution import (
     DynamicDilatedConvolution,
     EfficientChannelAttention,
@@ -11,7 +12,6 @@ from shared_backbones.convolution import (
     depthwise_per_sample,
     matmul_per_sample,
 )
-from shared_backbones.inference import fold_for_inference
 
 
 def lively(channels: int = 8) -> DynamicDilatedConvolution:
@@ -66,7 +66,7 @@ def test_norms_learn_the_same_statistics_while_training() -> None:
 
 def test_the_folded_block_equals_it() -> None:
     block = lively()
-    folded = fold_for_inference(block)
+    folded = optimize_for_inference(block)
     x = torch.randn(2, 8, 10, 10, dtype=torch.float64)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared_backbones.inference import batch_norm_affine, fold_batch_norm, fold_for_inference, fold_pointwise
+from shared_backbones.inference import batch_norm_affine, fold_batch_norm, fold_pointwise, optimize_for_inference
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -47,7 +47,7 @@ def test_a_copy_is_folded_inside_out_and_the_model_is_untouched() -> None:
     model = lively(Outer()).train()
     assert isinstance(model, Outer)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    folded = fold_for_inference(model)
+    folded = optimize_for_inference(model)
     assert folded.inner.order == ["inner", "outer"]
     assert isinstance(folded.inner.norm, nn.Identity)
     assert not folded.training

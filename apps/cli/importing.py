@@ -1,0 +1,100 @@
+"""`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from shared_backbones.errors import InputError
+
+
+class LoadOfficial(Protocol):
+    """What each domain offers as `load_official`."""
+
+    def __call__(self, architecture: str, path_or_state_dict: Path, /, **arguments: Any) -> Any:
+        """A network in eval mode, with the weights."""
+
+
+def add_import(app: typer.Typer, domain: str) -> None:
+    """Give a program the command `import`, which reads what the package `domain` knows as official weights."""
+
+    @app.command("import")
+    def import_(
+        architecture: Annotated[str, typer.Option(help="Published model; an unknown name lists those there are.")],
+        checkpoint: Annotated[Path, typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")],
+        output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the trained model to write.")],
+        arguments: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9"),
+        ] = None,
+        name: Annotated[str | None, typer.Option(help="Name of the model; by default the folder's.")] = None,
+        license: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    ) -> None:
+        """Turn an official checkpoint into a trained-model folder (model.safetensors and model.json).
+
+        The checkpoint is read as plain tensors: nothing in it is executed.
+        """
+        import importlib
+
+        load: LoadOfficial = importlib.import_module(f"{domain}.models.official").load_official
+        card = import_checkpoint(
+            load, architecture, checkpoint, output, parse_arguments(arguments or []), name, license
+        )
+        print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+
+
+def import_checkpoint(
+    load: LoadOfficial,
+    architecture: str,
+    checkpoint: Path,
+    output: Path,
+    arguments: Mapping[str, Any],
+    name: str | None,
+    license: str,
+) -> dict[str, Any]:
+    """Read an official checkpoint and write a trained-model folder; returns the card as written.
+
+    Raises:
+        InputError: the checkpoint cannot be read or does not fit, or the folder holds something or cannot be written.
+    """
+    import hashlib
+
+    from shared_backbones import weights
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: already there; expected a new or empty folder: choose another --output")
+    network = load(architecture, checkpoint, **arguments)
+    with checkpoint.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    card = {
+        "name": name or output.resolve().name,
+        "version": "1.0.0",
+        "description": f"{type(network).__name__} with official weights",
+        "license": license,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "training": {"source": "official checkpoint", "checkpoint_sha256": source},
+    }
+    weights.save(output, network, card)
+    return weights.read_card(output)
+
+
+def parse_arguments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Arguments from `name=value`; a value that is no JSON is text.
+
+    Raises:
+        InputError: a word is no assignment, or a name comes twice.
+    """
+    arguments: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"{assignment!r}: expected NAME=VALUE, for example num_classes=9")
+        if name in arguments:
+            raise InputError(f"{name}: given twice; give it once")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments

@@ -1,0 +1,5 @@
+"""Networks for astronomical images. Importing this package makes their variants known to timm."""
+
+from shared_backbones import timm_models
+
+timm_models.register(["astrovision.models.astroformer"])

@@ -1,0 +1,480 @@
+"""Astroformer: convolution stages, then global attention with relative positions (arXiv 2304.05350)."""
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from shared_backbones import weights
+from shared_backbones.attention import RelativeAttention, resample_bias_table
+from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.inference import fold_pre_norm
+from shared_backbones.transformer import DropPath, Mlp
+
+STRIDE = 32  # of the last stage
+HEAD_DIM = 32
+_TOKEN_NORM_EPS = 1e-6
+
+
+class Astroformer(nn.Module):
+    """Image classifier of Dagli, *Astroformer* (ICLR 2023 workshop), as its released code computes it.
+
+    The released variants have the stages C-C-C-T; the parameter counts that the authors report for Galaxy10 and CIFAR
+    belong to C-C-T-T without a hidden head layer at 224 pixels. Both are built: see `block_type` and
+    `head_hidden_size`. The relative attention that the paper announces is, in the released code, the additive learned
+    bias of CoAtNet, one table per block.
+
+    Args:
+        num_classes: logits; 0 gives features.
+        in_chans: input channels.
+        img_size: height and width in pixels, multiples of 32. Stages with attention accept only this size, since their
+            bias tables are made for it; `set_input_size` resamples them.
+        embed_dim: channels of the four stages; multiples of 32 in stages with attention.
+        depths: blocks per stage.
+        block_type: `C` (convolution) or `T` (transformer) for each stage, or a sequence of letters, one per block.
+        stem_width: channels of the stem's two convolutions, one number or a pair.
+        head_hidden_size: width of the head's hidden layer (tanh); None for a linear head on the normed, pooled map.
+        expand_ratio: hidden channels of both kinds of block, as a multiple of the output's.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types: `Astroformer(**arguments)` builds an equal network.
+
+    Raises:
+        ValueError: an argument does not suit.
+    """
+
+    feature_indices = (0, 1, 2, 3, 4)
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | Sequence[int] = 224,
+        *,
+        embed_dim: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = (2, 3, 5, 2),
+        block_type: Sequence[str | Sequence[str]] = ("C", "C", "C", "T"),
+        stem_width: int | Sequence[int] = 64,
+        head_hidden_size: int | None = 768,
+        expand_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        height, width = _pair(img_size)
+        if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
+            raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
+        if not len(embed_dim) == len(depths) == len(block_type) == 4:
+            raise ValueError("embed_dim, depths and block_type must each name four stages")
+        stem = _pair(stem_width)
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_chans": in_chans,
+            "img_size": [height, width],
+            "embed_dim": list(embed_dim),
+            "depths": list(depths),
+            "block_type": [kind if isinstance(kind, str) else list(kind) for kind in block_type],
+            "stem_width": list(stem),
+            "head_hidden_size": head_hidden_size,
+            "expand_ratio": expand_ratio,
+            "drop_rate": drop_rate,
+            "drop_path_rate": drop_path_rate,
+        }
+        self.num_classes, self.num_features = num_classes, embed_dim[-1]
+        self.head_hidden_size = head_hidden_size or embed_dim[-1]
+        self.grad_checkpointing = False
+
+        self.stem = nn.Sequential(
+            ConvNormAct(in_chans, stem[0], stride=2, activation=F.gelu),
+            nn.Conv2d(stem[0], stem[1], 3, padding=1, bias=False),
+        )
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        channels, self.stages = stem[1], nn.ModuleList()
+        for stage, (dim, depth, kinds) in enumerate(zip(embed_dim, depths, block_type, strict=True)):
+            reduction = 4 * 2**stage
+            letters = kinds * depth if isinstance(kinds, str) and len(kinds) == 1 else kinds
+            if len(letters) != depth or set(letters) - {"C", "T"}:
+                raise ValueError(f"block_type {kinds!r} of a stage of {depth} blocks: expected C, T, or one per block")
+            blocks: list[nn.Module] = []
+            for index, letter in enumerate(letters):
+                stride = 1 if index else 2
+                if letter == "C":
+                    blocks.append(ConvBlock(channels, dim, stride, expand_ratio, next(rates)))
+                else:
+                    size = height // reduction, width // reduction
+                    blocks.append(TransformerBlock(channels, dim, stride, expand_ratio, size, next(rates)))
+                channels = dim
+            self.stages.append(nn.Sequential(*blocks))
+        self.norm = nn.LayerNorm(channels, _TOKEN_NORM_EPS) if head_hidden_size is None else nn.Identity()
+        self.head = Head(channels, num_classes, head_hidden_size, drop_rate)
+        self.feature_info = [{"num_chs": stem[1], "reduction": 2, "module": "stem"}]
+        self.feature_info += [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(embed_dim)
+        ]
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map `(B, D, H / 32, W / 32)`, normed where the head has no hidden layer."""
+        x = self._levels(x, 5)[-1]
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the last map; with `pre_logits` what the classifier sees."""
+        return self.head(x, pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Maps of the levels `indices` (0 the stem, then the stages), alone or after the last map.
+
+        Raises:
+            ValueError: `output_fmt` is not `NCHW`.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
+        if indices is None or isinstance(indices, int):
+            indices = range(5 - (indices or 5), 5)
+        wanted = [index % 5 for index in indices]
+        levels = self._levels(x, max(wanted) + 1 if stop_early or intermediates_only else 5)
+        maps = [
+            self.norm(levels[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if norm and i == 4 else levels[i]
+            for i in wanted
+        ]
+        if intermediates_only:
+            return maps
+        return self.norm(levels[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if len(levels) == 5 else levels[-1], maps
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the head another number of classes, with new weights.
+
+        Raises:
+            ValueError: `global_pool` is not `avg`.
+        """
+        if global_pool not in {None, "avg"}:
+            raise ValueError(f"global_pool {global_pool!r}: expected 'avg'")
+        self.num_classes = self.arguments["num_classes"] = num_classes
+        self.head.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of each block instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def set_input_size(self, img_size: int | Sequence[int]) -> None:
+        """Resample the bias tables for another image size, in place.
+
+        Raises:
+            ValueError: a side is no multiple of 32.
+        """
+        height, width = _pair(img_size)
+        if height % STRIDE or width % STRIDE:
+            raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
+        for stage, blocks in enumerate(self.stages):
+            size = height // (4 * 2**stage), width // (4 * 2**stage)
+            for block in blocks.modules():
+                if isinstance(block, RelativeAttention):
+                    table = resample_bias_table(block.bias_table.detach(), block.size, size)
+                    block.bias_table, block.size = nn.Parameter(table), size
+        self.arguments["img_size"] = [height, width]
+
+    def _levels(self, x: Tensor, count: int) -> list[Tensor]:
+        """Stem and stages, `count` of them."""
+        self._check(x)
+        levels = [self.stem(x)]
+        for stage in list(self.stages)[: count - 1]:
+            x = levels[-1]
+            for block in stage:
+                recompute = self.grad_checkpointing and self.training
+                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            levels.append(x)
+        return levels
+
+    def _check(self, x: Tensor) -> None:
+        size, channels = self.arguments["img_size"], self.arguments["in_chans"]
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"input of shape {tuple(x.shape)}: expected (B, {channels}, H, W)")
+        attends = any(isinstance(block, TransformerBlock) for stage in self.stages for block in stage)
+        if attends and list(x.shape[2:]) != size:
+            raise ValueError(
+                f"image of {x.shape[2]} x {x.shape[3]}: expected {size[0]} x {size[1]}, for which the position tables "
+                "were made; call set_input_size, or build with that img_size"
+            )
+        if x.shape[2] % STRIDE or x.shape[3] % STRIDE:
+            raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: both must be multiples of {STRIDE}")
+
+
+class ConvBlock(nn.Module):
+    """Pre-norm inverted bottleneck with squeeze-excitation: `(B, in, H, W)` to `(B, out, H / stride, W / stride)`."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, expand_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        hidden = _make_divisible(expand_ratio * channels)
+        self.shortcut = Shortcut(in_channels, channels) if stride == 2 else nn.Identity()
+        self.pre_norm: nn.Module = nn.BatchNorm2d(in_channels)
+        self.expand = ConvNormAct(in_channels, hidden, 1, activation=F.gelu)
+        self.depthwise = ConvNormAct(hidden, hidden, 3, stride=stride, groups=hidden, activation=F.gelu)
+        self.se = SqueezeExcitation(hidden, int(0.25 * channels), activation=F.silu)
+        self.project = nn.Conv2d(hidden, channels, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branch to the shortcut; nothing follows the sum."""
+        branch = self.project(self.se(self.depthwise(self.expand(self.pre_norm(x)))))
+        return self.shortcut(x) + self.drop_path(branch)
+
+    def fold_(self) -> None:
+        """Fold the first norm forwards: no activation and no padding lie between it and the 1x1 convolution."""
+        if isinstance(self.pre_norm, nn.BatchNorm2d):
+            self.expand.convolution = fold_pre_norm(self.pre_norm, self.expand.convolution)
+            self.pre_norm = nn.Identity()
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block on maps: global attention, then the feed-forward.
+
+    In the first block of a stage the map is normed at its full resolution, and then halved.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, ratio: float, size: tuple[int, int], drop_path: float
+    ) -> None:
+        super().__init__()
+        if channels % HEAD_DIM:
+            raise ValueError(f"embed_dim {channels} of a stage with attention: expected a multiple of {HEAD_DIM}")
+        self.stride = stride
+        self.shortcut = Shortcut(in_channels, channels) if stride == 2 else nn.Identity()
+        self.norm1 = nn.LayerNorm(in_channels, _TOKEN_NORM_EPS)
+        self.attention = RelativeAttention(in_channels, channels, channels // HEAD_DIM, size)
+        self.norm2 = nn.LayerNorm(channels, _TOKEN_NORM_EPS)
+        self.mlp = Mlp(channels, int(channels * ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in, H, W)` to `(B, out, H / stride, W / stride)`."""
+        tokens = self.norm1(x.permute(0, 2, 3, 1))
+        if self.stride == 2:
+            tokens = F.avg_pool2d(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        height, width = tokens.shape[1:3]
+        shortcut = self.shortcut(x).permute(0, 2, 3, 1).flatten(1, 2)
+        y = shortcut + self.drop_path(self.attention(tokens.flatten(1, 2)))
+        y = y + self.drop_path(self.mlp(self.norm2(y)))
+        return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class Shortcut(nn.Module):
+    """Halve a map by 2x2 means, and change its channels where they differ."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in, H, W)` to `(B, out, H / 2, W / 2)`."""
+        return self.expand(F.avg_pool2d(x, 2))
+
+
+class Head(nn.Module):
+    """Pool and classify; with a hidden layer the norm comes after the pooling."""
+
+    def __init__(self, channels: int, num_classes: int, hidden: int | None, drop_rate: float) -> None:
+        super().__init__()
+        self.drop_rate = drop_rate
+        self.norm = nn.LayerNorm(channels, _TOKEN_NORM_EPS) if hidden else nn.Identity()
+        self.hidden = nn.Linear(channels, hidden) if hidden else None
+        self.classifier = nn.Linear(hidden or channels, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map `(B, D, H, W)` to `(B, num_classes)`."""
+        x = self.norm(x.mean((2, 3)))
+        if self.hidden is not None:
+            x = torch.tanh(self.hidden(x))
+        x = F.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
+
+
+_FAMILY: dict[str, dict[str, Any]] = {
+    "astroformer_0": {"embed_dim": (96, 192, 384, 768), "depths": (2, 3, 5, 2), "stem_width": 64},
+    "astroformer_1": {"embed_dim": (96, 192, 384, 768), "depths": (2, 6, 14, 2), "stem_width": 64},
+    "astroformer_2": {"embed_dim": (128, 256, 512, 1024), "depths": (2, 6, 14, 2), "stem_width": 128},
+    "astroformer_3": {"embed_dim": (192, 384, 768, 1536), "depths": (2, 6, 14, 2), "stem_width": 192},
+    "astroformer_4": {"embed_dim": (192, 384, 768, 1536), "depths": (2, 12, 28, 2), "stem_width": 192},
+    "astroformer_5": {"embed_dim": (256, 512, 1280, 2048), "depths": (2, 12, 28, 2), "stem_width": 192},
+}
+VARIANTS = {
+    name: functools.partial(Astroformer, head_hidden_size=sizes["embed_dim"][-1], **sizes)
+    for name, sizes in _FAMILY.items()
+}
+TIMM_CONFIG = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875}
+
+
+def from_official(
+    path_or_state_dict: str | Path | Mapping[str, Any],
+    *,
+    variant: str | None = None,
+    cfg: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Astroformer:
+    """Build an Astroformer with weights of the released code (Rishit-dagli/Astroformer).
+
+    Bias tables that were made for another square image size are resampled.
+
+    Args:
+        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+        variant: `astroformer_0` ... `astroformer_5`.
+        cfg: the released code's configuration as a dict; goes over the variant.
+        arguments: of `Astroformer`, such as `img_size`, `num_classes`, `in_chans`.
+
+    Raises:
+        ValueError: the variant is unknown, or the configuration asks for what the published models do not have.
+        InputError: the entries are not those of the released code, or do not fit.
+    """
+    if variant is not None and variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(VARIANTS)}")
+    model = Astroformer(**{**(VARIANTS[variant].keywords if variant else {}), **_read_config(cfg or {}), **arguments})
+    names, convert = {}, {}
+    for name, tensor in model.state_dict().items():
+        names[name] = _official_name(name, model)
+        if name.endswith("bias_table"):
+            attention = model.get_submodule(name.removesuffix(".bias_table"))
+            convert[name] = functools.partial(_fit_table, size=attention.size)
+        elif ".attention.qkv." in name:
+            convert[name] = functools.partial(_reorder_qkv, heads=tensor.shape[0] // 3 // HEAD_DIM)
+        elif tensor.ndim == 2 and name.startswith("stages"):
+            convert[name] = lambda weight: weight.flatten(1)
+    weights.load_foreign(model, path_or_state_dict, names, convert=convert)
+    return model.eval()
+
+
+_OFFICIAL_NAMES = (
+    (r"^stem\.0\.convolution", "stem.conv1"),
+    (r"^stem\.0\.norm", "stem.norm1"),
+    (r"^stem\.1", "stem.conv2"),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.expand\.convolution", ".conv1_1x1"),
+    (r"\.expand\.norm", ".norm1"),
+    (r"\.depthwise\.convolution", ".conv2_kxk"),
+    (r"\.depthwise\.norm", ".norm2"),
+    (r"\.se\.squeeze", ".se.fc1"),
+    (r"\.se\.expand", ".se.fc2"),
+    (r"\.project\.", ".conv3_1x1."),
+    (r"\.attention\.bias_table", ".attn.rel_pos.relative_position_bias_table"),
+    (r"\.attention\.projection", ".attn.proj"),
+    (r"\.attention\.", ".attn."),
+    (r"^head\.hidden", "head.pre_logits.fc"),
+    (r"^head\.classifier", "head.fc"),
+)
+
+
+def _official_name(name: str, model: Astroformer) -> str:
+    match = re.fullmatch(r"(stages\.\d+\.\d+)\.norm1\.(.+)", name)
+    if match and model.get_submodule(match[1]).stride == 2:
+        name = f"{match[1]}.norm1.norm.{match[2]}"  # the released code joins norm and pooling there
+    for pattern, replacement in _OFFICIAL_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _reorder_qkv(tensor: Tensor, heads: int) -> Tensor:
+    """From head-first outputs (heads, 3, 32) of a 1x1 convolution to (3, heads, 32) of a linear layer."""
+    tensor = tensor.flatten(1) if tensor.ndim == 4 else tensor
+    return tensor.unflatten(0, (heads, 3, HEAD_DIM)).transpose(0, 1).flatten(0, 2)
+
+
+def _fit_table(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """The table as it is where it fits, else resampled from a square map."""
+    if len(table) == (2 * size[0] - 1) * (2 * size[1] - 1):
+        return table
+    side = math.isqrt(len(table))
+    if side * side != len(table) or side % 2 == 0:
+        return table  # refused for its shape
+    return resample_bias_table(table.float(), ((side + 1) // 2,) * 2, size)
+
+
+# What the released configuration may say beside the sizes that `Astroformer` takes.
+_FIXED_CONV = {
+    "block_type": "mbconv", "expand_output": True, "kernel_size": 3, "group_size": 1, "pre_norm_act": False,
+    "output_bias": True, "stride_mode": "dw", "pool_type": "avg2", "downsample_pool_type": "avg2", "padding": "",
+    "attn_early": False, "attn_layer": "se", "attn_act_layer": "silu", "attn_ratio": 0.25, "act_layer": "gelu",
+    "norm_layer": "batchnorm2d", "norm_eps": 1e-5,
+}  # fmt: skip
+_FIXED_TRANSFORMER = {
+    "dim_head": 32, "head_first": True, "expand_first": True, "shortcut_bias": True, "attn_bias": True,
+    "attn_drop": 0.0, "proj_drop": 0.0, "pool_type": "avg2", "rel_pos_type": "bias", "window_size": None,
+    "grid_size": None, "no_block_attn": False, "init_values": None, "act_layer": "gelu", "norm_layer": "layernorm2d",
+    "norm_eps": 1e-6,
+}  # fmt: skip
+
+
+def _read_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `Astroformer` from the released code's configuration."""
+    sizes = ("embed_dim", "depths", "block_type", "stem_width", "head_hidden_size")
+    arguments = {name: cfg[name] for name in sizes if name in cfg}
+    ratios = set()
+    for section, fixed in (("conv_cfg", _FIXED_CONV), ("transformer_cfg", _FIXED_TRANSFORMER)):
+        given = cfg.get(section, {})
+        for name, expected in fixed.items():
+            if name in given and given[name] != expected:
+                raise ValueError(f"cfg.{section}.{name} is {given[name]!r}: the published models have {expected!r}")
+        if "expand_ratio" in given:
+            ratios.add(float(given["expand_ratio"]))
+    if len(ratios) > 1:
+        raise ValueError(
+            "cfg: expand_ratio of convolution and transformer blocks differ; the published models have one"
+        )
+    if cfg.get("stem_bias"):
+        raise ValueError("cfg.stem_bias is True: the published models have no bias in the stem")
+    return {**arguments, **({"expand_ratio": ratios.pop()} if ratios else {})}
+
+
+def _initialise(model: Astroformer) -> None:
+    """As released (`vit_eff`): fan-out normal in convolution parts, Xavier in transformer blocks, else the default."""
+    conv_parts = [model.stem, *(m for m in model.modules() if isinstance(m, ConvBlock))]
+    for module in (module for part in conv_parts for module in part.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            taps = math.prod(module.weight.shape[2:])
+            groups = module.groups if isinstance(module, nn.Conv2d) else 1
+            nn.init.normal_(module.weight, std=math.sqrt(2 / (taps * module.weight.shape[0] / groups)))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for block in (m for m in model.modules() if isinstance(m, TransformerBlock)):
+        for name, module in block.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is None:
+                    continue
+                if name.startswith("mlp"):
+                    nn.init.normal_(module.bias, std=1e-6)
+                else:
+                    nn.init.zeros_(module.bias)
+
+
+def _make_divisible(value: float, divisor: int = 8) -> int:
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    first, second = (size, size) if isinstance(size, int) else size
+    return int(first), int(second)

@@ -1,0 +1,5 @@
+"""Networks for satellite images. Importing this package makes their variants known to timm."""
+
+from shared_backbones import timm_models
+
+timm_models.register(["geovision.models.satmae_pp"])

@@ -1,0 +1,214 @@
+"""Training slices cut from stored volumes: which ones, in what order, and how they are varied."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from medvision.contract import AXIS_OF_VIEW
+
+
+class Volumes(Protocol):
+    """Normalised volumes with labels on the same grid; what `pipelines.store` gives."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image `(X, Y, Z)` floating and labels `(X, Y, Z)` integer; views of files, not copies."""
+        ...
+
+
+class LabelledSlices(Dataset[tuple[Tensor, Tensor]]):
+    """Slices of volumes, each with its neighbours as channels.
+
+    Args:
+        volumes: where they are cut from.
+        offsets: of the neighbouring slices that become channels; beyond the ends the last slice is repeated.
+        views: planes to cut along.
+        size: side of the square crop; smaller slices are padded with the volume's lowest value and background.
+        augment: called with `{"image": (C, H, W), "label": (1, H, W)}` tensors and a seed; returns the same, varied.
+    """
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        *,
+        offsets: Sequence[int],
+        views: Sequence[str],
+        size: int,
+        augment: "Augment | None" = None,
+    ) -> None:
+        self.volumes, self.offsets, self.size, self.augment = volumes, np.asarray(offsets), size, augment
+        rows, labelled, self.lowest = [], [], []
+        for number in range(len(volumes)):
+            image, labels = volumes[number]
+            self.lowest.append(float(image.min()))
+            for view in views:
+                axis = AXIS_OF_VIEW[view]
+                rows += [(number, axis, position) for position in range(labels.shape[axis])]
+                labelled.append(labels.any(axis=tuple(a for a in range(3) if a != axis)))
+        self.rows = np.array(rows, np.int32).reshape(-1, 3)
+        """Volume, axis and position of every slice."""
+        self.labelled = np.concatenate(labelled) if labelled else np.zeros(0, bool)
+        """Which of them have a label."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Image `(C, size, size)` float32 and labels `(size, size)` uint8 of a slice, or of `(slice, seed)`.
+
+        Without a seed the crop is the middle one and nothing is varied.
+        """
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        number, axis, position = (int(value) for value in self.rows[index])
+        image, labels = self.volumes[number]
+        image, labels = np.moveaxis(image, axis, 0), np.moveaxis(labels, axis, 0)
+        at = np.clip(position + self.offsets, 0, len(image) - 1)
+        random = np.random.default_rng(seed)
+        starts = [
+            (length - self.size) // 2
+            if seed is None or length <= self.size
+            else int(random.integers(length - self.size + 1))
+            for length in image.shape[1:]
+        ]
+        channels = torch.from_numpy(_window(image[at].astype(np.float32), starts, self.size, self.lowest[number]))
+        target = torch.from_numpy(_window(labels[position][None].astype(np.uint8), starts, self.size, 0))
+        if self.augment is not None and seed is not None:
+            channels, target = self.augment(channels, target, seed)
+        return channels, target[0]
+
+
+class SliceOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of `(slice, seed)` for every step from `start` on; any step's batch depends on nothing before it.
+
+    So training goes on after an interruption exactly as it would have without one. An epoch draws `foreground` of its
+    slices from those with a label and the rest from all, both without repetition until each has had its turn.
+
+    Args:
+        labelled: which slices have a label, `(N,)` bool.
+        batch_size: of one process.
+        steps: batches in all.
+        foreground: share of labelled slices, in [0, 1).
+        seed: of the order and of all variation.
+        start: first batch.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        labelled: np.ndarray,
+        *,
+        batch_size: int,
+        steps: int,
+        foreground: float,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.pools = [np.flatnonzero(labelled), np.arange(len(labelled))]
+        self.batch_size, self.steps, self.foreground = batch_size, steps, foreground
+        self.seed, self.start, self.rank, self.world_size = seed, start, rank, world_size
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.steps):
+            yield [self._draw(step, place) for place in range(self.batch_size)]
+
+    def _draw(self, step: int, place: int) -> tuple[int, int]:
+        # Labelled slices take the first places of every batch, so that each pool is walked through evenly.
+        labelled = round(self.batch_size * self.foreground) if len(self.pools[0]) else 0
+        pool = 0 if place < labelled else 1
+        width = labelled if pool == 0 else self.batch_size - labelled
+        within = place if pool == 0 else place - labelled
+        turn = (step * self.world_size + self.rank) * width + within
+        lap, position = divmod(turn, len(self.pools[pool]))
+        seed = zlib.crc32(f"{self.seed}:{step}:{self.rank}:{place}".encode())
+        return int(self._order(pool, lap)[position]), seed
+
+    def _order(self, pool: int, lap: int) -> np.ndarray:
+        if (pool, lap) not in self._orders:
+            self._orders = {key: order for key, order in self._orders.items() if key[0] != pool or key[1] == lap - 1}
+            random = np.random.default_rng((self.seed, pool, lap))
+            self._orders[pool, lap] = random.permutation(self.pools[pool])
+        return self._orders[pool, lap]
+
+
+class Augment:
+    """Random variation of a slice with MONAI's transforms, the same for the same seed.
+
+    Args:
+        settings: fields of `pipelines.recipe.Augmentation`.
+        size: side of the slices, in voxels.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], size: int) -> None:
+        import monai.transforms as transforms
+
+        s, both = settings, ["image", "label"]
+        shift = s["shift"] * size
+        steps: list[Any] = [
+            transforms.RandAffined(
+                both,
+                prob=0.8,
+                rotate_range=np.deg2rad(s["rotation_degrees"]),
+                scale_range=(s["scaling"], s["scaling"]),
+                translate_range=(shift, shift),
+                mode=("bilinear", "nearest"),
+                padding_mode="border",
+            )
+        ]
+        if s["elastic"]:
+            steps.append(
+                transforms.Rand2DElasticd(
+                    both,
+                    prob=0.3,
+                    spacing=(16, 16),
+                    magnitude_range=(0, s["elastic"]),
+                    mode=("bilinear", "nearest"),
+                    padding_mode="border",
+                )
+            )
+        if s["flip"]:
+            steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in (0, 1)]
+        if s["blur"]:
+            sigma = (0.0, s["blur"])
+            steps.append(transforms.RandGaussianSmoothd(["image"], prob=0.2, sigma_x=sigma, sigma_y=sigma))
+        if s["intensity"]:
+            steps.append(transforms.RandScaleIntensityd(["image"], prob=0.7, factors=s["intensity"]))
+            steps.append(transforms.RandShiftIntensityd(["image"], prob=0.7, offsets=s["intensity"]))
+        if s["gamma"]:
+            gamma = (float(np.exp(-s["gamma"])), float(np.exp(s["gamma"])))
+            steps.append(transforms.RandAdjustContrastd(["image"], prob=0.5, gamma=gamma))
+        if s["noise"]:
+            steps.append(transforms.RandGaussianNoised(["image"], prob=0.5, std=s["noise"]))
+        self.transform = transforms.Compose([*steps, transforms.EnsureTyped(both, track_meta=False)])
+
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Vary image `(C, H, W)` and label `(1, H, W)` alike."""
+        self.transform.set_random_state(seed)
+        varied: Any = self.transform({"image": image, "label": label})
+        return varied["image"].float(), varied["label"].to(torch.uint8)
+
+
+def _window(stack: np.ndarray, starts: Sequence[int], size: int, fill: float) -> np.ndarray:
+    """The square `[start, start + size)` along both axes of `(C, H, W)`; what lies outside is `fill`."""
+    out = np.full((len(stack), size, size), fill, stack.dtype)
+    inner, outer = [slice(None)], [slice(None)]
+    for start, length in zip(starts, stack.shape[1:], strict=True):
+        low, high = max(start, 0), min(start + size, length)
+        inner.append(slice(low, high))
+        outer.append(slice(low - start, high - start))
+    out[tuple(outer)] = stack[tuple(inner)]
+    return out

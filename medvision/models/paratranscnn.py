@@ -1,0 +1,263 @@
+"""ParaTransCNN: a ResNet and a pyramid of plain transformers side by side, joined in a decoder (arXiv 2401.15307)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from shared_backbones import weights
+from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.resnet import ResNet
+from shared_backbones.transformer import TransformerBlock
+
+STRIDE = 16  # of the deepest map; inputs are padded to a multiple of it
+PATCH_SIZE = 2
+COMPACT: dict[str, Any] = {"dim": 16, "heads": 2, "depth": (1, 1, 1), "resnet_depth": 18, "resnet_width": 16}
+
+
+class ParaTransCNN(nn.Module):
+    """Segmentation network of Sun, Xu, Duan, *ParaTransCNN* (2024), as its released code computes it.
+
+    The input may have any height and width: it is padded at the bottom and right by repeating its edge, to a multiple
+    of 16, and the output is cropped. At sizes the released code accepts, outputs equal it. As released, the
+    transformers have no position table, class token or final norm, and the ResNet has no pooling after its first
+    convolution, so that its maps have twice the usual size.
+
+    Args:
+        num_classes: output channels.
+        n_channels: input channels; the released code takes 3 only.
+        heads: attention heads of every level; divides `dim`.
+        dim: width D of the first transformer level; the others have 2D and 4D.
+        depth: transformer blocks of the three levels.
+        patch_size: 2, the only value the published network works with.
+        resnet_depth: 34 as published; 18 is a smaller one of ours.
+        resnet_width: channels of the ResNet's first stage, 64 as published.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types: `ParaTransCNN(**arguments)` builds an equal network.
+
+    Raises:
+        ValueError: an argument does not suit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 9,
+        n_channels: int = 3,
+        heads: int = 8,
+        dim: int = 320,
+        depth: Sequence[int] = (3, 3, 3),
+        patch_size: int = PATCH_SIZE,
+        resnet_depth: int = 34,
+        resnet_width: int = 64,
+    ) -> None:
+        super().__init__()
+        if patch_size != PATCH_SIZE:
+            raise ValueError(
+                f"patch_size is {patch_size}, expected {PATCH_SIZE}: the levels of both branches must meet"
+            )
+        if dim % heads:
+            raise ValueError(f"dim is {dim}, expected a multiple of heads ({heads})")
+        if len(depth) != 3:
+            raise ValueError(f"depth {list(depth)} must name three levels")
+        if resnet_depth not in {18, 34}:
+            raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes,
+            "n_channels": n_channels,
+            "heads": heads,
+            "dim": dim,
+            "depth": list(depth),
+            "patch_size": patch_size,
+            "resnet_depth": resnet_depth,
+            "resnet_width": resnet_width,
+        }
+        self.grad_checkpointing = False
+        self.cnn = ResNet(resnet_depth, n_channels, max_pool=False, width=resnet_width)
+        widths = dim, 2 * dim, 4 * dim
+        kernels = 2 * patch_size, patch_size, patch_size
+        self.levels = nn.ModuleList(
+            TransformerLevel(source, width, kernel, count, heads)
+            for source, width, kernel, count in zip((n_channels, *widths), widths, kernels, depth, strict=False)
+        )
+        joined = [w + c for w, c in zip(widths, self.cnn.channels[1:], strict=True)]  # at strides 4, 8 and 16
+        self.gates = nn.ModuleList(SqueezeExcitation(channels, channels // 16, bias=False) for channels in joined)
+        self.decoder3 = double_convolution(joined[2])
+        self.up3 = nn.ConvTranspose2d(joined[2], joined[2] // 2, 2, stride=2)
+        self.decoder2 = double_convolution(joined[1] + joined[2] // 2)
+        self.up2 = nn.ConvTranspose2d(joined[1] + joined[2] // 2, joined[1], 2, stride=2)
+        self.decoder1 = double_convolution(joined[0] + joined[1])
+        self.tail = Tail(joined[0] + joined[1], dim, num_classes)
+
+    @classmethod
+    def compact(cls, *, num_classes: int, in_channels: int, **arguments: Any) -> "ParaTransCNN":
+        """A small relative of ours, practical on two CPU cores; `arguments` go over those of `COMPACT`."""
+        return cls(num_classes=num_classes, n_channels=in_channels, **{**COMPACT, **arguments})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes, H, W)` of images `(B, n_channels, H, W)`.
+
+        Raises:
+            ValueError: the images have another number of channels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.arguments["n_channels"]:
+            raise ValueError(f"input of shape {tuple(x.shape)}: expected (B, {self.arguments['n_channels']}, H, W)")
+        height, width = x.shape[2:]
+        below, right = -height % STRIDE, -width % STRIDE
+        if below or right:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
+        maps = self.cnn(x)[1:]  # the first stage feeds only the second
+        joined = []
+        for level, gate, feature in zip(self.levels, self.gates, maps, strict=True):
+            x = level(x, self.grad_checkpointing and self.training)
+            joined.append(gate(torch.cat([x, feature], 1)))
+        x = self.up3(self._decode(self.decoder3, joined[2]))
+        x = self.up2(self._decode(self.decoder2, torch.cat([joined[1], x], 1)))
+        x = self._decode(self.decoder1, torch.cat([joined[0], x], 1))
+        return self.tail(x)[:, :, :height, :width]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of blocks and decoder steps instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def load_imagenet(self, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
+        """Start the ResNet from torchvision's ImageNet weights, as published; their classifier is left out.
+
+        Raises:
+            InputError: the entries are not those of torchvision's ResNet of that depth.
+        """
+        names = {name: name for name in self.cnn.state_dict()}
+        weights.load_foreign(self.cnn, path_or_state_dict, names, [r"fc\."])
+
+    def _decode(self, step: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(step, x, use_reentrant=False) if self.grad_checkpointing and self.training else step(x)
+
+
+class TransformerLevel(nn.Module):
+    """Strided patches of a map, then pre-norm blocks with global attention: `(B, C, H, W)` to `(B, D, H / k, W / k)`.
+
+    Attention results are dropped twice at 0.1 in the released code, which is once at 1 - 0.9 ** 2 in distribution.
+    """
+
+    def __init__(self, in_channels: int, dim: int, kernel: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv2d(in_channels, dim, kernel, stride=kernel)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                dim,
+                heads,
+                2.0,
+                eps=1e-5,
+                qkv_bias=False,
+                attention_dropout=0.1,
+                projection_dropout=1 - 0.9**2,
+                mlp_dropout=0.1,
+            )
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """Embed and attend; with `recompute` the blocks' activations are not kept."""
+        x = self.patch_embedding(x)
+        size = x.shape[2:]
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x.unflatten(1, size).permute(0, 3, 1, 2)
+
+
+def double_convolution(channels: int) -> nn.Sequential:
+    """Twice a 3x3 convolution with bias, batch norm and ReLU, all of one width."""
+    return nn.Sequential(*(ConvNormAct(channels, channels, bias=True) for _ in range(2)))
+
+
+class Tail(nn.Module):
+    """Enlarge the last map four times and classify its pixels.
+
+    Nothing lies between the two linear maps, so they are applied as one transposed convolution to the classes: its
+    kernel is composed at every forward, which costs little beside the pixels saved, and gradients reach both.
+    """
+
+    def __init__(self, channels: int, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(channels, hidden, 4, stride=4)
+        self.classifier: nn.Module = nn.Conv2d(hidden, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to logits `(B, num_classes, 4 H, 4 W)`."""
+        if not isinstance(self.classifier, nn.Conv2d):
+            return self.upsample(x)
+        return F.conv_transpose2d(x, *self._compose(self.classifier), stride=4)
+
+    def fold_(self) -> None:
+        """Compose the kernel once and for all."""
+        if isinstance(self.classifier, nn.Conv2d):
+            weight, bias = self._compose(self.classifier)
+            self.upsample.weight = nn.Parameter(weight, requires_grad=False)
+            self.upsample.bias = nn.Parameter(bias, requires_grad=False)
+            self.upsample.out_channels = len(bias)
+            self.classifier = nn.Identity()
+
+    def _compose(self, classifier: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        matrix = classifier.weight.flatten(1)
+        weight = torch.einsum("iokl,co->ickl", self.upsample.weight, matrix)
+        bias = torch.zeros_like(matrix[:, 0]) if self.upsample.bias is None else matrix @ self.upsample.bias
+        return weight, bias if classifier.bias is None else bias + classifier.bias
+
+
+def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> ParaTransCNN:
+    """Build a ParaTransCNN with weights of the released code (HongkunSun/ParaTransCNN, July 2024).
+
+    Args:
+        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+        arguments: of `ParaTransCNN`, named as in the released code: `n_channels`, `num_classes`, `heads`, `dim`,
+            `depth`, `patch_size`.
+
+    Raises:
+        ValueError: an argument does not suit.
+        InputError: the entries are not those of the released code, or do not fit `arguments`.
+    """
+    model = ParaTransCNN(**arguments)
+    weights.load_foreign(model, path_or_state_dict, {name: _official_name(name) for name in model.state_dict()})
+    return model.eval()
+
+
+_OFFICIAL_NAMES = (
+    (r"^cnn\.conv1", "firstconv"),
+    (r"^cnn\.bn1", "firstbn"),
+    (r"^cnn\.layer", "encoder"),
+    (r"^levels\.(\d)\.patch_embedding", lambda match: f"patch_embed_{int(match[1]) + 1}"),
+    (r"^levels\.(\d)\.blocks\.(\d+)\.norm1", lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2])}.fn.norm"),
+    (
+        r"^levels\.(\d)\.blocks\.(\d+)\.attention\.",
+        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2])}.fn.fn.",
+    ),
+    (
+        r"^levels\.(\d)\.blocks\.(\d+)\.norm2",
+        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2]) + 1}.fn.norm",
+    ),
+    (
+        r"^levels\.(\d)\.blocks\.(\d+)\.mlp\.fc(\d)",
+        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2]) + 1}.fn.fn.net.{3 * int(match[3]) - 3}",
+    ),
+    (r"\.projection\.", ".proj."),
+    # gates and decoders are counted from the deepest level, and the first gate of ours is the shallowest
+    (r"^gates\.(\d)\.squeeze", lambda match: f"SE_{3 - int(match[1])}.fc.0"),
+    (r"^gates\.(\d)\.expand", lambda match: f"SE_{3 - int(match[1])}.fc.2"),
+    (r"^decoder(\d)\.(\d)\.convolution", lambda match: f"decoder{4 - int(match[1])}.conv{2 * int(match[2]) + 1}"),
+    (r"^decoder(\d)\.(\d)\.norm", lambda match: f"decoder{4 - int(match[1])}.norm{2 * int(match[2]) + 1}"),
+    (r"^up(\d)\.", r"up\1_1."),
+    (r"^tail\.upsample", "up1_1"),
+    (r"^tail\.classifier", "out"),
+)
+
+
+def _official_name(name: str) -> str:
+    for pattern, replacement in _OFFICIAL_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,60 @@
+"""The baseline a user would try first: segmentation_models_pytorch's U-Net over any timm encoder."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared_backbones.errors import require
+
+STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
+
+
+class Unet(nn.Module):
+    """`smp.Unet` with the arguments and the any-size input of our own networks.
+
+    Args:
+        num_classes: output channels.
+        in_channels: input channels.
+        encoder: name that segmentation_models_pytorch knows; any timm backbone as `tu-<name>`.
+        encoder_weights: name of pretrained weights, which segmentation_models_pytorch fetches; None starts anew.
+        decoder_channels: width of each decoder level, the deepest first.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types; without `encoder_weights`, since trained weights follow.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        encoder: str = "resnet34",
+        encoder_weights: str | None = None,
+        decoder_channels: tuple[int, ...] | list[int] = (256, 128, 64, 32, 16),
+    ) -> None:
+        super().__init__()
+        import medvision.models  # noqa: F401 - makes our own encoders known to timm
+
+        smp = require("segmentation_models_pytorch", "train")
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "encoder": encoder,
+            "decoder_channels": list(decoder_channels),
+        }
+        self.network: nn.Module = smp.Unet(
+            encoder,
+            encoder_weights=encoder_weights,
+            in_channels=in_channels,
+            classes=num_classes,
+            encoder_depth=len(decoder_channels),
+            decoder_channels=tuple(decoder_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes, H, W)` of images `(B, in_channels, H, W)`."""
+        height, width = x.shape[2:]
+        below, right = -height % STRIDE, -width % STRIDE
+        if below or right:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
+        return self.network(x)[:, :, :height, :width]

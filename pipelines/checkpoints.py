@@ -1,0 +1,92 @@
+"""Training checkpoints as one safetensors file: tensors as they are, everything else as JSON in its header."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from shared_backbones.errors import InputError
+
+# Single keys that stand for what JSON does not know.
+_TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
+
+
+class SafetensorsCheckpoints(CheckpointIO):
+    """Lightning's checkpoints without pickle; a file appears complete or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint of tensors, numbers, texts, lists, tuples and dicts."""
+        tensors: dict[str, torch.Tensor] = {}
+        state = json.dumps(_pack(checkpoint, tensors))
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, {"state": state})
+            os.replace(temporary, target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint that `save_checkpoint` wrote.
+
+        Raises:
+            InputError: the file cannot be read, or is no such checkpoint.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads(file.metadata()["state"])
+                return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a training checkpoint of ours ({error}); remove it to start anew") from None
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def steps_in(path: Path) -> int:
+    """Optimiser steps behind a checkpoint; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        return int(json.loads(file.metadata()["state"])["global_step"])
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: name}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: _pack(item, tensors) for key, item in value.items()}
+        return {_ITEMS: [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        if _TUPLE in value:
+            return tuple(_unpack(item, tensors) for item in value[_TUPLE])
+        if _ITEMS in value:
+            return {_unpack(key, tensors): _unpack(item, tensors) for key, item in value[_ITEMS]}
+        return {key: _unpack(item, tensors) for key, item in value.items()}
+    return value

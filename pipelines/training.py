@@ -1,0 +1,257 @@
+"""The training loop: Lightning, made to go on after any interruption exactly as if there had been none."""
+
+import json
+import logging
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from torch import nn
+from torch.utils.data import DataLoader
+
+from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
+from pipelines.recipe import TrainSection
+from shared_backbones import weights
+
+LAST = "last.safetensors"
+MODEL = "model"
+HISTORY = "history.jsonl"
+
+Log = Callable[[Mapping[str, float], int], None]
+
+
+class Batches(lightning.LightningDataModule):
+    """What training and validation read.
+
+    Args:
+        make: the training loader from batch `start` on, for `(start, rank, world_size)`.
+        validation: the same for every process, or None.
+    """
+
+    def __init__(self, make: Callable[[int, int, int], DataLoader], validation: DataLoader | None = None) -> None:
+        super().__init__()
+        self.make, self.validation, self.start = make, validation, 0
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches from where the last checkpoint stands."""
+        assert self.trainer is not None  # noqa: S101 - Lightning sets it before it asks for a loader
+        return self.make(self.start, self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Validation batches; an empty list where there is no validation."""
+        return self.validation if self.validation is not None else []
+
+
+def fit(
+    task: lightning.LightningModule,
+    batches: Batches,
+    settings: TrainSection,
+    *,
+    steps: int,
+    validate_every: int,
+    seed: int,
+    folder: Path,
+    card: Mapping[str, Any],
+    monitor: str = "validation_dice",
+    log: Log | None = None,
+) -> Path:
+    """Train until `steps`, from the last checkpoint in `folder` if there is one.
+
+    Everything random at a step is drawn from a generator seeded with the step's number, so that a run that was killed
+    and started again ends with the weights of one that was not, bit for bit on a CPU.
+
+    Args:
+        task: with the network as `task.model`.
+        batches: of images and targets.
+        settings: of the recipe.
+        steps: optimiser steps in all.
+        validate_every: optimiser steps between validations.
+        seed: of everything random while training.
+        folder: gets `last.safetensors` (weights, averaged weights, optimiser and counters) and `model`, the
+            trained-model folder: of the best validation, or of the last checkpoint where nothing is validated.
+        card: content of `model.json` beside what training adds.
+        monitor: the validation figure that is to be high.
+        log: called with figures and the step, in the first process only.
+
+    Returns:
+        The trained-model folder.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / LAST
+    done = steps_in(last)
+    if done >= steps:
+        return folder / MODEL
+    batches.start = done * settings.accumulate
+    validated = batches.validation is not None
+    average = EMAWeightAveraging(decay=settings.ema_decay) if settings.ema_decay else None
+    keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=settings.devices,
+        precision=settings.precision,
+        max_steps=steps,
+        max_epochs=-1,
+        val_check_interval=validate_every * settings.accumulate if validated else None,
+        check_val_every_n_epoch=None if validated else 1,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if validated else 0,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        plugins=[SafetensorsCheckpoints()],
+        callbacks=[
+            callback
+            for callback in (average, _Reseed(seed), keeper, _Progress(steps, folder / HISTORY, log))
+            if callback is not None
+        ],
+    )
+    with warnings.catch_warnings():
+        # packed data needs no loading processes, and synthesis has those its recipe names
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # the order of batches is a function of the step
+        warnings.filterwarnings("ignore", message=".*not resumable.*")
+        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+        try:
+            trainer.fit(task, batches, ckpt_path=last if done else None)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+    return folder / MODEL
+
+
+class _Reseed(Callback):
+    """Draws dropout and stochastic depth of a batch from the batch's own seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        name = f"{self.seed}:{trainer.global_step}:{batch_idx % trainer.accumulate_grad_batches}:{trainer.global_rank}"
+        torch.manual_seed(zlib.crc32(name.encode()))
+
+
+class _Keeper(Callback):
+    """Writes the last checkpoint and the trained-model folder, and ends training that no longer gets better."""
+
+    def __init__(
+        self,
+        folder: Path,
+        card: Mapping[str, Any],
+        settings: TrainSection,
+        steps: int,
+        average: EMAWeightAveraging | None,
+        monitor: str | None,
+    ) -> None:
+        self.folder, self.card, self.settings, self.steps = folder, card, settings, steps
+        self.average, self.monitor = average, monitor
+        self.best, self.best_step, self.since_best = float("-inf"), 0, 0
+        self.saved_at = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "since_best": self.since_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        self.since_best = state_dict["since_best"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # Killed after the last validation that patience allowed, and before the end.
+        trainer.should_stop = bool(self.settings.patience and self.since_best >= self.settings.patience)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: object) -> None:
+        step = trainer.global_step
+        due = step % self.settings.checkpoint_every == 0 or step == self.steps
+        if due and step != self.saved_at and not self._validates_now(trainer):
+            self._save(trainer)
+            if self.monitor is None:
+                self._write_model(trainer, pl_module)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self.monitor is None:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        if value > self.best:
+            self.best, self.best_step, self.since_best = value, trainer.global_step, 0
+            self._write_model(trainer, pl_module)
+        else:
+            self.since_best += 1
+        if self.settings.patience and self.since_best >= self.settings.patience:
+            trainer.should_stop = True
+        # Only now: whoever starts from this checkpoint has this validation behind them.
+        self._save(trainer)
+
+    def _validates_now(self, trainer: lightning.Trainer) -> bool:
+        every = trainer.val_check_batch
+        return self.monitor is not None and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self.saved_at = trainer.global_step
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def _write_model(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        network: nn.Module = pl_module.model
+        if self.average is not None and self.average._average_model is not None:
+            network = self.average._average_model.module.model
+        figures = {self.monitor: self.best} if self.monitor else {}
+        training = {**self.card.get("training", {}), "steps": trainer.global_step, **figures}
+        weights.save(self.folder / MODEL, network, {**self.card, "training": training})
+
+
+class _Progress(Callback):
+    """A line of progress every so many steps; the figures go to a file, too, and to whoever tracks them."""
+
+    def __init__(self, steps: int, history: Path, log: Log | None, every: int = 50) -> None:
+        self.history = history
+        self.steps, self.sink, self.every = steps, log, every  # `log` is Lightning's own
+        self.since, self.counted_from = time.monotonic(), -1
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *_: object) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        if self.counted_from < 0:
+            self.counted_from = step - 1
+        self.sums["loss"] = self.sums.get("loss", 0.0) + float(outputs["loss"]) * trainer.accumulate_grad_batches
+        self.count += 1
+        if step % self.every and step != self.steps:
+            return
+        if step == self.counted_from:
+            return
+        now = time.monotonic()
+        figures = {name: total / self.count for name, total in self.sums.items()}
+        figures["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        figures["steps_per_second"] = (step - self.counted_from) / max(now - self.since, 1e-9)
+        self._tell(figures, step)
+        self.since, self.counted_from, self.count, self.sums = now, step, 0, {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
+            self._tell(found, trainer.global_step)
+
+    def _tell(self, figures: Mapping[str, float], step: int) -> None:
+        if not figures:
+            return
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        print(f"step {step}/{self.steps}  {shown}", flush=True)
+        with self.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        if self.sink is not None:
+            self.sink(figures, step)

@@ -1,0 +1,66 @@
+"""Position embeddings: sine-cosine tables, and their resampling to another grid."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sine_cosine(positions: Tensor, width: int) -> Tensor:
+    """Sine-cosine code of positions along one axis (arXiv 1706.03762, section 3.5): all sines, then all cosines.
+
+    Args:
+        positions: `(N,)`, on the CPU; angles are computed in float32 for float32 positions, in float64 for integers.
+        width: of the code, even; frequencies are 10000 ** (-2 i / width).
+
+    Returns:
+        `(N, width)` float32.
+
+    Raises:
+        ValueError: the width is odd.
+    """
+    if width % 2:
+        raise ValueError(f"width {width} of a sine-cosine code: expected an even number")
+    # numpy's float32 frequencies, and its promotion: published tables were made so, and torch rounds otherwise
+    half = np.arange(width // 2, dtype=np.float32) / np.float32(width / 2)
+    angles = np.outer(positions.numpy(), np.float32(1) / np.float32(10000) ** half)
+    return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32))
+
+
+def sine_cosine_2d(grid: tuple[int, int], width: int) -> Tensor:
+    """Sine-cosine codes of a grid's places in raster order: the first half codes the column, the second the row.
+
+    Args:
+        grid: rows and columns.
+        width: of the codes, a multiple of 4.
+
+    Returns:
+        `(rows * columns, width)` float32.
+
+    Raises:
+        ValueError: the width is no multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"width {width} of a 2-D sine-cosine code: expected a multiple of 4")
+    places = (torch.arange(length, dtype=torch.float32, device="cpu") for length in grid)
+    rows, columns = torch.meshgrid(*places, indexing="ij")
+    return torch.cat([sine_cosine(axis.flatten(), width // 2) for axis in (columns, rows)], 1)
+
+
+def resample_positions(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """A table of positions for another grid, by bicubic interpolation; rows in front of the grid's stay as they are.
+
+    Args:
+        table: `(1, extra + rows * columns, width)` for the `source` grid (rows, columns).
+        source: grid it was made for.
+        target: grid wanted.
+
+    Returns:
+        `(1, extra + target rows * columns, width)`.
+    """
+    if source == target:
+        return table
+    extra = table.shape[1] - source[0] * source[1]
+    plane = table[:, extra:].transpose(1, 2).unflatten(2, source)
+    plane = F.interpolate(plane, target, mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :extra], plane.flatten(2).transpose(1, 2)], 1)
