@@ -38,12 +38,23 @@ class SelfAttention(nn.Module):
         self.attention_dropout = attention_dropout
         self.dropout = dropout
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.projection = nn.Linear(dim, dim)
+        self.projection: nn.Module = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: tokens `(..., N, C)` to `(..., N, C)`; leading axes are batch."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-2, -4)  # (..., heads, 3, N, C / heads)
-        query, key, value = qkv.unbind(-3)
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """Attend: tokens `(..., N, C)` to `(..., N, C)`; leading axes are batch.
+
+        With `queries`, only the first so many tokens attend (to all), and only theirs are returned.
+        """
+        if queries is None:
+            qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-2, -4)  # (..., heads, 3, N, C / heads)
+            query, key, value = qkv.unbind(-3)
+        else:
+            channels = x.shape[-1]
+            bias = self.qkv.bias
+            first = F.linear(x[..., :queries, :], self.qkv.weight[:channels], None if bias is None else bias[:channels])
+            query = first.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
+            rest = F.linear(x, self.qkv.weight[channels:], None if bias is None else bias[channels:])
+            key, value = rest.unflatten(-1, (2, self.num_heads, -1)).transpose(-2, -4).unbind(-3)
         rate = self.attention_dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         return F.dropout(self.projection(x.transpose(-2, -3).flatten(-2)), self.dropout, self.training)

@@ -43,7 +43,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)
+        mask = x.new_empty((x.shape[0], *[1] * (x.ndim - 1))).bernoulli_(keep)
         return x * (mask / keep if keep else mask)
 
     def extra_repr(self) -> str:
@@ -88,7 +88,8 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout=mlp_dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `(..., N, C)` to `(..., N, C)`."""
-        x = x + self.drop_path(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """Map tokens `(..., N, C)` to `(..., N, C)`; with `queries`, to the first so many of them only."""
+        attended = self.drop_path(self.attention(self.norm1(x), queries))
+        x = (x if queries is None else x[..., :queries, :]) + attended
         return x + self.drop_path(self.mlp(self.norm2(x)))

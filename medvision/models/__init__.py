@@ -2,4 +2,4 @@
 
 from shared_backbones import timm_models
 
-timm_models.register([])
+timm_models.register(["medvision.models.duoformer", "medvision.models.medvitv2"])

@@ -1,0 +1,414 @@
+"""DuoFormer: attention among the scales of a patch, then among patches (arXiv 2506.12982)."""
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from shared_backbones import weights
+from shared_backbones.attention import SelfAttention
+from shared_backbones.convolution import ConvNormAct
+from shared_backbones.embeddings import resample_positions
+from shared_backbones.pyramids import TimmPyramid
+from shared_backbones.resnet import ResNet
+from shared_backbones.transformer import TransformerBlock
+
+STRIDE = 32  # of the deepest map: the side of a patch in pixels
+RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
+SCALE_TOKENS = ("random", "channel", "first", "avg")
+
+
+class DuoFormer(nn.Module):
+    """Image classifier of Tang et al., *DuoFormer* (MIDL 2025), as its released code computes it.
+
+    A pyramid gives maps at 1/4 to 1/32 of the image. A patch is a cell of the deepest map, with the cells of every
+    other map that lie inside it; transformer blocks attend among a patch's cells, then attention layers among patches.
+
+    Where the released code and the paper or good sense differ:
+
+    - The 2x2 cells of the map at 1/16 are taken column by column, all others row by row; released weights need it.
+    - Patches attend without residuals, norms or feed-forwards, though the paper draws ordinary blocks:
+      `patch_block="transformer"` builds those.
+    - A frozen backbone takes no gradients, but its batch norms go on counting: `frozen_statistics=True` stops them.
+    - Attention dropout drops attention weights here and projection dropout what comes after; the released code shifts
+      both by one argument. All published settings are 0.
+    - With two scales the released code cannot run; here the position table has the rows that it needs.
+
+    Args:
+        depth: blocks of each of the two kinds.
+        embed_dim: channels C of all tokens.
+        num_heads: attention heads of both kinds; divides `embed_dim`.
+        num_classes: logits; 0 gives features.
+        num_layers: scales, 2 (1/16 and 1/32), 3 or 4.
+        num_patches: patches of an image; by default and only what `img_size` gives.
+        mlp_ratio: hidden channels of the feed-forwards, as a multiple of C.
+        attn_drop_rate: dropout of attention weights.
+        proj_drop_rate: dropout after attention's projections.
+        proj_dim: equal to `embed_dim`; its name in the released code.
+        freeze_backbone: train the backbone's weights or not.
+        backbone: `r18`, `r50`, `r50_Swav`, `r50_BT`, `r50_MoCoV2` (the same ResNet-50 under other official names), or
+            the name of any timm backbone that has maps at 1/4, 1/8, 1/16 and 1/32.
+        scale_token: what stands for a patch after its scales: a learnt token (`random`), one computed from all maps
+            (`channel`), the deepest map's cell (`first`), or the mean of the cells (`avg`).
+        patch_attn: attend among patches; without, they are averaged with learnt weights.
+        in_chans: channels of the image.
+        img_size: height and width in pixels, or one number for both; multiples of 32.
+        patch_block: `attention` as released, `transformer` for pre-norm blocks as the paper draws them.
+        frozen_statistics: keep the batch norms of a frozen backbone in eval mode.
+        pretrained: start a timm backbone from timm's weights.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types, without `pretrained`, since trained weights follow.
+
+    Raises:
+        ValueError: an argument does not suit.
+    """
+
+    feature_indices = (0, 1, 2, 3)
+
+    def __init__(
+        self,
+        depth: int = 8,
+        embed_dim: int = 768,
+        num_heads: int = 12,
+        num_classes: int = 2,
+        num_layers: int = 4,
+        num_patches: int | None = None,
+        mlp_ratio: float = 4.0,
+        attn_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        proj_dim: int | None = None,
+        freeze_backbone: bool = True,
+        backbone: str = "r50",
+        scale_token: str = "random",
+        patch_attn: bool = True,
+        *,
+        in_chans: int = 3,
+        img_size: int | Sequence[int] = 224,
+        patch_block: str = "attention",
+        frozen_statistics: bool = False,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
+            raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
+        self.grid = height // STRIDE, width // STRIDE
+        patches = self.grid[0] * self.grid[1]
+        if num_patches not in {None, patches}:
+            raise ValueError(f"num_patches is {num_patches}, expected {patches} for images of {height} x {width}")
+        if proj_dim not in {None, embed_dim}:
+            raise ValueError(f"proj_dim is {proj_dim}, expected embed_dim ({embed_dim})")
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim}: expected a multiple of num_heads {num_heads}")
+        if num_layers not in {2, 3, 4}:
+            raise ValueError(f"num_layers is {num_layers}, expected 2, 3 or 4 scales")
+        if depth < 1:
+            raise ValueError(f"depth is {depth}, expected 1 or more")
+        if scale_token not in SCALE_TOKENS:
+            raise ValueError(f"scale_token {scale_token!r} is unknown; expected one of {', '.join(SCALE_TOKENS)}")
+        if patch_block not in {"attention", "transformer"}:
+            raise ValueError(f"patch_block {patch_block!r} is unknown; expected attention or transformer")
+        self.arguments: dict[str, Any] = {
+            "depth": depth,
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "num_classes": num_classes,
+            "num_layers": num_layers,
+            "mlp_ratio": mlp_ratio,
+            "attn_drop_rate": attn_drop_rate,
+            "proj_drop_rate": proj_drop_rate,
+            "freeze_backbone": freeze_backbone,
+            "backbone": backbone,
+            "scale_token": scale_token,
+            "patch_attn": patch_attn,
+            "in_chans": in_chans,
+            "img_size": [height, width],
+            "patch_block": patch_block,
+            "frozen_statistics": frozen_statistics,
+        }
+        self.num_classes, self.num_features, self.head_hidden_size = num_classes, embed_dim, embed_dim
+        self.scale_token, self.frozen = scale_token, freeze_backbone and frozen_statistics
+        self.grad_checkpointing = False
+
+        self.backbone: nn.Module
+        if backbone in RESNETS:
+            self.backbone = ResNet(RESNETS[backbone], in_chans)
+        else:
+            self.backbone = TimmPyramid(backbone, in_chans, pretrained=pretrained)
+        channels: tuple[int, ...] = self.backbone.channels
+        self.feature_info = [
+            {"num_chs": count, "reduction": 4 * 2**i, "module": f"backbone.{i}"} for i, count in enumerate(channels)
+        ]
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+        self.projections = nn.ModuleList(nn.Conv2d(channels[3 - i], embed_dim, 1) for i in range(num_layers))
+        if scale_token == "random":
+            self.token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.036)
+        elif scale_token == "channel":
+            self.channel_token = ChannelToken(channels, embed_dim)
+        tokens = (4**num_layers - 1) // 3 + (scale_token in {"random", "channel"})
+        self.scale_positions = nn.Parameter(torch.empty(1, tokens, embed_dim))
+        shared = {"attention_dropout": attn_drop_rate, "projection_dropout": proj_drop_rate}
+        self.scale_blocks = nn.ModuleList(
+            TransformerBlock(embed_dim, num_heads, mlp_ratio, **shared) for _ in range(depth)
+        )
+        self.patch_blocks = nn.ModuleList()
+        if patch_attn:
+            self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.036)
+            self.positions = nn.Parameter(torch.empty(1, 1 + patches, embed_dim))
+            nn.init.trunc_normal_(self.positions, std=0.036)
+            for _ in range(depth):
+                if patch_block == "attention":
+                    block: nn.Module = SelfAttention(
+                        embed_dim, num_heads, attention_dropout=attn_drop_rate, dropout=proj_drop_rate
+                    )
+                else:
+                    block = TransformerBlock(embed_dim, num_heads, mlp_ratio, **shared)
+                self.patch_blocks.append(block)
+        else:
+            self.pool = nn.Linear(patches, 1)
+        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self._initialise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """One feature an image, `(B, C)`."""
+        tokens = self.tokenise(self._maps(x))
+        batch, patches = tokens.shape[:2]
+        tokens = tokens.flatten(0, 1) + self.scale_positions
+        # Where only the first token is read, the last block computes no other.
+        first = len(self.patch_blocks) > 0 and self.scale_token != "avg"
+        for index, block in enumerate(self.scale_blocks):
+            last = index == len(self.scale_blocks) - 1
+            tokens = self._run(block, tokens, 1 if first and last else None)
+        x = (tokens[:, 0] if first else tokens.mean(1)).unflatten(0, (batch, patches))
+        if not len(self.patch_blocks):
+            return self.pool(x.transpose(1, 2))[..., 0]
+        x = torch.cat([self.class_token.expand(batch, -1, -1), x], 1) + self.positions
+        for index, block in enumerate(self.patch_blocks):
+            x = self._run(block, x, 1 if index == len(self.patch_blocks) - 1 else None)
+        return x[:, 0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of features; nothing norms them before, as released."""
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The backbone's maps `indices`, alone or after the feature; images of any size where only maps are asked for.
+
+        Raises:
+            ValueError: `output_fmt` is not `NCHW`.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
+        if indices is None or isinstance(indices, int):
+            indices = range(4 - (indices or 4), 4)
+        maps = self.backbone(x)
+        chosen = [maps[index] for index in indices]
+        return chosen if intermediates_only else (self.forward_features(x), chosen)
+
+    def tokenise(self, maps: Sequence[Tensor]) -> Tensor:
+        """The cells of all scales in each patch, `(B, P, S, C)`, from the four maps, the largest first.
+
+        The scales run from the deepest map to the largest; a scale token comes first where there is one.
+        """
+        parts = []
+        if self.scale_token == "random":
+            patches = self.grid[0] * self.grid[1]
+            parts.append(self.token[:, None].expand(len(maps[0]), patches, -1, -1))
+        elif self.scale_token == "channel":
+            parts.append(self.channel_token(maps))
+        for scale, projection in enumerate(self.projections):
+            cells = projection(maps[3 - scale])
+            side = 2**scale
+            cells = cells.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, C, rows, side, columns, side)
+            # Two by two, cells run down the columns; released weights have their positions in this order.
+            order = (0, 2, 4, 5, 3, 1) if scale == 1 else (0, 2, 4, 3, 5, 1)
+            parts.append(cells.permute(order).flatten(3, 4).flatten(1, 2))
+        return torch.cat(parts, 2)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network another number of classes, with new weights; `global_pool` has no meaning here."""
+        self.num_classes = self.arguments["num_classes"] = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of each block instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def train(self, mode: bool = True) -> "DuoFormer":
+        """Set training mode; a backbone with frozen statistics stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def fold_(self) -> None:
+        """Merge each patch attention's projection into the next linear map: nothing lies between them."""
+        blocks = list(self.patch_blocks)
+        if not all(isinstance(block, SelfAttention) for block in blocks):
+            return
+        following: list[nn.Linear] = [block.qkv for block in blocks[1:]]  # type: ignore[misc]
+        if isinstance(self.head, nn.Linear):
+            following.append(self.head)
+        for block, linear in zip(blocks, following, strict=False):
+            first: Any = block.projection
+            if isinstance(first, nn.Linear):
+                bias = linear.weight @ first.bias
+                linear.bias = nn.Parameter(bias + linear.bias, requires_grad=False)
+                linear.weight = nn.Parameter(linear.weight @ first.weight, requires_grad=False)
+                block.projection = nn.Identity()
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        expected = (self.arguments["in_chans"], *self.arguments["img_size"])
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: expected (B, {', '.join(map(str, expected))}); "
+                "build with that in_chans and img_size"
+            )
+        return self.backbone(x)
+
+    def _run(self, block: nn.Module, x: Tensor, queries: int | None) -> Tensor:
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, x, queries, use_reentrant=False)
+        return block(x, queries)
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.scale_positions, std=0.036)
+        for block in (*self.scale_blocks, *self.patch_blocks):
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+        for projection in self.projections:
+            _initialise_projection(projection)
+
+
+class ChannelToken(nn.Module):
+    """One token a patch from the channels of all four maps: `(B, P, 1, C)`.
+
+    Nothing lies between the strided convolutions, as released.
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int) -> None:
+        super().__init__()
+        first, second = channels[0], channels[1]
+        self.first = nn.Sequential(*(nn.Conv2d(first, first, 3, stride=2, padding=1) for _ in range(2)))
+        self.second = nn.Conv2d(second, second, 3, stride=2, padding=1)
+        widths = [sum(channels), dim, dim, dim]
+        self.fusion = nn.Sequential(*(ConvNormAct(width, dim, bias=True) for width in widths))
+        for convolution in (*self.first, self.second):
+            _initialise_projection(convolution)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Fuse the maps at the deepest one's resolution."""
+        pooled = [self.first(maps[0]), self.second(maps[1]), maps[2]]
+        x = torch.cat([*(F.max_pool2d(part, 2) for part in pooled), maps[3]], 1)
+        return self.fusion(x).flatten(2).transpose(1, 2)[:, :, None]
+
+
+VARIANTS = {
+    "duoformer_r18": functools.partial(DuoFormer, depth=12, num_heads=12, backbone="r18", freeze_backbone=False),
+    "duoformer_r50": functools.partial(DuoFormer, depth=8, num_heads=8, backbone="r50", scale_token="channel"),
+}
+TIMM_CONFIG = {"input_size": (3, 224, 224)}
+
+
+def from_official(
+    path_or_state_dict: str | Path | Mapping[str, Any], *, init_values: float | None = None, **arguments: Any
+) -> DuoFormer:
+    """Build a DuoFormer with weights of the released code (xiaoyatang/duoformer_TCGA).
+
+    Positions of patches that were trained at another square image size are resampled. Attention heads, and whether a
+    patch without scale token stands for itself by its first cell or the mean, cannot be told from the weights.
+
+    Args:
+        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+        init_values: accepted; the released code has no use for it either.
+        arguments: of `DuoFormer`, named as in the released code.
+
+    Raises:
+        ValueError: an argument does not suit.
+        InputError: the entries are not those of the released code, or do not fit `arguments`.
+    """
+    model = DuoFormer(**arguments)
+    indexed = model.arguments["backbone"] in {"r18", "r50"}
+    names = {name: _official_name(name, indexed) for name in model.state_dict()}
+    shape = {"token": (1, 1, 1, -1), "scale_positions": (1, 1, -1)}
+    convert: dict[str, Any] = {
+        name: lambda tensor: tensor.flatten(0, 1) if tensor.ndim == 4 else tensor for name in shape if name in names
+    }
+    if "positions" in names:
+        convert["positions"] = functools.partial(_fit_positions, grid=model.grid)
+    unused = [r"vision_transformer\.fc_norm\."]  # made and never used by the newest code
+    weights.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
+    return model.eval()
+
+
+_INDEXED_BACKBONE = (
+    (r"^backbone\.conv1", "resnet_projector.0"),
+    (r"^backbone\.bn1", "resnet_projector.1"),
+    (r"^backbone\.layer(\d)", lambda match: f"resnet_projector.{int(match[1]) + 3}"),
+)
+_OFFICIAL_NAMES = (
+    (r"^backbone", "resnet_projector"),
+    (r"^projections\.(\d)", lambda match: f"projection.proj_heads{3 - int(match[1])}"),
+    (r"^token$", "channel_token"),
+    (r"^channel_token\.first\.(\d)", lambda match: f"chann_proj1.conv{int(match[1]) + 1}"),
+    (r"^channel_token\.second", "chann_proj2.conv1"),
+    (r"^channel_token\.fusion\.(\d)\.convolution", r"chann_proj_all.nConvs.\1.conv"),
+    (r"^channel_token\.fusion\.(\d)\.norm", r"chann_proj_all.nConvs.\1.norm"),
+    (r"^scale_positions", "vision_transformer.pos_embed_for_scale"),
+    (r"^positions", "vision_transformer.pos_embed"),
+    (r"^class_token", "vision_transformer.cls_token"),
+    (r"^scale_blocks\.(\d+)\.attention", r"vision_transformer.scaleBlocks.\1.attn"),
+    (r"^scale_blocks", "vision_transformer.scaleBlocks"),
+    (r"^patch_blocks\.(\d+)\.", r"vision_transformer.blocks.\1.attn."),
+    (r"^pool\.", "vision_transformer.fc."),
+    (r"^head\.", "vision_transformer.head."),
+    (r"\.attn\.projection", ".attn.proj"),
+)
+
+
+def _official_name(name: str, indexed: bool) -> str:
+    for pattern, replacement in (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _fit_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The table as it is where it fits, else resampled from a square grid."""
+    patches = table.shape[1] - 1
+    side = math.isqrt(patches)
+    if patches == grid[0] * grid[1] or side * side != patches:
+        return table  # one that fits neither way is refused for its shape
+    return resample_positions(table.float(), (side, side), grid)
+
+
+def _initialise_projection(convolution: nn.Module) -> None:
+    if isinstance(convolution, nn.Conv2d) and convolution.bias is not None:
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        nn.init.normal_(convolution.bias, std=1e-6)

@@ -1,0 +1,58 @@
+"""Multi-scale features from any timm backbone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from shared_backbones.errors import require
+
+REDUCTIONS = (4, 8, 16, 32)
+
+
+class TimmPyramid(nn.Module):
+    """The maps of a timm backbone at given reductions.
+
+    Args:
+        name: what `timm.create_model` knows, such as `convnext_atto`.
+        in_channels: channels of the image.
+        reductions: image pixels per pixel of each map wanted, along one axis.
+        pretrained: start from timm's pretrained weights, which timm fetches.
+
+    Attributes:
+        channels: of each map.
+        reductions: as given.
+
+    Raises:
+        ValueError: timm knows no such backbone, or it has no map of a reduction.
+        InputError: timm is not installed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int = 3,
+        *,
+        reductions: Sequence[int] = REDUCTIONS,
+        pretrained: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        timm: Any = require("timm", "train")
+        if not timm.is_model(name):
+            raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() shows the names")
+        arguments |= {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
+        there = list(timm.create_model(name, **{**arguments, "pretrained": False}).feature_info.reduction())
+        missing = [reduction for reduction in reductions if reduction not in there]
+        if missing:
+            raise ValueError(f"backbone {name!r} has maps at 1/{', 1/'.join(map(str, there))}, none at 1/{missing[0]}")
+        self.network = timm.create_model(name, out_indices=[there.index(r) for r in reductions], **arguments)
+        self.channels = tuple(self.network.feature_info.channels())
+        self.reductions = tuple(reductions)
+        # `FeatureListNet` gives maps as its model does, channels last for Swin and its relatives
+        self.channels_last = str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps `(B, channels[i], H / reductions[i], W / reductions[i])` of `(B, C, H, W)`."""
+        maps = self.network(x)
+        return [feature.permute(0, 3, 1, 2) for feature in maps] if self.channels_last else list(maps)
