@@ -28,7 +28,10 @@ class KanLayer(nn.Module):
         self.linear = nn.Linear(in_features * count, out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., I)` to `(..., O)`."""
+        """Map `(..., I)` to `(..., O)`; in float32 under autocast, since narrow bumps amplify rounding."""
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self(x.float())
         bumps = ((self.norm(x)[..., None] - self.grid) / DENOMINATOR).tanh()
         return self.linear((1 - bumps.square()).flatten(-2))
 

@@ -16,8 +16,8 @@ default_cfgs: dict[str, dict[str, Any]] = {}  # timm looks for a variant's data 
 def register(modules: Sequence[str]) -> None:
     """Make `timm.create_model(name)` know the variants of our modules, now or as soon as timm is imported.
 
-    A module has `VARIANTS`, a dict of names and the partial calls of a class that build them, and may have
-    `TIMM_CONFIG`, the data settings that timm keeps beside a model. The class has `feature_indices`, the pyramid's
+    A module has `VARIANTS`, a dict of names and the partial calls of a class that build them, and `TIMM_CONFIGS`,
+    for each name the data settings that timm keeps beside a model. The class has `feature_indices`, the pyramid's
     levels, and timm's methods: `forward_features`, `forward_head`, `forward_intermediates`, `get_classifier`,
     `reset_classifier`, `set_grad_checkpointing`.
 
@@ -51,7 +51,7 @@ def _register_now(modules: Sequence[str]) -> None:
     for module in map(importlib.import_module, modules):
         for name, factory in module.VARIANTS.items():
             if not is_model(name):
-                register_model(entry_point(name, factory, getattr(module, "TIMM_CONFIG", {})))
+                register_model(entry_point(name, factory, module.TIMM_CONFIGS[name]))
 
 
 class _AfterTimm(MetaPathFinder):

@@ -326,7 +326,9 @@ VARIANTS = {
     name: functools.partial(Astroformer, head_hidden_size=sizes["embed_dim"][-1], **sizes)
     for name, sizes in _FAMILY.items()
 }
-TIMM_CONFIG = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875}
+TIMM_CONFIGS: dict[str, dict[str, Any]] = {
+    name: {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875} for name in VARIANTS
+}
 
 
 def from_official(

@@ -691,6 +691,10 @@ VARIANTS = {
     "satmae_pp_group_vit_base": functools.partial(GroupVisionTransformer, **_BASE),
     "satmae_pp_group_vit_large": functools.partial(GroupVisionTransformer, **_LARGE),
 }
+# fMoW-RGB's statistics; Sentinel-2 bands are scaled to [0, 1] one by one, and nothing more
+_RGB = {"mean": (0.4182007, 0.4214799, 0.3991276), "std": (0.2877428, 0.2754177, 0.2764018)}
+_SENTINEL = {"input_size": (10, 96, 96), "mean": (0.0,) * 10, "std": (1.0,) * 10}
+TIMM_CONFIGS = {name: _SENTINEL if "group" in name else _RGB for name in VARIANTS}
 ARCHITECTURES: dict[str, Any] = {
     "satmae_pp_mae_rgb": MaskedAutoencoder,
     "satmae_pp_mae_group": GroupMaskedAutoencoder,

@@ -334,7 +334,7 @@ VARIANTS = {
     "duoformer_r18": functools.partial(DuoFormer, depth=12, num_heads=12, backbone="r18", freeze_backbone=False),
     "duoformer_r50": functools.partial(DuoFormer, depth=8, num_heads=8, backbone="r50", scale_token="channel"),
 }
-TIMM_CONFIG = {"input_size": (3, 224, 224)}
+TIMM_CONFIGS: dict[str, dict[str, Any]] = {name: {"input_size": (3, 224, 224)} for name in VARIANTS}
 
 
 def from_official(

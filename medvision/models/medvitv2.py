@@ -406,7 +406,10 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "medvitv2_large": {"depths": (2, 2, 6, 2), "dims": (96, 256, 512, 1024), "path_dropout": 0.2},
 }
 VARIANTS = {name: functools.partial(MedViTV2, **sizes) for name, sizes in _FAMILY.items()}
-TIMM_CONFIG = {"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0}
+TIMM_CONFIGS: dict[str, dict[str, Any]] = {
+    name: {"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0}
+    for name in VARIANTS
+}
 
 
 def from_official(

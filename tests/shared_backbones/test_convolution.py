@@ -1,3 +1,6 @@
+from typing import Any
+
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -6,9 +9,11 @@ from torch import Tensor
 
 from shared_backbones import optimize_for_inference
 from shared_backbones.convolution import (
+    ConvNormAct,
     DynamicDilatedConvolution,
     EfficientChannelAttention,
     SoftmaxGate,
+    SqueezeExcitation,
     depthwise_per_sample,
     matmul_per_sample,
 )
@@ -116,3 +121,31 @@ def test_channel_attention_looks_at_neighbouring_channels() -> None:
     torch.nn.init.constant_(attention.convolution.weight, 1)
     gates = attention(torch.tensor([[1.0, 0, 0, 2]]))
     torch.testing.assert_close(gates, torch.sigmoid(torch.tensor([[1.0, 1, 2, 2]])))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups", "bias"), [(3, 1, 1, False), (3, 2, 1, True), (1, 1, 2, False), (7, 1, 4, False)]
+)
+def test_conv_norm_act_folds(kernel: int, stride: int, groups: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    block: Any = ConvNormAct(4, 8, kernel, stride=stride, groups=groups, bias=bias).double().eval()
+    block.norm.running_mean.normal_()
+    block.norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 9, 11, dtype=torch.float64)
+    with torch.no_grad():
+        expected = torch.relu(block.norm(block.convolution(x)))
+        assert expected.shape == (2, 8, -(-9 // stride), -(-11 // stride))
+        torch.testing.assert_close(block(x), expected)
+        folded = optimize_for_inference(block)
+        torch.testing.assert_close(folded(x), expected)
+    assert isinstance(folded.norm, torch.nn.Identity)
+
+
+def test_squeeze_excitation_scales_channels_by_gates_of_their_means() -> None:
+    torch.manual_seed(0)
+    gate = SqueezeExcitation(6, 2, activation=torch.nn.functional.silu, gate=torch.nn.functional.hardsigmoid)
+    x = torch.randn(2, 6, 4, 5)
+    hidden = torch.nn.functional.silu(gate.squeeze(x.mean((2, 3))))
+    weights = ((gate.expand(hidden) + 3) / 6).clamp(0, 1)
+    torch.testing.assert_close(gate(x), x * weights[:, :, None, None])
+    assert SqueezeExcitation(6, 2, bias=False).squeeze.bias is None

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared_backbones.inference import batch_norm_affine, fold_batch_norm, fold_pointwise, optimize_for_inference
+from shared_backbones.inference import (
+    batch_norm_affine,
+    fold_batch_norm,
+    fold_pointwise,
+    fold_pre_norm,
+    optimize_for_inference,
+)
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -83,3 +89,16 @@ def test_a_pointwise_convolution_goes_into_the_next(first_bias: bool, second_bia
 def test_a_norm_without_statistics_is_refused() -> None:
     with pytest.raises(ValueError, match="statistics"):
         batch_norm_affine(nn.BatchNorm2d(3, track_running_stats=False))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_goes_into_the_pointwise_convolution_after_it(bias: bool) -> None:
+    torch.manual_seed(0)
+    norm, convolution = nn.BatchNorm2d(4).double().eval(), nn.Conv2d(4, 6, 1, bias=bias).double()
+    norm.running_mean.normal_()  # type: ignore[union-attr]
+    norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    nn.init.normal_(norm.weight)
+    x = torch.randn(2, 4, 5, 3, dtype=torch.float64)
+    with torch.no_grad():
+        expected = convolution(norm(x))
+        torch.testing.assert_close(fold_pre_norm(norm, convolution)(x), expected)

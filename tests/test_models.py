@@ -1,0 +1,478 @@
+"""What every network keeps, whatever its domain: one small case of each architecture."""
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared_backbones import optimize_for_inference, weights
+
+ORT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small network of an architecture.
+
+    Attributes:
+        home: module and class.
+        arguments: of the constructor.
+        shape: of an input, `(C, H, W)`.
+        classes: its outputs' classes; 0 for an autoencoder.
+        channels: name of the argument that sets the input channels.
+        other: a size it accepts beside its own; None where positions fix the size, which another one must say.
+        mapped: classes are pixels'.
+    """
+
+    home: str
+    arguments: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int
+    channels: str = "in_chans"
+    other: tuple[int, int] | None = None
+    mapped: bool = False
+    unread: tuple[str, ...] = field(default=())
+
+    def build(self, **changes: Any) -> Any:
+        torch.manual_seed(0)
+        module, name = self.home.split(":")
+        return getattr(importlib.import_module(module), name)(**{**self.arguments, **changes})
+
+    def input(self, batch: int = 2, seed: int = 0, size: tuple[int, int] | None = None, channels: int = 0) -> Tensor:
+        shape = (batch, channels or self.shape[0], *(size or self.shape[1:]))
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+GROUPS = [[0, 2], [1]]
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
+MAE = {**VIT, "depth": 1, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
+SATMAE = "geovision.models.satmae_pp:"
+CASES = {
+    "hbformer": Case(
+        "medvision.models.hbformer:HBFormer",
+        {"feature_size": 8, "depths": [2, 1, 1, 1], "head_dim": 8, "num_classes": 4, "img_size": 64},
+        (3, 64, 64),
+        4,
+        "in_channels",
+        (40, 71),
+        mapped=True,
+    ),
+    "paratranscnn": Case(
+        "medvision.models.paratranscnn:ParaTransCNN",
+        {"num_classes": 4, "heads": 2, "dim": 32, "depth": [1, 1, 1], "resnet_depth": 18, "resnet_width": 8},
+        (3, 48, 64),
+        4,
+        "n_channels",
+        (33, 50),
+        mapped=True,
+    ),
+    "duoformer": Case(
+        "medvision.models.duoformer:DuoFormer",
+        {"depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 3, "backbone": "r18", "img_size": 64}
+        | {"num_layers": 3, "freeze_backbone": False},
+        (3, 64, 64),
+        3,
+    ),
+    "medvitv2": Case(
+        "medvision.models.medvitv2:MedViTV2",
+        {"stem_chs": [8, 8, 16], "depths": [2, 2, 3, 1], "dims": [32, 64, 64, 64], "num_classes": 5}
+        | {"mix_block_ratio": 0.5, "tokens": "spatial"},
+        (3, 64, 48),
+        5,
+        other=(28, 28),
+    ),
+    "medvitv2 as released": Case(
+        "medvision.models.medvitv2:MedViTV2",
+        {"stem_chs": [8, 8, 16], "depths": [1, 2, 3, 1], "dims": [32, 64, 64, 64], "num_classes": 5}
+        | {"mix_block_ratio": 0.5},
+        (3, 112, 112),
+        5,
+        other=(97, 97),
+    ),
+    "astroformer": Case(
+        "astrovision.models.astroformer:Astroformer",
+        {"img_size": 64, "num_classes": 10, "embed_dim": [8, 16, 32, 64], "depths": [1, 2, 1, 2], "stem_width": 8}
+        | {"head_hidden_size": 32},
+        (3, 64, 64),
+        10,
+    ),
+    "satmae_pp_vit_rgb": Case(f"{SATMAE}VisionTransformer", {**VIT, "num_classes": 6}, (3, 32, 32), 6),
+    "satmae_pp_vit_group": Case(
+        f"{SATMAE}GroupVisionTransformer",
+        {**VIT, "num_classes": 6, "in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4},
+        (3, 32, 32),
+        6,
+    ),
+    "satmae_pp_mae_rgb": Case(f"{SATMAE}MaskedAutoencoder", MAE, (3, 32, 32), 0),
+    "satmae_pp_mae_group": Case(
+        f"{SATMAE}GroupMaskedAutoencoder",
+        MAE | {"in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4, "decoder_channel_embed": 4, "scales": 1},
+        (3, 32, 32),
+        0,
+    ),
+    "smp_unet": Case(
+        "medvision.models.unet:Unet",
+        {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},
+        (3, 64, 64),
+        2,
+        "in_channels",
+        (40, 50),
+        mapped=True,
+    ),
+}
+CLASSIFIERS = [name for name, case in CASES.items() if case.classes and not case.mapped]
+
+
+class Plain(nn.Module):
+    """A network with one tensor in and one out: an autoencoder keeps tokens by a given noise, and shows its patches."""
+
+    def __init__(self, network: nn.Module, case: Case) -> None:
+        super().__init__()
+        self.network, self.autoencoder = network, not case.classes
+        count = 16 * (len(GROUPS) if "Group" in case.home else 1)
+        self.register_buffer("noise", torch.rand(1, count, generator=torch.Generator().manual_seed(1)), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.autoencoder:
+            return self.network(x)
+        return self.network(x, noise=self.noise.expand(len(x), -1)).prediction
+
+
+def randomise(network: nn.Module) -> None:
+    """Statistics, gates and biases that all matter."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.is_floating_point() and not name.endswith("grid"):
+                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def network(case: Case) -> Any:
+    built = case.build()
+    randomise(built)
+    return built.eval()
+
+
+class TestEveryNetwork:
+    """The contract."""
+
+    def test_gives_finite_outputs_of_the_promised_shape(self, case: Case, network: Any) -> None:
+        x = case.input()
+        with torch.inference_mode():
+            output = Plain(network, case)(x)
+        if case.mapped:
+            assert output.shape == (2, case.classes, *case.shape[1:])
+        elif case.classes:
+            assert output.shape == (2, case.classes)
+        else:
+            assert output.numel() == x.numel()  # every pixel of every band
+        assert output.isfinite().all() and output.std() > 0
+
+    def test_is_the_same_for_a_sample_alone_and_in_any_memory_layout(self, case: Case, network: Any) -> None:
+        x, plain = case.input(3), Plain(network, case)
+        with torch.inference_mode():
+            output = plain(x)
+            assert torch.equal(plain(x), output)  # nothing is drawn in eval mode
+            alone = torch.cat([plain(sample[None]) for sample in x])
+            strided = x.transpose(2, 3).contiguous().transpose(2, 3)
+            for found in (alone, plain(x.to(memory_format=torch.channels_last)), plain(strided)):
+                torch.testing.assert_close(found, output, rtol=0, atol=1e-4 * float(output.abs().max()))
+
+    def test_takes_other_channels_and_classes(self, case: Case) -> None:
+        grouped = {"channel_groups": [[0], [1, 2, 3]]} if "Group" in case.home else {}
+        changes = {case.channels: 4, **grouped, **({"num_classes": 7} if case.classes else {})}
+        built = case.build(**changes).eval()
+        with torch.inference_mode():
+            output = Plain(built, case)(case.input(channels=4))
+        assert not case.classes or output.shape[1] == 7
+        with pytest.raises((ValueError, RuntimeError), match=r"expected .*4|4 channels"):
+            built(case.input(channels=3))
+
+    def test_takes_another_size_or_says_which_it_needs(self, case: Case, network: Any) -> None:
+        if case.other:
+            with torch.inference_mode():
+                output = network(case.input(size=case.other))
+            assert output.shape[2:] == (case.other if case.mapped else ())
+        else:
+            with pytest.raises(ValueError, match=str(case.shape[1])):
+                network(case.input(size=(case.shape[1] + 32, case.shape[2])))
+
+    def test_training_draws_from_torch_and_reaches_every_parameter(self, case: Case) -> None:
+        built = case.build().train()
+        randomise(built)
+        x = case.input(4)
+
+        def step() -> Tensor:
+            torch.manual_seed(5)
+            if case.classes:
+                return built(x).square().mean()
+            larger = nn.functional.interpolate(x, scale_factor=2)
+            return built(x, larger).loss
+
+        first = step()
+        first.backward()
+        unreached = [
+            name
+            for name, p in built.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+        ]
+        assert unreached == []
+        assert all(p.grad.isfinite().all() for p in built.parameters() if p.grad is not None)
+        assert torch.equal(step(), first)
+
+    def test_checkpointing_changes_no_gradient(self, case: Case) -> None:
+        if not hasattr(case.build(), "set_grad_checkpointing"):
+            pytest.skip("the baseline is not ours to change")
+        grads = []
+        for enable in (False, True):
+            built = case.build().train()
+            for module in built.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.momentum = 0.0  # recomputing a block would count its batch twice
+            built.set_grad_checkpointing(enable)
+            torch.manual_seed(3)
+            Plain(built, case)(case.input()).square().mean().backward()
+            grads.append({name: p.grad for name, p in built.named_parameters() if p.grad is not None})
+        assert grads[0].keys() == grads[1].keys()
+        for name, grad in grads[0].items():
+            torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6, msg=name)
+
+    def test_a_folder_brings_it_back(self, case: Case, network: Any, tmp_path: Path) -> None:
+        weights.save(tmp_path / "model", network, {"name": "small"})
+        loaded = weights.load(tmp_path / "model")
+        assert type(loaded.module) is type(network)
+        assert json.loads(json.dumps(network.arguments)) == loaded.module.arguments
+        x = case.input()
+        with torch.inference_mode():
+            assert torch.equal(Plain(loaded.module.eval(), case)(x), Plain(network, case)(x))
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+    def test_the_inference_form_is_equivalent(
+        self, case: Case, network: Any, dtype: torch.dtype, tolerance: float
+    ) -> None:
+        network, x = network.to(dtype), case.input().to(dtype)
+        optimized = optimize_for_inference(network)
+        twice = optimize_for_inference(optimized)
+        with torch.inference_mode():
+            expected = Plain(network, case)(x)
+            for form in (optimized, twice, optimized):  # the last one meets its kept tables again
+                found = Plain(form, case)(x)
+                assert found.dtype == dtype
+                torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+        assert not any(p.requires_grad for p in optimized.parameters()) and network.training is False
+
+    def test_runs_under_bfloat16_autocast(self, case: Case) -> None:
+        network, x = case.build().eval(), case.input()
+        with torch.inference_mode():
+            expected = Plain(network, case)(x).flatten()
+            for form in (network, optimize_for_inference(network)):
+                with torch.autocast("cpu", torch.bfloat16):
+                    output = Plain(form, case)(x).float().flatten()
+                assert (
+                    nn.functional.cosine_similarity(output, expected, dim=0) > 0.9
+                )  # these are random weights, which amplify rounding
+
+    @pytest.mark.parametrize("form", ["plain", "optimized"])
+    def test_exports(self, case: Case, network: Any, form: str) -> None:
+        model = Plain(network if form == "plain" else optimize_for_inference(network), case).eval()
+        x = case.input()
+        with torch.no_grad():
+            program = torch.export.export(model, (x,))
+            torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+            # and what the network kept while it was traced does not disturb it afterwards
+            torch.testing.assert_close(model(x), program.module()(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_onnx_runtime_gives_the_same(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    case = CASES[name]
+    built = case.build()
+    randomise(built)
+    model, x = Plain(optimize_for_inference(built), case).eval(), case.input(1)
+    torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, input_names=["image"], verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"image": x.numpy()})
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ORT_TOLERANCE * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_gives_the_same() -> None:
+    case = CASES["satmae_pp_vit_rgb"]
+    network = optimize_for_inference(case.build(depth=1))
+    x = case.input()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(network)(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+PUBLISHED = {
+    "medvision": ["duoformer_r18", "duoformer_r50", *(f"medvitv2_{s}" for s in ("tiny", "small", "base", "large"))],
+    "geovision": [f"satmae_pp_{kind}vit_{size}" for kind in ("", "group_") for size in ("base", "large")],
+    "astrovision": [f"astroformer_{number}" for number in range(6)],
+}
+
+
+class TestTimm:
+    """Our variants among timm's."""
+
+    @pytest.mark.parametrize("domain", list(PUBLISHED))
+    @pytest.mark.parametrize("order", ["ours first", "timm first"])
+    def test_importing_the_models_registers_them_whichever_comes_first(self, domain: str, order: str) -> None:
+        imports = [f"import {domain}.models", "import timm"]
+        code = "; ".join(imports if order == "ours first" else imports[::-1])
+        code += f"; print(all(timm.is_model(name) for name in {PUBLISHED[domain]!r}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "True", done.stderr
+
+    @pytest.mark.parametrize("domain", list(PUBLISHED))
+    def test_importing_the_models_imports_no_timm(self, domain: str) -> None:
+        code = f"import {domain}.models, sys; print({{'timm', 'torch', 'torchvision'}} & set(sys.modules))"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+    @pytest.mark.parametrize("name", [name for names in PUBLISHED.values() for name in names])
+    def test_builds_every_variant(self, name: str) -> None:
+        timm = self.timm()
+        with torch.device("meta"):
+            network = timm.create_model(name, num_classes=3)
+        assert network.num_classes == 3
+        assert network.get_classifier().out_features == 3
+        network.reset_classifier(0)
+        assert isinstance(network.get_classifier(), nn.Identity) and network.arguments["num_classes"] == 0
+        with torch.device("meta"), pytest.raises(RuntimeError, match=rf"No pretrained weights exist for {name}"):
+            timm.create_model(name, pretrained=True)
+
+    @pytest.mark.parametrize("name", ["medvitv2_tiny", "astroformer_0", "satmae_pp_vit_base"])
+    def test_takes_timm_s_arguments(self, name: str) -> None:
+        size = {"medvitv2_tiny": {}, "astroformer_0": {"img_size": 64}, "satmae_pp_vit_base": {"img_size": 32}}[name]
+        network = self.timm().create_model(name, num_classes=3, in_chans=1, **size).eval()
+        side = size.get("img_size", 112)
+        with torch.inference_mode():
+            assert network(torch.randn(1, 1, side, side)).shape == (1, 3)
+            features = network.forward_features(torch.randn(1, 1, side, side))
+            assert network.forward_head(features, pre_logits=True).shape == (1, network.head_hidden_size)
+
+    @pytest.mark.parametrize("name", CLASSIFIERS)
+    def test_maps_are_as_their_information_says(self, name: str) -> None:
+        case = CASES[name]
+        built = case.build().eval()
+        x = case.input()
+        with torch.inference_mode():
+            final, maps = built.forward_intermediates(x)
+            only = built.forward_intermediates(x, indices=2, intermediates_only=True)
+            torch.testing.assert_close(final, built.forward_features(x))
+        assert len(maps) == len(built.feature_info) and len(only) == 2
+        for found, about in zip(maps, built.feature_info, strict=True):
+            sides = [-(-side // about["reduction"]) for side in case.shape[1:]]
+            assert found.shape == (2, about["num_chs"], *sides)
+        for found, expected in zip(only, maps[-2:], strict=True):
+            assert torch.equal(found, expected)
+        with pytest.raises(ValueError, match="NCHW"):
+            built.forward_intermediates(x, output_fmt="NLC")
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "channels"),
+        [
+            ("medvitv2_tiny", {"tokens": "spatial"}, [64, 128, 192, 384]),
+            ("astroformer_0", {"img_size": 64}, [64, 96, 192, 384, 768]),
+            ("duoformer_r18", {"depth": 1, "embed_dim": 12}, [64, 128, 256, 512]),
+            ("satmae_pp_vit_base", {"img_size": 64, "depth": 3}, [768] * 3),
+        ],
+    )
+    def test_gives_pyramids(self, name: str, arguments: dict[str, Any], channels: list[int]) -> None:
+        pyramid = self.timm().create_model(name, features_only=True, in_chans=2, **arguments).eval()
+        assert pyramid.feature_info.channels() == channels
+        with torch.inference_mode():
+            maps = pyramid(torch.randn(1, 2, 64, 64))
+        assert [tuple(m.shape[1:]) for m in maps] == [
+            (c, 64 // r, 64 // r) for c, r in zip(channels, pyramid.feature_info.reduction(), strict=True)
+        ]
+
+    @pytest.mark.parametrize(
+        ("encoder", "arguments", "size"),
+        [("tu-astroformer_0", {"img_size": 64}, (64, 64)), ("tu-medvitv2_tiny", {"tokens": "spatial"}, (64, 96))],
+    )
+    def test_serves_as_encoders_of_segmentation_models(
+        self, encoder: str, arguments: dict[str, Any], size: tuple[int, int]
+    ) -> None:
+        import segmentation_models_pytorch as smp
+
+        self.timm()
+        unet = smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=2, **arguments)
+        output = unet.train()(torch.randn(2, 1, *size))
+        assert output.shape == (2, 2, *size)
+        output.square().mean().backward()
+        assert sum(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in unet.encoder.parameters()) > 50
+
+    @staticmethod
+    def timm() -> Any:
+        for domain in PUBLISHED:
+            importlib.import_module(f"{domain}.models")
+        return importlib.import_module("timm")
+
+
+def test_every_architecture_has_a_case() -> None:
+    known = {point.value for point in weights._architectures().values()}
+    assert known == {case.home for case in CASES.values()}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("paratranscnn", {"patch_size": 4}, r"patch_size is 4, expected 2"),
+        ("paratranscnn", {"dim": 9}, r"dim is 9, expected a multiple of heads \(2\)"),
+        ("paratranscnn", {"resnet_depth": 50}, r"resnet_depth is 50, expected 18 or 34"),
+        ("duoformer", {"img_size": 65}, r"img_size 65 x 65: both must be multiples of 32"),
+        ("duoformer", {"num_patches": 49}, r"num_patches is 49, expected 4"),
+        ("duoformer", {"proj_dim": 8}, r"proj_dim is 8, expected embed_dim \(16\)"),
+        ("duoformer", {"num_heads": 3}, r"embed_dim 16: expected a multiple of num_heads 3"),
+        ("duoformer", {"num_layers": 5}, r"num_layers is 5, expected 2, 3 or 4"),
+        ("duoformer", {"scale_token": "mean"}, r"scale_token 'mean' is unknown; expected one of random, channel"),
+        ("duoformer", {"backbone": "resnet_none"}, r"backbone 'resnet_none' is unknown to timm"),
+        ("duoformer", {"patch_block": "x"}, r"patch_block 'x' is unknown"),
+        ("medvitv2", {"depths": [1, 2, 4, 1]}, r"multiple of 3 in the third stage"),
+        ("medvitv2", {"dims": [30, 64, 64, 64]}, r"multiples of 32"),
+        ("medvitv2", {"tokens": "x"}, r"expected one of reinterpreted, spatial"),
+        ("medvitv2", {"mix_block_ratio": 0.75}, r"leaves 0 channels to the convolution, expected 32 or more"),
+        ("medvitv2", {"kernel_size": 4}, r"kernel_size is 4, expected an odd number"),
+        ("astroformer", {"img_size": 65}, r"both must be multiples of 32"),
+        ("astroformer", {"embed_dim": [8, 16, 32, 65]}, r"embed_dim 65 .*expected a multiple of 32"),
+        ("astroformer", {"block_type": ["C", "C", "C", "X"]}, r"block_type 'X' .*expected C, T"),
+        ("satmae_pp_vit_rgb", {"img_size": 33}, r"both must be multiples of patch_size 8"),
+        ("satmae_pp_vit_rgb", {"num_heads": 3}, r"embed_dim 16: expected a multiple of num_heads 3"),
+        ("satmae_pp_vit_rgb", {"global_pool": "max"}, r"global_pool is 'max', expected"),
+        ("satmae_pp_vit_group", {"in_chans": 4}, r"channel_groups \[\[0, 2\], \[1\]\] with in_chans 4: expected every"),
+        ("satmae_pp_vit_group", {"channel_embed": 3}, r"width"),
+        ("satmae_pp_mae_rgb", {"scales": 0}, r"scales is 0, expected 1 or more"),
+        ("satmae_pp_mae_rgb", {"decoder_num_heads": 3}, r"decoder_embed_dim 16: expected a multiple"),
+        ("hbformer", {"depths": [1]}, r"must name four stages"),
+    ],
+)
+def test_an_argument_that_does_not_suit_is_named_with_what_does(name: str, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        CASES[name].build(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_released_tokens_say_how_large_an_image_must_be() -> None:
+    with pytest.raises(ValueError, match=r'image of 96 x 112: .* needs 97 pixels or more a side; .*tokens="spatial"'):
+        CASES["medvitv2 as released"].build()(torch.zeros(1, 3, 96, 112))
