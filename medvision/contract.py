@@ -20,8 +20,10 @@ class InputContract:
         slices: offsets of the neighbouring slices that are its input channels.
         views: planes it runs over by default.
         smallest_slice: side in voxels that slices are padded to at least.
+        normalisation: how intensities are scaled; see `medvision.resampling.normalise`.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
         attached_mm: half the width of the widest such gap.
+        smallest_piece: pieces smaller than this share of the largest are strays and become background; 0 keeps all.
         bfloat16_agreement: share of voxels measured to keep their label in bfloat16; 0 where it was not measured.
     """
 
@@ -30,8 +32,10 @@ class InputContract:
     slices: tuple[int, ...]
     views: tuple[str, ...]
     smallest_slice: int
+    normalisation: Any
     attached: tuple[int, ...]
     attached_mm: float
+    smallest_piece: float
     bfloat16_agreement: float
 
     @classmethod
@@ -49,8 +53,10 @@ class InputContract:
                 slices=tuple(int(offset) for offset in given["slices"]),
                 views=tuple(given["views"]),
                 smallest_slice=int(given.get("smallest_slice", 32)),
+                normalisation=given.get("normalisation"),
                 attached=tuple(int(number) for number in given.get("attached", ())),
                 attached_mm=float(given.get("attached_mm", 0)),
+                smallest_piece=float(given.get("smallest_piece", 0.1)),
                 bfloat16_agreement=float(card.get("bfloat16_agreement", 0)),
             )
             contract._check_classes()
@@ -63,10 +69,11 @@ class InputContract:
                 raise ValueError(f"attached is {list(contract.attached)}, expected ids of some classes but not of all")
             if not 0 <= contract.attached_mm <= 50:
                 raise ValueError(f"attached_mm is {contract.attached_mm:g}, expected 0 to 50")
+            if not 0 <= contract.smallest_piece <= 1:
+                raise ValueError(f"smallest_piece is {contract.smallest_piece:g}, expected 0 to 1")
             if not 1 <= contract.smallest_slice <= 4096:
                 raise ValueError(f"smallest_slice is {contract.smallest_slice}, expected 1 to 4096")
-            if given.get("normalisation") != "rescale_intensity":
-                raise ValueError(f"normalisation is {given.get('normalisation')!r}, expected 'rescale_intensity'")
+            _check_normalisation(contract.normalisation)
             contract.check_views(contract.views)
         except KeyError as error:
             raise InputError(f"model {model}: its card lacks {error}; it is no model for segmenting volumes") from None
@@ -111,3 +118,12 @@ class InputContract:
             names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
             raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
         return sorted({by_name[label] for label in wanted})
+
+
+def _check_normalisation(how: Any) -> None:
+    """Raise a ValueError unless `medvision.resampling.normalise` knows it; without importing torch."""
+    name = how.get("name") if isinstance(how, Mapping) else how
+    if name not in ("rescale_intensity", "zscore", "none", "window"):
+        raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")
+    if name == "window" and not (isinstance(how, Mapping) and float(how["low"]) < float(how["high"])):
+        raise ValueError("normalisation by a window needs low < high")

@@ -1,8 +1,9 @@
 """Separable linear resampling and intensity scaling, shared by training data and inference so that the two agree."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +97,32 @@ def _slabs(shape: Sequence[int]) -> Iterator[slice]:
     thickness = max(1, 2**22 // (shape[0] * shape[1]))
     for start in range(0, shape[2], thickness):
         yield slice(start, min(start + thickness, shape[2]))
+
+
+def normalise(image: Tensor, how: "str | Mapping[str, Any]") -> Tensor:
+    """Scale an image as a model's card says.
+
+    Args:
+        image: any shape, float32.
+        how: `rescale_intensity`; `zscore`: mean 0 and deviation 1; `none`; or `{"name": "window", "low": -125, "high":
+            275}`: that range to [0, 1], and clipped.
+
+    Raises:
+        ValueError: the name is unknown, or the window has no width.
+    """
+    name, settings = (how, {}) if isinstance(how, str) else (str(how.get("name")), how)
+    if name == "rescale_intensity":
+        return rescale_intensity(image)
+    if name == "none":
+        return image
+    if name == "zscore":
+        return (image - image.mean()) / image.std().clamp(min=1e-6)
+    if name != "window":
+        raise ValueError(f"normalisation is {name!r}, expected rescale_intensity, zscore, window or none")
+    low, high = float(settings["low"]), float(settings["high"])
+    if not low < high:
+        raise ValueError(f"window from {low:g} to {high:g}: expected low < high")
+    return ((image - low) / (high - low)).clamp(0, 1)
 
 
 def rescale_intensity(image: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from medvision.contract import AXIS_OF_VIEW, InputContract
 from medvision.models.catalogue import find_model
-from medvision.resampling import blocks, linear_weights, rescale_intensity, resize_linear
+from medvision.resampling import blocks, linear_weights, normalise, resize_linear
 from medvision.volumes import Volume, read_volume, to_ras, write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.devices import choose_device, choose_precision
@@ -32,7 +32,6 @@ FAST_COARSENING = 1.25  # spacing under --fast, relative to the model's own
 _MULTIPLE = 32  # in-plane size that the network takes without padding of its own
 _BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
 _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
-_SMALLEST_PIECE = 0.1  # of the largest one's voxels: smaller pieces are strays, larger ones may be a hemisphere
 
 Progress = Callable[[int, int], None]
 
@@ -201,7 +200,9 @@ class Segmenter:
         del image
         clock.lap("network")
         reach = self.contract.attached_mm / self.spacing_mm
-        _drop_stray_pieces(scores, 255 * len(self.views), self.contract.attached, reach)
+        if self.contract.smallest_piece:
+            share = self.contract.smallest_piece
+            _drop_stray_pieces(scores, 255 * len(self.views), self.contract.attached, reach, share)
         found = _Scores(scores, len(self.views), way_back)
         labels, confidence = found.labels()
         clock.lap("labels")
@@ -231,8 +232,10 @@ class Segmenter:
         # torch knows no negative strides: flips wait until the volume is small
         flips = [axis for axis in range(3) if ras.strides[axis] < 0]
         image = resize_linear(torch.from_numpy(np.flip(ras, tuple(flips))), spacing, (self.spacing_mm,) * 3)
-        image = rescale_intensity(image.flip(flips) if flips else image)
-        box = _content_box(image)
+        image = normalise(image.flip(flips) if flips else image, self.contract.normalisation)
+        # where 0 is the background; other scalings have no such value
+        scaled = self.contract.normalisation not in ("zscore", "none")
+        box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))
         return image[box].clone(), _WayBack(box, tuple(image.shape), ras.shape, spacing, self.spacing_mm, undo)
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
@@ -364,7 +367,7 @@ def _content_box(image: Tensor, margin: int = 4) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach: float) -> None:
+def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach: float, share: float = 0.1) -> None:
     """Make background, in place, of labelled pieces much smaller than the largest, and of what lies around the others.
 
     Args:
@@ -372,6 +375,7 @@ def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach
         full: the score of certainty.
         attached: classes that do not join pieces, and are kept only in the gaps of the pieces that the others form.
         reach: half the width of the widest gap, in voxels.
+        share: of the largest piece's voxels; smaller pieces are strays, larger ones may be a hemisphere.
     """
     firm = _largest_of(scores, [k for k in range(1, len(scores)) if k not in attached])
     loose = _largest_of(scores, [0, *attached])
@@ -379,7 +383,7 @@ def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach
     found: Any = ndimage.label(solid)  # scipy declares more than this call can return
     pieces, count = found
     sizes = np.bincount(pieces[solid], minlength=count + 1)
-    small = sizes < _SMALLEST_PIECE * sizes.max()
+    small = sizes < share * sizes.max()
     small[0] = True
     kept = ~small[pieces]
     stray = solid & ~kept

@@ -49,22 +49,22 @@ class SyntheticData(_Section):
 class Augmentation(_Section):
     """How training slices are varied; 0 switches a part off."""
 
-    rotation_degrees: float = Field(15, ge=0, le=180)
+    rotation_degrees: float = Field(default=15, ge=0, le=180)
     scaling: Share = 0.15
     """Largest relative change of size."""
     shift: Share = 0.1
     """Largest shift, as a share of the crop's side."""
-    elastic: float = Field(0, ge=0)
+    elastic: float = Field(default=0, ge=0)
     """Largest displacement of a coarse grid of control points, in voxels."""
     flip: bool = False
     """Mirror slices along both axes; not where left and right are different labels."""
     intensity: Share = 0.15
     """Largest relative change of contrast and brightness."""
-    gamma: float = Field(0.3, ge=0)
+    gamma: float = Field(default=0.3, ge=0)
     """Largest log of the exponent applied to intensities."""
-    noise: float = Field(0.03, ge=0)
+    noise: float = Field(default=0.03, ge=0)
     """Largest standard deviation of added noise, in units of the normalised image."""
-    blur: float = Field(0.0, ge=0)
+    blur: float = Field(default=0.0, ge=0)
     """Largest sigma of Gaussian smoothing, in voxels."""
 
 
@@ -80,10 +80,10 @@ class VolumeData(_Section):
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
     """Share of the training subjects that are held out to choose the checkpoint."""
-    spacing_mm: list[PositiveFloat] | PositiveFloat | None = None
-    """Spacing of the stored volumes: all axes (one number), each axis, or as they are (null)."""
+    spacing_mm: PositiveFloat = 1.0
+    """Isotropic spacing at which the network works."""
     normalisation: str | dict[str, Any] = "rescale_intensity"
-    """Named scaling of intensities; see `medvision.preparation`."""
+    """Scaling of intensities; see `medvision.resampling.normalise`."""
     slices: list[int] = [-1, 0, 1]
     """Offsets of the neighbouring slices that become channels."""
     views: list[Literal["axial", "coronal", "sagittal"]] = ["axial"]
@@ -92,7 +92,7 @@ class VolumeData(_Section):
     """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
     foreground: Share = 0.5
     """Share of the training slices that are drawn among those with a label."""
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Field(default_factory=Augmentation)
     workers: NonNegativeInt = 0
     """Processes that convert files; reading the store needs none."""
     skip_unreadable: bool = False
@@ -125,7 +125,7 @@ class TrainSection(_Section):
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     """Poly is (1 - step / steps) ** 0.9."""
     warmup_steps: NonNegativeInt = 200
-    weight_decay: float = Field(0.02, ge=0)
+    weight_decay: float = Field(default=0.02, ge=0)
     gradient_clip: PositiveFloat | None = 1.0
     ema_decay: Share = 0.998
     """Of the averaged weights that are evaluated and kept; 0 keeps the last ones."""
@@ -162,7 +162,7 @@ class RegisterSection(_Section):
 
     name: str | None = None
     """By default the recipe's."""
-    alias: str = "latest"
+    alias: str = "newest"
 
 
 class TrackingSection(_Section):
@@ -178,7 +178,7 @@ class Recipe(_Section):
 
     name: str
     domain: Literal["medvision", "geovision", "astrovision"] = "medvision"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
     data: Annotated[SyntheticData | VolumeData, Field(discriminator="kind")]

@@ -1,6 +1,10 @@
 """What the stages do for segmentation of volumes: with synthetic training images, and with labelled ones."""
 
+import contextlib
+import functools
+import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -8,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from medvision.contract import InputContract
 from medvision.datasets.layouts import Case, find_cases
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
 from medvision.models.catalogue import find_model
-from medvision.preparation import prepare_segmentation, read_case
-from medvision.protocols import evaluate_case
+from medvision.preparation import bytes_of, prepare, read_case
+from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
 from pipelines.recipe import Recipe, SyntheticData, VolumeData
-from pipelines.store import Store, open_store, write_store
+from pipelines.store import Sample, Store, write_store
 from pipelines.tasks import SegmentationTask
 from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
@@ -44,7 +48,12 @@ class Segmentation:
         self.root = Path(recipe.data.root)
         if not self.root.is_dir():
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
-        InputContract.from_card(self.card(), recipe.name)  # a card that nothing can use shows now, not after training
+        # what nothing can use shows now, not after training
+        InputContract.from_card(self.card(), recipe.name)
+        with torch.device("meta"):
+            weights.build(recipe.model.architecture, recipe.model.arguments)
+        if recipe.model.init:
+            find_model(recipe.model.init)
 
     def card(self) -> dict[str, Any]:
         """The trained model's card, but for what training adds."""
@@ -125,7 +134,7 @@ class SyntheticSegmentation(Segmentation):
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store."""
         files = self.identify(self.find_sources())
-        digest = weights.hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
 
     def card(self) -> dict[str, Any]:
@@ -175,7 +184,8 @@ class SyntheticSegmentation(Segmentation):
         for name in self.data.synthesis:
             if name not in known:
                 raise InputError(
-                    f"recipe {self.recipe.name}: data.synthesis.{name}: unknown key; expected one of: {', '.join(known)}"
+                    f"recipe {self.recipe.name}: data.synthesis.{name}: unknown key; "
+                    f"expected one of: {', '.join(known)}"
                 )
         return SynthesisSettings(**self.data.synthesis)
 
@@ -188,16 +198,214 @@ class VolumeSegmentation(Segmentation):
     def __init__(self, recipe: Recipe) -> None:
         assert isinstance(recipe.data, VolumeData)  # noqa: S101 - chosen by the data's kind
         self.data = recipe.data
+        find_protocol(recipe.evaluate.protocol)
         super().__init__(recipe)
-        self._cases: list[Case] | None = None
+        self.cases = find_cases(
+            self.data.layout, self.root, validation=self.data.validation, seed=recipe.seed, **self.data.options
+        )
 
-    def cases(self) -> list[Case]:
-        """All cases, each with its split."""
-        if self._cases is None:
-            self._cases = find_cases(
-                self.data.layout, self.root, validation=self.data.validation, seed=self.recipe.seed, **self.data.options
+    def find_sources(self) -> list[Case]:
+        """Cases that training reads."""
+        return [case for case in self.cases if case.split != "test"]
+
+    def test_sources(self) -> list[Case]:
+        """Cases that are scored.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = [case for case in self.cases if case.split == "test"]
+        if not found:
+            raise InputError(
+                f"recipe {self.recipe.name}: no test case; name some in data.options.test, test_ids_above or test_share"
             )
-        return self._cases
+        return found
+
+    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
+        """Files and splits as they are now: a changed one makes another preparation."""
+        paths = [path for case in sources for path in (*case.image, *case.labels)]
+        return [*super().identify(paths), [case.split for case in sources]]
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the stored volumes."""
+        return {
+            "classes": list(range(len(self.class_names()))),
+            "spacing_mm": self.data.spacing_mm,
+            "normalisation": self.data.normalisation,
+        }
+
+    def prepare(self, sources: Sequence[Case], folder: Path) -> None:
+        """Convert the training and validation cases."""
+        settings = self.preparation_settings()
+        write_store(
+            folder,
+            sources,
+            functools.partial(to_sample, settings=settings),
+            settings=settings,
+            splits=("train", "validation") if self.data.validation else ("train",),
+            workers=self.data.workers,
+            skip_unreadable=self.data.skip_unreadable,
+            estimate=bytes_of,
+            on_progress=_Meter("prepare"),
+        )
+
+    def open(self, folder: Path) -> Store:
+        """The prepared store."""
+        return Store(folder)
+
+    def digest(self, prepared: Store) -> str:
+        """What a training on this data depends on."""
+        return prepared.digest
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn."""
+        return self.data.model_dump(include={"slices", "views", "size", "foreground", "augmentation"})
+
+    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
+        """What is noted of the data in the tracking store."""
+        store = Store(folder)
+        return [
+            DatasetRecord(name=self.recipe.name, digest=store.digest[:32], context=split)
+            for split in ("train", "validation")
+            if store.cases(split)
+        ]
+
+    def card(self) -> dict[str, Any]:
+        """The recipe's card with the contract that the data section gives."""
+        recipe, data = self.recipe, self.data
+        return {
+            **recipe.card,
+            "input": {
+                **recipe.card.get("input", {}),
+                "spacing_mm": data.spacing_mm,
+                "normalisation": data.normalisation,
+                "slices": data.slices,
+                "views": data.views,
+                "smallest_slice": data.size,
+            },
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": recipe.model.init,
+                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+            },
+        }
+
+    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
+        """Train on slices of the store, and choose the checkpoint on the validation split."""
+        data, settings, seed = self.data, self.recipe.train, self.recipe.seed
+        shared: dict[str, Any] = {"offsets": data.slices, "views": data.views, "size": data.size}
+        augment = Augment(data.augmentation.model_dump(), data.size)
+        learnt = LabelledSlices(StoredVolumes(prepared, "train"), **shared, augment=augment)
+        held_out = LabelledSlices(StoredVolumes(prepared, "validation"), **shared)
+        epoch = settings.steps_per_epoch or max(1, len(learnt) // (settings.batch_size * settings.devices))
+        steps = settings.steps or epoch * (settings.epochs or 1)
+
+        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+            order = SliceOrder(
+                learnt.labelled,
+                batch_size=settings.batch_size,
+                steps=steps * settings.accumulate,
+                foreground=data.foreground,
+                seed=seed,
+                start=start,
+                rank=rank,
+                world_size=world_size,
+            )
+            return DataLoader(learnt, batch_sampler=order)
+
+        validation = DataLoader(held_out, batch_size=2 * settings.batch_size) if len(held_out) else None
+        self._fit(Batches(loader, validation), steps, epoch, folder, log)
+
+    def evaluate(self, model: Path, sources: Sequence[Case], folder: Path) -> None:
+        """Segment the test cases from their files, as a user does, and score them on their own grids.
+
+        A case that is done is not done again after an interruption.
+        """
+        classes, evaluate = self.recipe.card["classes"], self.recipe.evaluate
+        notes = folder / "cases.jsonl"
+        done = _read_lines(notes)
+        segmenter = Segmenter(model, threads=self.recipe.train.threads)
+        meter = _Meter("evaluate")
+        rows: list[dict[str, Any]] = []
+        with notes.open("a", encoding="utf-8") as file:
+            for number, case in enumerate(sources):
+                if number not in done:
+                    volume, labels = read_case(case, [entry["id"] for entry in classes])
+                    found = segmenter.segment(volume).labels
+                    scored = evaluate_case(found, labels, volume.grid.spacing_mm, classes, evaluate.protocol)
+                    done[number] = [{"case": volume.case_id, **row} for row in scored]
+                    file.write(json.dumps({"number": number, "rows": done[number]}) + "\n")
+                    file.flush()
+                rows += done[number]
+                meter(number + 1, len(sources))
+        evaluation.write_tables(folder, rows, evaluate.protocol, seed=self.recipe.seed, resamples=evaluate.resamples)
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """What the tracking store notes of an evaluation."""
+        found = {f"test_{figure}": summary["overall"][figure]["mean"] for figure in evaluation.FIGURES}
+        for row in summary["classes"]:
+            found |= {f"test_{figure}_{row['name']}": row[figure]["mean"] for figure in evaluation.FIGURES}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+        """The figures of an evaluation for a terminal."""
+        rows = [*summary["classes"], {"name": "mean", **summary["overall"]}]
+        return [
+            f"  {row['name']:24} Dice {_text(row['dice']['mean'])} [{_text(row['dice']['low'])}, "
+            f"{_text(row['dice']['high'])}]  HD95 {_text(row['hd95_mm']['mean'])}"
+            for row in rows
+        ]
+
+
+class StoredVolumes:
+    """Images and labels of one split of a store."""
+
+    def __init__(self, store: Store, split: str) -> None:
+        self.store, self.cases = store, store.cases(split)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        case = self.cases[index]
+        return self.store.array(case, "image"), self.store.array(case, "labels")
+
+
+def to_sample(case: Case, settings: Mapping[str, Any]) -> Sample:
+    """A case as the store keeps it, without its name."""
+    found = prepare(case, settings["classes"], settings["spacing_mm"], settings["normalisation"])
+    identity = f"case-{found['record']['sha256'][:8]}"
+    group = hashlib.sha256(case.subject.encode()).hexdigest()[:16]
+    arrays = {"image": found["image"], "labels": found["labels"]}
+    return Sample(identity, group, case.split, arrays, found["record"])
+
+
+class _Meter:
+    """A line of progress every few seconds."""
+
+    def __init__(self, what: str, every: float = 10.0) -> None:
+        self.what, self.every, self.said = what, every, time.monotonic()
+
+    def __call__(self, done: int, count: int) -> None:
+        if done == count or time.monotonic() - self.said > self.every:
+            self.said = time.monotonic()
+            print(f"{self.what}: {done}/{count}", flush=True)
+
+
+def _read_lines(path: Path) -> dict[int, list[dict[str, Any]]]:
+    """Rows of the cases that were done, by number; a line cut off by an interruption is none."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            found[entry["number"]] = entry["rows"]
+    return found
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 KINDS: Mapping[str, Any] = {"synthetic": SyntheticSegmentation, "volumes": VolumeSegmentation}

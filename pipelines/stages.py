@@ -96,9 +96,7 @@ def _prepare(job: Job, kind: Any) -> Any:
     folder = job.folder("prepare", {"settings": kind.preparation_settings(), "sources": kind.identify(sources)})
     if not _finished(folder):
         if "prepare" not in job.stages:
-            raise InputError(
-                f"stage prepare was not run before from these inputs; add it: --stages prepare,{','.join(job.stages)}"
-            )
+            raise InputError("stage prepare was not finished before from these inputs; add it to --stages")
         _say(f"prepare: {len(sources)} cases")
         kind.prepare(sources, folder)
         _finish(folder)
@@ -111,7 +109,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
         "model": recipe.model.model_dump(),
-        "train": recipe.train.model_dump(exclude={"threads"}),
+        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every"}),
         "seed": recipe.seed,
         "card": recipe.card,
     }
@@ -153,10 +151,9 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
     history = model.parent / "history.jsonl"
     folder = job.folder("report", {stage: str(path.name) for stage, path in job.made.items()})
     page = folder / "report.html"
-    page.write_text(
-        training_report(job.recipe.model_dump(), read_card(model), history, job.summary, job.made.get("evaluate")),
-        encoding="utf-8",
-    )
+    figures = sorted(job.made["evaluate"].glob("*.svg")) if "evaluate" in job.made else []
+    html = training_report(job.recipe.model_dump(), read_card(model), history, job.summary, figures)
+    page.write_text(html, encoding="utf-8")
     _say(f"report: {page}")
     if run is not None:
         run.log_artifact(page)

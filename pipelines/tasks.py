@@ -1,7 +1,9 @@
 """LightningModules: how each kind of model learns."""
 
+import importlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import lightning
 import torch
@@ -92,13 +94,12 @@ def make_loss(name: str) -> nn.Module:
 
     Dice is taken over the whole batch: a class that one slice lacks then still has a gradient of the right size.
     """
-    from monai.losses import DiceCELoss, DiceFocalLoss
-
+    losses: Any = importlib.import_module("monai.losses")
     shared = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
     if name == "dice_ce":
-        return DiceCELoss(**shared)
+        return losses.DiceCELoss(**shared)
     if name == "dice_focal":
-        return DiceFocalLoss(**shared)
+        return losses.DiceFocalLoss(**shared)
     return _CrossEntropy()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
-from torch import nn
 from torch.utils.data import DataLoader
 
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
@@ -88,6 +87,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / LAST
     done = steps_in(last)
+    validate_every = min(validate_every, steps)  # at least once, at the end
     if done >= steps:
         return folder / MODEL
     batches.start = done * settings.accumulate
@@ -194,7 +194,7 @@ class _Keeper(Callback):
         self._save(trainer)
 
     def _validates_now(self, trainer: lightning.Trainer) -> bool:
-        every = trainer.val_check_batch
+        every = int(trainer.val_check_batch or 1)
         return self.monitor is not None and (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
     def _save(self, trainer: lightning.Trainer) -> None:
@@ -204,7 +204,7 @@ class _Keeper(Callback):
     def _write_model(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        network: nn.Module = pl_module.model
+        network: Any = pl_module.model
         if self.average is not None and self.average._average_model is not None:
             network = self.average._average_model.module.model
         figures = {self.monitor: self.best} if self.monitor else {}

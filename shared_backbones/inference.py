@@ -25,7 +25,7 @@ def optimize_for_inference(model: Model) -> Model:
     return folded
 
 
-def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift, each `(C,)`, that an eval-mode batch norm applies to its channels."""
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch norm without running statistics cannot be folded")

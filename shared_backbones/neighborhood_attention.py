@@ -1,5 +1,6 @@
 """Neighbourhood attention: every place of a map attends to the window around it, dilated or not, on fused attention."""
 
+import importlib
 import importlib.util
 from functools import lru_cache
 from typing import Any
@@ -119,8 +120,7 @@ def _natten() -> Any:
     """Functions of natten, where a version with relative bias is installed: 0.17; later ones have dropped it."""
     if importlib.util.find_spec("natten") is None:
         return None
-    import natten
-
+    natten = importlib.import_module("natten")
     return natten.functional if natten.__version__.startswith("0.17") else None
 
 

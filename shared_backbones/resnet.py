@@ -40,7 +40,7 @@ class ResNet(nn.Module):
         blocks, bottleneck = VARIANTS[depth]
         block: Any = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
-        self.bn1: nn.Module = nn.BatchNorm2d(width)
+        self.bn1: Any = nn.BatchNorm2d(width)
         self.max_pool = nn.MaxPool2d(3, 2, 1) if max_pool else nn.Identity()
         channels = width
         for stage, count in enumerate(blocks):
@@ -63,8 +63,8 @@ class ResNet(nn.Module):
         """Maps of the four stages, `(B, channels[i], H / reductions[i], W / reductions[i])`, of `(B, C, H, W)`."""
         x = self.max_pool(self.stem(x))
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for number in range(1, 5):
+            x = getattr(self, f"layer{number}")(x)
             maps.append(x)
         return maps
 
@@ -110,8 +110,9 @@ class _Block(nn.Module):
             if isinstance(norm, nn.BatchNorm2d):
                 fold_batch_norm(getattr(self, f"conv{i}"), norm)
                 setattr(self, f"bn{i}", nn.Identity())
-        if isinstance(self.downsample, nn.Sequential) and isinstance(self.downsample[1], nn.BatchNorm2d):
-            self.downsample = nn.Sequential(fold_batch_norm(self.downsample[0], self.downsample[1]), nn.Identity())
+        shortcut: Any = self.downsample
+        if shortcut is not None and isinstance(shortcut[1], nn.BatchNorm2d):
+            self.downsample = nn.Sequential(fold_batch_norm(shortcut[0], shortcut[1]), nn.Identity())
 
 
 class BasicBlock(_Block):

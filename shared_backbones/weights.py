@@ -233,7 +233,7 @@ def load_foreign(
         if not all(part in state for part in _flatten(foreign)):
             tensors[name] = own[name]
         elif convert and name in convert:
-            tensors[name] = convert[name](torch.as_tensor(state[foreign]))  # such an entry has one foreign name
+            tensors[name] = convert[name](torch.as_tensor(state[str(foreign)]))  # such an entry has one foreign name
             _check(str(foreign), tensors[name], tuple(own[name].shape), label)
         else:
             tensors[name] = assemble(foreign, tuple(own[name].shape))

@@ -136,8 +136,10 @@ class Plain(nn.Module):
 
     def __init__(self, network: nn.Module, case: Case) -> None:
         super().__init__()
-        self.network, self.autoencoder = network, not case.classes
+        self.network: Any = network
+        self.autoencoder = not case.classes
         count = 16 * (len(GROUPS) if "Group" in case.home else 1)
+        self.noise: Tensor
         self.register_buffer("noise", torch.rand(1, count, generator=torch.Generator().manual_seed(1)), False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -310,10 +312,12 @@ def test_onnx_runtime_gives_the_same(name: str, tmp_path: Path) -> None:
     model, x = Plain(optimize_for_inference(built), case).eval(), case.input(1)
     torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, input_names=["image"], verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"image": x.numpy()})
+    outputs: Any = session.run(None, {"image": x.numpy()})
     with torch.inference_mode():
         expected = model(x).numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=ORT_TOLERANCE * max(1.0, float(np.abs(expected).max())))
+    np.testing.assert_allclose(
+        outputs[0], expected, rtol=0, atol=ORT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    )
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -98,7 +98,8 @@ class Astroformer(nn.Module):
             nn.Conv2d(stem[0], stem[1], 3, padding=1, bias=False),
         )
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
-        channels, self.stages = stem[1], nn.ModuleList()
+        channels = stem[1]
+        self.stages: Any = nn.ModuleList()
         for stage, (dim, depth, kinds) in enumerate(zip(embed_dim, depths, block_type, strict=True)):
             reduction = 4 * 2**stage
             letters = kinds * depth if isinstance(kinds, str) and len(kinds) == 1 else kinds
@@ -359,7 +360,7 @@ def from_official(
     for name, tensor in model.state_dict().items():
         names[name] = _official_name(name, model)
         if name.endswith("bias_table"):
-            attention = model.get_submodule(name.removesuffix(".bias_table"))
+            attention: Any = model.get_submodule(name.removesuffix(".bias_table"))
             convert[name] = functools.partial(_fit_table, size=attention.size)
         elif ".attention.qkv." in name:
             convert[name] = functools.partial(_reorder_qkv, heads=tensor.shape[0] // 3 // HEAD_DIM)
@@ -411,7 +412,7 @@ def _fit_table(table: Tensor, size: tuple[int, int]) -> Tensor:
     side = math.isqrt(len(table))
     if side * side != len(table) or side % 2 == 0:
         return table  # refused for its shape
-    return resample_bias_table(table.float(), ((side + 1) // 2,) * 2, size)
+    return resample_bias_table(table.float(), ((side + 1) // 2, (side + 1) // 2), size)
 
 
 # What the released configuration may say beside the sizes that `Astroformer` takes.

@@ -1,5 +1,7 @@
 """Reconstruction at two, four, ... times the resolution, the part that SatMAE++ adds to a masked autoencoder."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class MultiScaleHead(nn.Module):
         super().__init__()
         self.projection = nn.Conv2d(bands, ratio * bands, 1)
         self.norm = ChannelNorm(ratio * bands)
-        self.blocks = nn.ModuleList(UpsampleBlock(ratio * bands, bands) for _ in range(scales))
+        self.blocks: Any = nn.ModuleList(UpsampleBlock(ratio * bands, bands) for _ in range(scales))
 
     def forward(self, x: Tensor, scales: int) -> list[Tensor]:
         """The first `scales` enlargements `(B, C, 2 H, 2 W)`, `(B, C, 4 H, 4 W)`, ... of `(B, C, H, W)`."""

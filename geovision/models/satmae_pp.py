@@ -99,13 +99,15 @@ class Trunk(nn.Module):
         self.dim = embed_dim
         self.grad_checkpointing = False
         sizes = [in_chans] if groups is None else [len(group) for group in groups]
-        self.patch_embeddings = nn.ModuleList(
+        self.patch_embeddings: Any = nn.ModuleList(
             nn.Conv2d(size, embed_dim, patch_size, stride=patch_size) for size in sizes
         )
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         code = 0 if groups is None else channel_embed
         if not 0 <= code < embed_dim:
             raise ValueError(f"channel_embed {code}: expected less than embed_dim {embed_dim}")
+        self.positions: Any  # `(1, 1 + L, P)`, learnt or not
+        self.channels: Any  # `(1, G, Q)`
         tables = {"positions": position_table(self.grid, embed_dim - code)}
         if groups is not None:
             tables["channels"] = sine_cosine(torch.arange(len(sizes), device="cpu"), code)[None]
@@ -198,6 +200,8 @@ class _Autoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         grouped = trunk.groups is not None
         code = decoder_channel_embed if grouped else 0
+        self.decoder_positions: Any
+        self.decoder_channels: Any
         self.register_buffer("decoder_positions", position_table(trunk.grid, decoder_embed_dim - code))
         if grouped:  # the last row is the class token's
             rows = torch.arange(len(trunk.patch_embeddings) + 1, device="cpu")
@@ -206,7 +210,7 @@ class _Autoencoder(nn.Module):
             TransformerBlock(decoder_embed_dim, decoder_num_heads, mlp_ratio, eps=_EPS) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_embed_dim, _EPS)
-        sizes = [embedding.in_channels for embedding in trunk.patch_embeddings]  # type: ignore[union-attr]
+        sizes = [embedding.in_channels for embedding in trunk.patch_embeddings]
         self.predictions = nn.ModuleList(nn.Linear(decoder_embed_dim, size * trunk.patch_size**2) for size in sizes)
         self.multiscale = MultiScaleHead(trunk.in_chans, proj_ratio, scales)
         _initialise_autoencoder(self)

@@ -1,5 +1,6 @@
 """Training slices cut from stored volumes: which ones, in what order, and how they are varied."""
 
+import importlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -154,7 +155,7 @@ class Augment:
     """
 
     def __init__(self, settings: Mapping[str, Any], size: int) -> None:
-        import monai.transforms as transforms
+        transforms: Any = importlib.import_module("monai.transforms")
 
         s, both = settings, ["image", "label"]
         shift = s["shift"] * size

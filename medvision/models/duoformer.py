@@ -156,7 +156,7 @@ class DuoFormer(nn.Module):
             self.channel_token = ChannelToken(channels, embed_dim)
         tokens = (4**num_layers - 1) // 3 + (scale_token in {"random", "channel"})
         self.scale_positions = nn.Parameter(torch.empty(1, tokens, embed_dim))
-        shared = {"attention_dropout": attn_drop_rate, "projection_dropout": proj_drop_rate}
+        shared: dict[str, Any] = {"attention_dropout": attn_drop_rate, "projection_dropout": proj_drop_rate}
         self.scale_blocks = nn.ModuleList(
             TransformerBlock(embed_dim, num_heads, mlp_ratio, **shared) for _ in range(depth)
         )

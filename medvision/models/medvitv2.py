@@ -105,7 +105,8 @@ class MedViTV2(nn.Module):
         )
         patterns = ["L" * depths[0], "L" * (depths[1] - 1) + "G", "LLG" * (depths[2] // 3), "G" * depths[3]]
         rates = iter(torch.linspace(0, path_dropout, sum(map(len, patterns)), device="cpu").tolist())
-        channels, self.stages = stem_chs[2], nn.ModuleList()
+        channels = stem_chs[2]
+        self.stages: Any = nn.ModuleList()
         for stage, (pattern, dim, ratio, dilation) in enumerate(zip(patterns, dims, sr_ratios, dilations, strict=True)):
             blocks: list[nn.Module] = []
             for index, kind in enumerate(pattern):

@@ -104,7 +104,7 @@ SMALL: dict[str, Any] = {
 
 
 def test_blocks_can_be_chosen_one_by_one_and_the_head_without_a_hidden_layer() -> None:
-    model = Astroformer(**{**SMALL, "block_type": ["C", "C", ["C", "T"], "T"], "head_hidden_size": None}).eval()
+    model: Any = Astroformer(**{**SMALL, "block_type": ["C", "C", ["C", "T"], "T"], "head_hidden_size": None}).eval()
     kinds = [[type(block) for block in stage] for stage in model.stages]
     assert kinds == [[ConvBlock], [ConvBlock] * 2, [ConvBlock, TransformerBlock], [TransformerBlock] * 2]
     x = torch.randn(2, 3, 64, 96)
@@ -116,8 +116,8 @@ def test_blocks_can_be_chosen_one_by_one_and_the_head_without_a_hidden_layer() -
 
 def test_position_tables_are_resampled_for_another_size() -> None:
     torch.manual_seed(0)
-    large = Astroformer(**{**SMALL, "img_size": 256})
-    small = Astroformer(**{**SMALL, "img_size": 256})
+    large: Any = Astroformer(**{**SMALL, "img_size": 256})
+    small: Any = Astroformer(**{**SMALL, "img_size": 256})
     small.load_state_dict(large.state_dict())
     small.set_input_size((128, 160))
     assert small.arguments["img_size"] == [128, 160] and small.eval()(torch.zeros(1, 3, 128, 160)).shape == (1, 5)
@@ -202,6 +202,6 @@ def test_initialisation_is_the_published_one() -> None:
 
 
 def test_stochastic_depth_rises_over_all_blocks() -> None:
-    model = Astroformer(**SMALL, drop_path_rate=0.6)
+    model: Any = Astroformer(**SMALL, drop_path_rate=0.6)
     rates = [block.drop_path.rate for stage in model.stages for block in stage]
     np.testing.assert_allclose(rates, np.linspace(0, 0.6, 7), atol=1e-6)

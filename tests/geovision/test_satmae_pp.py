@@ -318,7 +318,7 @@ def test_official_files_are_read_with_their_options_and_without_their_tables(tmp
 
 def test_a_fine_tuned_transformer_is_read_at_another_size() -> None:
     torch.manual_seed(0)
-    source = GroupVisionTransformer(**VIT, **GROUPS, num_classes=5)
+    source: Any = GroupVisionTransformer(**VIT, **GROUPS, num_classes=5)
     torch.nn.init.normal_(source.class_code)
     state: dict[str, Tensor] = {_official_name(n, True, True): t for n, t in source.state_dict().items()}
     assert {"channel_cls_embed", "fc_norm.weight", "head.bias"} <= set(state) and "norm.weight" not in state

@@ -62,7 +62,7 @@ def record_stages(model: Any) -> Stages:
 )
 def test_the_variants_have_their_sizes(name: str, millions: float, bare: float, unused: float) -> None:
     with torch.device("meta"):
-        model = VARIANTS[name]()
+        model: Any = VARIANTS[name]()
     never = 0  # the feed-forwards that the released global blocks hold and never call
     for block in (block for stage in model.stages for block in stage if isinstance(block, GlobalBlock)):
         c = block.norm2.num_features
@@ -79,7 +79,7 @@ def test_the_variants_have_their_sizes(name: str, millions: float, bare: float, 
 
 def test_small_and_odd_images_are_taken_as_pixels() -> None:
     torch.manual_seed(0)
-    model = MedViTV2(**SMALL, tokens="spatial", dilations=PAPER_DILATIONS).eval()
+    model: Any = MedViTV2(**SMALL, tokens="spatial", dilations=PAPER_DILATIONS).eval()
     with torch.inference_mode():
         for size in ((28, 28), (64, 64), (97, 30), (17, 5), (1, 1)):
             output, maps = model.forward_intermediates(torch.randn(2, 3, *size))
@@ -91,7 +91,7 @@ def test_small_and_odd_images_are_taken_as_pixels() -> None:
 
 def test_both_forms_share_their_weights_and_differ_in_their_tokens() -> None:
     torch.manual_seed(0)
-    released = MedViTV2(**SMALL).eval()
+    released: Any = MedViTV2(**SMALL).eval()
     spatial = MedViTV2(**SMALL, tokens="spatial").eval()
     spatial.load_state_dict(released.state_dict())
     x = torch.randn(1, 3, 112, 112)
@@ -109,7 +109,7 @@ def test_both_forms_share_their_weights_and_differ_in_their_tokens() -> None:
 
 
 def test_every_second_neighbourhood_of_a_stage_is_dilated() -> None:
-    model = MedViTV2(dims=(32, 64, 96, 128), depths=(4, 3, 6, 1), mix_block_ratio=0.5, dilations=PAPER_DILATIONS)
+    model: Any = MedViTV2(dims=(32, 64, 96, 128), depths=(4, 3, 6, 1), mix_block_ratio=0.5, dilations=PAPER_DILATIONS)
     found = [[b.attention.dilation for b in stage if isinstance(b, LocalBlock)] for stage in model.stages]
     assert found == [[1, 8, 1, 8], [1, 4], [1, 2, 1, 2], []]
     assert all(b.attention.dilation == 1 for s in MedViTV2(**SMALL).stages for b in s if isinstance(b, LocalBlock))
@@ -131,7 +131,7 @@ def test_attention_pools_runs_of_tokens() -> None:
 
 
 def test_stochastic_depth_is_the_published_one() -> None:
-    model = MedViTV2(**SMALL, path_dropout=0.7)
+    model: Any = MedViTV2(**SMALL, path_dropout=0.7)
     blocks = [block for stage in model.stages for block in stage]
     for number, block in enumerate(blocks):
         rate = pytest.approx(0.7 * number / 7, abs=1e-6)
@@ -154,7 +154,7 @@ def test_official_files_are_read(tmp_path: Any) -> None:
     import numpy as np
 
     torch.manual_seed(0)
-    model = MedViTV2(**SMALL).eval()
+    model: Any = MedViTV2(**SMALL).eval()
     state = official(model)
     global_block = next(re.match(r"features\.\d+", name) for name in state if ".kan." in name)
     assert global_block is not None

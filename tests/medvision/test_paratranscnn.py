@@ -64,7 +64,7 @@ def record_stages(model: Any) -> Stages:
 
 
 @pytest.mark.parametrize(("arguments", "count"), [({}, 245_468_937), ({"num_classes": 2}, 245_466_690)])
-def test_the_default_is_the_published_network(arguments: dict[str, int], count: int) -> None:
+def test_the_default_is_the_published_network(arguments: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
         assert sum(p.numel() for p in ParaTransCNN(**arguments).parameters()) == count
 
@@ -110,7 +110,8 @@ def test_the_tail_trains_both_of_its_maps() -> None:
         strict=True,
     ):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    assert optimize_for_inference(model).tail.upsample.out_channels == 3
+    folded: Any = optimize_for_inference(model)
+    assert folded.tail.upsample.out_channels == 3
 
 
 def test_dropout_is_the_published_one() -> None:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ from medvision.geometry import Grid
 from medvision.segmentation import Segmenter
 from medvision.volumes import Volume
 from pipelines import __main__ as program
+from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.recipe import load_recipe
-from pipelines.stages import train
+from pipelines.stages import run_stages
 from pipelines.tasks import SegmentationTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.conftest import ROOT
 from tests.medvision.heads import make_head_labels, write_heads
+from tests.pipelines import small_training
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,19 @@ def overrides(maps: Path, output: Path, *changes: str) -> list[str]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def tracked(store: str) -> str:
+    return store
+
+
 def run(maps: Path, output: Path, *changes: str) -> Path:
-    return train(load_recipe("brain_structures", overrides(maps, output, *changes)))
+    job = run_stages(load_recipe("brain_structures", overrides(maps, output, *changes)), ["prepare", "train"])
+    return job.made["train"] / "model"
+
+
+def trained_in(output: Path) -> Path:
+    (folder,) = (output / "train").iterdir()
+    return folder
 
 
 @pytest.fixture
@@ -59,14 +73,15 @@ def losses(monkeypatch):
 
 def test_training_writes_a_model_that_segments(maps, tmp_path, losses):
     folder = run(maps, tmp_path)
-    assert folder == tmp_path / "model"
+    assert folder == trained_in(tmp_path) / "model"
     assert [step for step, _ in losses] == list(range(6))
     card = weights.load(folder).card
     # the end is kept although it is no multiple of `checkpoint_every`
     assert card["training"]["steps"] == 6
     assert card["training"]["batch_size"] == 4 and card["training"]["recipe"] == "brain_structures"
     assert card["training"]["synthesis"]["spacing_mm"] == card["input"]["spacing_mm"] == 1.5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "model"]
+    names = sorted(path.name for path in folder.parent.iterdir())
+    assert names == ["done.json", "history.jsonl", "last.safetensors", "model"]
     data = (make_head_labels(24) % 50).astype(np.float32)
     found = Segmenter(folder, device="cpu").segment(Volume(data, Grid.from_affine((24, 24, 24), np.eye(4)), "0" * 64))
     assert found.labels.shape == data.shape and found.settings["views"] == ["axial", "coronal", "sagittal"]
@@ -80,7 +95,7 @@ def test_a_run_that_was_interrupted_goes_on(maps, tmp_path, losses, monkeypatch,
             raise KeyboardInterrupt
         return noting(self, batch, batch_index)
 
-    arguments = ["run", "brain_structures", *overrides(maps, tmp_path)]
+    arguments = ["run", "brain_structures", *overrides(maps, tmp_path), "--stages", "prepare,train"]
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
         patched.setattr(SegmentationTask, "training_step", interrupted)
@@ -89,23 +104,23 @@ def test_a_run_that_was_interrupted_goes_on(maps, tmp_path, losses, monkeypatch,
         finally:
             signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
     assert "goes on from the last checkpoint" in capsys.readouterr().err
-    assert weights.read_card(tmp_path / "model")["training"]["steps"] == 4
+    assert weights.read_card(trained_in(tmp_path) / "model")["training"]["steps"] == 4
     losses.clear()
-    # another rhythm of checkpoints must not lead to another file
-    assert program.main([*arguments, "train.checkpoint_every=5"]) == 0
+    # another rhythm of checkpoints must not lead to another training
+    assert program.main([*arguments, "--set", "train.checkpoint_every=5"]) == 0
     assert [step for step, _ in losses] == [4, 5]
-    assert weights.read_card(tmp_path / "model")["training"]["steps"] == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "model"]
+    assert weights.read_card(trained_in(tmp_path) / "model")["training"]["steps"] == 6
     losses.clear()
     program.main(arguments)
     assert losses == []  # nothing is left to do
 
 
 def test_training_starts_from_given_weights_alone(maps, tmp_path):
-    first = weights.load(run(maps, tmp_path / "first")).module.state_dict()
+    source = run(maps, tmp_path / "first")
+    first = weights.load(source).module.state_dict()
     standstill = ("train.steps=1", "train.warmup_steps=0", "train.learning_rate=1e-12", "seed=2")
-    again = run(maps, tmp_path / "second", f"model.init={tmp_path / 'first' / 'model'}", *standstill)
-    assert weights.read_card(again)["training"]["init"] == str(tmp_path / "first" / "model")
+    again = run(maps, tmp_path / "second", f"model.init={source}", *standstill)
+    assert weights.read_card(again)["training"]["init"] == str(source)
     fresh = run(maps, tmp_path / "third", *standstill)
     again, fresh = (weights.load(folder).module.state_dict() for folder in (again, fresh))
     name = "encoder.patch_embedding.projection.weight"
@@ -125,13 +140,14 @@ def test_the_loss_falls(maps, tmp_path, losses):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.root=null", "data.root and output are needed"),
+        ("data.root=null", "data.root is needed"),
+        ("train.steps=null", "give either steps or epochs"),
         ("data.synthesis.nose=1", "data.synthesis.nose: unknown key; expected one of: spacing_mm"),
         ("card.input.views=[lateral]", "card cannot be used.*'lateral'"),
         ("model.architecture=unet", "'unet' is unknown"),
         ("model.arguments.depth=3", "arguments do not suit"),
         ("model.init=brain-structures", "model.init=brain-structures"),
-        ("data.root=nowhere", "found no label map"),
+        ("data.root=nowhere", "not a folder"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(maps, tmp_path, change, message):
@@ -147,17 +163,97 @@ def test_an_output_that_cannot_be_made_is_one_line(maps, tmp_path):
 
 
 def test_usage_and_errors_of_the_program(capsys):
-    assert program.main([]) == 2
-    assert "usage: python -m pipelines run RECIPE" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        program.main([])
+    assert caught.value.code == 2 and "usage: python -m pipelines" in capsys.readouterr().err
     assert program.main(["run", "no_such_recipe"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_two_processes_train_together(maps, tmp_path):
+def test_two_processes_train_together(maps, tmp_path, store):
     command = [sys.executable, "-m", "pipelines", "run", "brain_structures"]
     command += overrides(maps, tmp_path, "train.devices=2", "train.threads=1", "train.steps=3", "data.workers=1")
+    command += ["--stages", "prepare,train"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    card = weights.load(tmp_path / "model").card
+    card = weights.load(trained_in(tmp_path) / "model").card
     assert card["training"]["steps"] == 3 and card["training"]["batch_size"] == 8
-    assert f"{tmp_path / 'model'}" in done.stdout
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert len(client.search_runs(experiments)) == 1  # however many processes
+
+
+def start(folder: Path, seconds: float | None = None) -> None:
+    """Run the small training as a program; after so many seconds of training it is killed."""
+    command = [sys.executable, "-m", "tests.pipelines.small_training", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "training"
+    if seconds is None:
+        process.communicate(timeout=600)
+        return
+    # not before its first steps are over, nor while a slow machine still imports
+    deadline = time.monotonic() + 300
+    while not (folder / "last.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_training_killed_at_any_point_ends_with_the_same_bytes(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    small_training.train(whole)
+    start(broken, 0.0)
+    first = steps_in(broken / "last.safetensors")
+    assert 0 < first < small_training.STEPS
+    start(broken, 0.4)
+    start(broken)
+    assert steps_in(broken / "last.safetensors") == small_training.STEPS
+    for name in ("model/model.safetensors", "model/model.json", "last.safetensors"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+
+
+def test_training_ends_when_validations_get_no_better(tmp_path):
+    small_training.train(tmp_path, patience=1, learning_rate=1e-9)
+    assert steps_in(tmp_path / "last.safetensors") < small_training.STEPS
+    before = (tmp_path / "last.safetensors").read_bytes()
+    small_training.train(tmp_path, patience=1, learning_rate=1e-9)  # and has then ended
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "schedule": "poly", "loss": "dice_focal", "ema_decay": 0.0},
+        {"accumulate": 2, "loss": "ce", "precision": "bf16-mixed", "schedule": "constant"},
+    ],
+)
+def test_every_setting_trains(tmp_path, changes):
+    folder = small_training.train(tmp_path, **changes)
+    card = weights.load(folder).card
+    assert card["training"]["steps"] in {8, 16, 24} and 0 <= card["training"]["validation_dice"] <= 1
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    shared = torch.arange(6.0)
+    content = {
+        "state_dict": {"a": shared.view(2, 3).T, "b": shared},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.999)}]}],
+        "global_step": 7,
+        "none": None,
+        "text": "é",
+    }
+    SafetensorsCheckpoints().save_checkpoint(content, tmp_path / "last.safetensors")
+    found = SafetensorsCheckpoints().load_checkpoint(tmp_path / "last.safetensors")
+    assert steps_in(tmp_path / "last.safetensors") == 7 and [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
+    assert torch.equal(found["state_dict"]["a"], shared.view(2, 3).T)
+    assert found["optimizer_states"][0]["param_groups"][0]["betas"] == (0.9, 0.999)
+    assert found["optimizer_states"][0]["state"][0]["step"] == 3 and found["text"] == "é" and found["none"] is None
+    with pytest.raises(TypeError, match="cannot hold a set"):
+        SafetensorsCheckpoints().save_checkpoint({"x": {1}}, tmp_path / "other.safetensors")
+    (tmp_path / "last.safetensors").write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match="not a training checkpoint of ours"):
+        SafetensorsCheckpoints().load_checkpoint(tmp_path / "last.safetensors")

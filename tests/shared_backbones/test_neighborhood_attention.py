@@ -103,7 +103,7 @@ def test_an_installed_natten_is_used_where_it_suits(monkeypatch: pytest.MonkeyPa
         asked.update(rest, shape=tuple(query.shape))
         return value
 
-    stand_in = types.ModuleType("natten")
+    stand_in: Any = types.ModuleType("natten")
     stand_in.__version__, stand_in.functional = "0.17.3", types.SimpleNamespace(na2d=na2d)
     monkeypatch.setitem(sys.modules, "natten", stand_in)
     monkeypatch.setattr(neighborhood_attention.importlib.util, "find_spec", lambda name: object())

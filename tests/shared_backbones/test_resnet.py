@@ -17,8 +17,8 @@ def test_equals_torchvision_s_under_its_names(depth: int) -> None:
     theirs: Any = getattr(torchvision.models, f"resnet{depth}")().double().eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, 0, 0.1)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     ours = ResNet(depth).double().eval()
     ours.load_state_dict({name: value for name, value in theirs.state_dict().items() if not name.startswith("fc.")})
     x = torch.randn(2, 3, 65, 96, dtype=torch.float64)

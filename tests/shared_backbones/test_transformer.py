@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ def test_attention_equals_its_definition(shape: tuple[int, ...], bias: bool) -> 
 
 def test_attention_drops_weights_and_values_while_training_only() -> None:
     torch.manual_seed(0)
-    attention = SelfAttention(4, 1, attention_dropout=0.5, dropout=0.25)
+    attention: Any = SelfAttention(4, 1, attention_dropout=0.5, dropout=0.25)
     x = torch.randn(1, 3, 4)
     assert torch.equal(attention.eval()(x), attention(x))
     attention.train()

@@ -1,0 +1,155 @@
+"""Tables and intervals of an evaluation: one row per case and structure, and what they say together."""
+
+import csv
+import html
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvision.protocols import aggregate
+
+FIGURES = ("dice", "hd95_mm", "nsd")
+COLUMNS = ("case", "id", "name", "state", *FIGURES)
+
+
+def write_tables(
+    folder: Path, rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int = 0, resamples: int = 2000
+) -> dict[str, Any]:
+    """Write `cases.csv`, `cases.parquet`, `summary.json` and `dice.svg`; each file appears complete or not at all.
+
+    Args:
+        folder: exists.
+        rows: of `medvision.protocols.evaluate_case`, each with its `case`.
+        protocol: the name under which they were scored.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Returns:
+        The summary: `protocol`, `cases`, `overall` and `classes`; of each figure the `mean`, `median`, `std`, and `low`
+        and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
+    """
+    summary = summarise(rows, protocol, seed=seed, resamples=resamples)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow(["" if row[column] is None else _safe(row[column]) for column in COLUMNS])
+    _write(folder / "cases.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+    _write(folder / "cases.parquet", lambda path: _write_parquet(path, rows))
+    _write(folder / "dice.svg", lambda path: path.write_text(strip_plot(rows), encoding="utf-8"))
+    text = json.dumps(summary, indent=2, sort_keys=True) + "\n"
+    _write(folder / "summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+    return summary
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, resamples: int) -> dict[str, Any]:
+    """What `write_tables` returns."""
+    cases = sorted({row["case"] for row in rows})
+    means = aggregate(rows)
+    numbers = [row["id"] for row in means["classes"]]
+    place = {case: i for i, case in enumerate(cases)}
+    drawn = np.random.default_rng(seed).integers(0, len(cases), (resamples, len(cases)))
+    classes: list[dict[str, Any]] = [
+        {"id": row["id"], "name": row["name"], "states": row["states"]} for row in means["classes"]
+    ]
+    overall: dict[str, Any] = {}
+    for figure in FIGURES:
+        values = np.full((len(cases), len(numbers)), np.nan)
+        for row in rows:
+            if row[figure] is not None:
+                values[place[row["case"]], numbers.index(row["id"])] = row[figure]
+        resampled = _nanmean(values[drawn], 1)  # (resamples, classes)
+        for column, entry in enumerate(classes):
+            entry[figure] = _describe(values[:, column], resampled[:, column])
+        overall[figure] = {
+            "mean": _number(_nanmean(_nanmean(values, 0), 0)),
+            **_interval(_nanmean(resampled, 1)),
+        }
+    return {"protocol": protocol, "cases": len(cases), "classes": classes, "overall": overall}
+
+
+def strip_plot(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Dice of every case, a row of dots per structure with its mean, as a standalone SVG."""
+    names = {row["id"]: str(row["name"]) for row in rows}
+    height, left, width = 34, 190, 420
+    parts = []
+    for number, (identity, name) in enumerate(sorted(names.items())):
+        y = 24 + number * height
+        values = [row["dice"] for row in rows if row["id"] == identity and row["dice"] is not None]
+        parts.append(
+            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{html.escape(name.replace("_", " "))}</text>'
+        )
+        parts.append(f'<path d="M{left} {y}H{left + width}" stroke="#d8dfe5"/>')
+        for place, value in enumerate(values):
+            shift = (place * 0.618 % 1 - 0.5) * 14
+            parts.append(f'<circle cx="{left + width * value:.1f}" cy="{y + shift:.1f}" r="2.5" fill-opacity=".45"/>')
+        if values:
+            x = left + width * sum(values) / len(values)
+            parts.append(f'<path d="M{x:.1f} {y - 11}V{y + 11}" stroke="#8a2c0d" stroke-width="2"/>')
+    bottom = 24 + len(names) * height
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(f'<text x="{left + width * tick:.1f}" y="{bottom + 8}" text-anchor="middle">{tick:g}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 24}" height="{bottom + 18}" '
+        f'font-family="sans-serif" font-size="13" fill="#0b5a73">{"".join(parts)}</svg>\n'
+    )
+
+
+def _describe(values: np.ndarray, resampled: np.ndarray) -> dict[str, float | None]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return dict.fromkeys(("mean", "median", "std", "low", "high"))
+    spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    return {"mean": float(known.mean()), "median": float(np.median(known)), "std": spread, **_interval(resampled)}
+
+
+def _interval(resampled: np.ndarray) -> dict[str, float | None]:
+    known = resampled[~np.isnan(resampled)]
+    if not len(known):
+        return {"low": None, "high": None}
+    low, high = np.percentile(known, [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
+
+
+def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is there; NaN, without a warning, where nothing is."""
+    there = ~np.isnan(values)
+    count = there.sum(axis)
+    return np.where(count > 0, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _safe(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets a quote in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"case": pyarrow.string(), "id": pyarrow.int64(), "name": pyarrow.string(), "state": pyarrow.string()}
+    schema = pyarrow.schema([(column, kinds.get(column, pyarrow.float64())) for column in COLUMNS])
+    content = [{column: row[column] for column in COLUMNS} for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(content, schema), path)
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,280 @@
+"""A packed, memory-mapped store of prepared data, with a manifest of where every part came from.
+
+One binary file holds one field (such as `image`) of all cases, one after another, and `manifest.json` says where. The
+bytes depend on the sources and the settings alone: not on the number of workers, and not on interruptions.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared_backbones.errors import InputError
+
+MANIFEST = "manifest.json"
+_JOURNAL = "journal.jsonl"
+_ALIGNMENT = 64
+_VERSION = 1
+
+
+@dataclass
+class Sample:
+    """A prepared case.
+
+    Attributes:
+        id: name of the case, such as `case-0123abcd`.
+        group: what must stay in one split, such as the subject; any text that tells nothing of a person.
+        split: `train`, `validation` or `test`.
+        arrays: by field.
+        record: what the manifest says of it, in JSON types.
+    """
+
+    id: str
+    group: str
+    split: str
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+class Store:
+    """A finished store, opened for reading; it can be sent to other processes, which open it again.
+
+    Attributes:
+        folder: where it is.
+        manifest: its content.
+        digest: sha256 of the manifest, which names the bytes of all fields.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / MANIFEST
+        try:
+            content = path.read_bytes()
+            self.manifest: dict[str, Any] = json.loads(content)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); run the stage prepare again") from None
+        except ValueError:
+            raise InputError(f"{path}: damaged; delete its folder and run the stage prepare again") from None
+        self.digest = hashlib.sha256(content).hexdigest()
+        self._maps: dict[str, np.ndarray] = {}
+        for field, size in self.manifest["bytes"].items():
+            found = (self.folder / f"{field}.bin").stat().st_size if (self.folder / f"{field}.bin").exists() else 0
+            if found != size:
+                raise InputError(
+                    f"{self.folder / field}.bin: has {found} bytes, expected {size}; delete its folder and run the "
+                    "stage prepare again"
+                )
+
+    def cases(self, split: str | None = None) -> list[dict[str, Any]]:
+        """Entries of the manifest, of one split or all."""
+        return [case for case in self.manifest["cases"] if split in {None, case["split"]}]
+
+    def array(self, case: dict[str, Any], field: str) -> np.ndarray:
+        """A field of a case: a view of the file, not a copy."""
+        if field not in self._maps:
+            self._maps[field] = np.memmap(self.folder / f"{field}.bin", np.uint8, "r")
+        where = case["arrays"][field]
+        raw = self._maps[field][where["offset"] : where["offset"] + where["bytes"]]
+        return raw.view(where["dtype"]).reshape(where["shape"])
+
+    def verify(self) -> None:
+        """Read everything once and compare checksums.
+
+        Raises:
+            InputError: a case's bytes are not those that were written.
+        """
+        for case in self.cases():
+            for field, where in case["arrays"].items():
+                if zlib.crc32(np.ascontiguousarray(self.array(case, field)).view(np.uint8).data) != where["crc32"]:
+                    raise InputError(f"{self.folder}: {field} of {case['id']} is damaged; run the stage prepare again")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])
+
+
+def write_store(
+    folder: Path,
+    sources: Sequence[Any],
+    convert: Callable[[Any], Sample],
+    *,
+    settings: dict[str, Any],
+    splits: Sequence[str] = (),
+    workers: int = 0,
+    skip_unreadable: bool = False,
+    estimate: Callable[[Any], int] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Store:
+    """Convert sources into a store; what an interrupted call finished is kept.
+
+    Args:
+        folder: made where absent.
+        sources: what is converted, in order; they can be sent to other processes.
+        convert: makes a sample of one; an InputError says that it cannot be used.
+        settings: what decides the conversion, in JSON types; noted, and a store begun under others is begun anew.
+        splits: those that must not be empty.
+        workers: processes that convert; 0 converts in this one.
+        skip_unreadable: leave out what cannot be used, and count it; else that is an error, after all were tried.
+        estimate: bytes that a source will take, to refuse before starting where the disk has too little room.
+        on_progress: called with cases done and cases in all.
+
+    Raises:
+        InputError: a source cannot be used, ids repeat, a group is in two splits, a split is empty, or no room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if estimate is not None:
+        _check_room(folder, sum(map(estimate, sources)))
+    fingerprint = hashlib.sha256(f"{_VERSION}{json.dumps(settings, sort_keys=True)}{list(sources)!r}".encode())
+    writer = _Writer(folder, fingerprint.hexdigest(), settings)
+    todo = [(number, source) for number, source in enumerate(sources) if number not in writer.done]
+    failures: list[str] = []
+    for number, result in _convert_all(todo, convert, workers):
+        if isinstance(result, str):
+            failures.append(result)
+        else:
+            writer.add(number, result)
+        if on_progress is not None:
+            on_progress(len(writer.done) + len(failures), len(sources))
+    if failures and not skip_unreadable:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise InputError(
+            f"{len(failures)} of {len(sources)} cases cannot be used: {failures[0]}{more}; mend them, or leave them "
+            "out with data.skip_unreadable=true"
+        )
+    return writer.finish(splits, len(failures))
+
+
+class _Writer:
+    """Appends cases to the fields' files, and notes each in a journal once its bytes are on the disk."""
+
+    def __init__(self, folder: Path, fingerprint: str, settings: dict[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+        self.done: dict[int, dict[str, Any]] = {}
+        self.sizes: dict[str, int] = {}
+        journal = folder / _JOURNAL
+        lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+        if lines and _parse(lines[0]) == {"fingerprint": fingerprint}:
+            for line in lines[1:]:
+                entry = _parse(line)
+                if entry is None:
+                    break  # cut off in the middle
+                self.done[entry["number"]] = entry["case"]
+                for field, where in entry["case"]["arrays"].items():
+                    self.sizes[field] = where["offset"] + where["bytes"]
+        for path in folder.glob("*.bin"):
+            if path.stem in self.sizes:
+                with path.open("r+b") as file:
+                    file.truncate(self.sizes[path.stem])
+            else:
+                path.unlink()
+        kept = [json.dumps({"number": number, "case": case}) for number, case in self.done.items()]
+        journal.write_text("\n".join([json.dumps({"fingerprint": fingerprint}), *kept]) + "\n", encoding="utf-8")
+
+    def add(self, number: int, sample: Sample) -> None:
+        case = {"id": sample.id, "group": sample.group, "split": sample.split, "record": sample.record, "arrays": {}}
+        for field, array in sample.arrays.items():
+            raw = np.ascontiguousarray(array)
+            content = raw.view(np.uint8).reshape(-1) if raw.size else np.zeros(0, np.uint8)
+            size = self.sizes.get(field, 0)
+            offset = -(-size // _ALIGNMENT) * _ALIGNMENT
+            with (self.folder / f"{field}.bin").open("ab") as file:
+                file.write(b"\0" * (offset - size))
+                file.write(content.data)
+                file.flush()
+                os.fsync(file.fileno())
+            self.sizes[field] = offset + content.size
+            case["arrays"][field] = {
+                "dtype": raw.dtype.str,
+                "shape": list(raw.shape),
+                "offset": offset,
+                "bytes": int(content.size),
+                "crc32": zlib.crc32(content.data),
+            }
+        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps({"number": number, "case": case}) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.done[number] = case
+
+    def finish(self, splits: Sequence[str], skipped: int) -> Store:
+        cases = [self.done[number] for number in sorted(self.done)]
+        repeated = [name for name, count in Counter(case["id"] for case in cases).items() if count > 1]
+        if repeated:
+            raise InputError(f"{repeated[0]}: two of the sources are the same file; keep one of them")
+        homes: dict[str, str] = {}
+        for case in cases:
+            if homes.setdefault(case["group"], case["split"]) != case["split"]:
+                raise InputError(
+                    f"{case['id']}: its subject is in split {case['split']} and in {homes[case['group']]}; keep all "
+                    "cases of a subject in one split"
+                )
+        for split in splits:
+            if split not in homes.values():
+                raise InputError(f"split {split} is empty; change the rule of the split, or give more data")
+        manifest = {
+            "version": _VERSION,
+            "settings": self.settings,
+            "cases": cases,
+            "skipped": skipped,
+            "bytes": self.sizes,
+        }
+        temporary = self.folder / f".{MANIFEST}.tmp"
+        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, self.folder / MANIFEST)
+        (self.folder / _JOURNAL).unlink()
+        return Store(self.folder)
+
+
+def _convert_all(
+    todo: Sequence[tuple[int, Any]], convert: Callable[[Any], Sample], workers: int
+) -> Iterator[tuple[int, Sample | str]]:
+    """Samples, or why there is none, in the order of the sources."""
+    if not workers:
+        for number, source in todo:
+            yield number, _attempt(convert, source)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[tuple[int, Future[Sample | str]]] = deque()
+        for number, source in todo:
+            waiting.append((number, pool.submit(_attempt, convert, source)))
+            if len(waiting) > 2 * workers:  # not more at once than memory has room for
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+def _attempt(convert: Callable[[Any], Sample], source: Any) -> Sample | str:
+    try:
+        return convert(source)
+    except InputError as error:
+        return str(error)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: the prepared data takes about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free; "
+            "make room, or choose another output folder"
+        )
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
