@@ -92,7 +92,8 @@ def fit(
         return folder / MODEL
     batches.start = done * settings.accumulate
     validated = batches.validation is not None
-    average = EMAWeightAveraging(decay=settings.ema_decay) if settings.ema_decay else None
+    # Statistics of batch norms are the latest, not averages: those lag behind the averaged weights, at times fatally.
+    average = EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False) if settings.ema_decay else None
     keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -194,8 +195,9 @@ class _Keeper(Callback):
         self._save(trainer)
 
     def _validates_now(self, trainer: lightning.Trainer) -> bool:
-        every = int(trainer.val_check_batch or 1)
-        return self.monitor is not None and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+        if self.monitor is None:
+            return False
+        return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self.saved_at = trainer.global_step

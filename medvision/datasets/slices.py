@@ -121,7 +121,8 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        """Batches in all, those before `start` included: Lightning counts on from there."""
+        return self.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
