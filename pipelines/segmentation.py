@@ -265,7 +265,7 @@ class VolumeSegmentation(Segmentation):
         """What is noted of the data in the tracking store."""
         store = Store(folder)
         return [
-            DatasetRecord(name=self.recipe.name, digest=store.digest[:32], context=split)
+            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
             for split in ("train", "validation")
             if store.cases(split)
         ]

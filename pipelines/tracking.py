@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,12 @@ class Run:
         signature = ModelSignature(Schema([inputs]), Schema([TensorSpec(kinds, (-1,) * example.ndim)]))
         mlflow.set_tracking_uri(self._uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it says at every step of a registration
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
             bare = Path(folder) / "model"
             bare.mkdir()
             for part in (WEIGHTS, CARD):

@@ -1,0 +1,168 @@
+"""A recipe from raw volumes to a registered model, on phantoms in the layout of the Medical Segmentation Decathlon."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from medvision.segmentation import Segmenter
+from pipelines import tracking
+from pipelines.recipe import load_recipe
+from pipelines.stages import run_stages
+from shared_backbones.errors import InputError
+
+MARKER = "Jane_Doe_19700101"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six crops, each with a bright ball whose halves are two parts; names and headers hold a patient's name."""
+    root = tmp_path_factory.mktemp(f"Task_{MARKER}")
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    for number in range(1, 7):
+        random = np.random.default_rng(number)
+        grid = np.stack(np.meshgrid(*(np.arange(n) for n in (24, 28, 20)), indexing="ij"))
+        centre = np.array([12, 14, 10]) + random.integers(-2, 3, 3)
+        inside = np.square(grid - centre[:, None, None, None]).sum(0) < 36
+        labels = (inside * (1 + (grid[1] > centre[1]))).astype(np.uint8)
+        image = (100 * inside + random.normal(40, 6, inside.shape)).astype(np.float32)
+        for folder, data in (("imagesTr", image), ("labelsTr", labels)):
+            file = nib.Nifti1Image(data, np.diag([-1.0, 1, 1, 1]))
+            file.header["descrip"] = MARKER.encode()
+            nib.save(file, root / folder / f"{MARKER}_{number:03}.nii.gz")
+    return root
+
+
+@pytest.fixture
+def recipe(raw: Path, tmp_path: Path) -> str:
+    content = {
+        "name": "ball",
+        "seed": 1,
+        "output": str(tmp_path / "run"),
+        "data": {
+            "kind": "volumes", "layout": "msd", "root": str(raw), "options": {"test_ids_above": 4}, "validation": 0.25,
+            "slices": [-1, 0, 1], "size": 32, "augmentation": {"rotation_degrees": 5, "shift": 0.02},
+        },
+        "model": {
+            "architecture": "hbformer",
+            "arguments": {
+                "num_classes": 3, "in_channels": 3, "stem_channels": 3, "feature_size": 4, "depths": [1, 1, 1, 1],
+                "head_dim": 4, "window_size": 4, "img_size": 32,
+            },
+        },
+        "train": {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "warmup_steps": 1, "ema_decay": 0.5},
+        "evaluate": {"resamples": 50},
+        "card": {
+            "name": "ball",
+            "version": "1.0.0",
+            "classes": [
+                {"id": 0, "name": "background", "color": [0, 0, 0]},
+                {"id": 1, "name": "back", "color": [200, 0, 0]},
+                {"id": 2, "name": "front", "color": [0, 0, 200]},
+            ],
+            "input": {"smallest_piece": 0},
+        },
+    }  # fmt: skip
+    path = tmp_path / "ball.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_recipe_runs_from_raw_files_to_a_registered_model(recipe: str, raw: Path, store: str, tmp_path: Path, capsys):
+    job = run_stages(load_recipe(recipe))
+    assert list(job.made) == ["prepare", "train", "evaluate", "report", "register"]
+    said = capsys.readouterr().out
+    assert "prepare: 4 cases" in said and "registered: models:/ball@newest (version 1)" in said
+
+    summary = json.loads((job.made["evaluate"] / "summary.json").read_text())
+    assert summary["cases"] == 2 and [row["name"] for row in summary["classes"]] == ["back", "front"]
+    table = (job.made["evaluate"] / "cases.csv").read_text().splitlines()
+    assert table[0].startswith("case,id,name,state,dice") and len(table) == 1 + 2 * 2
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(job.made["evaluate"] / "cases.parquet").num_rows == 4
+    page = (job.made["report"] / "report.html").read_text()
+    assert "Training report" in page and "<script" not in page and "front" in page
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED" and run.data.params["train.epochs"] == "2"
+    assert "data.root" not in run.data.params
+    assert {"loss", "validation_dice", "test_dice", "test_dice_front"} <= set(run.data.metrics)
+    assert len(client.get_metric_history(run.info.run_id, "validation_dice")) == 2
+    assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "validation"}
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"evaluation", "report.html"}
+    assert client.get_model_version_by_alias("ball", "newest").version in {1, "1"}
+
+    folder = tracking.resolve_model("models:/ball@newest", tmp_path / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == (job.made["train"] / "model/model.safetensors").read_bytes()
+    Segmenter(folder, device="cpu")
+    with pytest.raises(InputError, match="models:/other@newest: not found"):
+        tracking.resolve_model("models:/other@newest", tmp_path / "cache")
+
+    made = [path for path in [*(tmp_path / "run").rglob("*"), *(tmp_path / "mlruns").rglob("*")] if path.is_file()]
+    assert not [path for path in made if path.suffix in {".pkl", ".pth", ".pt", ".ckpt"}]
+    assert [path for path in made if MARKER.encode() in path.read_bytes() or MARKER in path.name] == []
+
+    again = run_stages(load_recipe(recipe))
+    assert again.made == job.made and "train: hbformer" not in capsys.readouterr().out
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+    changed = run_stages(load_recipe(recipe, ["train.epochs=1"]), ["prepare", "train"])
+    assert changed.made["prepare"] == job.made["prepare"] and changed.made["train"] != job.made["train"]
+
+
+def refuse(recipe: str, *overrides: str, stages: list[str] | None = None, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        run_stages(load_recipe(recipe, overrides), stages, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path: Path, monkeypatch):
+    assert "stage 'predict' is unknown; expected some of: prepare, train" in refuse(recipe, stages=["predict"])
+    assert "stage prepare was not finished before" in refuse(recipe, stages=["train"])
+    assert "data.layout 'nnunet' is unknown; expected one of: msd" in refuse(recipe, "data.layout=nnunet")
+    assert "no case of layout lits found; expected volume-0.nii" in refuse(recipe, "data.layout=lits")
+    assert "no test case" in refuse(recipe, "data.options.test_ids_above=9")
+    assert "protocol 'x' is unknown" in refuse(recipe, "evaluate.protocol=x")
+    two = "card.classes=[{id: 0, name: a, color: [0,0,0]}, {id: 1, name: b, color: [0,0,9]}]"
+    assert "labels hold 2, expected some of 0, 1" in refuse(recipe, two)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    line = refuse(recipe)
+    assert "holds a password" in line and "secret" not in line
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9: cannot be used" in refuse(recipe)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "plain"))
+    assert "plain folders are no store any more" in refuse(recipe)
+
+
+def test_figures_wait_for_a_store_that_is_away(store: str, tmp_path: Path, capsys):
+    def start(run_id: str | None = None) -> tracking.Run:
+        return tracking.start_run(
+            "medvision", "run", uri=store, parameters={}, tags={}, datasets=[], spool=tmp_path / "spool", run_id=run_id
+        )
+
+    with start() as run:
+        run.log_metrics({"loss": 1.0}, 1)
+        client, run._client = run._client, None  # the server is gone
+        run.flush()
+        assert "figures are kept in a file" in capsys.readouterr().out
+        run.log_metrics({"loss": 0.5, "broken": float("nan")}, 2)
+        run.flush()
+        run._client = client
+    history = client.get_metric_history(run.run_id, "loss")
+    assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5)]
+    assert not list((tmp_path / "spool").glob("*.jsonl"))
+    with start(run.run_id) as again:
+        assert again.run_id == run.run_id
+    with pytest.raises(ZeroDivisionError), start(run.run_id) as failing:
+        print(1 / 0)
+    assert client.get_run(failing.run_id).info.status == "FAILED"
