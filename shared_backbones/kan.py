@@ -32,8 +32,9 @@ class KanLayer(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self(x.float())
-        bumps = ((self.norm(x)[..., None] - self.grid) / DENOMINATOR).tanh()
-        return self.linear((1 - bumps.square()).flatten(-2))
+        # sech²(u) = 4 s (1 - s) with s = sigmoid(2u): one exponential instead of a tanh, and it cannot overflow.
+        s = torch.sigmoid((self.norm(x)[..., None] - self.grid) * (2 / DENOMINATOR))
+        return 4 * self.linear(torch.addcmul(s, s, s, value=-1).flatten(-2))
 
 
 class Kan(nn.Sequential):

@@ -277,6 +277,17 @@ class TestEveryNetwork:
                 found = Plain(form, case)(x)
                 assert found.dtype == dtype
                 torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+            if hasattr(network, "forward_head"):
+                features = network.forward_features(x)
+                for found, wanted in (
+                    (optimized.forward_features(x), features),
+                    (
+                        optimized.forward_head(optimized.forward_features(x), pre_logits=True),
+                        network.forward_head(features, pre_logits=True),
+                    ),
+                ):
+                    atol = 10 * tolerance * float(wanted.abs().max())
+                    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
         assert not any(p.requires_grad for p in optimized.parameters()) and network.training is False
 
     def test_runs_under_bfloat16_autocast(self, case: Case) -> None:

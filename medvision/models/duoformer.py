@@ -267,13 +267,11 @@ class DuoFormer(nn.Module):
         return self
 
     def fold_(self) -> None:
-        """Merge each patch attention's projection into the next linear map: nothing lies between them."""
+        """Merge each patch attention's projection into the next one's first linear map: nothing lies between them."""
         blocks = list(self.patch_blocks)
         if not all(isinstance(block, SelfAttention) for block in blocks):
             return
         following: list[nn.Linear] = [block.qkv for block in blocks[1:]]  # type: ignore[misc]
-        if isinstance(self.head, nn.Linear):
-            following.append(self.head)
         for block, linear in zip(blocks, following, strict=False):
             first: Any = block.projection
             if isinstance(first, nn.Linear):

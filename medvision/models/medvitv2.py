@@ -194,14 +194,6 @@ class MedViTV2(nn.Module):
         """While training, recompute the activations of each block instead of keeping them."""
         self.grad_checkpointing = enable
 
-    def fold_(self) -> None:
-        """Fold the last norm into the classifier: only the mean over pixels lies between."""
-        if isinstance(self.norm, nn.BatchNorm2d) and isinstance(self.head, nn.Linear):
-            scale, shift = batch_norm_affine(self.norm)
-            self.head.bias = nn.Parameter(self.head.bias + self.head.weight @ shift, requires_grad=False)
-            self.head.weight = nn.Parameter(self.head.weight * scale, requires_grad=False)
-            self.norm = nn.Identity()
-
     def _levels(self, x: Tensor, count: int) -> list[Tensor]:
         self._check(x)
         x = self.stem(x)

@@ -115,7 +115,8 @@ def test_the_tail_trains_both_of_its_maps() -> None:
 
 
 def test_dropout_is_the_published_one() -> None:
-    block: Any = ParaTransCNN(**SMALL).levels[0].blocks[0]
+    model: Any = ParaTransCNN(**SMALL)
+    block = model.levels[0].blocks[0]
     assert block.attention.attention_dropout == 0.1 and block.mlp.dropout == 0.1
     assert block.attention.dropout == pytest.approx(0.19)  # twice 0.1
     assert block.attention.qkv.bias is None and block.norm1.eps == 1e-5 and block.mlp.fc1.out_features == 16

@@ -97,6 +97,7 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(recipe: str, raw: Pa
     assert "data.root" not in run.data.params
     assert {"loss", "validation_dice", "test_dice", "test_dice_front"} <= set(run.data.metrics)
     assert len(client.get_metric_history(run.info.run_id, "validation_dice")) == 2
+    assert run.inputs is not None
     assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "validation"}
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"evaluation", "report.html"}
     assert client.get_model_version_by_alias("ball", "newest").version in {1, "1"}

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def convert(number: int, pause: float = 0.0) -> Sample:
     )
 
 
-def write(folder: Path, sources=range(8), **options) -> Store:
+def write(folder: Path, sources: Sequence[int] = range(8), **options: Any) -> Store:
     return write_store(folder, list(sources), convert, settings={"spacing": 1.0}, **options)
 
 
