@@ -121,6 +121,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
         kind.train(prepared, folder, None if run is None else run.log_metrics)
         if _first_process():
             _finish(folder)
+    _say(f"model: {folder / 'model'}")
     return folder / "model"
 
 

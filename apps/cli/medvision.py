@@ -46,7 +46,9 @@ def segment(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; by default beside the input.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled model, or a trained-model folder.")] = "brain-structures",
+    model: Annotated[
+        str, typer.Option(help="Bundled model, trained-model folder, or models:/NAME@ALIAS.")
+    ] = "brain-structures",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     views: Annotated[
         str | None, typer.Option(help="Planes to run over, of axial,coronal,sagittal; by default the model's.")
@@ -92,6 +94,11 @@ def segment(
         raise InputError("--quiet and --verbose exclude each other; give one of them")
     from apps.cli.segment import Job, run_jobs
 
+    if model.startswith(("models:/", "runs:/")):
+        from apps.cli.program import cache_folder
+        from pipelines.tracking import resolve_model
+
+        model = str(resolve_model(model, cache_folder()))
     job = Job(
         input=input,
         output=output,

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from apps.cli import program
+from apps.cli.medvision import app
 from medvision.segmentation import Segmenter
 from pipelines import tracking
 from pipelines.recipe import load_recipe
@@ -73,7 +75,9 @@ def recipe(raw: Path, tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_recipe_runs_from_raw_files_to_a_registered_model(recipe: str, raw: Path, store: str, tmp_path: Path, capsys):
+def test_a_recipe_runs_from_raw_files_to_a_registered_model(
+    recipe: str, raw: Path, store: str, tmp_path: Path, capsys, monkeypatch
+):
     job = run_stages(load_recipe(recipe))
     assert list(job.made) == ["prepare", "train", "evaluate", "report", "register"]
     said = capsys.readouterr().out
@@ -105,10 +109,17 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(recipe: str, raw: Pa
     folder = tracking.resolve_model("models:/ball@newest", tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == (job.made["train"] / "model/model.safetensors").read_bytes()
-    Segmenter(folder, device="cpu")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scan = raw / "imagesTr" / f"{MARKER}_005.nii.gz"
+    options = ["--model", "models:/ball@newest", "--device", "cpu"]
+    assert program.run(app, ["segment", "-i", str(scan), "-o", str(tmp_path / "out"), *options]) == 0
+    labels: Any = nib.load(tmp_path / "out" / f"{MARKER}_005_seg.nii.gz")
+    expected = Segmenter(job.made["train"] / "model", device="cpu").segment(scan).labels
+    assert np.array_equal(np.asarray(labels.dataobj), expected)
     with pytest.raises(InputError, match="models:/other@newest: not found"):
         tracking.resolve_model("models:/other@newest", tmp_path / "cache")
 
+    capsys.readouterr()
     made = [path for path in [*(tmp_path / "run").rglob("*"), *(tmp_path / "mlruns").rglob("*")] if path.is_file()]
     assert not [path for path in made if path.suffix in {".pkl", ".pth", ".pt", ".ckpt"}]
     assert [path for path in made if MARKER.encode() in path.read_bytes() or MARKER in path.name] == []
