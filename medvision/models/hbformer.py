@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.attention import WindowAttention
@@ -83,6 +84,7 @@ class HBFormer(nn.Module):
             "experts": experts,
             "dilations": list(dilations),
         }
+        self.grad_checkpointing = False
         n = feature_size
         grid = -(-height // STRIDE) * STRIDE // 4, -(-width // STRIDE) * STRIDE // 4
         self.input_projection = nn.Conv2d(in_channels, stem_channels, 1)
@@ -105,15 +107,20 @@ class HBFormer(nn.Module):
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:
             x = F.pad(x, (0, right, 0, below), mode="replicate")
-        c1, c2, c3, c4 = self.encoder(self.input_projection(x))
+        recompute = self.grad_checkpointing and self.training
+        c1, c2, c3, c4 = self.encoder(self.input_projection(x), recompute)
         # The bridge: every skip but the deepest comes from one level below its decoder.
         skips = [c3]
         for projection, feature in zip(reversed(self.skip_projections), (c3, c2, c1), strict=True):
             skips.append(F.interpolate(projection(feature), scale_factor=2, mode="bilinear", align_corners=True))
         x = c4
         for decoder, skip in zip(self.decoders, skips, strict=True):
-            x = decoder(x, skip)
+            x = checkpoint(decoder, x, skip, use_reentrant=False) if recompute else decoder(x, skip)
         return self.head(x)[:, :, :height, :width]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of blocks and decoders instead of keeping them."""
+        self.grad_checkpointing = enable
 
     def fold_(self) -> None:
         """Merge the first 1x1 convolution into the patch embedding."""
@@ -224,12 +231,15 @@ class SwinEncoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Features `(B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i)`, i = 0..3, channels_last; H, W multiples of 32."""
+    def forward(self, x: Tensor, recompute: bool = False) -> list[Tensor]:
+        """Features `(B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i)`, i = 0..3, channels_last; H, W multiples of 32.
+
+        With `recompute` the blocks' activations are not kept for the backward pass.
+        """
         x = self.patch_embedding(x)
         features = []
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, recompute)
             features.append(x.permute(0, 3, 1, 2))
         return features
 
@@ -255,9 +265,12 @@ class SwinStage(nn.Module):
         self.merging = merging
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """Map `(B, H, W, C)` to the stage's output in the same layout."""
-        return self.blocks(self.merging(x))
+        x = self.merging(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
 
 
 class PatchMerging(nn.Module):
