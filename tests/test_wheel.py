@@ -66,7 +66,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_in_the_packages_is_in_the_wheel(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     packages = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert packages == {"apps", "medvision", "pipelines", "shared_backbones"}
+    assert packages == {"apps", "astrovision", "geovision", "medvision", "pipelines", "shared_backbones"}
     files = (path for package in packages for path in (ROOT / package).rglob("*") if path.is_file())
     expected = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
     assert expected - names == set()
