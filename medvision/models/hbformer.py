@@ -134,11 +134,13 @@ def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **argument
 
     Args:
         path_or_state_dict: a checkpoint file or its state dict; training wrappers and profiler entries are removed.
-        arguments: of `HBFormer`, as they were when the weights were trained.
+        arguments: of `HBFormer`, as they were when the weights were trained; the released code's `args.dataset`, which
+            only chose the number of classes, is accepted.
 
     Raises:
         InputError: the entries are not those of the released code, or do not fit `arguments`.
     """
+    arguments.pop("args.dataset", None)
     model = HBFormer(**arguments)
     names = {name: _official_name(name, model) for name in model.state_dict()}
     weights.load_foreign(model, path_or_state_dict, names, OFFICIAL_UNUSED)

@@ -39,7 +39,7 @@ def randomised(seed: int = 0, **arguments: Any) -> HBFormer:
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_official_network(case: str) -> None:
     fixture = read_fixture(case)
-    kwargs = {name: fixture.meta["kwargs"][name] for name in ("num_classes", "img_size")}
+    kwargs = fixture.meta["kwargs"]
     x = torch.from_numpy(fixture.input())
     plain = fixture.state()
     for amplified, state in ((False, plain), (True, fixture.amplified(plain))):
