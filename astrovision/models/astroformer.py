@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.attention import RelativeAttention, resample_bias_table
 from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.inference import fold_pre_norm
+from shared_backbones.recomputation import recomputed
 from shared_backbones.transformer import DropPath, Mlp
 
 STRIDE = 32  # of the last stage
@@ -208,7 +208,7 @@ class Astroformer(nn.Module):
             x = levels[-1]
             for block in stage:
                 recompute = self.grad_checkpointing and self.training
-                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+                x = recomputed(block, x) if recompute else block(x)
             levels.append(x)
         return levels
 

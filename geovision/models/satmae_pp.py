@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from geovision.models.multiscale import MultiScaleHead
 from shared_backbones import weights
 from shared_backbones.embeddings import resample_positions, sine_cosine, sine_cosine_2d
+from shared_backbones.recomputation import recomputed
 from shared_backbones.transformer import TransformerBlock
 
 SENTINEL_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))
@@ -146,7 +146,7 @@ class Trunk(nn.Module):
         kept = {}
         for index, block in enumerate(self.blocks):
             recompute = self.grad_checkpointing and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+            tokens = recomputed(block, tokens) if recompute else block(tokens)
             kept[index] = tokens if index in levels else None
         return tokens, [kept[index] for index in levels]
 
@@ -308,7 +308,7 @@ class _Autoencoder(nn.Module):
         x = torch.cat([x[:, :1], full], 1) + self._decoder_table()
         for block in self.decoder_blocks:
             recompute = self.trunk.grad_checkpointing and self.training
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = recomputed(block, x) if recompute else block(x)
         return self._predict(self.decoder_norm(x)[:, 1:])
 
     def _decoder_table(self) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.attention import SelfAttention
 from shared_backbones.convolution import ConvNormAct
 from shared_backbones.embeddings import resample_positions
 from shared_backbones.pyramids import TimmPyramid
+from shared_backbones.recomputation import recomputed
 from shared_backbones.resnet import ResNet
 from shared_backbones.transformer import TransformerBlock
 
@@ -291,7 +291,7 @@ class DuoFormer(nn.Module):
 
     def _run(self, block: nn.Module, x: Tensor, queries: int | None) -> Tensor:
         if self.grad_checkpointing and self.training:
-            return checkpoint(block, x, queries, use_reentrant=False)
+            return recomputed(block, x, queries)
         return block(x, queries)
 
     def _initialise(self) -> None:

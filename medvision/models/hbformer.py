@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.attention import WindowAttention
 from shared_backbones.convolution import DynamicDilatedConvolution
 from shared_backbones.inference import fold_batch_norm, fold_pointwise
+from shared_backbones.recomputation import recomputed
 from shared_backbones.transformer import DropPath, Mlp
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
@@ -115,7 +115,7 @@ class HBFormer(nn.Module):
             skips.append(F.interpolate(projection(feature), scale_factor=2, mode="bilinear", align_corners=True))
         x = c4
         for decoder, skip in zip(self.decoders, skips, strict=True):
-            x = checkpoint(decoder, x, skip, use_reentrant=False) if recompute else decoder(x, skip)
+            x = recomputed(decoder, x, skip) if recompute else decoder(x, skip)
         return self.head(x)[:, :, :height, :width]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -271,7 +271,7 @@ class SwinStage(nn.Module):
         """Map `(B, H, W, C)` to the stage's output in the same layout."""
         x = self.merging(x)
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = recomputed(block, x) if recompute else block(x)
         return x
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.inference import batch_norm_affine
 from shared_backbones.kan import Kan
 from shared_backbones.neighborhood_attention import NeighborhoodAttention
+from shared_backbones.recomputation import recomputed
 from shared_backbones.transformer import DropPath
 
 HEAD_DIM = 32
@@ -201,7 +201,7 @@ class MedViTV2(nn.Module):
         for stage in list(self.stages)[:count]:
             for block in stage:
                 recompute = self.grad_checkpointing and self.training
-                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+                x = recomputed(block, x) if recompute else block(x)
             levels.append(x)
         return levels
 

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shared_backbones import weights
 from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.recomputation import recomputed
 from shared_backbones.resnet import ResNet
 from shared_backbones.transformer import TransformerBlock
 
 STRIDE = 16  # of the deepest map; inputs are padded to a multiple of it
 PATCH_SIZE = 2
+GATE_REDUCTION = 16  # channels of a joined map per hidden channel of its gate
 COMPACT: dict[str, Any] = {"dim": 16, "heads": 2, "depth": (1, 1, 1), "resnet_depth": 18, "resnet_width": 16}
 
 
@@ -61,10 +62,18 @@ class ParaTransCNN(nn.Module):
             raise ValueError(
                 f"patch_size is {patch_size}, expected {PATCH_SIZE}: the levels of both branches must meet"
             )
+        counts = {"num_classes": num_classes, "n_channels": n_channels, "heads": heads, "dim": dim}
+        for name, value in {**counts, "resnet_width": resnet_width}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected 1 or more")
         if dim % heads:
             raise ValueError(f"dim is {dim}, expected a multiple of heads ({heads})")
-        if len(depth) != 3:
-            raise ValueError(f"depth {list(depth)} must name three levels")
+        if dim + 2 * resnet_width < GATE_REDUCTION:
+            raise ValueError(
+                f"dim {dim}, resnet_width {resnet_width}: expected dim + 2 x resnet_width of {GATE_REDUCTION} or more"
+            )
+        if len(depth) != 3 or min(depth) < 1:
+            raise ValueError(f"depth is {list(depth)}, expected three numbers of blocks, each 1 or more")
         if resnet_depth not in {18, 34}:
             raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
         self.arguments: dict[str, Any] = {
@@ -86,7 +95,9 @@ class ParaTransCNN(nn.Module):
             for source, width, kernel, count in zip((n_channels, *widths), widths, kernels, depth, strict=False)
         )
         joined = [w + c for w, c in zip(widths, self.cnn.channels[1:], strict=True)]  # at strides 4, 8 and 16
-        self.gates = nn.ModuleList(SqueezeExcitation(channels, channels // 16, bias=False) for channels in joined)
+        self.gates = nn.ModuleList(
+            SqueezeExcitation(channels, channels // GATE_REDUCTION, bias=False) for channels in joined
+        )
         self.decoder3 = double_convolution(joined[2])
         self.up3 = nn.ConvTranspose2d(joined[2], joined[2] // 2, 2, stride=2)
         self.decoder2 = double_convolution(joined[1] + joined[2] // 2)
@@ -103,10 +114,13 @@ class ParaTransCNN(nn.Module):
         """Logits `(B, num_classes, H, W)` of images `(B, n_channels, H, W)`.
 
         Raises:
-            ValueError: the images have another number of channels.
+            ValueError: the images have another number of channels, or no pixels.
         """
-        if x.ndim != 4 or x.shape[1] != self.arguments["n_channels"]:
-            raise ValueError(f"input of shape {tuple(x.shape)}: expected (B, {self.arguments['n_channels']}, H, W)")
+        channels = self.arguments["n_channels"]
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: expected (B, {channels}, H, W), H and W of 1 pixel or more"
+            )
         height, width = x.shape[2:]
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:
@@ -135,7 +149,7 @@ class ParaTransCNN(nn.Module):
         weights.load_foreign(self.cnn, path_or_state_dict, names, [r"fc\."])
 
     def _decode(self, step: nn.Module, x: Tensor) -> Tensor:
-        return checkpoint(step, x, use_reentrant=False) if self.grad_checkpointing and self.training else step(x)
+        return recomputed(step, x) if self.grad_checkpointing and self.training else step(x)
 
 
 class TransformerLevel(nn.Module):
@@ -167,7 +181,7 @@ class TransformerLevel(nn.Module):
         size = x.shape[2:]
         x = x.permute(0, 2, 3, 1).flatten(1, 2)
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = recomputed(block, x) if recompute else block(x)
         return x.unflatten(1, size).permute(0, 3, 1, 2)
 
 

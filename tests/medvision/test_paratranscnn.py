@@ -158,3 +158,58 @@ def test_the_compact_relative_is_small() -> None:
     model = ParaTransCNN.compact(num_classes=3, in_channels=5)
     assert sum(p.numel() for p in model.parameters()) < 3e6
     assert model.eval()(torch.zeros(1, 5, 40, 33)).shape == (1, 3, 40, 33)
+
+
+def test_checkpointing_changes_neither_gradients_nor_running_statistics() -> None:
+    steps = []
+    for enable in (False, True):
+        torch.manual_seed(0)
+        model = ParaTransCNN(**SMALL).train()
+        model.set_grad_checkpointing(enable)
+        for _ in range(2):
+            model(torch.randn(2, 3, 32, 48)).square().mean().backward()
+        steps.append((dict(model.named_parameters()), model.state_dict()))
+    (plain, state), (recomputed, recomputed_state) = steps
+    assert all(value == 2 for name, value in state.items() if name.endswith("num_batches_tracked"))
+    for name, tensor in state.items():
+        assert torch.equal(recomputed_state[name], tensor), name
+    for name, parameter in plain.items():
+        torch.testing.assert_close(recomputed[name].grad, parameter.grad, rtol=1e-6, atol=0, msg=name)
+
+
+@pytest.mark.parametrize(("enable", "times"), [(False, 1), (True, 2)])
+def test_checkpointing_computes_blocks_and_decoder_steps_again(enable: bool, times: int) -> None:
+    model: Any = ParaTransCNN(**SMALL).train()
+    model.set_grad_checkpointing(enable)
+    steps = [level.blocks[0] for level in model.levels] + [model.decoder3, model.decoder2, model.decoder1]
+    calls = [0] * len(steps)
+
+    def count(number: int) -> None:
+        calls[number] += 1
+
+    for number, step in enumerate(steps):
+        step.register_forward_pre_hook(lambda _module, _inputs, number=number: count(number))
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert calls == [times] * len(steps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heads": 0}, "heads is 0, expected 1 or more"),
+        ({"n_channels": 0}, "n_channels is 0, expected 1 or more"),
+        ({"depth": (1, 0, 1)}, r"depth is \[1, 0, 1\], expected three numbers of blocks, each 1 or more"),
+        ({"depth": (1, 1)}, r"depth is \[1, 1\], expected three"),
+        ({"dim": 2, "resnet_width": 4}, r"expected dim \+ 2 x resnet_width of 16 or more"),
+    ],
+)
+def test_sizes_that_do_not_suit_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ParaTransCNN(**{**SMALL, **arguments})
+
+
+def test_an_image_without_pixels_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"input of shape \(1, 3, 0, 16\): expected \(B, 3, H, W\), H and W of 1 pixel"
+    ):
+        ParaTransCNN(**SMALL)(torch.zeros(1, 3, 0, 16))
