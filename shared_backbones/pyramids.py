@@ -17,6 +17,7 @@ class TimmPyramid(nn.Module):
         name: what `timm.create_model` knows, such as `convnext_atto`.
         in_channels: channels of the image.
         reductions: image pixels per pixel of each map wanted, along one axis.
+        img_size: height and width in pixels, for backbones that are built for one size, such as Swin's.
         pretrained: start from timm's pretrained weights, which timm fetches.
 
     Attributes:
@@ -34,6 +35,7 @@ class TimmPyramid(nn.Module):
         in_channels: int = 3,
         *,
         reductions: Sequence[int] = REDUCTIONS,
+        img_size: tuple[int, int] | None = None,
         pretrained: bool = False,
         **arguments: Any,
     ) -> None:
@@ -42,11 +44,18 @@ class TimmPyramid(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() shows the names")
         arguments |= {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
-        there = list(timm.create_model(name, **{**arguments, "pretrained": False}).feature_info.reduction())
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        fixed = config is not None and config.fixed_input_size
+        if (
+            img_size is not None and fixed and not name.startswith("mvitv2")
+        ):  # which adapts, but refuses oblongs if told
+            arguments["img_size"] = img_size
+        levels = timm.create_model(name, **{**arguments, "pretrained": False}).feature_info.info
+        there = {level["reduction"]: index for index, level in enumerate(levels)}  # the last of equal size
         missing = [reduction for reduction in reductions if reduction not in there]
         if missing:
             raise ValueError(f"backbone {name!r} has maps at 1/{', 1/'.join(map(str, there))}, none at 1/{missing[0]}")
-        self.network = timm.create_model(name, out_indices=[there.index(r) for r in reductions], **arguments)
+        self.network = timm.create_model(name, out_indices=[there[r] for r in reductions], **arguments)
         self.channels = tuple(self.network.feature_info.channels())
         self.reductions = tuple(reductions)
         # `FeatureListNet` gives maps as its model does, channels last for Swin and its relatives

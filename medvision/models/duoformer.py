@@ -39,6 +39,7 @@ class DuoFormer(nn.Module):
     - A frozen backbone takes no gradients, but its batch norms go on counting: `frozen_statistics=True` stops them.
     - Attention dropout drops attention weights here and projection dropout what comes after; the released code shifts
       both by one argument. All published settings are 0.
+    - The released code starts its ResNets from published weights; here they are random until weights are loaded.
     - With two scales the released code cannot run; here the position table has the rows that it needs.
 
     Args:
@@ -97,7 +98,10 @@ class DuoFormer(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        if len(size) != 2:
+            raise ValueError(f"img_size {list(size)}: expected height and width, or one number for both")
+        height, width = size
         if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
             raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
         self.grid = height // STRIDE, width // STRIDE
@@ -106,12 +110,14 @@ class DuoFormer(nn.Module):
             raise ValueError(f"num_patches is {num_patches}, expected {patches} for images of {height} x {width}")
         if proj_dim not in {None, embed_dim}:
             raise ValueError(f"proj_dim is {proj_dim}, expected embed_dim ({embed_dim})")
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim}: expected a multiple of num_heads {num_heads}")
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim}: expected a multiple of num_heads {num_heads}, 1 or more")
         if num_layers not in {2, 3, 4}:
             raise ValueError(f"num_layers is {num_layers}, expected 2, 3 or 4 scales")
         if depth < 1:
             raise ValueError(f"depth is {depth}, expected 1 or more")
+        if num_classes < 0:
+            raise ValueError(f"num_classes is {num_classes}, expected 1 or more, or 0 for features")
         if scale_token not in SCALE_TOKENS:
             raise ValueError(f"scale_token {scale_token!r} is unknown; expected one of {', '.join(SCALE_TOKENS)}")
         if patch_block not in {"attention", "transformer"}:
@@ -142,10 +148,13 @@ class DuoFormer(nn.Module):
         if backbone in RESNETS:
             self.backbone = ResNet(RESNETS[backbone], in_chans)
         else:
-            self.backbone = TimmPyramid(backbone, in_chans, pretrained=pretrained)
+            self.backbone = TimmPyramid(backbone, in_chans, img_size=(height, width), pretrained=pretrained)
         channels: tuple[int, ...] = self.backbone.channels
+        # timm's pyramid has its own names, and nothing hooks onto its levels one by one
+        modules = [f"backbone.layer{i + 1}" if backbone in RESNETS else "backbone" for i in range(4)]
         self.feature_info = [
-            {"num_chs": count, "reduction": 4 * 2**i, "module": f"backbone.{i}"} for i, count in enumerate(channels)
+            {"num_chs": count, "reduction": 4 * 2**i, "module": module}
+            for i, (count, module) in enumerate(zip(channels, modules, strict=True))
         ]
         if freeze_backbone:
             self.backbone.requires_grad_(False)
@@ -177,6 +186,7 @@ class DuoFormer(nn.Module):
             self.pool = nn.Linear(patches, 1)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
+        self.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
@@ -184,7 +194,10 @@ class DuoFormer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """One feature an image, `(B, C)`."""
-        tokens = self.tokenise(self._maps(x))
+        return self._attend(self._maps(x))
+
+    def _attend(self, maps: Sequence[Tensor]) -> Tensor:
+        tokens = self.tokenise(maps)
         batch, patches = tokens.shape[:2]
         tokens = tokens.flatten(0, 1) + self.scale_positions
         # Where only the first token is read, the last block computes no other.
@@ -216,15 +229,17 @@ class DuoFormer(nn.Module):
         """The backbone's maps `indices`, alone or after the feature; images of any size where only maps are asked for.
 
         Raises:
-            ValueError: `output_fmt` is not `NCHW`.
+            ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
         if indices is None or isinstance(indices, int):
-            indices = range(4 - (indices or 4), 4)
-        maps = self.backbone(x)
+            indices = range(4 - (4 if indices is None else indices), 4)
+        if not indices or not set(indices) <= set(range(-4, 4)) or len(indices) > 4:
+            raise ValueError(f"indices {list(indices)}: expected levels 0 to 3, or how many of the last, 1 to 4")
+        maps = self.backbone(x) if intermediates_only else self._maps(x)
         chosen = [maps[index] for index in indices]
-        return chosen if intermediates_only else (self.forward_features(x), chosen)
+        return chosen if intermediates_only else (self._attend(maps), chosen)
 
     def tokenise(self, maps: Sequence[Tensor]) -> Tensor:
         """The cells of all scales in each patch, `(B, P, S, C)`, from the four maps, the largest first.
@@ -287,7 +302,15 @@ class DuoFormer(nn.Module):
                 f"input of shape {tuple(x.shape)}: expected (B, {', '.join(map(str, expected))}); "
                 "build with that in_chans and img_size"
             )
-        return self.backbone(x)
+        maps = self.backbone(x)
+        for level, found in enumerate(maps):
+            rows, columns = (side * 2 ** (3 - level) for side in self.grid)
+            if tuple(found.shape[2:]) != (rows, columns):
+                raise ValueError(
+                    f"backbone {self.arguments['backbone']!r} gives a map of {found.shape[2]} x {found.shape[3]}, "
+                    f"expected {rows} x {columns}: exactly 1/{4 * 2**level} of the image"
+                )
+        return maps
 
     def _run(self, block: nn.Module, x: Tensor, queries: int | None) -> Tensor:
         if self.grad_checkpointing and self.training:

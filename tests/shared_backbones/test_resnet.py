@@ -36,6 +36,20 @@ def test_equals_torchvision_s_under_its_names(depth: int) -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_equals_timm_s_under_the_same_names(depth: int) -> None:
+    import timm
+
+    torch.manual_seed(depth)
+    theirs: Any = timm.create_model(f"resnet{depth}", features_only=True, out_indices=(1, 2, 3, 4)).double().eval()
+    ours = ResNet(depth).double().eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 65, dtype=torch.float64)
+    with torch.inference_mode():
+        for found, expected in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_maps_have_the_reductions_they_say() -> None:
     for pooled, first in ((True, 4), (False, 2)):
         network = ResNet(18, 2, max_pool=pooled, width=8)
