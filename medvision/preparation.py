@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from medvision.datasets.layouts import Case
-from medvision.files import printable
 from medvision.geometry import Grid
 from medvision.resampling import normalise, resize_linear
 from medvision.volumes import Volume, read_labels, read_volume, to_ras
 from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
 
 
 def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:

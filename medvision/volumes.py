@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from medvision.files import printable, replacing
 from medvision.geometry import Grid, to_ras
 from medvision.headers import Layout, Stream, read_layout, refuse_short, take
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
 
 __all__ = [
     "SUFFIXES",
@@ -364,7 +364,7 @@ def _write(
     header.set_data_dtype(dtype)
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = slope, 0
-    with replacing(path) as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         # An empty name and no time keep the gzip header free of both, and the bytes the same from run to run.
         packed = suffix == ".nii.gz"
         with gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as stream:

@@ -1,8 +1,6 @@
 """Training checkpoints as one safetensors file: tensors as they are, everything else as JSON in its header."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
 
 # Single keys that stand for what JSON does not know.
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
@@ -26,13 +25,11 @@ class SafetensorsCheckpoints(CheckpointIO):
         state = json.dumps(_pack(checkpoint, tensors))
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, {"state": state})
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(target) as temporary:
+            try:
+                save_file(tensors, temporary, {"state": state})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(str(error)) from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint that `save_checkpoint` wrote.

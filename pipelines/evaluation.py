@@ -4,15 +4,14 @@ import csv
 import html
 import io
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medvision.protocols import aggregate
+from shared_backbones.files import replacing
 
 FIGURES = ("dice", "hd95_mm", "nsd")
 COLUMNS = ("case", "id", "name", "state", *FIGURES)
@@ -40,11 +39,16 @@ def write_tables(
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow(["" if row[column] is None else _safe(row[column]) for column in COLUMNS])
-    _write(folder / "cases.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
-    _write(folder / "cases.parquet", lambda path: _write_parquet(path, rows))
-    _write(folder / "dice.svg", lambda path: path.write_text(strip_plot(rows), encoding="utf-8"))
-    text = json.dumps(summary, indent=2, sort_keys=True) + "\n"
-    _write(folder / "summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+    texts = {
+        "cases.csv": table.getvalue(),
+        "dice.svg": strip_plot(rows),
+        "summary.json": json.dumps(summary, indent=2, sort_keys=True) + "\n",
+    }
+    with replacing(folder / "cases.parquet") as path:
+        _write_parquet(path, rows)
+    for name, text in texts.items():
+        with replacing(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -141,15 +145,3 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     schema = pyarrow.schema([(column, kinds.get(column, pyarrow.float64())) for column in COLUMNS])
     content = [{column: row[column] for column in COLUMNS} for row in rows]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(content, schema), path)
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Recipes: one YAML file holds everything that decides a result, or names the data that does."""
 
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -22,6 +24,7 @@ from shared_backbones.errors import InputError
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
 Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # of folders and of models
 
 
 class _Section(BaseModel):
@@ -160,9 +163,16 @@ class EvaluateSection(_Section):
 class RegisterSection(_Section):
     """Under which name the trained model is registered."""
 
-    name: str | None = None
+    name: Name | None = None
     """By default the recipe's."""
-    alias: str = "newest"
+    alias: Name = "newest"
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, alias: str) -> str:
+        if alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.I) or "." in alias:
+            raise ValueError(f"{alias!r} is no alias MLflow takes; expected letters, digits, _, -, not latest or v1")
+        return alias
 
 
 class TrackingSection(_Section):
@@ -170,13 +180,14 @@ class TrackingSection(_Section):
 
     experiment: str | None = None
     """By default the recipe's domain."""
-    system_metrics: bool = False
+    system_metrics: bool = True
+    """Note the machine's load every ten seconds."""
 
 
 class Recipe(_Section):
     """A whole recipe; see `pipelines/recipes/`."""
 
-    name: str
+    name: Name
     domain: Literal["medvision", "geovision", "astrovision"] = "medvision"
     seed: int = Field(default=0, ge=0, lt=2**31)
     output: str | None = None

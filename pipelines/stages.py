@@ -14,6 +14,7 @@ from pipelines import segmentation, tracking
 from pipelines.recipe import STAGES, Recipe
 from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
 from shared_backbones.weights import read_card
 
 DONE = "done.json"
@@ -207,9 +208,8 @@ def _finished(folder: Path) -> bool:
 
 
 def _finish(folder: Path, content: Mapping[str, Any] | None = None) -> None:
-    temporary = folder / f".{DONE}.tmp"
-    temporary.write_text(json.dumps(content or {}), encoding="utf-8")
-    os.replace(temporary, folder / DONE)
+    with replacing(folder / DONE) as path:
+        path.write_text(json.dumps(content or {}), encoding="utf-8")
 
 
 def _first_process() -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
 
 MANIFEST = "manifest.json"
 _JOURNAL = "journal.jsonl"
@@ -230,9 +231,8 @@ class _Writer:
             "skipped": skipped,
             "bytes": self.sizes,
         }
-        temporary = self.folder / f".{MANIFEST}.tmp"
-        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / MANIFEST)
+        with replacing(self.folder / MANIFEST) as path:
+            path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (self.folder / _JOURNAL).unlink()
         return Store(self.folder)
 

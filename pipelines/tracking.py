@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.parse
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,16 +32,20 @@ from shared_backbones.errors import InputError, require
 from shared_backbones.weights import CARD, WEIGHTS, read_card
 
 # Read by mlflow when it is imported.
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else a lock file of the current folder is kept beside a model
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 for name, value in (("TIMEOUT", "10"), ("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1")):
     os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
 
-MODEL_URI = re.compile(r"^(models|runs):/")
 _PARAMETER_LENGTH = 500  # what every store keeps of a value
-_BATCH = 500  # figures sent together, at most
-_SECONDS = 15.0  # between sendings
+_AT_ONCE = 100  # parameters in a message
+_BATCH = 500  # figures in a message
+_SECONDS, _SECONDS_AWAY = 15.0, 60.0  # between messages; where the last one was not taken
+
+
+_Figure = tuple[str, float, int, int]  # name, value, time in ms, step
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def open_store(uri: str) -> None:
     if parts.scheme in {"", "file"}:
         raise InputError(f"tracking store {uri}: plain folders are no store any more; use sqlite:///PATH/mlflow.db")
     require("mlflow", "train")
-    try:
+    with _reaching(uri):
         if parts.scheme == "sqlite":
             path = Path(uri.removeprefix("sqlite:///"))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +94,6 @@ def open_store(uri: str) -> None:
                 _client(uri).search_experiments(max_results=1)
         else:
             _client(uri).search_experiments(max_results=1)
-    except InputError:
-        raise
-    except Exception as error:  # mlflow, its HTTP client and its database each raise their own kinds
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(
-            f"tracking store {uri}: cannot be used ({reason}); start the server, or set MLFLOW_TRACKING_URI to another"
-        ) from None
 
 
 def start_run(
@@ -108,7 +105,7 @@ def start_run(
     tags: Mapping[str, str],
     datasets: Sequence[DatasetRecord],
     spool: Path,
-    system_metrics: bool = False,
+    system_metrics: bool = True,
     run_id: str | None = None,
 ) -> "Run":
     """Begin a run, or go on with one: that of `MLFLOW_RUN_ID`, else `run_id` where the store knows it.
@@ -123,39 +120,42 @@ def start_run(
         spool: folder for figures that the store does not take.
         system_metrics: note the machine's load, too.
         run_id: of an earlier start of the same job.
+
+    Raises:
+        InputError: the store does not have the run of `MLFLOW_RUN_ID`, or the experiment was deleted.
     """
-    client = _client(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is not None:
-        experiment_id = found.experiment_id
-    else:
-        location = None
-        if uri.startswith("sqlite:///"):
-            location = str((Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri())
-        experiment_id = client.create_experiment(experiment, artifact_location=location)
-    known = os.environ.get("MLFLOW_RUN_ID") or _existing(client, run_id)
-    if known:
-        client.update_run(known, status="RUNNING")
-    else:
-        known = client.create_run(experiment_id, run_name=name, tags={"mlflow.runName": name}).info.run_id
-    run = Run(client, uri, known, spool, system_metrics)
-    run._describe(parameters, tags, datasets)
+    with _reaching(uri):
+        client = _client(uri)
+        wanted = os.environ.get("MLFLOW_RUN_ID")
+        known = _existing(client, wanted or run_id)
+        if wanted and not known:
+            raise InputError(f"MLFLOW_RUN_ID={wanted}: the tracking store has no such run; unset it")
+        if known:
+            client.update_run(known, status="RUNNING")
+        else:
+            made = client.create_run(_experiment(client, uri, experiment), run_name=name)
+        run = Run(client, uri, known or made.info.run_id, spool, system_metrics, resumed=bool(known))
+        run._describe(parameters, tags, datasets)
     return run
 
 
 class Run:
-    """One run of a store, written by one process; a context that notes how the run ended.
+    """One run of a store, written by one process; a context that notes how the run ended. Made by `start_run`.
 
     Attributes:
         run_id: of the run.
     """
 
-    def __init__(self, client: Any, uri: str, run_id: str, spool: Path, system_metrics: bool) -> None:
-        self.run_id, self._client, self._uri = run_id, client, uri
-        self._waiting: list[tuple[str, float, int, int]] = []
-        self._sent_at = time.monotonic()
+    def __init__(
+        self, client: Any, uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
+    ) -> None:
+        self.run_id, self._client, self._uri, self._resumed = run_id, client, uri, resumed
         spool.mkdir(parents=True, exist_ok=True)
         self._spool = spool / f"{run_id}.jsonl"
+        # Left behind by a process that was killed, or that had no server.
+        self._waiting: list[_Figure] = _read_spool(self._spool)
+        self._known: dict[str, set[tuple[str, int, float]]] = {}
+        self._next = time.monotonic() + _SECONDS
         self._monitor: Any = None
         if system_metrics:
             require("psutil", "train")
@@ -179,39 +179,50 @@ class Run:
             self._client.set_terminated(self.run_id, status)
         except Exception as problem:
             self._warn(f"the tracking store did not take the end of run {self.run_id}", problem)
-        if self._spool.exists():
-            lines = len(self._spool.read_text(encoding="utf-8").splitlines())
-            self._warn(f"{lines} figures could not be sent; the next start of this run sends them", None)
+        if self._waiting:
+            self._warn(f"{len(self._waiting)} figures could not be sent; the next start of this run sends them", None)
 
     def log_metrics(self, figures: Mapping[str, float], step: int) -> None:
-        """Note figures; they are sent together from time to time, and kept in a file while the store is away."""
+        """Note figures: in a file at once, so that none is lost, and from time to time in the store.
+
+        Characters of a name that MLflow does not take become `_`. What is not finite is left out.
+        """
         now = int(time.time() * 1000)
-        self._waiting += [(name, float(value), now, step) for name, value in figures.items() if math.isfinite(value)]
-        if len(self._waiting) >= _BATCH or time.monotonic() - self._sent_at > _SECONDS:
+        new = [(_key(name), float(value), now, step) for name, value in figures.items() if math.isfinite(value)]
+        with self._spool.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in new)
+        self._waiting += new
+        if time.monotonic() > self._next:
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits, and what an earlier failure left behind."""
-        entries = self._waiting
-        if self._spool.exists():
-            kept = [json.loads(line) for line in self._spool.read_text(encoding="utf-8").splitlines()]
-            entries = [(name, value, at, step) for name, value, at, step in kept] + entries
-        self._waiting, self._sent_at = [], time.monotonic()
-        while entries:
-            part = entries[:_BATCH]
-            try:
-                from mlflow.entities import Metric
+        """Send what waits; figures of steps that a resumed run does again are sent once."""
+        from mlflow.entities import Metric
 
-                metrics = [Metric(name, value, at, step) for name, value, at, step in part]
-                self._client.log_batch(self.run_id, metrics=metrics)
-            except Exception as problem:
-                with tempfile.NamedTemporaryFile("w", dir=self._spool.parent, delete=False, encoding="utf-8") as file:
-                    file.writelines(json.dumps(entry) + "\n" for entry in entries)
-                os.replace(file.name, self._spool)
-                self._warn("the tracking store does not answer; figures are kept in a file", problem)
-                return
-            entries = entries[len(part) :]
+        try:
+            while self._waiting:
+                part = {(name, step, value): at for name, value, at, step in self._waiting[:_BATCH]}
+                new = [key for key in part if key not in self._sent(key[0])]
+                if new:
+                    metrics = [Metric(name, value, part[name, step, value], step) for name, step, value in new]
+                    self._client.log_batch(self.run_id, metrics=metrics)
+                if self._resumed:
+                    for key in new:
+                        self._known[key[0]].add(key)
+                del self._waiting[:_BATCH]
+        except Exception as problem:  # whatever it is, training goes on
+            self._warn("the tracking store does not take figures; they are kept in a file", problem)
+            self._next = time.monotonic() + _SECONDS_AWAY
+            return
         self._spool.unlink(missing_ok=True)
+        self._next = time.monotonic() + _SECONDS
+
+    def _sent(self, name: str) -> set[tuple[str, int, float]]:
+        """Steps and values that the store has of a figure; of a run that only this process wrote, nothing is asked."""
+        if self._resumed and name not in self._known:
+            history = self._client.get_metric_history(self.run_id, name)
+            self._known[name] = {(name, noted.step, noted.value) for noted in history}
+        return self._known.get(name, set())
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file with the run."""
@@ -220,49 +231,52 @@ class Run:
         except Exception as problem:
             self._warn(f"the tracking store did not take {path.name}", problem)
 
-    def log_text(self, text: str, name: str) -> None:
-        """Keep a text as a file with the run."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            self.log_artifact(path)
-
     def register(self, model: Path, name: str, alias: str, example: np.ndarray) -> int:
         """Register a trained-model folder under a name and an alias; returns the version.
 
         It is kept as MLflow's "model from code", whose code is `served_model.py`; the folder is its only artifact.
+        All goes through the client, as MLflow's other ways note the user's name and end the run.
+
+        Raises:
+            InputError: the store does not take it.
         """
-        import mlflow
-        from mlflow.models import ModelSignature
+        from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
         kinds = np.dtype(np.float32)
         inputs = TensorSpec(kinds, (-1, *example.shape[1:2], *[-1] * (example.ndim - 2)))
         signature = ModelSignature(Schema([inputs]), Schema([TensorSpec(kinds, (-1,) * example.ndim)]))
-        mlflow.set_tracking_uri(self._uri)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it says at every step of a registration
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
-            bare = Path(folder) / "model"
+        client = self._client
+        with tempfile.TemporaryDirectory() as folder, _reaching(self._uri):
+            bare, packed = Path(folder) / "model", Path(folder) / "packed"
             bare.mkdir()
             for part in (WEIGHTS, CARD):
                 shutil.copyfile(model / part, bare / part)
-            with mlflow.start_run(run_id=self.run_id):
-                info: Any = mlflow.pyfunc.log_model(
-                    name="model",
+            logged = client.create_logged_model(
+                client.get_run(self.run_id).info.experiment_id, "model", self.run_id, model_type="pyfunc"
+            )
+            with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
+                from mlflow import pyfunc
+
+                pyfunc.save_model(
+                    str(packed),
                     python_model=str(Path(__file__).with_name("served_model.py")),
                     artifacts={"model": str(bare)},
                     signature=signature,
                     input_example=example,
                     pip_requirements=[f"domain-vision=={importlib.metadata.version('domain-vision')}"],
-                    registered_model_name=name,
+                    mlflow_model=Model(run_id=self.run_id, model_id=logged.model_id),
                 )
-        self._client.set_registered_model_alias(name, alias, info.registered_model_version)
-        return int(info.registered_model_version)
+            client.log_model_artifacts(logged.model_id, str(packed))
+            client.finalize_logged_model(logged.model_id, "READY")
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            version = client.create_model_version(
+                name, f"models:/{logged.model_id}", self.run_id, model_id=logged.model_id
+            ).version
+            client.set_registered_model_alias(name, alias, version)
+        return int(version)
 
     def _describe(
         self, parameters: Mapping[str, Any], tags: Mapping[str, str], datasets: Sequence[DatasetRecord]
@@ -270,13 +284,15 @@ class Run:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         there = self._client.get_run(self.run_id)
-        new = {n: str(v)[:_PARAMETER_LENGTH] for n, v in _flatten(parameters) if n not in there.data.params}
-        described = {**tags, **_environment()}
-        self._client.log_batch(
-            self.run_id,
-            params=[Param(n, v) for n, v in new.items()],
-            tags=[RunTag(n, str(v)) for n, v in described.items()],
-        )
+        new = [
+            Param(_key(name), str(value)[:_PARAMETER_LENGTH])
+            for name, value in _flatten(parameters)
+            if _key(name) not in there.data.params
+        ]
+        described = [RunTag(name, str(value)) for name, value in {**tags, **_environment()}.items()]
+        self._client.log_batch(self.run_id, tags=described)
+        for start in range(0, len(new), _AT_ONCE):
+            self._client.log_batch(self.run_id, params=new[start : start + _AT_ONCE])
         known = {entry.dataset.digest for entry in there.inputs.dataset_inputs}
         inputs = [
             DatasetInput(
@@ -287,11 +303,9 @@ class Run:
         ]
         if inputs and not known:
             self._client.log_inputs(self.run_id, datasets=inputs)
-        self.flush()
 
     def _warn(self, line: str, problem: Exception | None) -> None:
-        reason = f" ({str(problem).partition(chr(10))[0][:160]})" if problem is not None else ""
-        print(f"warning: {line}{reason}", flush=True)
+        print(f"warning: {line}{'' if problem is None else f' ({_reason(problem)})'}", flush=True)
 
 
 def resolve_model(uri: str, cache: Path) -> Path:
@@ -299,7 +313,7 @@ def resolve_model(uri: str, cache: Path) -> Path:
 
     Args:
         uri: `models:/name@alias`, `models:/name/3` or `runs:/id/model`.
-        cache: folder in which the model gets a folder of its own.
+        cache: folder in which the model gets a folder named by the sha256 of its weights, if it is not there yet.
 
     Returns:
         The trained-model folder.
@@ -309,10 +323,8 @@ def resolve_model(uri: str, cache: Path) -> Path:
     """
     store = tracking_uri()
     open_store(store)
-    import mlflow
     from mlflow.artifacts import download_artifacts, list_artifacts
 
-    mlflow.set_tracking_uri(store)
     cache.mkdir(parents=True, exist_ok=True)
     try:
         found = next(
@@ -331,30 +343,96 @@ def resolve_model(uri: str, cache: Path) -> Path:
         raise InputError(f"model {uri}: holds no {CARD}; expected one that this suite registered")
     folder = Path(found).parent.as_posix()
     folder = folder[folder.index("artifacts") :]
-    target = Path(tempfile.mkdtemp(dir=cache))
-    for part in (CARD, WEIGHTS):
-        download_artifacts(artifact_uri=f"{uri}/{folder}/{part}", dst_path=str(target))
-    inner = next(target.rglob(CARD)).parent
-    read_card(inner)
-    return inner
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetched-") as temporary, _reaching(store):
+        fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
+        sha256 = read_card(fetched)["weights_sha256"]
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
+            raise InputError(f"model {uri}: its {CARD} holds no sha256 of the weights; register it again")
+        target = cache / sha256[:16]
+        if not (target / WEIGHTS).exists():
+            download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=temporary)
+            target.mkdir(exist_ok=True)
+        for part in (CARD, WEIGHTS):
+            if (fetched / part).exists():
+                os.replace(fetched / part, target / part)
+    return target
 
 
 def _client(uri: str) -> Any:
     require("mlflow", "train")
-    from mlflow import MlflowClient
+    import mlflow
 
-    return MlflowClient(uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of every step
+    mlflow.set_tracking_uri(uri)  # some of what a client does asks the store of the whole process
+    return mlflow.MlflowClient(uri)
+
+
+@contextlib.contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """What mlflow, its HTTP client and its database raise, each of their own kinds, as one line."""
+    try:
+        yield
+    except (InputError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"tracking store {uri}: cannot be used ({_reason(error)}); start the server, or set MLFLOW_TRACKING_URI "
+            "to another"
+        ) from None
+
+
+def _reason(problem: Exception) -> str:
+    return str(problem).partition("\n")[0][:200]
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    """Id of the experiment, which is made where the store has none of that name."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None
+        if uri.startswith("sqlite:///"):
+            location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise InputError(f"experiment {name}: was deleted from the tracking store; restore it or name another")
+    return found.experiment_id
 
 
 def _existing(client: Any, run_id: str | None) -> str | None:
     """The run, if the store still has it."""
+    from mlflow.exceptions import MlflowException
+
     if run_id is None:
         return None
     try:
         run = client.get_run(run_id)
-    except Exception:
-        return None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
     return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def _read_spool(path: Path) -> "list[_Figure]":
+    """Figures of a file; a line that was cut off is none."""
+    found: list[_Figure] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            name, value, at, step = json.loads(line)
+            found.append((name, value, at, step))
+    return found
+
+
+def _key(name: str) -> str:
+    """A name as MLflow takes it."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

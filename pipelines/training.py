@@ -11,7 +11,9 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
@@ -93,7 +95,7 @@ def fit(
     batches.start = done * settings.accumulate
     validated = batches.validation is not None
     # Statistics of batch norms are the latest, not averages: those lag behind the averaged weights, at times fatally.
-    average = EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False) if settings.ema_decay else None
+    average = WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
     keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -112,11 +114,7 @@ def fit(
         enable_progress_bar=False,
         enable_checkpointing=False,
         plugins=[SafetensorsCheckpoints()],
-        callbacks=[
-            callback
-            for callback in (average, _Reseed(seed), keeper, _Progress(steps, folder / HISTORY, log))
-            if callback is not None
-        ],
+        callbacks=[average, _Reseed(seed), keeper, _Progress(steps, folder / HISTORY, log)],
     )
     with warnings.catch_warnings():
         # packed data needs no loading processes, and synthesis has those its recipe names
@@ -131,6 +129,16 @@ def fit(
                 raise KeyboardInterrupt from None
             raise
     return folder / MODEL
+
+
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential moving average of weights, over fewer steps at first: a new network's weights are soon forgotten."""
+
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(now)(averages, weights, count)
+
+    return update
 
 
 class _Reseed(Callback):
@@ -153,7 +161,7 @@ class _Keeper(Callback):
         card: Mapping[str, Any],
         settings: TrainSection,
         steps: int,
-        average: EMAWeightAveraging | None,
+        average: WeightAveraging,
         monitor: str | None,
     ) -> None:
         self.folder, self.card, self.settings, self.steps = folder, card, settings, steps
@@ -206,9 +214,8 @@ class _Keeper(Callback):
     def _write_model(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        network: Any = pl_module.model
-        if self.average is not None and self.average._average_model is not None:
-            network = self.average._average_model.module.model
+        average: Any = self.average._average_model  # Lightning shows it nowhere else
+        network = average.module.model
         figures = {self.monitor: self.best} if self.monitor else {}
         training = {**self.card.get("training", {}), "steps": trainer.global_step, **figures}
         weights.save(self.folder / MODEL, network, {**self.card, "training": training})

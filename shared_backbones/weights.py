@@ -4,13 +4,10 @@ A trained model is a folder: `model.safetensors` (the tensors, float32 or float1
 architecture and its arguments, classes, input contract, provenance, and the sha256 of the tensors).
 """
 
-import contextlib
 import hashlib
 import importlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
 
 if TYPE_CHECKING:  # a card is read without torch
     import torch
@@ -130,11 +128,11 @@ def save(
     text = json.dumps(full_card, indent=2, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _beside(folder / WEIGHTS) as weights_path, _beside(folder / CARD) as card_path:
-            weights_path.write_bytes(content)
-            card_path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give a folder you may write to") from None
+    with replacing(folder / WEIGHTS) as weights_path, replacing(folder / CARD) as card_path:
+        weights_path.write_bytes(content)
+        card_path.write_text(text, encoding="utf-8")
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -290,20 +288,6 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
 @lru_cache(maxsize=1)
 def _architectures() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, moved onto it when the block ends well and removed otherwise."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o644)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:

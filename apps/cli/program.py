@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from medvision.files import printable
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 COMPLETE, BUG, USER_ERROR, PARTLY_FAILED, INTERRUPTED = 0, 1, 2, 5, 130
 

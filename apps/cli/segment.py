@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from apps.cli.program import COMPLETE, PARTLY_FAILED
-from medvision.files import printable
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.sidecar import build_sidecar
 from medvision.volumes import Volume, find_scans, read_labels, read_volume, scan_stem
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 NSD_TOLERANCE_MM = 1.0
 

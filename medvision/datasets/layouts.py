@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medvision.files import printable
 from medvision.volumes import SUFFIXES, scan_stem
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 SYNAPSE_TEST = ("0008", "0022", "0038", "0036", "0032", "0002", "0029", "0003", "0001", "0004", "0025", "0035")
 SYNAPSE_TRAIN = (

@@ -4,8 +4,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from medvision.files import printable
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 from shared_backbones.weights import CARD, read_card
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.files import printable, replacing
 from medvision.volumes import Grid, read_labels, read_volume, write_volume
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
 from tests.medvision.phantoms import SHAPE, make_affine, make_image, make_labels, nifti_bytes, write_file, write_scan
 
 MARKER = "DOE^JOHN42"
@@ -326,11 +326,11 @@ def test_outputs_that_cannot_be(tmp_path):
 
 def test_an_interrupted_block_leaves_the_old_file(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as file:
-        file.write(b"new")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as path:
+        path.write_bytes(b"new")
         raise KeyboardInterrupt
     assert (tmp_path / "a").read_bytes() == b"old"
-    with replacing(tmp_path / "a") as file:
-        file.write(b"new")
+    with replacing(tmp_path / "a") as path:
+        path.write_bytes(b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a"]

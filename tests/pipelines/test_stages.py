@@ -154,27 +154,3 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     assert "http://127.0.0.1:9: cannot be used" in refuse(recipe)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "plain"))
     assert "plain folders are no store any more" in refuse(recipe)
-
-
-def test_figures_wait_for_a_store_that_is_away(store: str, tmp_path: Path, capsys):
-    def start(run_id: str | None = None) -> tracking.Run:
-        return tracking.start_run(
-            "medvision", "run", uri=store, parameters={}, tags={}, datasets=[], spool=tmp_path / "spool", run_id=run_id
-        )
-
-    with start() as run:
-        run.log_metrics({"loss": 1.0}, 1)
-        client, run._client = run._client, None  # the server is gone
-        run.flush()
-        assert "figures are kept in a file" in capsys.readouterr().out
-        run.log_metrics({"loss": 0.5, "broken": float("nan")}, 2)
-        run.flush()
-        run._client = client
-    history = client.get_metric_history(run.run_id, "loss")
-    assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5)]
-    assert not list((tmp_path / "spool").glob("*.jsonl"))
-    with start(run.run_id) as again:
-        assert again.run_id == run.run_id
-    with pytest.raises(ZeroDivisionError), start(run.run_id) as failing:
-        print(1 / 0)
-    assert client.get_run(failing.run_id).info.status == "FAILED"

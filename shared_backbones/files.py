@@ -5,24 +5,23 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from shared_backbones.errors import InputError
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends, and vanishes when the block raises.
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new, empty file beside `path` that takes its place when the block ends, and vanishes when the block raises.
 
     Raises:
         InputError: the system refused to create, write or move it (folder not writable, disk full).
     """
     target = Path(path)
-    temporary = target.parent / f".medvision-{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / f".tmp-{secrets.token_hex(4)}"  # short, as the target's name may be as long as can be
     try:
         try:
-            with temporary.open("xb") as file:
-                yield file
+            temporary.touch(exist_ok=False)
+            yield temporary
             os.replace(temporary, target)
         finally:
             with contextlib.suppress(OSError):
