@@ -16,7 +16,8 @@ class InputContract:
 
     Attributes:
         classes: `id` (their position in the output), `name` and `color` of each.
-        spacing_mm: isotropic spacing at which the network works.
+        spacing_mm: spacing along the three RAS axes at which the network works; None keeps the scan's own. A card has
+            three, or one for all.
         slices: offsets of the neighbouring slices that are its input channels.
         views: planes it runs over by default.
         smallest_slice: side in voxels that slices are padded to at least.
@@ -28,7 +29,7 @@ class InputContract:
     """
 
     classes: tuple[Mapping[str, Any], ...]
-    spacing_mm: float
+    spacing_mm: tuple[float | None, ...]
     slices: tuple[int, ...]
     views: tuple[str, ...]
     smallest_slice: int
@@ -49,7 +50,7 @@ class InputContract:
             given = card["input"]
             contract = cls(
                 classes=tuple(card["classes"]),
-                spacing_mm=float(given["spacing_mm"]),
+                spacing_mm=_spacing(given["spacing_mm"]),
                 slices=tuple(int(offset) for offset in given["slices"]),
                 views=tuple(given["views"]),
                 smallest_slice=int(given.get("smallest_slice", 32)),
@@ -60,8 +61,9 @@ class InputContract:
                 bfloat16_agreement=float(card.get("bfloat16_agreement", 0)),
             )
             contract._check_classes()
-            if not 0.1 <= contract.spacing_mm <= 20:
-                raise ValueError(f"spacing_mm is {contract.spacing_mm:g}, expected 0.1 to 20")
+            for edge in contract.spacing_mm:
+                if edge is not None and not 0.1 <= edge <= 20:
+                    raise ValueError(f"spacing_mm is {edge:g}, expected 0.1 to 20")
             if not contract.slices:
                 raise ValueError("slices is empty, expected the offsets of the input channels")
             firm = set(range(1, len(contract.classes))) - set(contract.attached)
@@ -92,6 +94,10 @@ class InputContract:
             if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
                 raise ValueError(f"color of {entry['name']} is {color}, expected three numbers from 0 to 255")
 
+    def spacing_for(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
+        """Spacing at which the network works on a scan of that spacing, along RAS axes."""
+        return tuple(own if edge is None else edge for own, edge in zip(spacing_mm, self.spacing_mm, strict=True))
+
     def check_views(self, views: Sequence[str]) -> tuple[str, ...]:
         """The views, if each is known and none is named twice.
 
@@ -118,6 +124,14 @@ class InputContract:
             names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
             raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
         return sorted({by_name[label] for label in wanted})
+
+
+def _spacing(given: Any) -> tuple[float | None, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return (float(given),) * 3
+    if len(given) != 3:
+        raise ValueError(f"spacing_mm has {len(given)} values, expected one or three")
+    return tuple(None if edge is None else float(edge) for edge in given)
 
 
 def _check_normalisation(how: Any) -> None:

@@ -13,8 +13,6 @@ from nibabel.spatialimages import HeaderDataError
 from medvision.geometry import Grid, mgh_grid, nifti_grid
 from shared_backbones.errors import InputError
 
-SMALLEST_AXIS = 8  # voxels; thinner volumes leave a network nothing to see
-
 
 class Stream(Protocol):
     """Bytes read from front to back; a read returns fewer than asked only at the end."""
@@ -160,10 +158,6 @@ def _checked_shape(dims: list[int], name: str) -> tuple[tuple[int, int, int], in
     if len(dims) < 3 or dims[2:] == [1]:
         raise InputError(f"{name}: is 2-D ({found}); expected a volume; give the whole scan, not a slice")
     x, y, z = dims[:3]
-    if min(x, y, z) < SMALLEST_AXIS:
-        raise InputError(
-            f"{name}: has {found} voxels; expected at least {SMALLEST_AXIS} along each axis; give the whole scan"
-        )
     return (x, y, z), (dims[3:] or [1])[0]
 
 

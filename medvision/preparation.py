@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medvision.contract import InputContract
 from medvision.datasets.layouts import Case
 from medvision.geometry import Grid
 from medvision.resampling import normalise, resize_linear
@@ -32,7 +33,9 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """
     name = printable(case.image[0])
     if case.labels:
-        volume, labels = read_volume(case.image[0]), read_labels(case.labels[0])
+        volume, labels = (
+            read(path[0], smallest_axis=1) for read, path in ((read_volume, case.image), (read_labels, case.labels))
+        )
         difference = volume.grid.differs_from(labels.grid, tolerance_mm=1e-2)
         if difference:
             raise InputError(f"{name}: image and labels lie on different grids ({difference}); resample the labels")
@@ -56,7 +59,7 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
     return volume, found.astype(np.uint8)
 
 
-def prepare(case: Case, classes: Sequence[int], spacing_mm: float, normalisation: Any) -> dict[str, Any]:
+def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     """Bring a case to the network's spacing and scale, in RAS axes, exactly as `Segmenter` does.
 
     Returns:
@@ -66,12 +69,13 @@ def prepare(case: Case, classes: Sequence[int], spacing_mm: float, normalisation
     Raises:
         InputError: as `read_case`, or the image is constant.
     """
+    classes = [entry["id"] for entry in contract.classes]
     volume, labels = read_case(case, classes)
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     ras_labels, _, _ = to_ras(labels, volume.grid)
-    target = (spacing_mm,) * 3
+    target = contract.spacing_for(spacing)
     image = resize_linear(torch.from_numpy(np.ascontiguousarray(ras)), spacing, target)
-    values = normalise(image, normalisation)
+    values = normalise(image, contract.normalisation)
     found = torch.from_numpy(np.ascontiguousarray(ras_labels))
     if image.shape != found.shape or not np.allclose(spacing, target, rtol=1e-4):
         found = _resize_labels(found, spacing, target, tuple(image.shape))

@@ -133,7 +133,7 @@ class Segmenter:
         self.contract = InputContract.from_card(trained.card, str(model))
         self.views = self.contract.views[: 1 if fast else None] if views is None else self.contract.check_views(views)
         self.fast = fast
-        self.spacing_mm = self.contract.spacing_mm * (FAST_COARSENING if fast else 1.0)
+        self.coarsening = FAST_COARSENING if fast else 1.0
         network = optimize_for_inference(trained.module)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - real, unlisted
         self._check_network(str(model))
@@ -161,9 +161,10 @@ class Segmenter:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides a result beside the model and the input."""
+        spacings = [edge and edge * self.coarsening for edge in self.contract.spacing_mm]
         return {
             "views": list(self.views),
-            "spacing_mm": self.spacing_mm,
+            "spacing_mm": spacings[0] if len(set(spacings)) == 1 else spacings,
             "fast": self.fast,
             "precision": self.precision,
         }
@@ -199,7 +200,7 @@ class Segmenter:
             scores = self._score(image, progress)
         del image
         clock.lap("network")
-        reach = self.contract.attached_mm / self.spacing_mm
+        reach = self.contract.attached_mm / max(way_back.network_spacing_mm)
         if self.contract.smallest_piece:
             share = self.contract.smallest_piece
             _drop_stray_pieces(scores, 255 * len(self.views), self.contract.attached, reach, share)
@@ -224,19 +225,21 @@ class Segmenter:
         """Bring a volume to the network's grid and cut it to its content."""
         ras, spacing, undo = to_ras(volume.data, volume.grid)
         extent = [n * edge for n, edge in zip(ras.shape, spacing, strict=True)]
-        if math.prod(extent) > _MOST_VOXELS * self.spacing_mm**3:
+        target = tuple(edge * self.coarsening for edge in self.contract.spacing_for(spacing))
+        if math.prod(extent) > _MOST_VOXELS * math.prod(target):
             raise InputError(
                 f"{volume.case_id}: covers {' x '.join(f'{edge:.0f}' for edge in extent)} mm, too much at the model's "
-                f"{self.spacing_mm:g} mm; check the voxel size in its header, or cut the scan to the head"
+                f"{' x '.join(f'{edge:.3g}' for edge in target)} mm; check the voxel size in its header, or cut the "
+                "scan to the head"
             )
         # torch knows no negative strides: flips wait until the volume is small
         flips = [axis for axis in range(3) if ras.strides[axis] < 0]
-        image = resize_linear(torch.from_numpy(np.flip(ras, tuple(flips))), spacing, (self.spacing_mm,) * 3)
+        image = resize_linear(torch.from_numpy(np.flip(ras, tuple(flips))), spacing, target)
         image = normalise(image.flip(flips) if flips else image, self.contract.normalisation)
         # where 0 is the background; other scalings have no such value
         scaled = self.contract.normalisation not in ("zscore", "none")
         box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))
-        return image[box].clone(), _WayBack(box, tuple(image.shape), ras.shape, spacing, self.spacing_mm, undo)
+        return image[box].clone(), _WayBack(box, tuple(image.shape), ras.shape, spacing, target, undo)
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
         """Summed uint8 class scores `(K, x, y, z)` of the box."""
@@ -282,7 +285,7 @@ class _WayBack:
     coarse_shape: tuple[int, ...]
     fine_shape: tuple[int, ...]
     spacing_mm: tuple[float, float, float]
-    network_spacing_mm: float
+    network_spacing_mm: tuple[float, ...]
     undo: Callable[[np.ndarray], np.ndarray]
 
 
@@ -293,8 +296,9 @@ class _Scores:
         self.values, self.views, self.way_back = values, views, way_back
         self.weights, self.inside = [], []
         w = way_back
-        for box, coarse, fine, spacing in zip(w.box, w.coarse_shape, w.fine_shape, w.spacing_mm, strict=True):
-            matrix = linear_weights(coarse, fine, spacing / w.network_spacing_mm)
+        edges = zip(w.spacing_mm, w.network_spacing_mm, strict=True)
+        for box, coarse, fine, (edge, target) in zip(w.box, w.coarse_shape, w.fine_shape, edges, strict=True):
+            matrix = linear_weights(coarse, fine, edge / target)
             share = matrix[:, box].sum(1)
             # voxels whose support lies mostly in the box; outside it everything is background
             rows = torch.nonzero(share >= min(0.5, float(share.max())))[:, 0]

@@ -33,6 +33,7 @@ __all__ = [
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 
 _BLOCK = 1 << 22  # bytes read or written at a time
+SMALLEST_AXIS = 8  # voxels; thinner volumes leave a network nothing to see
 _DEFLATE_RATIO = 1032  # no deflate stream expands further
 _LARGEST_TAIL = 1 << 20  # bytes looked at behind the voxels, to reach and verify the gzip checksum
 _LARGEST_LABEL = np.iinfo(np.int32).max
@@ -67,6 +68,7 @@ def read_volume(
     geometry: str | None = None,
     allow_nonfinite: bool = False,
     max_bytes: int = 4 * 2**30,
+    smallest_axis: int = SMALLEST_AXIS,
 ) -> Volume:
     """Read a scan.
 
@@ -76,6 +78,7 @@ def read_volume(
         geometry: "sform" or "qform", to choose where both are set and disagree.
         allow_nonfinite: read NaN and infinite voxels as 0 instead of refusing them.
         max_bytes: largest size that a header may claim, counting at least 4 bytes a voxel.
+        smallest_axis: voxels that there must be along each axis.
 
     Returns:
         The volume with `data` float32, scaled by the header's slope and intercept. Beside it only a few MB are held.
@@ -83,7 +86,7 @@ def read_volume(
     Raises:
         InputError: no such file, not an image, damaged, or not a volume that can be used.
     """
-    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes)
+    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis)
 
 
 def read_labels(
@@ -93,6 +96,7 @@ def read_labels(
     geometry: str | None = None,
     allow_nonfinite: bool = False,
     max_bytes: int = 4 * 2**30,
+    smallest_axis: int = SMALLEST_AXIS,
 ) -> Volume:
     """Read a label map: as `read_volume`, but `data` keeps the file's integer type, and is int32 where that is not one.
 
@@ -101,7 +105,7 @@ def read_labels(
     Raises:
         InputError: as `read_volume`, or a value is not an integer.
     """
-    return _read(path, True, volume_index, geometry, allow_nonfinite, max_bytes)
+    return _read(path, True, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis)
 
 
 def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, slope: float = 1.0) -> None:
@@ -195,6 +199,7 @@ def _read(
     geometry: str | None,
     allow_nonfinite: bool,
     max_bytes: int,
+    smallest_axis: int,
 ) -> Volume:
     if geometry not in (None, "sform", "qform"):
         raise ValueError(f'geometry is None, "sform" or "qform", not {geometry!r}')
@@ -208,6 +213,13 @@ def _read(
             source = _HashedFile(file)
             stream = gzip.GzipFile(fileobj=source, mode="rb") if packed else source  # type: ignore[arg-type]
             layout = read_layout(stream, suffix, name, geometry, max_bytes)
+            if min(layout.grid.shape) < smallest_axis:
+                lengths = layout.grid.shape + (layout.volumes,) * (layout.volumes > 1)
+                found = " x ".join(map(str, lengths))
+                raise InputError(
+                    f"{name}: has {found} voxels; expected at least {smallest_axis} along each axis; "
+                    "give the whole scan"
+                )
             index = _checked_index(volume_index, layout.volumes, name)
             volume_bytes = layout.voxels * layout.dtype.itemsize
             begin = layout.offset + index * volume_bytes

@@ -83,8 +83,8 @@ class VolumeData(_Section):
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
     """Share of the training subjects that are held out to choose the checkpoint."""
-    spacing_mm: PositiveFloat = 1.0
-    """Isotropic spacing at which the network works."""
+    spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
+    """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
     normalisation: str | dict[str, Any] = "rescale_intensity"
     """Scaling of intensities; see `medvision.resampling.normalise`."""
     slices: list[int] = [-1, 0, 1]

@@ -49,7 +49,7 @@ class Segmentation:
         if not self.root.is_dir():
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
         # what nothing can use shows now, not after training
-        InputContract.from_card(self.card(), recipe.name)
+        self.contract = InputContract.from_card(self.card(), recipe.name)
         with torch.device("meta"):
             weights.build(recipe.model.architecture, recipe.model.arguments)
         if recipe.model.init:
@@ -236,12 +236,11 @@ class VolumeSegmentation(Segmentation):
 
     def prepare(self, sources: Sequence[Case], folder: Path) -> None:
         """Convert the training and validation cases."""
-        settings = self.preparation_settings()
         write_store(
             folder,
             sources,
-            functools.partial(to_sample, settings=settings),
-            settings=settings,
+            functools.partial(to_sample, contract=self.contract),
+            settings=self.preparation_settings(),
             splits=("train", "validation") if self.data.validation else ("train",),
             workers=self.data.workers,
             skip_unreadable=self.data.skip_unreadable,
@@ -373,9 +372,9 @@ class StoredVolumes:
         return self.store.array(case, "image"), self.store.array(case, "labels")
 
 
-def to_sample(case: Case, settings: Mapping[str, Any]) -> Sample:
+def to_sample(case: Case, contract: InputContract) -> Sample:
     """A case as the store keeps it, without its name."""
-    found = prepare(case, settings["classes"], settings["spacing_mm"], settings["normalisation"])
+    found = prepare(case, contract)
     identity = f"case-{found['record']['sha256'][:8]}"
     group = hashlib.sha256(case.subject.encode()).hexdigest()[:16]
     arrays = {"image": found["image"], "labels": found["labels"]}

@@ -44,7 +44,7 @@ def changed(where: str, value: object) -> dict:
 
 def test_a_card_is_read():
     contract = InputContract.from_card(CARD, "m")
-    assert (contract.spacing_mm, contract.slices, contract.views) == (1.5, (-1, 0, 1), ("axial", "coronal"))
+    assert (contract.spacing_mm, contract.slices, contract.views) == ((1.5,) * 3, (-1, 0, 1), ("axial", "coronal"))
     assert (contract.smallest_slice, contract.attached, contract.attached_mm) == (64, (3,), 7.5)
     assert contract.bfloat16_agreement == 0.9992
     assert [entry["name"] for entry in contract.classes] == ["background", "white_matter", "cortex", "fluid"]
@@ -70,6 +70,8 @@ def test_a_card_is_read():
         ("input.spacing_mm", MISSING, "lacks 'spacing_mm'"),
         ("input.spacing_mm", "wide", "'wide'"),
         ("input.spacing_mm", 0.01, "spacing_mm is 0.01"),
+        ("input.spacing_mm", [1, 1], "spacing_mm has 2 values"),
+        ("input.spacing_mm", [1, None, 0.01], "spacing_mm is 0.01"),
         ("input.spacing_mm", float("nan"), "spacing_mm is nan"),
         ("input.slices", [], "slices is empty"),
         ("input.slices", 3, "cannot be used"),

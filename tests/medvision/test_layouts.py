@@ -1,12 +1,14 @@
 """Each published layout in its true form, in miniature: which cases are found, how they are parted and read."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 
+from medvision.contract import InputContract
 from medvision.datasets.layouts import AVT_TEST, SYNAPSE_TEST, SYNAPSE_TRAIN, find_cases
 from medvision.preparation import prepare, read_case
 from shared_backbones.errors import InputError
@@ -41,6 +43,14 @@ def arrays(path: Path, depth: int = 0) -> None:
 
 def splits(cases) -> dict[str, str]:
     return {case.name: case.split for case in cases}
+
+
+def contract(classes: int, spacing_mm: Any) -> InputContract:
+    card = {
+        "classes": [{"id": number, "name": str(number), "color": [0, 0, number]} for number in range(classes)],
+        "input": {"spacing_mm": spacing_mm, "slices": [0], "views": ["axial"], "normalisation": "rescale_intensity"},
+    }
+    return InputContract.from_card(card, "test")
 
 
 def test_decathlon(tmp_path):
@@ -156,11 +166,14 @@ def test_prepared_volumes_are_those_that_the_segmenter_sees(tmp_path):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(data, affine), tmp_path / folder / "a.nii.gz")
     (case,) = find_cases("pairs", tmp_path)
-    found = prepare(case, [0, 1], 1.5, "rescale_intensity")
+    found = prepare(case, contract(2, 1.5))
     assert found["image"].shape == found["labels"].shape == (16, 16, 16) and found["image"].dtype == np.float16
     assert found["image"].min() >= 0 and found["image"].max() <= 1
     # 8 x 6 x 4 voxels of 1.5 x 2 x 3 mm, in RAS order 6 * 2, 8 * 1.5 and 4 * 3 mm
     assert abs(int((found["labels"] == 1).sum()) * 1.5**3 - 12 * 12 * 12) < 250
+    own = prepare(case, contract(2, [1.0, 1.5, None]))  # the scan's 3 mm along the third axis
+    assert own["image"].shape == (24, 16, 8)
+    assert int((own["labels"] == 1).sum()) * 1.0 * 1.5 * 3 == 12 * 12 * 12
     record = found["record"]
     assert record["shape"] == [16, 12, 8] and record["spacing_mm"] == [1.5, 2.0, 3.0]
     assert record["voxels"]["1"] == int((found["labels"] == 1).sum())
@@ -171,5 +184,5 @@ def test_the_hippocampus_data_is_found_and_parted_as_its_split_says(data_root):
     counts = {split: sum(case.split == split for case in cases) for split in ("train", "validation", "test")}
     assert len(cases) == 178 and counts["test"] == 41 and counts["validation"] == 14
     assert all((int(case.name[-3:]) > 220) == (case.split == "test") for case in cases)
-    found = prepare(cases[0], [0, 1, 2], 1.0, "rescale_intensity")
+    found = prepare(cases[0], contract(3, 1.0))
     assert set(np.unique(found["labels"])) == {0, 1, 2}

@@ -163,10 +163,11 @@ def test_one_view_equals_several_for_a_network_of_single_pixels(make_segmenter, 
     assert found.settings["views"] == list(views)
 
 
-def test_labels_turn_with_the_volume_in_all_orientations_on_an_oblique_anisotropic_grid(make_segmenter):
+@pytest.mark.parametrize("spacing_mm", [1.3, [1.0, 0.9, None]])
+def test_labels_turn_with_the_volume_in_all_orientations_on_an_oblique_anisotropic_grid(make_segmenter, spacing_mm):
     data = make_head((24, 30, 14)).astype(np.float32)
     affine = make_affine("RAS", (1.1, 0.8, 1.9), (11, -8, 14))
-    segmenter = make_segmenter(Bands(), card={"spacing_mm": 1.3})
+    segmenter = make_segmenter(Bands(), card={"spacing_mm": spacing_mm})
     expected = segmenter.segment(make_volume(data, affine)).labels
     assert set(np.unique(expected)) == {0, 1, 2, 3}
     turns = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
@@ -225,11 +226,13 @@ def test_neighbours_beyond_the_ends_are_the_last_slices(make_segmenter):
 
 
 @pytest.mark.parametrize(("spacing", "shape"), [((1.0, 1.0, 5.0), (40, 36, 9)), ((0.5, 0.5, 12.0), (60, 64, 8))])
-def test_thick_slices_keep_labels_in_place(make_segmenter, spacing, shape):
+@pytest.mark.parametrize("spacing_mm", [1.5, [1.5, 1.5, None]])
+def test_thick_slices_keep_labels_in_place(make_segmenter, spacing, shape, spacing_mm):
     x = np.indices(shape)[0] * spacing[0]
     data = np.where(x < x.max() / 2, 1.25, 2.0)
     data[:4] = data[-4:] = 0
-    found = make_segmenter(Bands(), card={"spacing_mm": 1.5}).segment(make_volume(data, make_affine("RAS", spacing)))
+    segmenter = make_segmenter(Bands(), card={"spacing_mm": spacing_mm})
+    found = segmenter.segment(make_volume(data, make_affine("RAS", spacing)))
     expected = bands_of(data)
     edge = 4 if spacing[0] == 1 else 8
     near = np.zeros(shape[0], bool)
@@ -367,7 +370,7 @@ def test_labels_by_blocks_are_those_of_the_whole():
     values[:, 12:25, 10:30, 8:20] = torch.randint(0, 256, (4, 13, 20, 12), generator=torch.Generator().manual_seed(0))
     shapes, spacing = ((40, 42, 44), (100, 97, 53)), (0.4, 0.43, 0.83)
     box = (slice(0, 40), slice(0, 42), slice(0, 44))
-    found = _Scores(values, 1, _WayBack(box, *shapes, spacing, 1.0, lambda array: array))
+    found = _Scores(values, 1, _WayBack(box, *shapes, spacing, (1.0,) * 3, lambda array: array))
     weights = [linear_weights(n, m, s) for n, m, s in zip(*shapes, spacing, strict=True)]
     best, winner = torch.einsum("kxyz,ax,by,cz->kabc", values.float(), *weights).max(0)
     labels, confidence = found.labels()

@@ -118,7 +118,8 @@ def test_labels_keep_the_geometry_and_no_text(
     if any(codes):
         assert volume.grid.orientation == orientation
         assert np.allclose(volume.grid.spacing_mm, spacing, rtol=1e-4)
-        assert np.allclose(volume.grid.affine[:3], affine[:3] * unit_mm, rtol=1e-4, atol=1e-4)
+        # what the file holds: near half a turn, float32 quaternions are off by more than a reader may be
+        assert np.allclose(volume.grid.affine[:3], load(scan).affine[:3] * unit_mm, rtol=1e-6, atol=1e-6)
     assert any("converted to mm" in warning for warning in volume.warnings) == (unit_mm != 1)
 
 
