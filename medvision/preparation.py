@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,14 +64,17 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     """Bring a case to the network's spacing and scale, in RAS axes, exactly as `Segmenter` does.
 
     Returns:
-        `image` `(X, Y, Z)` float16, `labels` `(X, Y, Z)` uint8, and `record`: the source's sha256 and geometry, counts
-        of every label, and percentiles of the image.
+        `arrays`: `image` `(X, Y, Z)` float16 and `labels` `(X, Y, Z)` uint8, or nothing of a test case, which is only
+        checked; and `record`: the source's sha256 and geometry, counts of every label, and percentiles of the image.
 
     Raises:
-        InputError: as `read_case`, or the image is constant.
+        InputError: as `read_case`, the image is constant, or its values do not fit float16.
     """
     classes = [entry["id"] for entry in contract.classes]
     volume, labels = read_case(case, classes)
+    arrays: dict[str, np.ndarray] = {}
+    if case.split == "test":
+        return {"arrays": arrays, "record": _record(volume, labels, classes)}
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     ras_labels, _, _ = to_ras(labels, volume.grid)
     target = contract.spacing_for(spacing)
@@ -79,18 +83,25 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     found = torch.from_numpy(np.ascontiguousarray(ras_labels))
     if image.shape != found.shape or not np.allclose(spacing, target, rtol=1e-4):
         found = _resize_labels(found, spacing, target, tuple(image.shape))
-    counts = np.bincount(found.numpy().ravel(), minlength=max(classes) + 1)
+    halves = values.half()
+    if not halves.isfinite().all():
+        raise InputError(
+            f"{printable(case.image[0])}: holds values up to {float(values.abs().max()):.3g}, too large for float16 "
+            "with data.normalisation=none; choose another, such as zscore"
+        )
+    arrays = {"image": halves.numpy(), "labels": found.numpy()}
+    return {"arrays": arrays, "record": _record(volume, labels, classes)}
+
+
+def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[str, Any]:
+    counts = np.bincount(labels.ravel(), minlength=max(classes) + 1)
     return {
-        "image": values.half().numpy(),
-        "labels": found.numpy(),
-        "record": {
-            "sha256": volume.sha256,
-            "shape": list(volume.data.shape),
-            "spacing_mm": [round(float(edge), 6) for edge in volume.grid.spacing_mm],
-            "orientation": volume.grid.orientation,
-            "voxels": {str(label): int(counts[label]) for label in classes},
-            "percentiles": np.percentile(volume.data, [0.5, 50, 99.5]).astype(float).round(4).tolist(),
-        },
+        "sha256": volume.sha256,
+        "shape": list(volume.data.shape),
+        "spacing_mm": [round(float(edge), 6) for edge in volume.grid.spacing_mm],
+        "orientation": volume.grid.orientation,
+        "voxels": {str(label): int(counts[label]) for label in classes},
+        "percentiles": np.percentile(volume.data, [0.5, 50, 99.5]).astype(float).round(4).tolist(),
     }
 
 
@@ -137,6 +148,17 @@ def _read_arrays(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
     return np.moveaxis(stack, 0, 2).astype(np.float32), np.moveaxis(marks, 0, 2).astype(np.int32), digest.hexdigest()
 
 
-def bytes_of(case: Case) -> int:
-    """About what a prepared case takes on the disk: files are compressed, and kept half as wide."""
-    return sum(path.stat().st_size for path in case.image) * 3
+def bytes_of(case: Case, contract: InputContract) -> int:
+    """About what a prepared case takes on the disk: three bytes a voxel at the network's spacing."""
+    if case.split == "test":
+        return 0
+    if not case.labels:  # arrays, mostly packed
+        return sum(path.stat().st_size for path in case.image) * 3
+    try:
+        header: Any = nib.load(case.image[0]).header
+        shape, spacing = header.get_data_shape()[:3], [float(edge) for edge in header.get_zooms()[:3]]
+    except Exception:  # it is named when it is read
+        return 0
+    # in the file's order of axes: near enough for an estimate
+    targets = contract.spacing_for(spacing)
+    return int(3 * np.prod([n * s / t for n, s, t in zip(shape, spacing, targets, strict=True)]))

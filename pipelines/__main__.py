@@ -10,14 +10,13 @@ from shared_backbones.errors import InputError, require
 def main(arguments: list[str]) -> int:
     """Run the program; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a recipe's stages")
-    run.add_argument("recipe", help="name of a bundled recipe, or path of a YAML file")
-    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as train.epochs=1")
-    run.add_argument("--set", default="", metavar="TEXT", help="more changes, in one text with spaces between")
-    run.add_argument("--stages", help="stages to run, with commas")
-    run.add_argument("--restart", default="", help="stages, with commas, whose earlier results are not used again")
-    given = parser.parse_args(arguments)
+    parser.add_argument("command", choices=["run"], help="run a recipe's stages")
+    parser.add_argument("recipe", help="name of a bundled recipe, or path of a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as train.epochs=1")
+    parser.add_argument("--set", default="", metavar="TEXT", help="more changes, in one text with spaces between")
+    parser.add_argument("--stages", help="stages to run, with commas")
+    parser.add_argument("--restart", default="", help="stages, with commas, whose earlier results are not used again")
+    given = parser.parse_intermixed_args(arguments)
     try:
         require("lightning", extra="train")
         from pipelines.recipe import load_recipe

@@ -18,7 +18,13 @@ COLUMNS = ("case", "id", "name", "state", *FIGURES)
 
 
 def write_tables(
-    folder: Path, rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int = 0, resamples: int = 2000
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    protocol: str,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    skipped: int = 0,
 ) -> dict[str, Any]:
     """Write `cases.csv`, `cases.parquet`, `summary.json` and `dice.svg`; each file appears complete or not at all.
 
@@ -28,12 +34,13 @@ def write_tables(
         protocol: the name under which they were scored.
         seed: of the bootstrap.
         resamples: of the bootstrap.
+        skipped: cases that could not be read.
 
     Returns:
-        The summary: `protocol`, `cases`, `overall` and `classes`; of each figure the `mean`, `median`, `std`, and `low`
-        and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
+        The summary: `protocol`, `cases`, `skipped`, `overall` and `classes`; of each figure the `mean`, `median`,
+        `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
     """
-    summary = summarise(rows, protocol, seed=seed, resamples=resamples)
+    summary = {**summarise(rows, protocol, seed=seed, resamples=resamples), "skipped": skipped}
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -53,7 +60,7 @@ def write_tables(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, resamples: int) -> dict[str, Any]:
-    """What `write_tables` returns."""
+    """What `write_tables` returns, but for what was skipped."""
     cases = sorted({row["case"] for row in rows})
     means = aggregate(rows)
     numbers = [row["id"] for row in means["classes"]]

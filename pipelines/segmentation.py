@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,6 +23,7 @@ from medvision.preparation import bytes_of, prepare, read_case
 from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
+from pipelines.progress import Meter
 from pipelines.recipe import Recipe, SyntheticData, VolumeData
 from pipelines.store import Sample, Store, write_store
 from pipelines.tasks import SegmentationTask
@@ -123,6 +124,10 @@ class SyntheticSegmentation(Segmentation):
         """What stands for the data: its files."""
         return self.identify(self.find_sources())
 
+    def notices(self, prepared: Any) -> list[str]:
+        """What a user should know of the data."""
+        return []
+
     def digest(self, prepared: list[list[Any]]) -> list[list[Any]]:
         """What a training on this data depends on."""
         return prepared
@@ -205,8 +210,8 @@ class VolumeSegmentation(Segmentation):
         )
 
     def find_sources(self) -> list[Case]:
-        """Cases that training reads."""
-        return [case for case in self.cases if case.split != "test"]
+        """All cases: those of the test are checked before hours of training, not after."""
+        return self.cases
 
     def test_sources(self) -> list[Case]:
         """Cases that are scored.
@@ -235,26 +240,35 @@ class VolumeSegmentation(Segmentation):
         }
 
     def prepare(self, sources: Sequence[Case], folder: Path) -> None:
-        """Convert the training and validation cases."""
-        write_store(
-            folder,
-            sources,
-            functools.partial(to_sample, contract=self.contract),
-            settings=self.preparation_settings(),
-            splits=("train", "validation") if self.data.validation else ("train",),
-            workers=self.data.workers,
-            skip_unreadable=self.data.skip_unreadable,
-            estimate=bytes_of,
-            on_progress=_Meter("prepare"),
-        )
+        """Check all cases, and convert those of training and validation."""
+        with contextlib.closing(Meter("prepare")) as meter:
+            write_store(
+                folder,
+                sources,
+                functools.partial(to_sample, contract=self.contract),
+                settings=self.preparation_settings(),
+                splits=("train", "validation") if self.data.validation else ("train",),
+                workers=self.data.workers,
+                skip_unreadable=self.data.skip_unreadable,
+                estimate=functools.partial(bytes_of, contract=self.contract),
+                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
+                on_progress=meter,
+            )
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""
         return Store(folder)
 
+    def notices(self, prepared: Store) -> list[str]:
+        """What a user should know of the data."""
+        skipped = prepared.manifest["skipped"]
+        return [f"warning: {skipped} of {skipped + len(prepared.cases())} cases were left out"] if skipped else []
+
     def digest(self, prepared: Store) -> str:
         """What a training on this data depends on."""
-        return prepared.digest
+        read = [case for case in prepared.cases() if case["split"] != "test"]
+        content = json.dumps([prepared.manifest["settings"], read], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn."""
@@ -265,7 +279,7 @@ class VolumeSegmentation(Segmentation):
         store = Store(folder)
         return [
             DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
-            for split in ("train", "validation")
+            for split in ("train", "validation", "test")
             if store.cases(split)
         ]
 
@@ -326,12 +340,18 @@ class VolumeSegmentation(Segmentation):
         notes = folder / "cases.jsonl"
         done = _read_lines(notes)
         segmenter = Segmenter(model, threads=self.recipe.train.threads)
-        meter = _Meter("evaluate")
         rows: list[dict[str, Any]] = []
-        with notes.open("a", encoding="utf-8") as file:
+        skipped = 0
+        with notes.open("a", encoding="utf-8") as file, contextlib.closing(Meter("evaluate")) as meter:
             for number, case in enumerate(sources):
                 if number not in done:
-                    volume, labels = read_case(case, [entry["id"] for entry in classes])
+                    try:
+                        volume, labels = read_case(case, [entry["id"] for entry in classes])
+                    except InputError:
+                        if not self.data.skip_unreadable:
+                            raise
+                        skipped += 1
+                        continue
                     found = segmenter.segment(volume).labels
                     scored = evaluate_case(found, labels, volume.grid.spacing_mm, classes, evaluate.protocol)
                     done[number] = [{"case": volume.case_id, **row} for row in scored]
@@ -339,7 +359,11 @@ class VolumeSegmentation(Segmentation):
                     file.flush()
                 rows += done[number]
                 meter(number + 1, len(sources))
-        evaluation.write_tables(folder, rows, evaluate.protocol, seed=self.recipe.seed, resamples=evaluate.resamples)
+        if not rows:
+            raise InputError(f"recipe {self.recipe.name}: no test case could be read; mend them")
+        evaluation.write_tables(
+            folder, rows, evaluate.protocol, seed=self.recipe.seed, resamples=evaluate.resamples, skipped=skipped
+        )
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """What the tracking store notes of an evaluation."""
@@ -377,20 +401,7 @@ def to_sample(case: Case, contract: InputContract) -> Sample:
     found = prepare(case, contract)
     identity = f"case-{found['record']['sha256'][:8]}"
     group = hashlib.sha256(case.subject.encode()).hexdigest()[:16]
-    arrays = {"image": found["image"], "labels": found["labels"]}
-    return Sample(identity, group, case.split, arrays, found["record"])
-
-
-class _Meter:
-    """A line of progress every few seconds."""
-
-    def __init__(self, what: str, every: float = 10.0) -> None:
-        self.what, self.every, self.said = what, every, time.monotonic()
-
-    def __call__(self, done: int, count: int) -> None:
-        if done == count or time.monotonic() - self.said > self.every:
-            self.said = time.monotonic()
-            print(f"{self.what}: {done}/{count}", flush=True)
+    return Sample(identity, group, case.split, found["arrays"], found["record"])
 
 
 def _read_lines(path: Path) -> dict[int, list[dict[str, Any]]]:

@@ -71,6 +71,8 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
     kind = segmentation.KINDS[recipe.data.kind](recipe)
+    if kind.evaluates and "evaluate" in chosen:
+        kind.test_sources()  # if there is none, that shows now, too
     output = Path(recipe.output or f"runs/{recipe.name}")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,10 @@ def _prepare(job: Job, kind: Any) -> Any:
         _say(f"prepare: {len(sources)} cases")
         kind.prepare(sources, folder)
         _finish(folder)
-    return kind.open(folder)
+    prepared = kind.open(folder)
+    for line in kind.notices(prepared):
+        _say(line)
+    return prepared
 
 
 def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Path:

@@ -36,7 +36,7 @@ class Sample:
         id: name of the case, such as `case-0123abcd`.
         group: what must stay in one split, such as the subject; any text that tells nothing of a person.
         split: `train`, `validation` or `test`.
-        arrays: by field.
+        arrays: by field; none of a case that is only checked and noted.
         record: what the manifest says of it, in JSON types.
     """
 
@@ -116,6 +116,7 @@ def write_store(
     workers: int = 0,
     skip_unreadable: bool = False,
     estimate: Callable[[Any], int] | None = None,
+    on_failure: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Store:
     """Convert sources into a store; what an interrupted call finished is kept.
@@ -129,6 +130,7 @@ def write_store(
         workers: processes that convert; 0 converts in this one.
         skip_unreadable: leave out what cannot be used, and count it; else that is an error, after all were tried.
         estimate: bytes that a source will take, to refuse before starting where the disk has too little room.
+        on_failure: called with the reason why a source cannot be used.
         on_progress: called with cases done and cases in all.
 
     Raises:
@@ -144,15 +146,23 @@ def write_store(
     for number, result in _convert_all(todo, convert, workers):
         if isinstance(result, str):
             failures.append(result)
+            if on_failure is not None:
+                on_failure(result)
         else:
-            writer.add(number, result)
+            try:
+                writer.add(number, result)
+            except OSError as error:
+                raise InputError(
+                    f"{folder}: cannot be written ({error.strerror}); make room, or choose another output folder; what "
+                    "is prepared is kept"
+                ) from None
         if on_progress is not None:
             on_progress(len(writer.done) + len(failures), len(sources))
     if failures and not skip_unreadable:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise InputError(
             f"{len(failures)} of {len(sources)} cases cannot be used: {failures[0]}{more}; mend them, or leave them "
-            "out with data.skip_unreadable=true"
+            "out with --skip-unreadable (data.skip_unreadable=true)"
         )
     return writer.finish(splits, len(failures))
 

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
+from pipelines.progress import Meter
 from pipelines.recipe import TrainSection
 from shared_backbones import weights
 
@@ -230,11 +231,16 @@ class _Progress(Callback):
         self.since, self.counted_from = time.monotonic(), -1
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.meter = Meter("train", every=None)  # where there is no terminal, the lines of figures tell
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self.meter.close()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *_: object) -> None:
         step = trainer.global_step
         if not trainer.is_global_zero:
             return
+        self.meter(step, self.steps)
         if self.counted_from < 0:
             self.counted_from = step - 1
         self.sums["loss"] = self.sums.get("loss", 0.0) + float(outputs["loss"]) * trainer.accumulate_grad_batches

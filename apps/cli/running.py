@@ -26,6 +26,9 @@ def add_run(app: typer.Typer, domain: str) -> None:
         restart: Annotated[
             str | None, typer.Option(help="Stages, with commas, whose earlier results are not used again.")
         ] = None,
+        skip_unreadable: Annotated[
+            bool, typer.Option("--skip-unreadable", help="Leave out cases that cannot be used, and count them.")
+        ] = False,
     ) -> None:
         """Run a recipe: raw files, prepared data, training, metrics, report and a registered model.
 
@@ -35,7 +38,8 @@ def add_run(app: typer.Typer, domain: str) -> None:
         from pipelines.recipe import load_recipe
         from pipelines.stages import run_stages
 
-        loaded = load_recipe(recipe, overrides or [])
+        skipping = ["data.skip_unreadable=true"] if skip_unreadable else []
+        loaded = load_recipe(recipe, [*(overrides or []), *skipping])
         if loaded.domain != domain:
             raise InputError(
                 f"recipe {loaded.name}: is for {loaded.domain}, not {domain}; run it with: {loaded.domain} run"

@@ -1,5 +1,6 @@
 """Each published layout in its true form, in miniature: which cases are found, how they are parted and read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from medvision.contract import InputContract
 from medvision.datasets.layouts import AVT_TEST, SYNAPSE_TEST, SYNAPSE_TRAIN, find_cases
-from medvision.preparation import prepare, read_case
+from medvision.preparation import bytes_of, prepare, read_case
 from shared_backbones.errors import InputError
 
 
@@ -45,10 +46,10 @@ def splits(cases) -> dict[str, str]:
     return {case.name: case.split for case in cases}
 
 
-def contract(classes: int, spacing_mm: Any) -> InputContract:
+def contract(classes: int, spacing_mm: Any, normalisation: str = "rescale_intensity") -> InputContract:
     card = {
         "classes": [{"id": number, "name": str(number), "color": [0, 0, number]} for number in range(classes)],
-        "input": {"spacing_mm": spacing_mm, "slices": [0], "views": ["axial"], "normalisation": "rescale_intensity"},
+        "input": {"spacing_mm": spacing_mm, "slices": [0], "views": ["axial"], "normalisation": normalisation},
     }
     return InputContract.from_card(card, "test")
 
@@ -166,17 +167,37 @@ def test_prepared_volumes_are_those_that_the_segmenter_sees(tmp_path):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(data, affine), tmp_path / folder / "a.nii.gz")
     (case,) = find_cases("pairs", tmp_path)
+    case = replace(case, split="train")
     found = prepare(case, contract(2, 1.5))
-    assert found["image"].shape == found["labels"].shape == (16, 16, 16) and found["image"].dtype == np.float16
-    assert found["image"].min() >= 0 and found["image"].max() <= 1
+    image, marks = found["arrays"]["image"], found["arrays"]["labels"]
+    assert image.shape == marks.shape == (16, 16, 16) and image.dtype == np.float16
+    assert image.min() >= 0 and image.max() <= 1
     # 8 x 6 x 4 voxels of 1.5 x 2 x 3 mm, in RAS order 6 * 2, 8 * 1.5 and 4 * 3 mm
-    assert abs(int((found["labels"] == 1).sum()) * 1.5**3 - 12 * 12 * 12) < 250
+    assert abs(int((marks == 1).sum()) * 1.5**3 - 12 * 12 * 12) < 250
     own = prepare(case, contract(2, [1.0, 1.5, None]))  # the scan's 3 mm along the third axis
-    assert own["image"].shape == (24, 16, 8)
-    assert int((own["labels"] == 1).sum()) * 1.0 * 1.5 * 3 == 12 * 12 * 12
+    assert own["arrays"]["image"].shape == (24, 16, 8)
+    assert int((own["arrays"]["labels"] == 1).sum()) * 1.0 * 1.5 * 3 == 12 * 12 * 12
     record = found["record"]
     assert record["shape"] == [16, 12, 8] and record["spacing_mm"] == [1.5, 2.0, 3.0]
-    assert record["voxels"]["1"] == int((found["labels"] == 1).sum())
+    assert record["voxels"] == {"0": 16 * 12 * 8 - 8 * 6 * 4, "1": 8 * 6 * 4}
+    checked = prepare(replace(case, split="test"), contract(2, 1.5))
+    assert checked == {"arrays": {}, "record": record}
+    assert bytes_of(case, contract(2, 1.5)) == pytest.approx(3 * 16**3, rel=0.01)
+    assert bytes_of(replace(case, split="test"), contract(2, 1.5)) == 0
+
+
+def test_values_too_large_for_the_store_are_refused(tmp_path):
+    for folder in ("images", "labels"):
+        write(tmp_path / folder / "a.nii.gz", 30000)
+    nib.save(
+        nib.Nifti1Image(np.arange(720, dtype=np.float32).reshape(10, 9, 8) * 1e3, np.eye(4)),
+        tmp_path / "images/a.nii.gz",
+    )
+    write(tmp_path / "labels/a.nii.gz", 1)
+    (case,) = find_cases("pairs", tmp_path)
+    with pytest.raises(InputError, match=r"a.nii.gz: holds values up to 7.19e\+05, too large for float16"):
+        prepare(case, contract(2, 1.0, "none"))
+    assert prepare(case, contract(2, 1.0))["arrays"]["image"].max() == 1
 
 
 def test_the_hippocampus_data_is_found_and_parted_as_its_split_says(data_root):
@@ -185,4 +206,4 @@ def test_the_hippocampus_data_is_found_and_parted_as_its_split_says(data_root):
     assert len(cases) == 178 and counts["test"] == 41 and counts["validation"] == 14
     assert all((int(case.name[-3:]) > 220) == (case.split == "test") for case in cases)
     found = prepare(cases[0], contract(3, 1.0))
-    assert set(np.unique(found["labels"])) == {0, 1, 2}
+    assert set(np.unique(found["arrays"]["labels"])) == {0, 1, 2}

@@ -1,6 +1,10 @@
 """A recipe from raw volumes to a registered model, on phantoms in the layout of the Medical Segmentation Decathlon."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from pipelines import tracking
 from pipelines.recipe import load_recipe
 from pipelines.stages import run_stages
 from shared_backbones.errors import InputError
+from tests.conftest import ROOT
 
 MARKER = "Jane_Doe_19700101"
 
@@ -81,7 +86,7 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     job = run_stages(load_recipe(recipe))
     assert list(job.made) == ["prepare", "train", "evaluate", "report", "register"]
     said = capsys.readouterr().out
-    assert "prepare: 4 cases" in said and "registered: models:/ball@newest (version 1)" in said
+    assert "prepare: 6 cases" in said and "registered: models:/ball@newest (version 1)" in said
 
     summary = json.loads((job.made["evaluate"] / "summary.json").read_text())
     assert summary["cases"] == 2 and [row["name"] for row in summary["classes"]] == ["back", "front"]
@@ -102,7 +107,7 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     assert {"loss", "validation_dice", "test_dice", "test_dice_front"} <= set(run.data.metrics)
     assert len(client.get_metric_history(run.info.run_id, "validation_dice")) == 2
     assert run.inputs is not None
-    assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "validation"}
+    assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "validation", "test"}
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"evaluation", "report.html"}
     assert client.get_model_version_by_alias("ball", "newest").version in {1, "1"}
 
@@ -154,3 +159,53 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     assert "http://127.0.0.1:9: cannot be used" in refuse(recipe)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "plain"))
     assert "plain folders are no store any more" in refuse(recipe)
+
+
+def test_what_cannot_be_read_shows_before_training_and_can_be_left_out(
+    recipe: str, raw: Path, store: str, tmp_path: Path, capsys
+):
+    root = tmp_path / "data"
+    shutil.copytree(raw, root)
+    where = f"data.root={root}"
+    for number in (2, 6):  # one to learn from, one of the test
+        path = root / "imagesTr" / f"{MARKER}_{number:03}.nii.gz"
+        path.write_bytes(path.read_bytes()[:200])
+    line = refuse(recipe, where)
+    assert line.startswith("2 of 6 cases cannot be used") and "--skip-unreadable" in line
+    said = capsys.readouterr()
+    assert [part.count("_00") for part in said.err.splitlines()] == [1, 1] and "train:" not in said.out
+    length = ["train.epochs=1", "train.steps_per_epoch=1"]
+    options = ["--stages", "prepare,train,evaluate", "--skip-unreadable"]
+    assert program.run(app, ["run", recipe, where, *length, *options]) == 0
+    assert "warning: 2 of 6 cases were left out" in capsys.readouterr().out
+    (summary,) = (tmp_path / "run/evaluate").rglob("summary.json")
+    assert json.loads(summary.read_text())["cases"] == json.loads(summary.read_text())["skipped"] == 1
+
+
+def test_mlflow_runs_the_project(recipe: str, store: str, tmp_path: Path):
+    from mlflow import MlflowClient
+
+    def mlflow_run(entry_point: str, overrides: str) -> subprocess.CompletedProcess[str]:
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        given = ["-P", f"recipe={recipe}", "-P", f"overrides={overrides}"]
+        return subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *given],
+            env={**os.environ, "PATH": programs, "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = mlflow_run("main", "train.epochs=1 tracking.system_metrics=false")
+    assert done.returncode == 0, done.stderr
+    assert "registered: models:/ball@newest (version 1)" in done.stdout
+    client = MlflowClient(store)
+
+    def runs() -> list[Any]:
+        return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+    (run,) = runs()  # that of `mlflow run`, and no second one
+    assert run.info.status == "FINISHED" and run.data.params["train.epochs"] == "1"
+    assert "test_dice" in run.data.metrics
+    done = mlflow_run("evaluate", "train.epochs=1 tracking.system_metrics=false evaluate.protocol=monai")
+    assert done.returncode == 0, done.stderr
+    assert "protocol monai" in done.stdout and "train: hbformer" not in done.stdout and len(runs()) == 2
+    done = mlflow_run("evaluate", "train.epochs=9")
+    assert done.returncode != 0 and "stage train was not finished before" in done.stderr

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -130,6 +131,20 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"takes about 931322\.6 GiB, but .* are free"):
         write(tmp_path / "store", [1], estimate=lambda source: 10**15)
     assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_disk_that_fills_up_is_one_line_and_loses_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot be written \(File too large\); make room") as caught:
+            write(tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_damage_is_found(tmp_path):
