@@ -132,6 +132,10 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     again = run_stages(load_recipe(recipe))
     assert again.made == job.made and "train: hbformer" not in capsys.readouterr().out
     assert len(client.search_runs([run.info.experiment_id])) == 1
+    restarted = run_stages(load_recipe(recipe), restart=["evaluate"])
+    assert restarted.made == job.made and restarted.summary == job.summary
+    said = capsys.readouterr().out
+    assert "evaluate: 2 cases" in said and "train: hbformer" not in said
     changed = run_stages(load_recipe(recipe, ["train.epochs=1"]), ["prepare", "train"])
     assert changed.made["prepare"] == job.made["prepare"] and changed.made["train"] != job.made["train"]
 

@@ -95,6 +95,9 @@ def test_a_registered_model_holds_neither_names_nor_locks_and_the_run_goes_on(
         content = path.read_bytes()
         for private in ("jane_operator", "private_project", "jane_workstation", str(Path.home())):
             assert private.encode() not in content, (path.name, private)
+    (requirements, _) = (path for path in written if path.name == "requirements.txt")
+    asked = [line.partition("==")[0] for line in requirements.read_text().splitlines()]
+    assert asked == ["mlflow", "domain-vision"]  # not what an import of everything would find
     folder = tracking.resolve_model("models:/small/1", tmp_path / "cache")
     assert tracking.resolve_model("models:/small@newest", tmp_path / "cache") == folder
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
@@ -138,6 +141,44 @@ def test_the_run_to_go_on_with(store: str, tmp_path: Path, monkeypatch):
     client.delete_experiment(experiment.experiment_id)
     with pytest.raises(InputError, match="experiment medvision: was deleted"):
         start(store, tmp_path)
+
+
+def test_what_mlflow_would_do_by_itself_is_switched_off(tmp_path: Path, monkeypatch):
+    # an old store in the current folder would be taken for the one to use
+    (tmp_path / "mlruns/0").mkdir(parents=True)
+    (tmp_path / "mlruns/0/meta.yaml").write_text("experiment_id: '0'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_figures_are_sent_together(store: str, tmp_path: Path, monkeypatch):
+    with start(store, tmp_path) as run:
+        sent: list[int] = []
+        real = run._client.log_batch
+        monkeypatch.setattr(
+            run._client, "log_batch", lambda *given, metrics: (sent.append(len(metrics)), real(*given, metrics=metrics))
+        )
+        for step in range(600):
+            run.log_metrics({"loss": step / 7, "rate": step / 3}, step)
+    assert sent == [500, 500, 200]
+    assert history(store, run.run_id, "loss") == [(step, step / 7) for step in range(600)]
+
+
+def test_the_load_of_the_machine_is_noted_where_it_can_be_read(store: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
+    with start(store, tmp_path, system_metrics=True) as run:
+        for _ in range(100):
+            time.sleep(0.1)
+            if history(store, run.run_id, "system/cpu_utilization_percentage"):
+                break
+    assert history(store, run.run_id, "system/cpu_utilization_percentage")
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(InputError, match="psutil is not installed; run: pip install"):
+        start(store, tmp_path, system_metrics=True)
 
 
 def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path):
