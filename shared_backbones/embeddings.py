@@ -1,5 +1,7 @@
 """Position embeddings: sine-cosine tables, and their resampling to another grid."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,18 @@ def sine_cosine_2d(grid: tuple[int, int], width: int) -> Tensor:
     places = (torch.arange(length, dtype=torch.float32, device="cpu") for length in grid)
     rows, columns = torch.meshgrid(*places, indexing="ij")
     return torch.cat([sine_cosine(axis.flatten(), width // 2) for axis in (columns, rows)], 1)
+
+
+def fit_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A table behind one row for a class token: as it is where it fits the grid, else resampled from a square one.
+
+    One that fits neither way is returned as it is, and is refused for its shape by whoever loads it.
+    """
+    places = table.shape[1] - 1
+    side = math.isqrt(places)
+    if places == grid[0] * grid[1] or side * side != places:
+        return table
+    return resample_positions(table.float(), (side, side), grid)
 
 
 def resample_positions(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:

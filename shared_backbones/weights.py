@@ -238,6 +238,13 @@ def load_foreign(
     module.load_state_dict(tensors)
 
 
+def renamed(name: str, pairs: "Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]") -> str:
+    """A name after every replacement, in order: pairs of a regular expression and what takes its place."""
+    for pattern, replacement in pairs:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def load_official(
     modules: Mapping[str, str], architecture: str, source: str | Path | Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> "nn.Module":

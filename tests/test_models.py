@@ -150,11 +150,14 @@ class Plain(nn.Module):
 
 def randomise(network: nn.Module) -> None:
     """Statistics, gates and biases that all matter."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(3)  # one that leaves no gate shut
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.ndim > 1 and name.endswith("weight"):
+                # wide enough for the input to reach the output
+                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
             elif tensor.is_floating_point() and not name.endswith("grid"):
                 tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
 
@@ -185,6 +188,8 @@ class TestEveryNetwork:
         else:
             assert output.numel() == x.numel()  # every pixel of every band
         assert output.isfinite().all() and output.std() > 0
+        # else what follows would agree whatever came in
+        assert (output[0] - output[1]).abs().max() > 0.02 * output.abs().max()
 
     def test_is_the_same_for_a_sample_alone_and_in_any_memory_layout(self, case: Case, network: Any) -> None:
         x, plain = case.input(3), Plain(network, case)
@@ -401,8 +406,15 @@ class TestTimm:
             assert found.shape == (2, about["num_chs"], *sides)
         for found, expected in zip(only, maps[-2:], strict=True):
             assert torch.equal(found, expected)
+        with torch.inference_mode():
+            _, early = built.forward_intermediates(x, indices=[0], stop_early=True)
+        assert torch.equal(early[0], maps[0])
         with pytest.raises(ValueError, match="NCHW"):
             built.forward_intermediates(x, output_fmt="NLC")
+        with pytest.raises(ValueError, match=f"expected levels 0 to {len(maps) - 1}"):
+            built.forward_intermediates(x, indices=[len(maps)])
+        with pytest.raises(ValueError, match="num_classes is -1"):
+            built.reset_classifier(-1)
 
     @pytest.mark.parametrize(
         ("name", "arguments", "channels"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shared_backbones import weights
 from shared_backbones.attention import RelativeAttention, resample_bias_table
+from shared_backbones.classifier import Classifier, chosen_levels
 from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.inference import fold_pre_norm
 from shared_backbones.recomputation import recomputed
@@ -23,7 +24,7 @@ HEAD_DIM = 32
 _TOKEN_NORM_EPS = 1e-6
 
 
-class Astroformer(nn.Module):
+class Astroformer(Classifier):
     """Image classifier of Dagli, *Astroformer* (ICLR 2023 workshop), as its released code computes it.
 
     The released variants have the stages C-C-C-T; the parameter counts that the authors report for Galaxy10 and CIFAR
@@ -52,6 +53,7 @@ class Astroformer(nn.Module):
         ValueError: an argument does not suit.
     """
 
+    classifier = "head.classifier"
     feature_indices = (0, 1, 2, 3, 4)
 
     def __init__(
@@ -123,10 +125,6 @@ class Astroformer(nn.Module):
         ]
         _initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map `(B, D, H / 32, W / 32)`, normed where the head has no hidden layer."""
         x = self._levels(x, 5)[-1]
@@ -148,13 +146,9 @@ class Astroformer(nn.Module):
         """Maps of the levels `indices` (0 the stem, then the stages), alone or after the last map.
 
         Raises:
-            ValueError: `output_fmt` is not `NCHW`.
+            ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
-        if indices is None or isinstance(indices, int):
-            indices = range(5 - (indices or 5), 5)
-        wanted = [index % 5 for index in indices]
+        wanted = chosen_levels(indices, 5, output_fmt)
         levels = self._levels(x, max(wanted) + 1 if stop_early or intermediates_only else 5)
         maps = [
             self.norm(levels[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if norm and i == 4 else levels[i]
@@ -163,25 +157,6 @@ class Astroformer(nn.Module):
         if intermediates_only:
             return maps
         return self.norm(levels[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if len(levels) == 5 else levels[-1], maps
-
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.head.classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the head another number of classes, with new weights.
-
-        Raises:
-            ValueError: `global_pool` is not `avg`.
-        """
-        if global_pool not in {None, "avg"}:
-            raise ValueError(f"global_pool {global_pool!r}: expected 'avg'")
-        self.num_classes = self.arguments["num_classes"] = num_classes
-        self.head.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """While training, recompute the activations of each block instead of keeping them."""
-        self.grad_checkpointing = enable
 
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
         """Resample the bias tables for another image size, in place.
@@ -394,9 +369,7 @@ def _official_name(name: str, model: Astroformer) -> str:
     match = re.fullmatch(r"(stages\.\d+\.\d+)\.norm1\.(.+)", name)
     if match and model.get_submodule(match[1]).stride == 2:
         name = f"{match[1]}.norm1.norm.{match[2]}"  # the released code joins norm and pooling there
-    for pattern, replacement in _OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return weights.renamed(name, _OFFICIAL_NAMES)
 
 
 def _reorder_qkv(tensor: Tensor, heads: int) -> Tensor:

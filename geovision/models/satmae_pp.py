@@ -6,7 +6,6 @@ of bands (such as the 10 m, 20 m and short-wave infrared bands of Sentinel-2) as
 """
 
 import functools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from geovision.models.multiscale import MultiScaleHead
 from shared_backbones import weights
-from shared_backbones.embeddings import resample_positions, sine_cosine, sine_cosine_2d
+from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.embeddings import fit_positions, sine_cosine, sine_cosine_2d
 from shared_backbones.recomputation import recomputed
 from shared_backbones.transformer import TransformerBlock
 
@@ -141,10 +141,12 @@ class Trunk(nn.Module):
         ]
         return torch.cat(tokens, 1) + (self._sum() if self.summed is None else self.summed)
 
-    def attend(self, tokens: Tensor, levels: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Run the blocks on `(B, N, D)`; beside the result, the outputs of the blocks `levels`."""
+    def attend(
+        self, tokens: Tensor, levels: Sequence[int] = (), stop: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the blocks, or those before `stop`, on `(B, N, D)`; returns also the outputs of the blocks `levels`."""
         kept = {}
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(list(self.blocks)[:stop]):
             recompute = self.grad_checkpointing and self.training
             tokens = recomputed(block, tokens) if recompute else block(tokens)
             kept[index] = tokens if index in levels else None
@@ -474,7 +476,7 @@ class GroupMaskedAutoencoder(_Autoencoder):
         return total / mask.sum()
 
 
-class _Classifier(nn.Module):
+class _Classifier(Classifier):
     """What both vision transformers share: pooling, head and the pyramid of one resolution."""
 
     feature_indices = (-3, -2, -1)
@@ -487,17 +489,13 @@ class _Classifier(nn.Module):
         self.global_pool = global_pool in {True, "avg"}
         self.num_features = self.head_hidden_size = trunk.dim
         self.norm = nn.LayerNorm(trunk.dim, _EPS)
-        self.head = nn.Linear(trunk.dim, num_classes) if num_classes else nn.Identity()
+        self.head = linear_classifier(trunk.dim, num_classes)
         self.feature_info = [
             {"num_chs": trunk.dim, "reduction": trunk.patch_size, "module": f"trunk.blocks.{i}"}
             for i in range(len(trunk.blocks))
         ]
         self.arguments: dict[str, Any] = {}
         _initialise_classifier(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes)` of images `(B, C, H, W)`."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens of the last block, class token first, `(B, 1 + G * L, D)`; normed where it is the feature."""
@@ -521,14 +519,11 @@ class _Classifier(nn.Module):
         """Maps `(B, D, H / p, W / p)` after the blocks `indices`, groups averaged; alone or after the last tokens.
 
         Raises:
-            ValueError: `output_fmt` is not `NCHW`.
+            ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
-        depth = len(self.trunk.blocks)
-        if indices is None or isinstance(indices, int):
-            indices = range(depth - (indices or depth), depth)
-        tokens, levels = self.trunk.attend(self._tokens(x), [index % depth for index in indices])
+        wanted = chosen_levels(indices, len(self.trunk.blocks), output_fmt)
+        stop = max(wanted) + 1 if stop_early or intermediates_only else None
+        tokens, levels = self.trunk.attend(self._tokens(x), wanted, stop)
         maps = []
         for level in levels:
             level = (self.norm(level) if norm else level)[:, 1:]
@@ -536,17 +531,12 @@ class _Classifier(nn.Module):
             maps.append(level.permute(0, 3, 1, 2))
         return maps if intermediates_only else (tokens, maps)
 
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.head
-
     def reset_classifier(self, num_classes: int, global_pool: bool | str | None = None) -> None:
         """Give the network another number of classes, with a head drawn as for fine-tuning, or another pooling."""
         if global_pool is not None:
             self.global_pool = global_pool in {True, "avg"}
             self.arguments["global_pool"] = self.global_pool
-        self.num_classes = self.arguments["num_classes"] = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        super().reset_classifier(num_classes)
         self._draw_head()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -571,7 +561,7 @@ class _Classifier(nn.Module):
             names = {name: f"trunk.{name}" for name in self.trunk.state_dict()}
         else:
             names = {name: _official_name(f"trunk.{name}", grouped) for name in self.trunk.state_dict()}
-        convert = {"positions": functools.partial(_fit_positions, grid=self.trunk.grid)}
+        convert = {"positions": functools.partial(fit_positions, grid=self.trunk.grid)}
         weights.load_foreign(self.trunk, state, names, _DECODER_ENTRIES, convert=convert)
         self._draw_head()
 
@@ -743,7 +733,7 @@ def from_official(
     if prefix == "mae_":
         optional, convert = [r"(decoder_)?(pos|channel)_embed$"], {}
     else:
-        optional, convert = [], {"trunk.positions": functools.partial(_fit_positions, grid=model.trunk.grid)}
+        optional, convert = [], {"trunk.positions": functools.partial(fit_positions, grid=model.trunk.grid)}
     weights.load_foreign(model, path_or_state_dict, names, optional=optional, convert=convert)
     return model.eval()
 
@@ -770,8 +760,7 @@ _OFFICIAL_NAMES = (
 
 
 def _official_name(name: str, grouped: bool, pooled: bool = False) -> str:
-    for pattern, replacement in _OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
+    name = weights.renamed(name, _OFFICIAL_NAMES)
     number = r"\1" if grouped else ""
     name = re.sub(r"^patch_embeddings(\.\d+)", rf"patch_embed{number}.proj", name)
     name = re.sub(r"^predictions(\.\d+)", f"decoder_pred{number}", name)
@@ -781,15 +770,6 @@ def _official_name(name: str, grouped: bool, pooled: bool = False) -> str:
     if match:  # the plain model has one block, and its name no number
         name = f"up_block{int(match[1]) + 1 if grouped else ''}{name[match.end() :]}"
     return name
-
-
-def _fit_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The table as it is where it fits, else resampled from a square grid."""
-    places = table.shape[1] - 1
-    side = math.isqrt(places)
-    if places == grid[0] * grid[1] or side * side != places:
-        return table  # one that fits neither way is refused for its shape
-    return resample_positions(table.float(), (side, side), grid)
 
 
 def _patches(images: Tensor, side: int) -> Tensor:

@@ -1,8 +1,6 @@
 """DuoFormer: attention among the scales of a patch, then among patches (arXiv 2506.12982)."""
 
 import functools
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 
 from shared_backbones import weights
 from shared_backbones.attention import SelfAttention
+from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
 from shared_backbones.convolution import ConvNormAct
-from shared_backbones.embeddings import resample_positions
+from shared_backbones.embeddings import fit_positions
 from shared_backbones.pyramids import TimmPyramid
 from shared_backbones.recomputation import recomputed
 from shared_backbones.resnet import ResNet
@@ -25,7 +24,7 @@ RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
 SCALE_TOKENS = ("random", "channel", "first", "avg")
 
 
-class DuoFormer(nn.Module):
+class DuoFormer(Classifier):
     """Image classifier of Tang et al., *DuoFormer* (MIDL 2025), as its released code computes it.
 
     A pyramid gives maps at 1/4 to 1/32 of the image. A patch is a cell of the deepest map, with the cells of every
@@ -116,8 +115,6 @@ class DuoFormer(nn.Module):
             raise ValueError(f"num_layers is {num_layers}, expected 2, 3 or 4 scales")
         if depth < 1:
             raise ValueError(f"depth is {depth}, expected 1 or more")
-        if num_classes < 0:
-            raise ValueError(f"num_classes is {num_classes}, expected 1 or more, or 0 for features")
         if scale_token not in SCALE_TOKENS:
             raise ValueError(f"scale_token {scale_token!r} is unknown; expected one of {', '.join(SCALE_TOKENS)}")
         if patch_block not in {"attention", "transformer"}:
@@ -184,13 +181,9 @@ class DuoFormer(nn.Module):
                 self.patch_blocks.append(block)
         else:
             self.pool = nn.Linear(patches, 1)
-        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = linear_classifier(embed_dim, num_classes)
         self._initialise()
         self.train(self.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """One feature an image, `(B, C)`."""
@@ -231,14 +224,9 @@ class DuoFormer(nn.Module):
         Raises:
             ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
-        if indices is None or isinstance(indices, int):
-            indices = range(4 - (4 if indices is None else indices), 4)
-        if not indices or not set(indices) <= set(range(-4, 4)) or len(indices) > 4:
-            raise ValueError(f"indices {list(indices)}: expected levels 0 to 3, or how many of the last, 1 to 4")
+        wanted = chosen_levels(indices, 4, output_fmt)
         maps = self.backbone(x) if intermediates_only else self._maps(x)
-        chosen = [maps[index] for index in indices]
+        chosen = [maps[index] for index in wanted]
         return chosen if intermediates_only else (self._attend(maps), chosen)
 
     def tokenise(self, maps: Sequence[Tensor]) -> Tensor:
@@ -260,19 +248,6 @@ class DuoFormer(nn.Module):
             order = (0, 2, 4, 5, 3, 1) if scale == 1 else (0, 2, 4, 3, 5, 1)
             parts.append(cells.permute(order).flatten(3, 4).flatten(1, 2))
         return torch.cat(parts, 2)
-
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network another number of classes, with new weights; `global_pool` has no meaning here."""
-        self.num_classes = self.arguments["num_classes"] = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """While training, recompute the activations of each block instead of keeping them."""
-        self.grad_checkpointing = enable
 
     def train(self, mode: bool = True) -> "DuoFormer":
         """Set training mode; a backbone with frozen statistics stays in eval mode."""
@@ -383,7 +358,7 @@ def from_official(
         name: lambda tensor: tensor.flatten(0, 1) if tensor.ndim == 4 else tensor for name in shape if name in names
     }
     if "positions" in names:
-        convert["positions"] = functools.partial(_fit_positions, grid=model.grid)
+        convert["positions"] = functools.partial(fit_positions, grid=model.grid)
     unused = [r"vision_transformer\.fc_norm\."]  # made and never used by the newest code
     weights.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
     return model.eval()
@@ -415,18 +390,7 @@ _OFFICIAL_NAMES = (
 
 
 def _official_name(name: str, indexed: bool) -> str:
-    for pattern, replacement in (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES):
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _fit_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The table as it is where it fits, else resampled from a square grid."""
-    patches = table.shape[1] - 1
-    side = math.isqrt(patches)
-    if patches == grid[0] * grid[1] or side * side != patches:
-        return table  # one that fits neither way is refused for its shape
-    return resample_positions(table.float(), (side, side), grid)
+    return weights.renamed(name, (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES))
 
 
 def _initialise_projection(convolution: nn.Module) -> None:

@@ -182,8 +182,7 @@ _OFFICIAL_NAMES = (
 
 def _official_name(name: str, model: HBFormer) -> str | list[list[str]]:
     """The released code's name of one of our entries; for mixed kernels, its names by rate and expert."""
-    for pattern, replacement in _OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
+    name = weights.renamed(name, _OFFICIAL_NAMES)
     match = re.fullmatch(r"(.+)\.(depth|point)wise", name)
     if match is None:
         return name

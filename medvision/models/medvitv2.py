@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
+from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
 from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.inference import batch_norm_affine
 from shared_backbones.kan import Kan
@@ -24,7 +25,7 @@ PAPER_DILATIONS = (8, 4, 2, 1)
 """Of every second neighbourhood block of a stage: what the maps of an image of 224 pixels have room for."""
 
 
-class MedViTV2(nn.Module):
+class MedViTV2(Classifier):
     """Image classifier of Nejati Manzari et al., *MedViTV2* (2025), as its released code computes it.
 
     The released code differs from what the paper describes in two ways, and released weights need both:
@@ -129,7 +130,7 @@ class MedViTV2(nn.Module):
                 channels = dim
             self.stages.append(nn.Sequential(*blocks))
         self.norm = nn.BatchNorm2d(channels)
-        self.head = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+        self.head = linear_classifier(channels, num_classes)
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(dims)
         ]
@@ -138,10 +139,6 @@ class MedViTV2(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, normed, `(B, C, ceil(H / 32), ceil(W / 32))`."""
@@ -161,38 +158,17 @@ class MedViTV2(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Maps after the stages `indices`, alone or after the last, normed map.
+        """Maps after the stages `indices`, alone or after the last map, which is normed unless `stop_early` saved it.
 
         Raises:
-            ValueError: `output_fmt` is not `NCHW`.
+            ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt {output_fmt!r}: expected 'NCHW'")
-        if indices is None or isinstance(indices, int):
-            indices = range(4 - (indices or 4), 4)
-        wanted = [index % 4 for index in indices]
-        levels = self._levels(x, max(wanted) + 1 if intermediates_only else 4)
+        wanted = chosen_levels(indices, 4, output_fmt)
+        levels = self._levels(x, max(wanted) + 1 if stop_early or intermediates_only else 4)
         maps = [self.norm(levels[i]) if norm and i == 3 else levels[i] for i in wanted]
-        return maps if intermediates_only else (self.norm(levels[-1]), maps)
-
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network another number of classes, with new weights.
-
-        Raises:
-            ValueError: `global_pool` is not `avg`.
-        """
-        if global_pool not in {None, "avg"}:
-            raise ValueError(f"global_pool {global_pool!r}: expected 'avg'")
-        self.num_classes = self.arguments["num_classes"] = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """While training, recompute the activations of each block instead of keeping them."""
-        self.grad_checkpointing = enable
+        if intermediates_only:
+            return maps
+        return self.norm(levels[-1]) if len(levels) == 4 else levels[-1], maps
 
     def _levels(self, x: Tensor, count: int) -> list[Tensor]:
         self._check(x)
@@ -465,6 +441,4 @@ def _official_name(name: str, homes: Mapping[str, tuple[int, bool]]) -> str:
         number, is_global = homes[match[0]]
         rest = name[match.end() :]
         name = f"features.{number}" + (rest.replace(".attention.", ".e_mhsa.") if is_global else rest)
-    for pattern, replacement in _OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return weights.renamed(name, _OFFICIAL_NAMES)

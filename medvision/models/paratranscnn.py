@@ -1,6 +1,5 @@
 """ParaTransCNN: a ResNet and a pyramid of plain transformers side by side, joined in a decoder (arXiv 2401.15307)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -272,6 +271,4 @@ _OFFICIAL_NAMES = (
 
 
 def _official_name(name: str) -> str:
-    for pattern, replacement in _OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return weights.renamed(name, _OFFICIAL_NAMES)

@@ -1,26 +1,23 @@
 """The report of one segmented scan, as one HTML page."""
 
 import base64
-import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medvision.geometry import Grid
 from medvision.overlays import AGREEMENT, Rendering, class_colours, render_slices
+from pipelines.report.page import as_text, render_page, without_paths
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.
 _PIXELS = 5_400_000
 _LONGEST_SIDE = 380
 _SLICES = 6  # of each plane
-_DASH = "–"
 
 _REASONS = {
     "empty": "no voxel has this label",
@@ -34,10 +31,6 @@ _STATES = {
     "scored": "scored",
     "both_empty": "empty in both",
 }
-# A side-car has no paths and no names of scans; should one slip in, it ends here and not on a page that is passed on.
-_PATH = re.compile(
-    r"(?<![\w:/\\])(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b", re.I
-)
 
 
 def segmentation_report(
@@ -77,20 +70,17 @@ def segmentation_report(
     """
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
-    data = _without_paths(sidecar)
-    about = _without_paths(card)
+    data = without_paths(sidecar)
+    about = without_paths(card)
     pictures = 3 * _SLICES * (2 if reference is None else 3)
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // pictures))
     rendering = render_slices(image, labels, grid, card["classes"], reference=reference, count=_SLICES, side=side)
     colours = {number: f"#{r:02x}{g:02x}{b:02x}" for number, (r, g, b) in class_colours(card["classes"]).items()}
     names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
 
-    environment = _environment()
-    style = environment.get_template("report.css").render()
     structures, notes = _structure_table(data.get("structures", []))
-    return environment.get_template("segmentation.html.j2").render(
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    return render_page(
+        "segmentation.html.j2",
         case=data["case"],
         data=data,
         card=about,
@@ -113,17 +103,6 @@ def segmentation_report(
             ("Software", list(data.get("versions", {}).items())),
         ],
     )
-
-
-@cache
-def _environment() -> Environment:
-    """Where templates are compiled, once for all pages."""
-    environment = Environment(
-        loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(value=_value, words=_words, fixed=_fixed, share=_share)
-    return environment
 
 
 def _planes(rendering: Rendering, names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -194,47 +173,10 @@ def _geometry(scan: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
         ("axes run towards", scan.get("orientation", grid.orientation)),
     ]
     known = ("modality", "qform_code", "sform_code", "units")
-    return rows + [(key, _value(scan[key])) for key in known if key in scan]
-
-
-def _without_paths(item: Any) -> Any:
-    if isinstance(item, str):
-        return _PATH.sub("[path left out]", item)
-    if isinstance(item, Mapping):
-        return {_without_paths(key): _without_paths(value) for key, value in item.items()}
-    if isinstance(item, list | tuple):
-        return [_without_paths(value) for value in item]
-    return item
-
-
-def _value(item: Any) -> str:
-    """Any side-car value as text."""
-    if item is None:
-        return _DASH
-    if isinstance(item, bool):
-        return "yes" if item else "no"
-    if isinstance(item, float):
-        return f"{item:.4g}"
-    if isinstance(item, Mapping):
-        return ", ".join(f"{_words(key)} {_value(value)}" for key, value in item.items())
-    if isinstance(item, list | tuple):
-        return ", ".join(_value(value) for value in item)
-    return str(item)
-
-
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
-
-
-def _fixed(number: float | None, digits: int) -> str:
-    return _DASH if number is None else f"{number:,.{digits}f}"
+    return rows + [(key, as_text(scan[key])) for key in known if key in scan]
 
 
 def _digits(numbers: Sequence[float | None]) -> int:
     """Decimals with which the largest of the numbers has four digits, at most six."""
     largest = max((abs(number) for number in numbers if number is not None), default=0.0)
     return min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest > 0 else 0
-
-
-def _share(number: float | None) -> str:
-    return _DASH if number is None else f"{number:.1%}"

@@ -1,14 +1,13 @@
 """The report of a training run: what was trained, how it went, and how good it is, as one HTML page."""
 
 import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.report.segmentation import _environment, _without_paths
+from pipelines.report.page import render_page, without_paths
 
 _WIDTH, _HEIGHT = 640, 220  # of a curve's picture, in its own units
 _LEFT, _BOTTOM = 56, 26  # room for the axes
@@ -33,16 +32,12 @@ def training_report(
     Returns:
         The page's HTML, to be written as UTF-8.
     """
-    environment = _environment()
-    style = environment.get_template("report.css").render()
-    curves = _curves(_read(history))
-    return environment.get_template("training.html.j2").render(
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        recipe=_without_paths(dict(recipe)),
-        card=_without_paths(dict(card)),
-        curves=curves,
-        summary=_without_paths(dict(summary)) if summary else None,
+    return render_page(
+        "training.html.j2",
+        recipe=without_paths(dict(recipe)),
+        card=without_paths(dict(card)),
+        curves=_curves(_read(history)),
+        summary=without_paths(dict(summary)) if summary else None,
         figures=[(path.stem.replace("_", " "), _data_uri(path)) for path in figures],
     )
 

@@ -1,0 +1,72 @@
+"""What every page shares: its template's environment, its style, and words that hold no path."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_DASH = "–"
+# The data of a page has no paths and no names of scans; should one slip in, it ends here and is not passed on.
+_PATH = re.compile(
+    r"(?<![\w:/\\])(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b", re.I
+)
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A page from a template of this package, with the suite's style and the hash by which its policy allows it."""
+    style = _environment().get_template("report.css").render()
+    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return _environment().get_template(template).render(style=style, style_hash=style_hash, **content)
+
+
+def without_paths(item: Any) -> Any:
+    """Texts, mappings and lists with every path and scan's name in them left out."""
+    if isinstance(item, str):
+        return _PATH.sub("[path left out]", item)
+    if isinstance(item, Mapping):
+        return {without_paths(key): without_paths(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [without_paths(value) for value in item]
+    return item
+
+
+def as_text(item: Any) -> str:
+    """Any value of a side-car or a card, for a reader."""
+    if item is None:
+        return _DASH
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.4g}"
+    if isinstance(item, Mapping):
+        return ", ".join(f"{_words(key)} {as_text(value)}" for key, value in item.items())
+    if isinstance(item, list | tuple):
+        return ", ".join(as_text(value) for value in item)
+    return str(item)
+
+
+@cache
+def _environment() -> Environment:
+    """Where templates are compiled, once for all pages."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(value=as_text, words=_words, fixed=_fixed, share=_share)
+    return environment
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _fixed(number: float | None, digits: int) -> str:
+    return _DASH if number is None else f"{number:,.{digits}f}"
+
+
+def _share(number: float | None) -> str:
+    return _DASH if number is None else f"{number:.1%}"
