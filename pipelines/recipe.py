@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from shared_backbones.errors import InputError
+from shared_backbones.weights import read_card
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -200,6 +201,23 @@ class Recipe(_Section):
     tracking: TrackingSection = TrackingSection()
     card: dict[str, Any] = {}
     """What goes into `model.json` beside what training itself records."""
+
+
+def shown(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
+    content = recipe.model_dump(exclude={"output", "card"})
+    content["data"].pop("root", None)
+    content["data"].get("options", {}).pop("test", None)
+    content["model"]["init"] = shown_init(recipe)
+    return content
+
+
+def shown_init(recipe: Recipe) -> str | None:
+    """What training starts from: a bundled model's name, or the sha256 of the weights in a folder, not its path."""
+    init = recipe.model.init
+    if init is None or not Path(init).is_dir():
+        return init
+    return f"sha256:{read_card(init)['weights_sha256']}"
 
 
 def bundled_recipes() -> dict[str, Path]:

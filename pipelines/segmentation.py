@@ -24,7 +24,7 @@ from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
 from pipelines.progress import Meter
-from pipelines.recipe import Recipe, SyntheticData, VolumeData
+from pipelines.recipe import Recipe, SyntheticData, VolumeData, shown_init
 from pipelines.store import Sample, Store, write_store
 from pipelines.tasks import SegmentationTask
 from pipelines.tracking import DatasetRecord
@@ -156,7 +156,7 @@ class SyntheticSegmentation(Segmentation):
                 **recipe.card.get("training", {}),
                 "recipe": recipe.name,
                 "seed": recipe.seed,
-                "init": recipe.model.init,
+                "init": shown_init(recipe),
                 "batch_size": recipe.train.batch_size * recipe.train.devices,
                 "synthesis": synthesis,
             },
@@ -300,7 +300,7 @@ class VolumeSegmentation(Segmentation):
                 **recipe.card.get("training", {}),
                 "recipe": recipe.name,
                 "seed": recipe.seed,
-                "init": recipe.model.init,
+                "init": shown_init(recipe),
                 "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
             },
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import segmentation, tracking
-from pipelines.recipe import STAGES, Recipe
+from pipelines.recipe import STAGES, Recipe, shown
 from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
@@ -159,7 +159,7 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
     folder = job.folder("report", {stage: str(path.name) for stage, path in job.made.items()})
     page = folder / "report.html"
     figures = sorted(job.made["evaluate"].glob("*.svg")) if "evaluate" in job.made else []
-    html = training_report(job.recipe.model_dump(), read_card(model), history, job.summary, figures)
+    html = training_report(shown(job.recipe), read_card(model), history, job.summary, figures)
     page.write_text(html, encoding="utf-8")
     _say(f"report: {page}")
     if run is not None:
@@ -190,13 +190,11 @@ def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
     content = json.dumps(recipe.model_dump(), sort_keys=True, default=str).encode()
     note = job.output / "runs" / f"{hashlib.sha256(content).hexdigest()[:12]}.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    parameters = recipe.model_dump(exclude={"output", "card"})
-    parameters["data"].pop("root", None)
     with tracking.start_run(
         recipe.tracking.experiment or recipe.domain,
         recipe.name,
         uri=uri,
-        parameters=parameters,
+        parameters=shown(recipe),
         tags={"recipe": recipe.name, "domain": recipe.domain},
         datasets=kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",

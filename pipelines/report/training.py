@@ -23,7 +23,7 @@ def training_report(
     """Build the page. It is one file: style and pictures are inside, there is no script, and nothing is fetched.
 
     Args:
-        recipe: the recipe as it was run; its folders are left out.
+        recipe: what is shown of the recipe (`pipelines.recipe.shown`).
         card: the trained model's `model.json`.
         history: lines of JSON with `step` and figures, as training wrote them; may be absent.
         summary: of the evaluation: `classes` with rows of figures.

@@ -52,7 +52,8 @@ def recipe(raw: Path, tmp_path: Path) -> str:
         "seed": 1,
         "output": str(tmp_path / "run"),
         "data": {
-            "kind": "volumes", "layout": "msd", "root": str(raw), "options": {"test_ids_above": 4}, "validation": 0.25,
+            "kind": "volumes", "layout": "msd", "root": str(raw), "validation": 0.25,
+            "options": {"test": [f"{MARKER}_005", f"{MARKER}_006"]},
             "slices": [-1, 0, 1], "size": 32, "augmentation": {"rotation_degrees": 5, "shift": 0.02},
         },
         "model": {
@@ -152,7 +153,7 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     assert "stage prepare was not finished before" in refuse(recipe, stages=["train"])
     assert "data.layout 'nnunet' is unknown; expected one of: msd" in refuse(recipe, "data.layout=nnunet")
     assert "no case of layout lits found; expected volume-0.nii" in refuse(recipe, "data.layout=lits")
-    assert "no test case" in refuse(recipe, "data.options.test_ids_above=9")
+    assert "no test case" in refuse(recipe, "data.options={test_ids_above: 9}")
     assert "protocol 'x' is unknown" in refuse(recipe, "evaluate.protocol=x")
     two = "card.classes=[{id: 0, name: a, color: [0,0,0]}, {id: 1, name: b, color: [0,0,9]}]"
     assert "labels hold 2, expected some of 0, 1" in refuse(recipe, two)
