@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.protocols import aggregate
+from medvision.protocols import aggregate, find_protocol
 from shared_backbones.files import replacing
 
 FIGURES = ("dice", "hd95_mm", "nsd")
@@ -37,10 +37,14 @@ def write_tables(
         skipped: cases that could not be read.
 
     Returns:
-        The summary: `protocol`, `cases`, `skipped`, `overall` and `classes`; of each figure the `mean`, `median`,
-        `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
+        The summary: `protocol`, `cases`, `skipped`, `hd95_unit`, `overall` and `classes`; of each figure the `mean`,
+        `median`, `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
     """
-    summary = {**summarise(rows, protocol, seed=seed, resamples=resamples), "skipped": skipped}
+    summary = {
+        **summarise(rows, protocol, seed=seed, resamples=resamples),
+        "skipped": skipped,
+        "hd95_unit": "voxels" if find_protocol(protocol).pooled else "mm",
+    }
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)

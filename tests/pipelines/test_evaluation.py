@@ -72,6 +72,8 @@ def test_files_say_the_same_and_nothing_else_is_left(tmp_path: Path):
         "summary.json",
     ]
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert summary["hd95_unit"] == "mm"
+    assert write_tables(tmp_path, rows, "synapse-transunet", resamples=50)["hd95_unit"] == "voxels"
     with (tmp_path / "cases.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert tuple(table[0]) == COLUMNS and len(table) == 6
