@@ -38,7 +38,7 @@ def write_tables(
 
     Returns:
         The summary: `protocol`, `cases`, `skipped`, `hd95_unit`, `overall` and `classes`; of each figure the `mean`,
-        `median`, `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resampled cases.
+        `median`, `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resamples.
     """
     summary = {
         **summarise(rows, protocol, seed=seed, resamples=resamples),
