@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.recipe import load_recipe
+from pipelines.recipe import load_recipe, shown
 from shared_backbones.errors import InputError
 
 SMALL = """
@@ -95,3 +95,21 @@ def test_a_missing_recipe_lists_those_there_are(tmp_path):
     assert "No such file" in refusal(str(tmp_path / "none.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "is not text" in refusal(str(tmp_path / "binary.yaml"))
+
+
+@pytest.mark.parametrize("alias", ["latest", "LATEST", "v2", "a.b", "two words", ""])
+def test_an_alias_that_the_registry_would_refuse_shows_before_training(recipe, alias):
+    assert "register_as.alias: " in refusal(recipe(SMALL), f"register_as.alias={alias!r}")
+    assert load_recipe(recipe(SMALL), ["register_as.alias=champion_2"]).register_as.alias == "champion_2"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "models:/x"])
+def test_a_name_that_is_no_name_of_a_folder_is_refused(recipe, name):
+    assert "name: " in refusal(recipe(SMALL), f"name={name!r}")
+
+
+def test_what_is_noted_of_a_recipe_names_no_folder_and_no_subject(recipe, tmp_path):
+    volumes = "data={kind: volumes, layout: pairs, root: /home/jane, options: {test: [jane_doe], test_share: 0.1}}"
+    noted = shown(load_recipe(recipe(SMALL), [volumes, "output=/home/jane/out", "card={name: jane}"]))
+    assert "jane" not in str(noted) and noted["data"]["options"] == {"test_share": 0.1}
+    assert shown(load_recipe(recipe(SMALL), ["model.init=brain-structures"]))["model"]["init"] == "brain-structures"
