@@ -34,9 +34,8 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """
     name = printable(case.image[0])
     if case.labels:
-        volume, labels = (
-            read(path[0], smallest_axis=1) for read, path in ((read_volume, case.image), (read_labels, case.labels))
-        )
+        volume = read_volume(case.image[0], smallest_axis=1)
+        labels = read_labels(case.labels[0], smallest_axis=1)
         difference = volume.grid.differs_from(labels.grid, tolerance_mm=1e-2)
         if difference:
             raise InputError(f"{name}: image and labels lie on different grids ({difference}); resample the labels")
@@ -72,9 +71,9 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     """
     classes = [entry["id"] for entry in contract.classes]
     volume, labels = read_case(case, classes)
-    arrays: dict[str, np.ndarray] = {}
+    record = _record(volume, labels, classes)
     if case.split == "test":
-        return {"arrays": arrays, "record": _record(volume, labels, classes)}
+        return {"arrays": {}, "record": record}
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     ras_labels, _, _ = to_ras(labels, volume.grid)
     target = contract.spacing_for(spacing)
@@ -89,8 +88,7 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
             f"{printable(case.image[0])}: holds values up to {float(values.abs().max()):.3g}, too large for float16 "
             "with data.normalisation=none; choose another, such as zscore"
         )
-    arrays = {"image": halves.numpy(), "labels": found.numpy()}
-    return {"arrays": arrays, "record": _record(volume, labels, classes)}
+    return {"arrays": {"image": halves.numpy(), "labels": found.numpy()}, "record": record}
 
 
 def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[str, Any]:

@@ -56,6 +56,10 @@ class Segmentation:
         if recipe.model.init:
             find_model(recipe.model.init)
 
+    def notices(self, prepared: Any) -> list[str]:
+        """What a user should know of the data."""
+        return []
+
     def card(self) -> dict[str, Any]:
         """The trained model's card, but for what training adds."""
         raise NotImplementedError
@@ -123,10 +127,6 @@ class SyntheticSegmentation(Segmentation):
     def open(self, folder: Path) -> list[list[Any]]:
         """What stands for the data: its files."""
         return self.identify(self.find_sources())
-
-    def notices(self, prepared: Any) -> list[str]:
-        """What a user should know of the data."""
-        return []
 
     def digest(self, prepared: list[list[Any]]) -> list[list[Any]]:
         """What a training on this data depends on."""

@@ -160,7 +160,8 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
     page = folder / "report.html"
     figures = sorted(job.made["evaluate"].glob("*.svg")) if "evaluate" in job.made else []
     html = training_report(shown(job.recipe), read_card(model), history, job.summary, figures)
-    page.write_text(html, encoding="utf-8")
+    with replacing(page) as path:
+        path.write_text(html, encoding="utf-8")
     _say(f"report: {page}")
     if run is not None:
         run.log_artifact(page)

@@ -136,7 +136,8 @@ def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tenso
     """Exponential moving average of weights, over fewer steps at first: a new network's weights are soon forgotten."""
 
     def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        done = int(count)
+        now = min(decay, (1 + done) / (10 + done))
         get_ema_multi_avg_fn(now)(averages, weights, count)
 
     return update
@@ -235,6 +236,9 @@ class _Progress(Callback):
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         self.meter.close()
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.meter.close()  # else the terminal stays without a cursor
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *_: object) -> None:
         step = trainer.global_step

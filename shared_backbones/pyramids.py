@@ -46,9 +46,8 @@ class TimmPyramid(nn.Module):
         arguments |= {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         fixed = config is not None and config.fixed_input_size
-        if (
-            img_size is not None and fixed and not name.startswith("mvitv2")
-        ):  # which adapts, but refuses oblongs if told
+        adapts = name.startswith("mvitv2")  # by itself, but refuses oblongs if told a size
+        if img_size is not None and fixed and not adapts:
             arguments["img_size"] = img_size
         levels = timm.create_model(name, **{**arguments, "pretrained": False}).feature_info.info
         there = {level["reduction"]: index for index, level in enumerate(levels)}  # the last of equal size
