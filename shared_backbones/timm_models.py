@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+from shared_backbones.weights import ENTRY_POINT_GROUP
 
 default_cfgs: dict[str, dict[str, Any]] = {}  # timm looks for a variant's data settings under this name
 
@@ -28,6 +31,12 @@ def register(modules: Sequence[str]) -> None:
         _register_now(modules)
     else:
         sys.meta_path.insert(0, _AfterTimm(modules))
+
+
+def register_all() -> None:
+    """Make timm know the variants of every installed architecture, whichever domain's it is."""
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        importlib.import_module(point.module.rpartition(".")[0])  # the package, which registers its modules
 
 
 def entry_point(name: str, factory: functools.partial, config: dict[str, Any]) -> Callable[..., Any]:

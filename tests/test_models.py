@@ -119,7 +119,7 @@ CASES = {
         0,
     ),
     "smp_unet": Case(
-        "medvision.models.unet:Unet",
+        "shared_backbones.unet:Unet",
         {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},
         (3, 64, 64),
         2,

@@ -1,27 +1,175 @@
 """The program `geovision`."""
 
+import json
 import sys
-from typing import Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import run, show_version
+from apps.cli.program import run, show_version, split
 from apps.cli.running import add_run
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
 add_run(app, "geovision")
 
+
+class Precision(StrEnum):
+    """Number formats of the network's arithmetic."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 _Version = Annotated[
     bool,
     typer.Option("--version", callback=show_version("geovision"), is_eager=True, help="Print the version and leave."),
 ]
+_Scene = Annotated[Path, typer.Argument(help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]
+_Input = Annotated[Path, typer.Option("--input", "-i", help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]
+_Model = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
+_Sensor = Annotated[str | None, typer.Option(help="Sensor, such as sentinel2_l1c; a wrong name lists those known.")]
+_Bands = Annotated[str | None, typer.Option(help="Names of the file's bands in order, with commas.")]
+_Scale = Annotated[float | None, typer.Option(help="Value = stored number * scale + offset.")]
+_Offset = Annotated[float | None, typer.Option(help="See --scale.")]
+_Crs = Annotated[str | None, typer.Option(help="CRS of a file that has none, such as EPSG:32633.")]
+_AnyResolution = Annotated[bool, typer.Option("--any-resolution", help="Go on at another resolution than the model's.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+_Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
+_Precision = Annotated[Precision, typer.Option(help="Number format of the network.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 
 
 @app.callback()
 def geovision(version: _Version = False) -> None:
-    """Published vision models for satellite images."""
+    """Published vision models for satellite images: georeferenced maps, embeddings and trained encoders."""
+
+
+@app.command()
+def info(
+    scene: _Scene,
+    sensor: _Sensor = None,
+    bands: _Bands = None,
+    scale: _Scale = None,
+    offset: _Offset = None,
+    crs: _Crs = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what a scene holds: sensor, bands, units, grid and range of values."""
+    from apps.cli.scenes import describe, print_description
+
+    found = describe(scene, _options(sensor, bands, scale, offset, crs))
+    print(json.dumps(found, indent=2)) if as_json else print_description(found)
+
+
+@app.command("map")
+def map_(
+    input: _Input,
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif).")],
+    model: _Model,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a tile that is blended with the next.")
+    ] = 0.25,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Tiles that the network sees at once.")] = 8,
+    sensor: _Sensor = None,
+    bands: _Bands = None,
+    scale: _Scale = None,
+    offset: _Offset = None,
+    crs: _Crs = None,
+    any_resolution: _AnyResolution = False,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    precision: _Precision = Precision.auto,
+    as_json: _Json = False,
+) -> None:
+    """Map a scene: a cloud-optimised GeoTIFF of classes on the scene's own grid, and a JSON side-car."""
+    from apps.cli.scenes import map_scene
+
+    found = map_scene(
+        input,
+        output,
+        model,
+        _options(sensor, bands, scale, offset, crs, any_resolution),
+        probabilities=probabilities,
+        overlap=overlap,
+        batch_size=batch_size,
+        network={"device": device, "threads": threads, "precision": precision.value},
+    )
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for warning in found["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    total = sum(row["pixels"] for row in found["classes"])
+    for row in found["classes"]:
+        hectares = "" if row["hectares"] is None else f"  {row['hectares']:,.1f} ha"
+        print(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")
+    print(f"map: {output}")
+
+
+@app.command()
+def embed(
+    input: Annotated[Path, typer.Option("--input", "-i", help="Scene, product, or a folder of scenes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .parquet (GeoParquet) or .npz.")],
+    model: _Model,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Windows that the network sees at once.")] = 16,
+    min_valid: Annotated[
+        float, typer.Option(min=0, max=1, help="Windows with a smaller share of valid pixels are left out.")
+    ] = 0.5,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
+    ] = False,
+    sensor: _Sensor = None,
+    bands: _Bands = None,
+    scale: _Scale = None,
+    offset: _Offset = None,
+    crs: _Crs = None,
+    any_resolution: _AnyResolution = False,
+    device: _Device = "auto",
+    threads: _Threads = None,
+    precision: _Precision = Precision.auto,
+    as_json: _Json = False,
+) -> int:
+    """Embed scenes window by window: vectors with footprints, scene and model, as GeoParquet or NumPy arrays."""
+    from apps.cli.scenes import embed_scenes
+
+    found, code = embed_scenes(
+        input,
+        output,
+        model,
+        _options(sensor, bands, scale, offset, crs, any_resolution),
+        batch_size=batch_size,
+        min_valid=min_valid,
+        skip_unreadable=skip_unreadable,
+        network={"device": device, "threads": threads, "precision": precision.value},
+    )
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(f"{output}: {found['vectors']} vectors of {found['width']} numbers from {len(found['inputs'])} scenes")
+    return code
+
+
+def _options(
+    sensor: str | None,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    crs: str | None,
+    any_resolution: bool = False,
+) -> Any:
+    from apps.cli.scenes import SceneOptions
+
+    return SceneOptions(
+        sensor=sensor, bands=split(bands), scale=scale, offset=offset, crs=crs, any_resolution=any_resolution
+    )
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.errors import require
+from shared_backbones.timm_models import register_all
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
 
@@ -33,8 +34,8 @@ class Unet(nn.Module):
         decoder_channels: tuple[int, ...] | list[int] = (256, 128, 64, 32, 16),
     ) -> None:
         super().__init__()
-        import medvision.models  # noqa: F401 - makes our own encoders known to timm
-
+        if encoder.startswith("tu-"):
+            register_all()  # our own encoders
         smp = require("segmentation_models_pytorch", "train")
         self.arguments: dict[str, Any] = {
             "num_classes": num_classes,

@@ -1,0 +1,285 @@
+"""`geovision info`, `geovision map` and `geovision embed`: scenes in; maps and embeddings out."""
+
+import contextlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from apps.cli.program import COMPLETE, PARTLY_FAILED
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
+
+_ENDINGS = (".tif", ".tiff", ".jp2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How a scene is read; the fields are the programs' options."""
+
+    sensor: str | None
+    bands: list[str] | None
+    scale: float | None
+    offset: float | None
+    crs: str | None
+    any_resolution: bool = False
+
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `geovision.scenes.open_scene`."""
+        return {
+            "sensor": self.sensor, "bands": self.bands, "scale": self.scale, "offset": self.offset, "crs": self.crs
+        }  # fmt: skip
+
+
+def describe(path: Path, options: SceneOptions) -> dict[str, Any]:
+    """What is known of a scene, in JSON types."""
+    from geovision.scenes import open_scene
+
+    with open_scene(path, **options.reading()) as scene:
+        values, valid = scene.sample()
+        crs, grid = scene.grid.crs, scene.grid
+        code = crs.to_epsg() if crs else None
+        return {
+            "case": f"case-{scene.sha256()[:8]}",
+            "sensor": scene.sensor.name,
+            "height": grid.height,
+            "width": grid.width,
+            "crs": None if crs is None else f"EPSG:{code}" if code else crs.to_wkt(),
+            "transform": list(grid.transform)[:6],
+            "gsd_m": grid.gsd_m,
+            "valid_share": float(valid.mean()),
+            "bands": [
+                {
+                    "name": layer.band,
+                    "wavelength_nm": scene.sensor.band(layer.band).wavelength_nm,
+                    "gsd_m": scene.sensor.band(layer.band).gsd_m,
+                    "unit": layer.unit,
+                    "scale": layer.scale,
+                    "offset": layer.offset,
+                    "min": float(plane[valid].min()) if valid.any() else None,
+                    "mean": float(plane[valid].mean()) if valid.any() else None,
+                    "max": float(plane[valid].max()) if valid.any() else None,
+                }
+                for layer, plane in zip(scene.layers, values, strict=True)
+            ],
+        }
+
+
+def print_description(found: dict[str, Any]) -> None:
+    """The same for a reader."""
+    metres = "no metres" if found["gsd_m"] is None else f"{found['gsd_m']:.4g} m"
+    print(
+        f"{found['case']}  {found['sensor']}  {found['height']} x {found['width']} pixels  {metres}  "
+        f"{found['crs'] or 'no CRS'}  {found['valid_share']:.1%} valid"
+    )
+    for band in found["bands"]:
+        figures = "no valid pixel"
+        if band["mean"] is not None:
+            figures = f"{band['min']:.4g} .. {band['mean']:.4g} .. {band['max']:.4g}"
+        print(f"  {band['name']:<6} {band['wavelength_nm']:>8.1f} nm  {band['unit']:<14} {figures}")
+
+
+def map_scene(
+    path: Path,
+    output: Path,
+    model: str,
+    options: SceneOptions,
+    *,
+    probabilities: Path | None,
+    overlap: float,
+    batch_size: int,
+    network: dict[str, Any],
+) -> dict[str, Any]:
+    """Map a scene and write the side-car beside the map; returns its content.
+
+    Raises:
+        InputError: scene, model and output do not go together, or the map cannot be written.
+    """
+    from geovision.mapping import Mapper
+    from geovision.scenes import open_for_model
+    from pipelines.progress import Meter
+
+    for target in (output, probabilities):
+        if target is not None and target.suffix.lower() not in {".tif", ".tiff"}:
+            raise InputError(f"{printable(target)}: ends in {target.suffix or 'nothing'}, expected .tif")
+        if target is not None and not target.parent.is_dir():
+            raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
+    if probabilities == output:
+        raise InputError(f"{printable(output)}: is named for classes and for probabilities; give two names")
+    mapper = Mapper(find_model(model), overlap=overlap, batch_size=batch_size, **network)
+    with open_for_model(path, mapper.contract, **options.reading()) as scene:
+        if scene.grid.crs is None:
+            raise InputError(f"{scene.label}: has no CRS, so its map would have none; give it with --crs EPSG:CODE")
+        scene.check(mapper.contract, any_resolution=options.any_resolution)
+        sha256 = scene.sha256()
+        run = mapper.card.get("training", {}).get("run_id")
+        tags = {"input_sha256": sha256, "software": _software(), **({"run_id": str(run)} if run else {})}
+        with contextlib.closing(Meter("map")) as meter:
+            figures = mapper.map(scene, output, probabilities=probabilities, tags=tags, on_progress=meter)
+        area = scene.grid.gsd_m
+        rows = [
+            {
+                "id": entry["id"],
+                "name": entry["name"],
+                "pixels": figures[f"pixels_{entry['id']}"],
+                "hectares": None if area is None else figures[f"pixels_{entry['id']}"] * area**2 / 1e4,
+            }
+            for entry in mapper.classes
+        ]
+        content = {
+            **_provenance(mapper, scene, sha256),
+            "settings": {"overlap": overlap, "batch_size": batch_size, **_shown(options)},
+            "classes": rows,
+            "timings_s": {name: round(figures[name], 3) for name in ("read", "network", "write", "all")},
+        }
+    _write_json(output.with_suffix(".json"), content)
+    return content
+
+
+def embed_scenes(
+    path: Path,
+    output: Path,
+    model: str,
+    options: SceneOptions,
+    *,
+    batch_size: int,
+    min_valid: float,
+    skip_unreadable: bool,
+    network: dict[str, Any],
+) -> tuple[dict[str, Any], int]:
+    """Embed a scene or all scenes of a folder into one table; returns the side-car's content and the exit code.
+
+    Raises:
+        InputError: nothing could be embedded, or a scene cannot be used and is not to be skipped.
+    """
+    from geovision.embedding import Embedder, check_format, write_embeddings
+    from geovision.scenes import open_for_model
+    from pipelines.progress import Meter
+
+    check_format(output)
+    scenes = find_scenes(path)
+    embedder = Embedder(find_model(model), batch_size=batch_size, min_valid=min_valid, **network)
+    parts, noted, failed = [], [], 0
+    with contextlib.closing(Meter("embed")) as meter:
+        for number, file in enumerate(scenes):
+            try:
+                with open_for_model(file, embedder.contract, **options.reading()) as scene:
+                    scene.check(embedder.contract, any_resolution=options.any_resolution)
+                    sha256 = scene.sha256()
+                    found = embedder.embed(scene, on_progress=meter if len(scenes) == 1 else None)
+                    noted.append({**_provenance(embedder, scene, sha256)["input"], "windows": len(found.vectors)})
+            except InputError as error:
+                if not skip_unreadable:
+                    raise
+                failed += 1
+                print(f"cannot be used: {error}")
+                continue
+            name = file.relative_to(path).as_posix() if path.is_dir() and file != path else file.name
+            parts.append((name, sha256, found))
+            if len(scenes) > 1:
+                meter(number + 1, len(scenes))
+    if not any(len(part.vectors) for _, _, part in parts):
+        raise InputError(
+            f"{printable(path)}: no window with enough valid pixels; lower --min-valid, or mend the scenes"
+        )
+    write_embeddings(output, parts, embedder.sha256)
+    content = {
+        "created": _now(),
+        "model": embedder.provenance(),
+        "device": str(embedder.device),
+        "precision": embedder.precision,
+        "settings": {"batch_size": batch_size, "min_valid": min_valid, **_shown(options)},
+        "inputs": noted,
+        "failed": failed,
+        "width": embedder.width,
+        "vectors": sum(len(part.vectors) for _, _, part in parts),
+        "warnings": embedder.warnings,
+        "versions": _versions(),
+    }
+    _write_json(output.with_suffix(".json"), content)
+    return content, PARTLY_FAILED if failed else COMPLETE
+
+
+def find_scenes(path: Path) -> list[Path]:
+    """Scenes at a path: itself, the product that a folder is, or the raster files and products in it, by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.is_dir() or _is_product(path):
+        return [path]
+    found = [
+        entry
+        for entry in sorted(path.iterdir())
+        if not entry.name.startswith(".")
+        and (entry.suffix.lower() in _ENDINGS if entry.is_file() else _is_product(entry))
+    ]
+    if not found:
+        raise InputError(f"{printable(path)}: holds no scene; expected files ending in {', '.join(_ENDINGS)}")
+    return found
+
+
+def find_model(model: str) -> Path:
+    """Folder of a model: the path given, or that of a registered model's copy."""
+    if model.startswith(("models:/", "runs:/")):
+        from apps.cli.program import cache_folder
+        from pipelines.tracking import resolve_model
+
+        return resolve_model(model, cache_folder())
+    return Path(model)
+
+
+def _is_product(folder: Path) -> bool:
+    return any(folder.glob("*_MTL.txt")) or any(folder.glob("MTD_MSIL*.xml"))
+
+
+def _provenance(network: Any, scene: Any, sha256: str) -> dict[str, Any]:
+    code = scene.grid.crs.to_epsg()
+    return {
+        "schema_version": 1,
+        "case": f"case-{sha256[:8]}",
+        "created": _now(),
+        "model": network.provenance(),
+        "input": {
+            "sha256": sha256,
+            "sensor": scene.sensor.name,
+            "bands": scene.bands,
+            "shape": list(scene.shape),
+            "crs": f"EPSG:{code}" if code else scene.grid.crs.to_wkt(),
+            "transform": list(scene.grid.transform)[:6],
+            "gsd_m": scene.grid.gsd_m,
+        },
+        "device": str(network.device),
+        "precision": network.precision,
+        "warnings": [*network.warnings, *scene.warnings],
+        "versions": _versions(),
+    }
+
+
+def _shown(options: SceneOptions) -> dict[str, Any]:
+    return {**options.reading(), "any_resolution": options.any_resolution}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names: Sequence[str] = ("domain-vision", "torch", "numpy", "rasterio")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _software() -> str:
+    from importlib.metadata import version
+
+    return f"domain-vision {version('domain-vision')}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,154 @@
+"""What a model for satellite images expects of its input, as its card says it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geovision.sensors import RANGES, Sensor, find_sensor
+from shared_backbones.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NORMALISATIONS = ("mean_std", "satmae")
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """Input contract of a model for satellite images. A model owns its bands and their normalisation.
+
+    Attributes:
+        sensor: whose bands they are.
+        bands: names, in the order of the network's channels.
+        unit: of the values; all bands have the same.
+        scale: one of the model's numbers is this much in `unit`: 0.0001 for reflectance x 10000.
+        gsd_m: ground sampling distance at which it was trained; None where it was not fixed.
+        size: side in pixels of the images that the network takes.
+        normalisation: `mean_std`, (x - mean) / std; or `satmae`, the published treatment of fMoW-Sentinel: the range
+            from mean - 2 std to mean + 2 std in 256 steps from 0 to 1.
+        mean: of each band, in the model's numbers.
+        std: likewise.
+    """
+
+    sensor: Sensor
+    bands: tuple[str, ...]
+    unit: str
+    scale: float
+    gsd_m: float | None
+    size: int
+    normalisation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
+        """Read the contract from a card.
+
+        Raises:
+            InputError: the card lacks a part of it, or asks for something unknown.
+        """
+        try:
+            given = card["input"]
+            sensor = find_sensor(given["sensor"])
+            contract = cls(
+                sensor=sensor,
+                bands=tuple(sensor.band(str(name)).name for name in given["bands"]),
+                unit=str(given["unit"]),
+                scale=float(given["scale"]),
+                gsd_m=None if given.get("gsd_m") is None else float(given["gsd_m"]),
+                size=int(given["size"]),
+                normalisation=str(given["normalisation"]),
+                mean=tuple(float(value) for value in given["mean"]),
+                std=tuple(float(value) for value in given["std"]),
+            )
+            contract._check()
+        except KeyError as error:
+            raise InputError(f"model {model}: its card lacks {error}; it is no model for satellite images") from None
+        except (AttributeError, InputError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"model {model}: its card cannot be used ({error}); choose another model") from None
+        return contract
+
+    def _check(self) -> None:
+        if not self.bands or len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands are {list(self.bands)}, expected one or more different ones")
+        if self.unit not in RANGES:
+            raise ValueError(f"unit is {self.unit!r}, expected one of {', '.join(RANGES)}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"scale is {self.scale:g}, expected more than 0")
+        if self.normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation is {self.normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")
+        if not len(self.mean) == len(self.std) == len(self.bands):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations for {len(self.bands)} bands")
+        if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
+            raise ValueError("means must be finite and deviations more than 0")
+        if not 1 <= self.size <= 8192:
+            raise ValueError(f"size is {self.size}, expected 1 to 8192")
+
+    def normalise(self, numbers: "Tensor", valid: "Tensor | None" = None) -> "Tensor":
+        """The network's input.
+
+        Args:
+            numbers: `(..., C, H, W)` floating point, in the model's numbers.
+            valid: `(..., H, W)`; pixels that are False count as the band's mean.
+        """
+        mean = numbers.new_tensor(self.mean)[:, None, None]
+        std = numbers.new_tensor(self.std)[:, None, None]
+        scaled = (numbers - mean) / std
+        if valid is not None:
+            scaled = scaled.masked_fill(~valid.unsqueeze(-3), 0.0)
+        if self.normalisation == "satmae":
+            return ((scaled + 2) * (255 / 4)).clamp(0, 255).floor() / 255
+        return scaled
+
+
+def input_section(
+    sensor: str,
+    bands: Sequence[str],
+    size: int,
+    *,
+    normalisation: str = "mean_std",
+    statistics: Mapping[str, Sequence[float]] | None = None,
+    scale: float | None = None,
+    gsd_m: float | None = None,
+) -> dict[str, Any]:
+    """The `input` of a card.
+
+    Args:
+        sensor: name of the sensor.
+        bands: in the order of the network's channels.
+        size: side in pixels of the images that the network takes.
+        normalisation: see `InputContract`.
+        statistics: `mean` and `std` of each band in the model's numbers; by default those that are published.
+        scale: see `InputContract`; by default the sensor's.
+        gsd_m: see `InputContract`.
+
+    Raises:
+        InputError: a band is unknown or of another unit than the others, or no statistics are published for it.
+    """
+    found = find_sensor(sensor)
+    members = [found.band(name) for name in bands]
+    units = {band.unit for band in members}
+    if len(units) != 1:
+        raise InputError(f"bands {', '.join(bands)} of {sensor}: have the units {', '.join(sorted(units))}; take one")
+    if statistics is None:
+        unknown = [band.name for band in members if band.mean is None]
+        if unknown:
+            raise InputError(
+                f"sensor {sensor}: no statistics are published for {', '.join(unknown)}; give mean and std"
+            )
+        statistics = {
+            "mean": [band.mean for band in members if band.mean is not None],
+            "std": [band.std for band in members if band.std is not None],
+        }
+    return {
+        "sensor": found.name,
+        "bands": [band.name for band in members],
+        "unit": units.pop(),
+        "scale": scale or found.scale or 1.0,
+        "gsd_m": gsd_m,
+        "size": size,
+        "normalisation": normalisation,
+        "mean": list(statistics["mean"]),
+        "std": list(statistics["std"]),
+    }

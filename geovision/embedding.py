@@ -1,0 +1,207 @@
+"""From scenes to embeddings with footprints: GeoParquet, or NumPy arrays."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from geovision.networks import LoadedNetwork
+from geovision.scenes import Scene
+from geovision.tiling import Axis
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable, replacing
+
+FORMATS = (".parquet", ".npz")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of one scene, a row for each window.
+
+    Attributes:
+        vectors: `(N, D)` float32.
+        rows: top of each window in pixels, `(N,)`.
+        columns: its left side.
+        shape: height and width of the windows in pixels.
+        valid: share of valid pixels of each, 0 to 1.
+        footprints: `(N, 5, 2)` longitude and latitude (WGS 84) of its corners, the first again at the end.
+    """
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    shape: tuple[int, int]
+    valid: np.ndarray
+    footprints: np.ndarray
+
+
+class Embedder(LoadedNetwork):
+    """A network that gives a feature vector for an image, loaded once for many scenes.
+
+    A classifier gives what its head sees; a masked autoencoder the mean of its encoder's patch tokens.
+
+    Args:
+        model: folder of a trained model.
+        batch_size: windows that the network sees at once.
+        min_valid: windows with a smaller share of valid pixels are left out.
+        options: `device`, `threads` and `precision`, as `LoadedNetwork` has them.
+
+    Raises:
+        InputError: as `LoadedNetwork`; or the network has no features.
+    """
+
+    def __init__(self, model: str | Path, *, batch_size: int = 16, min_valid: float = 0.5, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.batch_size, self.min_valid = batch_size, min_valid
+        if not hasattr(self.network, "forward_features"):
+            raise InputError(f"model {printable(model)}: has no features; use a classifier or a masked autoencoder")
+        size, bands = self.contract.size, len(self.contract.bands)
+        try:
+            zeros = np.zeros((1, bands, size, size), np.float32)
+            self.width = self.vectors(zeros, np.ones((1, size, size), bool)).shape[1]
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
+
+    def vectors(self, numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Embeddings `(B, D)` of `(B, C, size, size)` in the model's numbers and `(B, size, size)` valid pixels."""
+        tokens = self(torch.from_numpy(numbers), torch.from_numpy(valid), "forward_features")
+        if hasattr(self.network, "forward_head"):
+            with torch.inference_mode():
+                return self.network.forward_head(tokens, pre_logits=True).float().cpu().numpy()
+        return tokens[:, 1:].mean(1).cpu().numpy()
+
+    def embed(self, scene: Scene, *, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
+        """Embed a scene in windows side by side; those at the right and lower border end with the scene.
+
+        A scene smaller than the network's images is enlarged (bicubic), as the published evaluations do.
+
+        Args:
+            scene: opened with the model's bands.
+            on_progress: called with windows done and windows in all.
+
+        Raises:
+            InputError: the scene has no CRS, or is damaged.
+        """
+        if scene.grid.crs is None:
+            raise InputError(f"{scene.label}: has no CRS, so its footprint is unknown; give it with --crs EPSG:CODE")
+        size = self.contract.size
+        rows, columns = (Axis.cover(length, size, 0) for length in scene.shape)
+        places = [(row, column) for row in rows.starts for column in columns.starts]
+        found: list[tuple[int, int, float]] = []
+        vectors: list[np.ndarray] = []
+        for first in range(0, len(places), self.batch_size):
+            numbers, masks = [], []
+            for row, column in places[first : first + self.batch_size]:
+                values, valid = scene.read(row, column, rows.size, columns.size, self.contract.scale)
+                share = float(valid.mean())
+                if share == 0 or share < self.min_valid:
+                    continue
+                found.append((row, column, share))
+                numbers.append(values)
+                masks.append(valid)
+            if numbers:
+                vectors.append(self.vectors(*_enlarged(np.stack(numbers), np.stack(masks), size)))
+            if on_progress is not None:
+                on_progress(min(first + self.batch_size, len(places)), len(places))
+        tops, lefts, shares = (np.array([entry[part] for entry in found]) for part in range(3))
+        shape = rows.size, columns.size
+        return Embedded(
+            np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32),
+            tops.astype(np.int64), lefts.astype(np.int64), shape, shares.astype(np.float32),
+            footprints(scene.grid, tops, lefts, shape),
+        )  # fmt: skip
+
+
+def footprints(grid: Any, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Outlines of windows: `(N, 5, 2)` longitude and latitude (WGS 84), counter-clockwise on a north-up grid."""
+    from rasterio.warp import transform
+
+    down = np.array([1, 1, 0, 0, 1]) * shape[0] + np.reshape(rows, (-1, 1)).astype(float)
+    right = np.array([0, 1, 1, 0, 0]) * shape[1] + np.reshape(columns, (-1, 1)).astype(float)
+    x, y = grid.transform @ (right, down)
+    longitude, latitude = transform(grid.crs, "OGC:CRS84", x.ravel().tolist(), y.ravel().tolist())[:2]
+    return np.stack([np.reshape(longitude, x.shape), np.reshape(latitude, x.shape)], -1)
+
+
+def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], model_sha256: str) -> None:
+    """Write a table of embeddings: GeoParquet 1.1 (`.parquet`) or arrays (`.npz`), complete or not at all.
+
+    Both have `embedding` (fixed-size float32 vectors), `geometry` (in `.npz` the corners), `scene`, `scene_sha256`,
+    `row`, `column`, `height`, `width`, `valid` and `model_sha256`.
+
+    Args:
+        path: of the file, ending in `.parquet` or `.npz`.
+        parts: name, sha256 and embeddings of each scene.
+        model_sha256: of the model's weights.
+
+    Raises:
+        InputError: another ending, or the file cannot be written.
+    """
+    check_format(path)
+    lengths = [len(part.vectors) for _, _, part in parts]
+    columns: dict[str, Any] = {
+        "embedding": np.concatenate([part.vectors for _, _, part in parts]),
+        "scene": np.repeat([name for name, _, _ in parts], lengths),
+        "scene_sha256": np.repeat([sha256 for _, sha256, _ in parts], lengths),
+        "row": np.concatenate([part.rows for _, _, part in parts]),
+        "column": np.concatenate([part.columns for _, _, part in parts]),
+        "height": np.repeat([part.shape[0] for _, _, part in parts], lengths),
+        "width": np.repeat([part.shape[1] for _, _, part in parts], lengths),
+        "valid": np.concatenate([part.valid for _, _, part in parts]),
+        "model_sha256": np.repeat([model_sha256], sum(lengths)),
+    }
+    outlines = np.concatenate([part.footprints for _, _, part in parts])
+    with replacing(path) as temporary:
+        if path.suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, geometry=outlines, allow_pickle=False, **columns)
+        else:
+            _write_geoparquet(temporary, columns, outlines)
+
+
+def check_format(path: Path) -> None:
+    """Raise an InputError unless embeddings can be written under this name."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
+
+
+def _write_geoparquet(path: Path, columns: dict[str, Any], outlines: np.ndarray) -> None:
+    pyarrow = require("pyarrow", "geo")
+    parquet = require("pyarrow.parquet", "geo")
+
+    vectors = columns.pop("embedding")
+    flat = pyarrow.array(np.ascontiguousarray(vectors).reshape(-1))
+    table = {
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+        "geometry": pyarrow.array(list(_polygons(outlines)), pyarrow.binary()),
+        **{name: pyarrow.array(values.tolist()) for name, values in columns.items()},
+    }
+    corners = outlines.reshape(-1, 2)
+    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}  # no CRS: longitude, latitude, WGS 84
+    if len(corners):
+        geometry["bbox"] = [*corners.min(0).tolist(), *corners.max(0).tolist()]
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    content = pyarrow.table(table).replace_schema_metadata({"geo": json.dumps(geo)})
+    parquet.write_table(content, path, compression="zstd")
+
+
+def _polygons(outlines: np.ndarray) -> Iterator[bytes]:
+    """Well-known binary of polygons with one ring of five points."""
+    head = struct.pack("<BIII", 1, 3, 1, 5)
+    for outline in outlines.astype("<f8"):
+        yield head + outline.tobytes()
+
+
+def _enlarged(numbers: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    if numbers.shape[2:] == (size, size):
+        return numbers, valid
+    images = F.interpolate(torch.from_numpy(numbers), (size, size), mode="bicubic", align_corners=False)
+    masks = F.interpolate(torch.from_numpy(valid[:, None].astype(np.float32)), (size, size), mode="nearest")
+    return images.numpy(), masks[:, 0].numpy() > 0

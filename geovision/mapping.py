@@ -1,0 +1,257 @@
+"""From a scene to georeferenced maps, tile by tile, in memory that does not grow with the scene."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geovision.networks import LoadedNetwork
+from geovision.rasters import cloud_optimised
+from geovision.scenes import Scene
+from geovision.tiling import Axis
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
+
+Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
+NODATA = 255
+
+
+class Mapper(LoadedNetwork):
+    """A network that gives class logits for every pixel, loaded once for many scenes.
+
+    Args:
+        model: folder of a trained model.
+        overlap: share of a tile that it has in common with the next, 0 to less than 1; blended there.
+        batch_size: tiles that the network sees at once.
+        options: `device`, `threads` and `precision`, as `LoadedNetwork` has them.
+
+    Raises:
+        InputError: as `LoadedNetwork`; or the network gives no map of its classes.
+    """
+
+    def __init__(self, model: str | Path, *, overlap: float = 0.25, batch_size: int = 8, **options: Any) -> None:
+        super().__init__(model, **options)
+        if not 0 <= overlap < 1:
+            raise InputError(f"overlap is {overlap:g}, expected 0 or more and less than 1")
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}, expected 1 or more")
+        self.overlap, self.batch_size = overlap, batch_size
+        self.classes = _classes(self.card, str(model))
+        size, bands = self.contract.size, len(self.contract.bands)
+        try:
+            found = tuple(self(torch.zeros(1, bands, size, size), torch.ones(1, size, size, dtype=torch.bool)).shape)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
+        if found != (1, len(self.classes), size, size):
+            raise InputError(
+                f"model {printable(model)}: gives an output of shape {found}, expected a map of its "
+                f"{len(self.classes)} classes; use a model that was trained to map"
+            )
+
+    def map(
+        self,
+        scene: Scene,
+        output: Path,
+        *,
+        probabilities: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """Write a map of classes, and one of their probabilities, on the scene's own grid.
+
+        Both are cloud-optimised GeoTIFFs with overviews; both appear when both are complete, or none does. Pixels that
+        are invalid in the scene have the nodata value: 255, or NaN among the probabilities.
+
+        Args:
+            scene: opened with the model's bands.
+            output: of the classes, uint8, with names and colours.
+            probabilities: of one float32 band for each class, 0 to 1.
+            tags: noted in the files.
+            on_progress: called with tiles done and tiles in all.
+
+        Returns:
+            Seconds in all, of those spent waiting for the scene (`read`), in the network (`network`), and blending and
+            writing (`write`); and `pixels`, the number of valid ones of each class, by `pixels_<id>`.
+
+        Raises:
+            InputError: the scene is damaged, or the disk has no room.
+        """
+        height, width = scene.shape
+        count = len(self.classes)
+        bytes_needed = 2 * height * width * (1 + (4 * count if probabilities else 0))
+        _check_room(output.parent, bytes_needed)
+        label = f"{self.card.get('name', 'model')} {self.sha256[:12]}"
+        noted = {"model": label, "model_sha256": self.sha256, **(tags or {})}
+        names = [str(entry["name"]) for entry in self.classes]
+        colors = {int(entry["id"]): (*entry["color"], 255) for entry in self.classes}
+        seconds: dict[str, float] = dict.fromkeys(("read", "network", "write", "all"), 0.0)
+        pixels = np.zeros(count, np.int64)
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent)))
+            writers = [
+                cloud_optimised(
+                    folder / "classes.tif", scene.grid, "uint8", ["class"], nodata=NODATA, resampling="mode",
+                    tags={**noted, **{f"class_{entry['id']}": name for entry, name in zip(self.classes, names)}},  # noqa: B905
+                    colors=colors,
+                )
+            ]  # fmt: skip
+            if probabilities:
+                writers.append(
+                    cloud_optimised(
+                        folder / "probabilities.tif", scene.grid, "float32", names, nodata=float("nan"),
+                        resampling="average", tags=noted,
+                    )
+                )  # fmt: skip
+            with contextlib.ExitStack() as opened:
+                targets = [opened.enter_context(writer) for writer in writers]
+                for row, column, scores, valid in self._blend(scene, folder / "carry", seconds, on_progress):
+                    since = time.perf_counter()
+                    best = scores.argmax(0).to(torch.uint8).cpu().numpy()
+                    pixels += np.bincount(best[valid], minlength=count)
+                    best[~valid] = NODATA
+                    targets[0](row, column, best[None])
+                    if probabilities:
+                        shares = scores.cpu().numpy()
+                        shares[:, ~valid] = np.nan
+                        targets[1](row, column, shares)
+                    seconds["write"] += time.perf_counter() - since
+                since = time.perf_counter()
+            seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close
+            places = [(folder / "classes.tif", output)]
+            if probabilities:
+                places.append((folder / "probabilities.tif", probabilities))
+            finals = [stack.enter_context(replacing(path)) for _, path in places]
+            for (made, _), final in zip(places, finals, strict=True):
+                os.replace(made, final)
+        seconds["all"] = time.perf_counter() - start
+        return seconds | {f"pixels_{number}": int(found) for number, found in enumerate(pixels)}
+
+    def _blend(
+        self, scene: Scene, carry: Path, seconds: dict[str, float], on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[int, int, Tensor, np.ndarray]]:
+        """Finished parts of the map: row, column, probabilities `(K, h, w)` and valid pixels `(h, w)`."""
+        size = self.contract.size
+        overlap = round(self.overlap * size)
+        rows, columns = (Axis.cover(length, size, overlap) for length in scene.shape)
+        runs = columns.runs(self.batch_size)
+        windows = [
+            (row, columns.starts[run[0]], rows.size, columns.starts[run[-1]] + columns.size - columns.starts[run[0]])
+            for row in rows.starts
+            for run in runs
+        ]
+        with ThreadPoolExecutor(1) as pool, _Carry(carry) as waiting:
+
+            def fetch(number: int) -> Any:
+                return pool.submit(scene.read, *windows[number], self.contract.scale)
+
+            upcoming = fetch(0)
+            for number, (row, column, _, _) in enumerate(windows):
+                i, j = divmod(number, len(runs))
+                since = time.perf_counter()
+                values, valid = upcoming.result()
+                if number + 1 < len(windows):
+                    upcoming = fetch(number + 1)
+                read = time.perf_counter()
+                if j == 0:
+                    left = None  # what the tiles before gave to the columns that come now
+                total = self._run(values, valid, rows.weights[i], columns, runs[j])
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize()
+                ran = time.perf_counter()
+                seconds["read"] += read - since
+                seconds["network"] += ran - read
+                if left is not None:
+                    total[:, :, : left.shape[2]] += left
+                done_rows = rows.finished(i) - row
+                done_columns = columns.finished(runs[j][-1]) - column
+                left, total = total[:, :, done_columns:].clone(), total[:, :, :done_columns]
+                if i:
+                    above = waiting.take(j, total.shape[0], rows.starts[i - 1] + rows.size - row, done_columns)
+                    total[:, : above.shape[1]] += above.to(total.device)
+                waiting.keep(j, total[:, done_rows:])
+                seconds["write"] += time.perf_counter() - ran
+                yield row, column, total[:, :done_rows], valid[:done_rows, :done_columns]
+                if on_progress is not None:
+                    on_progress(i * len(columns.starts) + runs[j][-1] + 1, len(rows.starts) * len(columns.starts))
+
+    def _run(self, values: np.ndarray, valid: np.ndarray, weights: np.ndarray, columns: Axis, run: Any) -> Tensor:
+        """Weighted probabilities `(K, h, w)` of tiles side by side; those without a valid pixel are left at 0."""
+        first, size = columns.starts[run[0]], self.contract.size
+        height, width = valid.shape
+        total = torch.zeros(len(self.classes), height, width, device=self.device)
+        places = [(tile, columns.starts[tile] - first) for tile in run]
+        places = [(tile, at) for tile, at in places if valid[:, at : at + columns.size].any()]
+        if not places:
+            return total
+        images = np.zeros((len(places), len(values), size, size), np.float32)
+        known = np.zeros((len(places), size, size), bool)  # where the scene is smaller than a tile, the rest is unknown
+        for number, (_, at) in enumerate(places):
+            images[number, :, :height, : columns.size] = values[:, :, at : at + columns.size]
+            known[number, :height, : columns.size] = valid[:, at : at + columns.size]
+        shares = self(torch.from_numpy(images), torch.from_numpy(known)).softmax(1)[:, :, :height, : columns.size]
+        down = torch.from_numpy(weights).to(self.device)[:, None]
+        across = torch.from_numpy(columns.weights).to(self.device)
+        for number, (tile, at) in enumerate(places):
+            total[:, :, at : at + columns.size] += shares[number] * (down * across[tile])
+        return total
+
+
+class _Carry:
+    """Sums that the next row of tiles completes: they wait in a file, so that a wide scene takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offsets, self.end = path, {}, 0
+
+    def __enter__(self) -> "_Carry":
+        self.file = self.path.open("w+b")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def keep(self, place: int, sums: Tensor) -> None:
+        content = sums.cpu().contiguous().numpy()
+        # the last row of tiles may overlap more than the others: then the part moves to the file's end
+        if place not in self.offsets or self.offsets[place][1] < content.nbytes:
+            self.offsets[place] = (self.end, content.nbytes)
+            self.end += content.nbytes
+        self.file.seek(self.offsets[place][0])
+        self.file.write(content.data)
+
+    def take(self, place: int, *shape: int) -> Tensor:
+        self.file.seek(self.offsets[place][0])
+        content = bytearray(self.file.read(4 * shape[0] * shape[1] * shape[2]))
+        return torch.frombuffer(content, dtype=torch.float32).view(shape) if content else torch.zeros(shape)
+
+
+def _classes(card: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+    try:
+        classes = [dict(entry) for entry in card["classes"]]
+        if [entry["id"] for entry in classes] != list(range(len(classes))) or not 2 <= len(classes) <= NODATA:
+            raise ValueError(f"classes must be numbered 0, 1, ... in order, from 2 to {NODATA} of them")
+        for entry in classes:
+            if len(entry["color"]) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in entry["color"]):
+                raise ValueError(f"color of {entry['name']} is {entry['color']}, expected three numbers from 0 to 255")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"model {printable(model)}: its card is of no model that maps ({error})") from None
+    return classes
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{printable(folder)}: the map takes up to {needed / 2**30:.1f} GiB while it is made, but "
+            f"{free / 2**30:.1f} GiB are free; make room, or choose another output folder"
+        )
