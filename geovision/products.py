@@ -10,7 +10,7 @@ from geovision.sensors import DIGITAL_NUMBER, RADIANCE, REFLECTANCE, SENSORS, Se
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
-_SUFFIXES = {".tif", ".tiff", ".jp2"}
+ENDINGS = (".tif", ".tiff", ".jp2")
 _BAND_FILE = re.compile(r"(?:^|[_.-])(B(?:AND)?_?\d{1,2}A?)(?:_(\d+)m)?(?:_[A-Za-z]+)?\.(?:tiff?|jp2)$", re.I)
 _LARGEST_TEXT = 4 * 2**20  # of a metadata file
 _SPACECRAFT = {f"LANDSAT_{number}": f"landsat{number}" for number in (5, 7, 8, 9)}
@@ -72,6 +72,11 @@ def find_layers(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) 
     if not path.is_file():
         raise InputError(f"{printable(path)}: no such file or folder; expected a GeoTIFF, or the folder of a product")
     return Product(_bands_of_file(path, sensor, bands), None)
+
+
+def is_product(folder: Path) -> bool:
+    """Whether a folder is a Landsat or Sentinel-2 product."""
+    return any(folder.glob("*_MTL.txt")) or any(folder.glob("MTD_MSIL*.xml"))
 
 
 def _bands_of_file(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) -> list[Layer]:
@@ -184,7 +189,7 @@ def _loose_files(folder: Path) -> Product:
     layers = []
     for path in sorted(folder.iterdir()):
         match = _BAND_FILE.search(path.name)
-        if match and path.suffix.lower() in _SUFFIXES and path.is_file():
+        if match and path.suffix.lower() in ENDINGS and path.is_file():
             found = _bands_of_file(path, None, [match[1]])
             layers.append(found[0])
     if not layers:

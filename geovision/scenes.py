@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from geovision.contract import InputContract
-from geovision.products import Layer, find_layers
+from geovision.products import ENDINGS, Layer, find_layers, is_product
 from geovision.rasters import CACHE_BYTES, open_raster, reading
-from geovision.sensors import DIGITAL_NUMBER, RANGES, REFLECTANCE, Sensor, find_sensor, plain_name, recognise
+from geovision.sensors import DIGITAL_NUMBER, RANGES, REFLECTANCE, Sensor, find_sensor, recognise
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -330,6 +330,27 @@ def open_for_model(path: str | Path, contract: InputContract, *, sensor: str | N
     return open_scene(path, sensor=found.name, wanted=contract.bands, **options)
 
 
+def find_scenes(path: Path) -> list[Path]:
+    """Scenes at a path: itself, the product that a folder is, or the raster files and products in it, by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.is_dir() or is_product(path):
+        return [path]
+    found = [
+        entry
+        for entry in sorted(path.iterdir())
+        if not entry.name.startswith(".")
+        and (entry.suffix.lower() in ENDINGS if entry.is_file() else is_product(entry))
+    ]
+    if not found:
+        raise InputError(
+            f"{printable(path)}: holds no scene; expected products, or files ending in {', '.join(ENDINGS)}"
+        )
+    return found
+
+
 def _scaled(layer: Layer, sensor: Sensor, scale: float | None, offset: float | None) -> Layer:
     """A layer with the scale that holds: the user's, the file's, the product's, or the sensor's."""
     if scale is not None or offset is not None:
@@ -342,11 +363,6 @@ def _scaled(layer: Layer, sensor: Sensor, scale: float | None, offset: float | N
 def _unit(sensor: Sensor, layer: Layer, unit: str, scale: float | None) -> str:
     """A band's unit; numbers of which nobody says how they become values are digital numbers."""
     return unit if scale is not None or layer.stated or sensor.scale is not None else DIGITAL_NUMBER
-
-
-def same_bands(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether two lists name the same bands in the same order."""
-    return [plain_name(name) for name in names] == [plain_name(name) for name in others]
 
 
 def _all_valid(source: Any, number: int) -> bool:

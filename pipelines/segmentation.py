@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from medvision.contract import InputContract
@@ -23,69 +22,39 @@ from medvision.preparation import bytes_of, prepare, read_case
 from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
+from pipelines.kinds import Kind
 from pipelines.progress import Meter
 from pipelines.recipe import Recipe, SyntheticData, VolumeData, shown_init
 from pipelines.store import Sample, Store, write_store
 from pipelines.tasks import SegmentationTask
 from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
-from shared_backbones import weights
 from shared_backbones.errors import InputError
 
 
-class Segmentation:
+class Segmentation(Kind):
     """What both kinds of training data share: the network, its card, and the loop.
 
     Args:
         recipe: a segmentation recipe.
     """
 
-    evaluates = False
-
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        if not recipe.data.root:
-            raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
-        self.root = Path(recipe.data.root)
-        if not self.root.is_dir():
-            raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
-        # what nothing can use shows now, not after training
+        super().__init__(recipe)
         self.contract = InputContract.from_card(self.card(), recipe.name)
-        with torch.device("meta"):
-            weights.build(recipe.model.architecture, recipe.model.arguments)
-        if recipe.model.init:
-            find_model(recipe.model.init)
 
-    def notices(self, prepared: Any) -> list[str]:
-        """What a user should know of the data."""
-        return []
+    def find_model(self, name_or_folder: str) -> Path:
+        """Folder of a bundled model, or of the user's."""
+        return find_model(name_or_folder)
 
     def card(self) -> dict[str, Any]:
         """The trained model's card, but for what training adds."""
         raise NotImplementedError
 
-    def identify(self, sources: Sequence[Path]) -> list[list[Any]]:
-        """Files as they are now: a changed one makes another preparation."""
-        stats = [(path, path.stat()) for path in sources]
-        return [[path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-    def network(self) -> torch.nn.Module:
-        """The network to train, with the weights that the recipe starts from."""
-        section = self.recipe.model
-        torch.manual_seed(self.recipe.seed)
-        network = weights.build(section.architecture, section.arguments)
-        if section.init:
-            trained = weights.load(find_model(section.init))
-            weights.fill(network, trained.module.state_dict(), f"model.init={section.init}")
-        return network
-
-    def class_names(self) -> list[str]:
-        """Names of the classes, by number."""
-        return [str(entry["name"]) for entry in self.recipe.card["classes"]]
-
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
         data = self.recipe.data
+        assert isinstance(data, SyntheticData | VolumeData)  # noqa: S101 - chosen by the data's kind
         return np.zeros((2, len(data.slices), data.size, data.size), np.float32)
 
     def _fit(self, batches: Batches, steps: int, epoch: int, folder: Path, log: Log | None) -> None:
@@ -416,6 +385,3 @@ def _read_lines(path: Path) -> dict[int, list[dict[str, Any]]]:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-KINDS: Mapping[str, Any] = {"synthetic": SyntheticSegmentation, "volumes": VolumeSegmentation}

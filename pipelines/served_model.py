@@ -1,6 +1,7 @@
 """The code of a registered model: MLflow runs this file when it serves or loads one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,16 +12,19 @@ from shared_backbones import optimize_for_inference, weights
 
 
 class ServedModel(PythonModel):
-    """A trained-model folder, from images `(B, C, H, W)` float32 as its card describes them to logits."""
+    """A trained-model folder, from images `(B, C, H, W)` float32 to logits, or to an encoder's tokens."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the folder."""
-        self.network = optimize_for_inference(weights.load(Path(context.artifacts["model"])).module)
+        network: Any = optimize_for_inference(weights.load(Path(context.artifacts["model"])).module)
+        # a masked autoencoder is of use for its features; what it reconstructs depends on chance
+        encodes = hasattr(network, "forward_features") and not hasattr(network, "forward_head")
+        self.answer = network.forward_features if encodes else network
 
     def predict(self, context, model_input, params=None):  # without type hints, which MLflow would take for a schema
-        """Logits of a batch."""
+        """Logits or tokens of a batch."""
         with torch.inference_mode():
-            return self.network(torch.from_numpy(np.asarray(model_input, np.float32))).numpy()
+            return self.answer(torch.from_numpy(np.asarray(model_input, np.float32))).numpy()
 
 
 set_model(ServedModel())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import segmentation, tracking
+from pipelines import tracking
+from pipelines.kinds import find_kind
 from pipelines.recipe import STAGES, Recipe, shown
 from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
@@ -70,7 +71,7 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
     for stage in [*(stages or ()), *restart]:
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
-    kind = segmentation.KINDS[recipe.data.kind](recipe)
+    kind = find_kind(recipe)
     if kind.evaluates and "evaluate" in chosen:
         kind.test_sources()  # if there is none, that shows now, too
     output = Path(recipe.output or f"runs/{recipe.name}")
@@ -139,7 +140,7 @@ def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
     if not _finished(folder):
         if "evaluate" not in job.stages:
             return
-        _say(f"evaluate: {len(sources)} cases, protocol {job.recipe.evaluate.protocol}")
+        _say(f"evaluate: {len(sources)} cases")
         kind.evaluate(model, sources, folder)
         _finish(folder)
     job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -148,7 +149,7 @@ def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
     if run is not None:
         run.log_metrics(kind.figures(job.summary), read_card(model)["training"]["steps"])
         for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name != DONE:
+            if path.is_file() and path.name != DONE and path.suffix != ".tif":  # maps stay where they are
                 run.log_artifact(path, "evaluation")
 
 
@@ -158,7 +159,8 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
     history = model.parent / "history.jsonl"
     folder = job.folder("report", {stage: str(path.name) for stage, path in job.made.items()})
     page = folder / "report.html"
-    figures = sorted(job.made["evaluate"].glob("*.svg")) if "evaluate" in job.made else []
+    made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
+    figures = [path for path in made if path.suffix in {".svg", ".png"}]
     html = training_report(shown(job.recipe), read_card(model), history, job.summary, figures)
     with replacing(page) as path:
         path.write_text(html, encoding="utf-8")

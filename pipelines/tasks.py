@@ -14,7 +14,48 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipelines.recipe import TrainSection
 
 
-class SegmentationTask(lightning.LightningModule):
+class Task(lightning.LightningModule):
+    """What all tasks share: the optimiser and its schedule.
+
+    Args:
+        model: what learns.
+        settings: of the recipe.
+        steps: length of the schedule in optimiser steps.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSection, steps: int) -> None:
+        super().__init__()
+        self.model, self.settings, self.steps = model, settings, steps
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
+        """The optimiser, with a schedule that is stepped after every step; biases, norms and tables do not decay."""
+        settings = self.settings
+        decayed = [p for name, p in self.model.named_parameters() if p.ndim > 1 and "bias" not in name]
+        others = [p for name, p in self.model.named_parameters() if p.ndim <= 1 or "bias" in name]
+        groups = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer: Optimizer
+        if settings.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
+
+    def _factor(self, step: int) -> float:
+        warmup, floor = self.settings.warmup_steps, self.settings.final_rate
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
+        if self.settings.schedule == "poly":
+            return (1 - progress) ** 0.9
+        if self.settings.schedule == "constant":
+            return 1.0
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class SegmentationTask(Task):
     """Slices to labels.
 
     Args:
@@ -25,9 +66,7 @@ class SegmentationTask(lightning.LightningModule):
     """
 
     def __init__(self, model: nn.Module, settings: TrainSection, steps: int, classes: Sequence[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.settings, self.steps = settings, steps
+        super().__init__(model, settings, steps)
         self.loss = make_loss(settings.loss)
         self.classes = list(classes)
         # Per class: voxels in both, in the prediction, in the reference. No buffer: weight averaging swaps buffers.
@@ -60,33 +99,6 @@ class SegmentationTask(lightning.LightningModule):
             self.log(f"validation_dice_{name}", value.float())
         present = there > 0
         self.log("validation_dice", (dice[present].mean() if present.any() else dice.sum() * 0).float(), prog_bar=True)
-
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
-        """The optimiser, with a schedule that is stepped after every step; biases, norms and tables do not decay."""
-        settings = self.settings
-        decayed = [p for name, p in self.model.named_parameters() if p.ndim > 1 and "bias" not in name]
-        others = [p for name, p in self.model.named_parameters() if p.ndim <= 1 or "bias" in name]
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer: Optimizer
-        if settings.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"}]
-
-    def _factor(self, step: int) -> float:
-        warmup = self.settings.warmup_steps
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
-        if self.settings.schedule == "poly":
-            return (1 - progress) ** 0.9
-        if self.settings.schedule == "constant":
-            return 1.0
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def make_loss(name: str) -> nn.Module:

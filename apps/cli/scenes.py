@@ -13,8 +13,6 @@ from apps.cli.program import COMPLETE, PARTLY_FAILED
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
-_ENDINGS = (".tif", ".tiff", ".jp2")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions:
@@ -156,7 +154,7 @@ def embed_scenes(
         InputError: nothing could be embedded, or a scene cannot be used and is not to be skipped.
     """
     from geovision.embedding import Embedder, check_format, write_embeddings
-    from geovision.scenes import open_for_model
+    from geovision.scenes import find_scenes, open_for_model
     from pipelines.progress import Meter
 
     check_format(output)
@@ -203,25 +201,6 @@ def embed_scenes(
     return content, PARTLY_FAILED if failed else COMPLETE
 
 
-def find_scenes(path: Path) -> list[Path]:
-    """Scenes at a path: itself, the product that a folder is, or the raster files and products in it, by name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not path.is_dir() or _is_product(path):
-        return [path]
-    found = [
-        entry
-        for entry in sorted(path.iterdir())
-        if not entry.name.startswith(".")
-        and (entry.suffix.lower() in _ENDINGS if entry.is_file() else _is_product(entry))
-    ]
-    if not found:
-        raise InputError(f"{printable(path)}: holds no scene; expected files ending in {', '.join(_ENDINGS)}")
-    return found
-
-
 def find_model(model: str) -> Path:
     """Folder of a model: the path given, or that of a registered model's copy."""
     if model.startswith(("models:/", "runs:/")):
@@ -230,10 +209,6 @@ def find_model(model: str) -> Path:
 
         return resolve_model(model, cache_folder())
     return Path(model)
-
-
-def _is_product(folder: Path) -> bool:
-    return any(folder.glob("*_MTL.txt")) or any(folder.glob("MTD_MSIL*.xml"))
 
 
 def _provenance(network: Any, scene: Any, sha256: str) -> dict[str, Any]:

@@ -249,7 +249,7 @@ class _Autoencoder(nn.Module):
         multiscale = reconstruction.new_zeros(())
         loss = reconstruction
         if upscaled_targets:
-            enlarged = self.multiscale(self._to_images(prediction), len(upscaled_targets))
+            enlarged = self.multiscale(self.to_images(prediction), len(upscaled_targets))
             for found, target in zip(enlarged, upscaled_targets, strict=True):
                 if found.shape != target.shape:
                     raise ValueError(f"upscaled target of shape {tuple(target.shape)}: expected {tuple(found.shape)}")
@@ -322,7 +322,8 @@ class _Autoencoder(nn.Module):
     def _predict(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _to_images(self, prediction: Tensor) -> Tensor:
+    def to_images(self, prediction: Tensor) -> Tensor:
+        """Predicted patches as images `(B, C, H, W)`."""
         raise NotImplementedError
 
     def _reconstruction_loss(self, images: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
@@ -380,7 +381,8 @@ class MaskedAutoencoder(_Autoencoder):
     def _predict(self, tokens: Tensor) -> Tensor:
         return self.predictions[0](tokens)
 
-    def _to_images(self, prediction: Tensor) -> Tensor:
+    def to_images(self, prediction: Tensor) -> Tensor:
+        """Predicted patches as images `(B, C, H, W)`."""
         (rows, columns), side = self.trunk.grid, self.trunk.patch_size
         patches = prediction.unflatten(2, (side, side, -1)).unflatten(1, (rows, columns))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
@@ -460,7 +462,8 @@ class GroupMaskedAutoencoder(_Autoencoder):
         ]
         return torch.cat(bands, 1)
 
-    def _to_images(self, prediction: Tensor) -> Tensor:
+    def to_images(self, prediction: Tensor) -> Tensor:
+        """Predicted patches as images `(B, C, H, W)`."""
         (rows, columns), side = self.trunk.grid, self.trunk.patch_size
         patches = prediction.unflatten(3, (side, side)).unflatten(2, (rows, columns))
         return patches.transpose(3, 4).flatten(4).flatten(2, 3)

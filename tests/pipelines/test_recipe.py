@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.recipe import load_recipe, shown
+from pipelines.recipe import SyntheticData, load_recipe, shown
 from shared_backbones.errors import InputError
 
 SMALL = """
@@ -33,6 +33,7 @@ def refusal(name: str, *overrides: str) -> str:
 
 def test_the_bundled_recipe_trains_the_model_that_the_card_describes():
     recipe = load_recipe("brain_structures")
+    assert isinstance(recipe.data, SyntheticData)
     assert recipe.model.arguments["num_classes"] == len(recipe.card["classes"]) == 10
     assert recipe.model.arguments["in_channels"] == len(recipe.data.slices)
     assert recipe.data.root is None and recipe.output is None
@@ -40,6 +41,7 @@ def test_the_bundled_recipe_trains_the_model_that_the_card_describes():
 
 def test_a_file_and_its_defaults(recipe):
     loaded = load_recipe(recipe(SMALL))
+    assert isinstance(loaded.data, SyntheticData)
     assert (loaded.name, loaded.data.size, loaded.train.steps) == ("small", 32, 3)
     assert (loaded.seed, loaded.train.batch_size, loaded.data.slices) == (0, 16, [-2, -1, 0, 1, 2])
 
@@ -48,6 +50,7 @@ def test_overrides_reach_every_depth_in_yaml_syntax(recipe):
     overrides = ["train.steps=7", "data.slices=[0]", "model.arguments.feature_size=8", "train.learning_rate=1e-3"]
     overrides += ["data.root=a=b", "seed=4", "train.threads=null"]
     loaded = load_recipe(recipe(SMALL), overrides)
+    assert isinstance(loaded.data, SyntheticData)
     assert loaded.train.steps == 7 and loaded.train.learning_rate == 1e-3 and loaded.train.threads is None
     assert loaded.data.slices == [0] and loaded.data.root == "a=b" and loaded.seed == 4
     assert loaded.model.arguments == {"feature_size": 8}

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipelines.kinds import find_kind
 from pipelines.recipe import VolumeData, bundled_recipes, load_recipe
-from pipelines.segmentation import KINDS
 from pipelines.stages import run_stages
 
 SHAPE = (36, 32, 9)  # X, Y, Z
@@ -93,7 +93,8 @@ MINIATURES = {
 
 
 def test_every_recipe_has_a_miniature_or_a_test_of_its_own():
-    assert set(bundled_recipes()) == {*MINIATURES, "brain_structures"}
+    own = {"brain_structures", "scenes", "scenes_pretraining"}  # tests/pipelines/test_training.py, test_scenes.py
+    assert set(bundled_recipes()) == {*MINIATURES, *own}
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -105,7 +106,7 @@ def test_a_recipe_runs_on_its_data_set_in_miniature(name: str, tmp_path: Path, s
     where = [f"data.root={tmp_path / 'data'}", f"output={tmp_path / 'out'}"]
     full = load_recipe(name, where)
     assert isinstance(full.data, VolumeData)
-    KINDS[full.data.kind](full)  # the network and the contract of the recipe as it stands
+    find_kind(full)  # the network and the contract of the recipe as it stands
     small = [f"model.arguments.{key}={value}" for key, value in SMALL[full.model.architecture].items()]
     if full.model.architecture == "hbformer":
         small.append("model.arguments.img_size=[32, 32]")

@@ -1,0 +1,100 @@
+"""Figures of maps and of reconstructions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def confusion(found: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Pixels by label (rows) and found class (columns), `(count, count)`; labels outside the classes are left out."""
+    known = (labels < count) & (found < count)
+    pairs = labels[known].astype(np.int64) * count + found[known]
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+
+def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Figures of a confusion matrix.
+
+    Args:
+        matrix: of `confusion`.
+        names: of the classes.
+
+    Returns:
+        `pixels`; `accuracy`, the share of pixels found right; `majority`, what the most frequent label alone would
+        reach; `mean_iou` and `macro_f1`, means over the classes that occur; and of each class `pixels`, `iou`, `f1`,
+        `precision` and `recall`, None where undefined.
+    """
+    hits, there, found = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    classes = [
+        {
+            "name": name,
+            "pixels": int(there[i]),
+            "iou": _share(hits[i], there[i] + found[i] - hits[i]) if there[i] else None,
+            "f1": _share(2 * hits[i], there[i] + found[i]) if there[i] else None,
+            "precision": _share(hits[i], found[i]),
+            "recall": _share(hits[i], there[i]),
+        }
+        for i, name in enumerate(names)
+    ]
+    total = matrix.sum()
+    return {
+        "pixels": int(total),
+        "accuracy": _share(hits.sum(), total),
+        "majority": _share(there.max(initial=0), total),
+        "mean_iou": _mean([row["iou"] for row in classes]),
+        "macro_f1": _mean([row["f1"] for row in classes]),
+        "classes": classes,
+    }
+
+
+def psnr(found: np.ndarray, images: np.ndarray, removed: np.ndarray, span: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB over removed pixels.
+
+    Args:
+        found: reconstruction, `(..., H, W)`.
+        images: what it should be.
+        removed: bool, broadcast to their shape.
+        span: of the values: 1 for images from 0 to 1.
+    """
+    errors = np.square(found - images)[np.broadcast_to(removed, images.shape)]
+    return float(10 * np.log10(span**2 / max(float(errors.mean()), 1e-12))) if errors.size else float("nan")
+
+
+def mean_fill(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """A band `(H, W)` whose removed pixels have the mean of the others."""
+    return np.where(removed, image[~removed].mean() if not removed.all() else 0.0, image)
+
+
+def linear_fill(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """A band `(H, W)` whose removed pixels are interpolated from the others: linearly, and by the nearest outside."""
+    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+
+    if removed.all():
+        return np.zeros_like(image)
+    # Pixels at the rim of what is visible decide; those inside only cost time.
+    known, wanted = np.argwhere(~removed), np.argwhere(removed)
+    if not len(wanted):
+        return image.copy()
+    values = image[~removed]
+    filled = image.copy()
+    guess = NearestNDInterpolator(known, values)(wanted)
+    if len(known) > 3:
+        inside = LinearNDInterpolator(known, values)(wanted)
+        guess = np.where(np.isnan(inside), guess, inside)
+    filled[removed] = guess
+    return filled
+
+
+def summarise_psnr(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of figures over images."""
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    return float(part) / float(whole) if whole else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,90 @@
+"""The kinds of data a recipe can name, and what all of them share."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.recipe import Recipe
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+
+KINDS = {
+    "synthetic": "pipelines.segmentation:SyntheticSegmentation",
+    "volumes": "pipelines.segmentation:VolumeSegmentation",
+    "scenes": "pipelines.scenes:ScenePretraining",
+    "labelled_scenes": "pipelines.scenes:SceneMapping",
+}
+"""Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
+
+
+def find_kind(recipe: Recipe) -> Any:
+    """What the stages do for a recipe.
+
+    Raises:
+        InputError: something in the recipe or its data is wrong.
+    """
+    module, _, name = KINDS[recipe.data.kind].partition(":")
+    return getattr(importlib.import_module(module), name)(recipe)
+
+
+class Kind:
+    """What all kinds share: the folder of the data, and the network.
+
+    Args:
+        recipe: of that kind.
+    """
+
+    evaluates = False
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        if not recipe.data.root:
+            raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
+        self.root = Path(recipe.data.root)
+        if not self.root.is_dir():
+            raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
+        # what nothing can use shows now, not after training
+        with torch.device("meta"):
+            weights.build(recipe.model.architecture, recipe.model.arguments)
+        if recipe.model.init:
+            self.find_model(recipe.model.init)
+
+    def find_model(self, name_or_folder: str) -> Path:
+        """Folder of the trained model that training starts from."""
+        if not Path(name_or_folder).is_dir():
+            raise InputError(f"model {name_or_folder}: no such folder; expected one with model.json")
+        return Path(name_or_folder)
+
+    def notices(self, prepared: Any) -> list[str]:
+        """What a user should know of the data."""
+        return []
+
+    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
+        """Files as they are now: a changed one makes another preparation."""
+        stats = [(path, path.stat()) for path in sources]
+        return [[path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+    def network(self) -> torch.nn.Module:
+        """The network to train, with the weights that the recipe starts from."""
+        section = self.recipe.model
+        torch.manual_seed(self.recipe.seed)
+        network = weights.build(section.architecture, section.arguments)
+        if section.init:
+            self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
+        return network
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Fill a network with the weights of a trained model."""
+        weights.fill(network, trained.module.state_dict(), label)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes, by number."""
+        return [str(entry["name"]) for entry in self.recipe.card["classes"]]
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        raise NotImplementedError

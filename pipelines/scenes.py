@@ -1,0 +1,476 @@
+"""What the stages do for scenes: pretraining on patches of them, and learning to map them."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from geovision.contract import InputContract, input_section
+from geovision.datasets.patches import (
+    Cutting,
+    LabelRaster,
+    Patches,
+    PatchOrder,
+    PatchSource,
+    cut,
+    divide,
+    find_labelled,
+    identity,
+    statistics,
+)
+from geovision.mapping import Mapper
+from geovision.metrics import confusion, linear_fill, map_figures, mean_fill, psnr, summarise_psnr
+from geovision.rasters import open_raster
+from geovision.scenes import find_scenes, open_scene
+from geovision.sensors import find_sensor
+from pipelines.kinds import Kind
+from pipelines.progress import Meter
+from pipelines.recipe import LabelledSceneData, Recipe, SceneData, shown_init
+from pipelines.report.scenes import map_panel, reconstruction_panel
+from pipelines.scene_tasks import MappingTask, PretrainingTask, reconstruct, span_of
+from pipelines.store import Sample, Store, write_store
+from pipelines.tracking import DatasetRecord
+from pipelines.training import Batches, Log, fit
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
+
+SPLITS = ("train", "validation", "test")
+_PANELS = 6  # reconstructions that a report shows
+_LARGEST_PANEL = 640  # side in pixels of a map that a report shows
+
+
+class _Scenes(Kind):
+    """What both kinds share: sources, store, contract and loop.
+
+    Args:
+        recipe: of data of kind `scenes` or `labelled_scenes`.
+    """
+
+    evaluates = True
+    monitor = ""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        assert isinstance(recipe.data, SceneData | LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        self.data: SceneData | LabelledSceneData = recipe.data
+        sensor = find_sensor(self.data.sensor)
+        self.bands = tuple(sensor.band(name).name for name in self.data.bands)
+        size = recipe.model.arguments.get("img_size", self.data.patch)
+        self.size = int(size if isinstance(size, int) else size[0])
+        if self.data.statistics == "published":
+            self.input_section(None)
+        self.cutting = Cutting(
+            sensor=sensor.name,
+            bands=self.bands,
+            scale=sensor.scale or self.data.scale or 1.0,
+            patch=self.data.patch,
+            stride=self.data.stride or self.data.patch,
+            min_valid=self.data.min_valid,
+            options={"bands": self.data.file_bands, "scale": self.data.scale, "offset": self.data.offset},
+            label_values=self.label_values(),
+        )
+        self.sources = self._divide(self.find_pairs())
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes, and their label rasters."""
+        raise NotImplementedError
+
+    def label_values(self) -> tuple[int, ...]:
+        """Values of the classes in label rasters."""
+        return ()
+
+    def _divide(self, pairs: Sequence[tuple[Path, Path | None]]) -> list[PatchSource]:
+        usable, shapes = [], []
+        for pair in pairs:
+            try:
+                with open_scene(
+                    pair[0], sensor=self.cutting.sensor, wanted=self.bands, **self.cutting.options
+                ) as scene:
+                    usable.append(pair)
+                    shapes.append(scene.shape)
+            except InputError as error:
+                if not self.data.skip_unreadable:
+                    raise
+                print(f"cannot be used: {error}", file=sys.stderr, flush=True)
+        self.skipped = len(pairs) - len(usable)
+        return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.seed)
+
+    def find_sources(self) -> list[PatchSource]:
+        """The parts of all splits."""
+        return self.sources
+
+    def test_sources(self) -> list[PatchSource]:
+        """The parts that are scored.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = [source for source in self.sources if source.split == "test"]
+        if not found:
+            raise InputError(
+                f"recipe {self.recipe.name}: no test part; raise data.split.test, lower data.split.block, or give more "
+                "scenes"
+            )
+        return found
+
+    def identify(self, sources: Sequence[PatchSource]) -> list[list[Any]]:
+        """Files, splits and regions as they are now."""
+        return [[*super(_Scenes, self).identify(source.files), source.split, source.regions] for source in sources]
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the stored patches."""
+        return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
+
+    def prepare(self, sources: Sequence[PatchSource], folder: Path) -> None:
+        """Cut the patches of all splits."""
+        with contextlib.closing(Meter("prepare")) as meter:
+            write_store(
+                folder,
+                sources,
+                functools.partial(to_sample, cutting=self.cutting),
+                settings=self.preparation_settings(),
+                workers=self.data.workers,
+                skip_unreadable=self.data.skip_unreadable,
+                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
+                on_progress=meter,
+            )
+
+    def open(self, folder: Path) -> Store:
+        """The prepared store.
+
+        Raises:
+            InputError: no training patch came of the scenes.
+        """
+        store = Store(folder)
+        if not any(case["record"]["places"] for case in store.cases("train")):
+            raise InputError(
+                f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels; lower data.patch or "
+                "data.min_valid, or give larger scenes"
+            )
+        return store
+
+    def notices(self, prepared: Store) -> list[str]:
+        """What a user should know of the data."""
+        counts = {split: sum(len(case["record"]["places"]) for case in prepared.cases(split)) for split in SPLITS}
+        lines = ["patches: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
+        skipped = self.skipped + prepared.manifest["skipped"]
+        if skipped:
+            lines.append(f"warning: {skipped} scenes or parts of scenes were left out")
+        systems = {case["record"]["crs"] for case in prepared.cases()}
+        if len(systems) > 1:
+            lines.append(f"note: the scenes have {len(systems)} CRS; each patch keeps its own")
+        return lines
+
+    def digest(self, prepared: Store) -> str:
+        """What a training on this data depends on."""
+        read = [case for case in prepared.cases() if case["split"] != "test"]
+        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn, normalised and varied."""
+        return self.data.model_dump(include={"normalisation", "statistics", "mask_ratio", "crop", "flip"})
+
+    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
+        """What is noted of the data in the tracking store."""
+        store = Store(folder)
+        return [
+            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
+            for split in SPLITS
+            if store.cases(split)
+        ]
+
+    def input_section(self, store: Store | None) -> dict[str, Any]:
+        """The `input` of the model's card, with the statistics that the recipe asks for."""
+        found, distance = None, None
+        if store is not None:
+            records = [case["record"] for case in store.cases("train")]
+            found = statistics(records) if self.data.statistics == "training" else None
+            sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
+            distance = sizes.pop() if len(sizes) == 1 else None
+        return input_section(
+            self.data.sensor,
+            self.bands,
+            self.size,
+            normalisation=self.data.normalisation,
+            statistics=found,
+            scale=find_sensor(self.data.sensor).scale or self.data.scale,
+            gsd_m=distance,
+        )
+
+    def card(self, store: Store) -> dict[str, Any]:
+        """The recipe's card with the contract that the data gives."""
+        recipe = self.recipe
+        return {
+            **recipe.card,
+            "input": {**recipe.card.get("input", {}), **self.input_section(store)},
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": shown_init(recipe),
+                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+            },
+        }
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        return np.zeros((2, len(self.bands), self.size, self.size), np.float32)
+
+    def task(self, contract: InputContract, steps: int) -> Any:
+        """What learns."""
+        raise NotImplementedError
+
+    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
+        """Train on the store's patches, and choose the checkpoint on the validation split."""
+        settings, seed = self.recipe.train, self.recipe.seed
+        learnt, held_out = (stored_patches(prepared, split) for split in ("train", "validation"))
+        card = self.card(prepared)
+        epoch = settings.steps_per_epoch or max(
+            1, len(learnt) // (settings.batch_size * settings.devices * settings.accumulate)
+        )
+        steps = settings.steps or epoch * (settings.epochs or 1)
+
+        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+            order = PatchOrder(
+                len(learnt), batch_size=settings.batch_size, steps=steps * settings.accumulate, seed=seed, start=start,
+                rank=rank, world_size=world_size,
+            )  # fmt: skip
+            return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
+
+        validation = (
+            DataLoader(held_out, batch_size=settings.batch_size, collate_fn=_as_it_is) if len(held_out) else None
+        )
+        fit(
+            self.task(InputContract.from_card(card, self.recipe.name), steps),
+            Batches(loader, validation),
+            settings,
+            steps=steps,
+            validate_every=settings.validate_every or epoch,
+            seed=seed,
+            folder=folder,
+            card=card,
+            monitor=self.monitor,
+            log=log,
+        )
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """What the tracking store notes of an evaluation."""
+        return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
+
+    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+        """The figures of an evaluation for a terminal."""
+        return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
+
+
+class ScenePretraining(_Scenes):
+    """A masked autoencoder learns from scenes without labels."""
+
+    monitor = "validation_psnr"
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes alone."""
+        return [(scene, None) for scene in find_scenes(self.root)]
+
+    def task(self, contract: InputContract, steps: int) -> PretrainingTask:
+        """The autoencoder's task."""
+        data, network = self.data, self.network()
+        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
+        if not hasattr(network, "multiscale"):
+            raise InputError(
+                f"recipe {self.recipe.name}: {self.recipe.model.architecture} cannot be pretrained; expected "
+                "satmae_pp_mae_group or satmae_pp_mae_rgb"
+            )
+        return PretrainingTask(
+            network, self.recipe.train, steps, contract, data.mask_ratio, data.crop, self.recipe.seed
+        )
+
+    def evaluate(self, model: Path, sources: Sequence[PatchSource], folder: Path) -> None:
+        """Reconstruct the test patches, and compare with filling by means and by interpolation."""
+        data = self.data
+        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
+        trained = weights.load(model)
+        network: Any = trained.module
+        contract = InputContract.from_card(trained.card, self.recipe.name)
+        groups = [list(group) for group in network.trunk.groups or [range(len(self.bands))]]
+        names = ["_".join(self.bands[band] for band in group) for group in groups]
+        span, rows, panels = span_of(contract), [], []
+        with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
+            for number, source in enumerate(sources):
+                arrays, _ = cut(source, self.cutting)
+                patches = Patches([arrays])
+                for first in range(0, len(patches), 16):
+                    batch = patches.__getitems__(range(first, min(first + 16, len(patches))))
+                    seed = self.recipe.seed * 1_000_003 + len(rows)
+                    images, found, removed = (
+                        part.numpy() for part in reconstruct(network, contract, batch, data.mask_ratio, seed=seed)
+                    )
+                    removed = np.broadcast_to(removed, images.shape)
+                    for image, guess, gone in zip(images, found, removed, strict=True):
+                        rows.append(_compared(image, guess, gone, groups, names, span))
+                        if len(panels) < _PANELS:
+                            panels.append((image, guess, gone))
+                meter(number + 1, len(sources))
+        if not rows:
+            raise InputError(f"recipe {self.recipe.name}: no test patch; lower data.min_valid or data.patch")
+        summary = summarise_psnr(rows)
+        table = [
+            [name.replace("_", " "), *(summary[f"{way}_{name}"] for way in ("psnr", "psnr_mean", "psnr_linear"))]
+            for name in ["all", *names]
+        ]
+        columns = ["Bands", "Model", "Mean of what is visible", "Interpolated from what is visible"]
+        note = f"Peak signal-to-noise ratio in dB over removed pixels; {len(rows)} test patches"
+        with replacing(folder / "reconstructions.png") as path:
+            reconstruction_panel(path, panels, [self.bands.index(band) for band in _shown_bands(self.bands)])
+        _write_summary(folder, summary | {"patches": len(rows)}, [{"title": note, "columns": columns, "rows": table}])
+
+
+class SceneMapping(_Scenes):
+    """A network learns to map scenes from label rasters."""
+
+    monitor = "validation_miou"
+
+    def label_values(self) -> tuple[int, ...]:
+        """Values of the classes in label rasters: the recipe's, or the classes' numbers."""
+        assert isinstance(self.data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        names = self.class_names()
+        values = self.data.label_values or list(range(len(names)))
+        if len(values) != len(names) or len(set(values)) < len(values) or not all(0 <= v <= 255 for v in values):
+            raise InputError(
+                f"recipe {self.recipe.name}: data.label_values are {values} for {len(names)} classes; expected one "
+                "number from 0 to 255 for each"
+            )
+        return tuple(values)
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes with label rasters."""
+        return list(find_labelled(self.root))
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Take a whole mapping model's weights, or those of a pretrained encoder."""
+        take: Any = getattr(network, "load_autoencoder", None)
+        if take is not None and hasattr(trained.module, "multiscale"):
+            take(trained.module)
+        else:
+            super().start_from(network, trained, label)
+
+    def task(self, contract: InputContract, steps: int) -> MappingTask:
+        """The task of mapping."""
+        data = self.data
+        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
+
+    def evaluate(self, model: Path, sources: Sequence[PatchSource], folder: Path) -> None:
+        """Map the test scenes as a user does, and compare with the labels of the test regions."""
+        data, names = self.data, self.class_names()
+        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        mapper = Mapper(model, overlap=data.overlap, threads=self.recipe.train.threads)
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        with contextlib.closing(Meter("evaluate")) as meter:
+            for number, source in enumerate(sources):
+                with open_scene(
+                    source.scene, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
+                ) as scene:
+                    target = folder / f"{identity(source, scene.sha256())}.tif"
+                    mapper.map(scene, target)
+                    matrix += compare(target, source, scene, self.cutting, len(names))
+                    if not number:
+                        colors = [entry["color"] for entry in mapper.classes]
+                        with replacing(folder / "map.png") as path:
+                            map_panel(path, scene, target, colors, _shown_bands(self.bands), _LARGEST_PANEL)
+                meter(number + 1, len(sources))
+        found = map_figures(matrix, names)
+        rows = [
+            [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]
+            for row in found["classes"]
+        ]
+        tables = [
+            {
+                "title": f"Classes, over {found['pixels']:,} labelled pixels of the test regions",
+                "columns": ["Class", "Pixels", "IoU", "F1", "Precision", "Recall"],
+                "rows": rows,
+            },
+            {
+                "title": "Confusion: labels in rows, the map in columns",
+                "columns": ["Label", *names],
+                "rows": [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)],
+            },
+        ]
+        shown = {name: found[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
+        per_class = {f"iou_{row['name']}": row["iou"] for row in found["classes"]}
+        _write_summary(folder, shown | per_class, tables)
+
+
+def to_sample(source: PatchSource, cutting: Cutting) -> Sample:
+    """A part of a scene as the store keeps it, without its name."""
+    arrays, record = cut(source, cutting)
+    name = identity(source, record["sha256"])
+    return Sample(name, name, source.split, arrays, record)
+
+
+def stored_patches(store: Store, split: str) -> Patches:
+    """Patches of one split, memory-mapped."""
+    return Patches([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)])
+
+
+def compare(target: Path, source: PatchSource, scene: Any, cutting: Cutting, count: int) -> np.ndarray:
+    """Confusion of a map and the labels within a source's regions, `(count, count)`."""
+    from rasterio.windows import Window
+
+    matrix = np.zeros((count, count), np.int64)
+    with open_raster(target) as found, LabelRaster(source.labels, scene, cutting) as labels:
+        for row, column, height, width in source.regions:
+            for top in range(row, row + height, 512):  # no more than a strip at once
+                rows = min(512, row + height - top)
+                window: Any = Window(column, top, width, rows)  # pyright: ignore[reportCallIssue]
+                matrix += confusion(found.read(1, window=window), labels.read(top, column, rows, width), count)
+    return matrix
+
+
+def _compared(
+    image: np.ndarray,
+    guess: np.ndarray,
+    gone: np.ndarray,
+    groups: Sequence[Sequence[int]],
+    names: Sequence[str],
+    span: float,
+) -> dict[str, float]:
+    """Figures of one image: the model's, and those of filling by means and by interpolation."""
+    means = np.stack([mean_fill(band, mask) for band, mask in zip(image, gone, strict=True)])
+    lines = np.stack([linear_fill(band, mask) for band, mask in zip(image, gone, strict=True)])
+    row = {}
+    for name, group in zip(["all", *names], [range(len(image)), *groups], strict=True):
+        bands = list(group)
+        for way, values in (("psnr", guess), ("psnr_mean", means), ("psnr_linear", lines)):
+            row[f"{way}_{name}"] = psnr(values[bands], image[bands], gone[bands], span)
+    return row
+
+
+def _shown_bands(bands: Sequence[str]) -> list[str]:
+    """Three bands that make a picture: the true colours where they are there."""
+    for wanted in (("B4", "B3", "B2"), ("red", "green", "blue"), ("B3", "B2", "B1")):
+        if all(name in bands for name in wanted):
+            return list(wanted)
+    return [bands[0]] * 3
+
+
+def _write_summary(folder: Path, figures: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> None:
+    with replacing(folder / "summary.json") as path:
+        path.write_text(json.dumps({"figures": figures, "tables": tables}, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
