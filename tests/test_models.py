@@ -118,6 +118,13 @@ CASES = {
         (3, 32, 32),
         0,
     ),
+    "satmae_pp_fpn": Case(
+        "geovision.models.mapper:SatMAEMapper",
+        {**VIT, "num_classes": 2, "in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4, "width": 64},
+        (3, 32, 32),
+        2,
+        mapped=True,
+    ),
     "smp_unet": Case(
         "shared_backbones.unet:Unet",
         {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},
@@ -204,7 +211,7 @@ class TestEveryNetwork:
                 torch.testing.assert_close(found, output, rtol=0, atol=1e-4 * float(output.abs().max()))
 
     def test_takes_other_channels_and_classes(self, case: Case) -> None:
-        grouped = {"channel_groups": [[0], [1, 2, 3]]} if "Group" in case.home else {}
+        grouped = {"channel_groups": [[0], [1, 2, 3]]} if "channel_groups" in case.arguments else {}
         changes = {case.channels: 4, **grouped, **({"num_classes": 7} if case.classes else {})}
         built = case.build(**changes).eval()
         with torch.inference_mode():
