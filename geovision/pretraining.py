@@ -34,6 +34,13 @@ def random_crops(images: Tensor, size: int, crop: tuple[float, float]) -> Tensor
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
+def central_views(images: Tensor, size: int) -> Tensor:
+    """The published view of an evaluation: the side brought to `size / 0.875` (bicubic), and the middle cut out."""
+    large = evaluation_views(images, int(size / 0.875))
+    start = (large.shape[2] - size) // 2
+    return large[:, :, start : start + size, start : start + size]
+
+
 def pyramid(images: Tensor, scales: int) -> list[Tensor]:
     """Images at falling resolution, halved `scales` times: the network's input last, its largest target first.
 

@@ -1,6 +1,7 @@
 """Raster files opened safely: by what they begin with, and with every fault named in one line."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def open_raster(path: Path) -> Any:
             start = file.read(12)
         driver = next((name for beginning, name in _BEGINNINGS.items() if start.startswith(beginning)), None)
         if driver is not None:
-            return rasterio.open(path, driver=driver)
+            with warnings.catch_warnings():  # what lacks a grid is named where a grid is needed
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                return rasterio.open(path, driver=driver)
     raise InputError(f"{printable(path)}: no raster that is read here; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
 
 

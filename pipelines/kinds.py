@@ -17,6 +17,7 @@ KINDS = {
     "volumes": "pipelines.segmentation:VolumeSegmentation",
     "scenes": "pipelines.scenes:ScenePretraining",
     "labelled_scenes": "pipelines.scenes:SceneMapping",
+    "labelled_images": "pipelines.scenes:ImageClassification",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 

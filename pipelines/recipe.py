@@ -147,6 +147,10 @@ class SceneData(_Scenes):
     """Scenes that are cut into patches, to pretrain on; `root` is a folder of GeoTIFFs and products."""
 
     kind: Literal["scenes"]
+    layout: str | None = None
+    """Images of a published data set, one patch each, in place of scenes; see `geovision.datasets.layouts`."""
+    options: dict[str, Any] = {}
+    """Of the layout."""
     mask_ratio: Share = 0.75
     """Share of tokens that the encoder does not see."""
     crop: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.0)
@@ -167,6 +171,26 @@ class LabelledSceneData(_Scenes):
     """Mirror and turn training patches by quarters."""
     overlap: Share = 0.25
     """Share of a tile that is blended with the next when scenes are mapped."""
+
+
+class LabelledImageData(_Scenes):
+    """Labelled satellite images, read as published data sets lay them out."""
+
+    kind: Literal["labelled_images"]
+    layout: str
+    """See `geovision.datasets.layouts`."""
+    options: dict[str, Any] = {}
+    """Of the layout."""
+    crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    """Smallest and largest share of an image's area in a training view."""
+    mixup: float = Field(default=0.8, ge=0)
+    """Of images with one label: alpha of mixup; 0 for none."""
+    cutmix: float = Field(default=1.0, ge=0)
+    """Likewise of cutmix; where both are given, half of the batches each."""
+    smoothing: Share = 0.1
+    """Of the labels of images with one."""
+    neighbours: PositiveInt = 20
+    """Of the k-nearest-neighbour figures."""
 
 
 class ModelSection(_Section):
@@ -193,6 +217,10 @@ class TrainSection(_Section):
     learning_rate: PositiveFloat = 2e-3
     momentum: Share = 0.9
     """Of SGD."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each block of a vision transformer learns at this share of the rate of the one above it."""
+    learnt: Literal["all", "head"] = "all"
+    """What of the network learns; with `head` the rest stays as it is, as a linear probe wants."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Of AdamW."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
@@ -264,7 +292,9 @@ class Recipe(_Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
-    data: Annotated[SyntheticData | VolumeData | SceneData | LabelledSceneData, Field(discriminator="kind")]
+    data: Annotated[
+        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData, Field(discriminator="kind")
+    ]
     model: ModelSection
     train: TrainSection
     evaluate: EvaluateSection = EvaluateSection()

@@ -15,6 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from geovision.contract import InputContract, input_section
+from geovision.datasets.images import read_images
+from geovision.datasets.layouts import ImageSource, find_images, find_layout
 from geovision.datasets.patches import (
     Cutting,
     LabelRaster,
@@ -28,15 +30,32 @@ from geovision.datasets.patches import (
     statistics,
 )
 from geovision.mapping import Mapper
-from geovision.metrics import confusion, linear_fill, map_figures, mean_fill, psnr, summarise_psnr
+from geovision.metrics import (
+    class_figures,
+    confusion,
+    linear_fill,
+    map_figures,
+    mean_fill,
+    nearest_neighbours,
+    psnr,
+    summarise_psnr,
+)
 from geovision.rasters import open_raster
 from geovision.scenes import find_scenes, open_scene
 from geovision.sensors import find_sensor
 from pipelines.kinds import Kind
 from pipelines.progress import Meter
-from pipelines.recipe import LabelledSceneData, Recipe, SceneData, shown_init
+from pipelines.recipe import LabelledImageData, LabelledSceneData, Recipe, SceneData, shown_init
 from pipelines.report.scenes import map_panel, reconstruction_panel
-from pipelines.scene_tasks import MappingTask, PretrainingTask, reconstruct, span_of
+from pipelines.scene_tasks import (
+    ClassificationTask,
+    MappingTask,
+    PretrainingTask,
+    features,
+    probabilities,
+    reconstruct,
+    span_of,
+)
 from pipelines.store import Sample, Store, write_store
 from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
@@ -61,8 +80,9 @@ class _Scenes(Kind):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        assert isinstance(recipe.data, SceneData | LabelledSceneData)  # noqa: S101 - chosen by the data's kind
-        self.data: SceneData | LabelledSceneData = recipe.data
+        assert isinstance(recipe.data, SceneData | LabelledSceneData | LabelledImageData)  # noqa: S101 - chosen by the data's kind
+        self.data: SceneData | LabelledSceneData | LabelledImageData = recipe.data
+        self.skipped = 0
         sensor = find_sensor(self.data.sensor)
         self.bands = tuple(sensor.band(name).name for name in self.data.bands)
         size = recipe.model.arguments.get("img_size", self.data.patch)
@@ -76,14 +96,24 @@ class _Scenes(Kind):
             patch=self.data.patch,
             stride=self.data.stride or self.data.patch,
             min_valid=self.data.min_valid,
-            options={"bands": self.data.file_bands, "scale": self.data.scale, "offset": self.data.offset},
+            options={"bands": self.file_bands(), "scale": self.data.scale, "offset": self.data.offset},
             label_values=self.label_values(),
         )
-        self.sources = self._divide(self.find_pairs())
+        self.sources: list[Any] = self.find_all()
+
+    def find_all(self) -> list[Any]:
+        """The parts of all splits."""
+        return self._divide(self.find_pairs())
 
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes, and their label rasters."""
         raise NotImplementedError
+
+    def file_bands(self) -> list[str] | None:
+        """Names of the files' bands: the recipe's, or those that the layout is known to have."""
+        layout = getattr(self.data, "layout", None)
+        known = find_layout(layout).bands if layout else None
+        return self.data.file_bands or (list(known) if known and self.data.sensor.startswith("sentinel2") else None)
 
     def label_values(self) -> tuple[int, ...]:
         """Values of the classes in label rasters."""
@@ -105,11 +135,11 @@ class _Scenes(Kind):
         self.skipped = len(pairs) - len(usable)
         return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.seed)
 
-    def find_sources(self) -> list[PatchSource]:
+    def find_sources(self) -> list[Any]:
         """The parts of all splits."""
         return self.sources
 
-    def test_sources(self) -> list[PatchSource]:
+    def test_sources(self) -> list[Any]:
         """The parts that are scored.
 
         Raises:
@@ -123,21 +153,24 @@ class _Scenes(Kind):
             )
         return found
 
-    def identify(self, sources: Sequence[PatchSource]) -> list[list[Any]]:
+    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files, splits and regions as they are now."""
-        return [[*super(_Scenes, self).identify(source.files), source.split, source.regions] for source in sources]
+        return [
+            [*super(_Scenes, self).identify(source.files), source.split, getattr(source, "regions", None)]
+            for source in sources
+        ]
 
     def preparation_settings(self) -> dict[str, Any]:
         """What decides the stored patches."""
         return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
 
-    def prepare(self, sources: Sequence[PatchSource], folder: Path) -> None:
+    def prepare(self, sources: Sequence[Any], folder: Path) -> None:
         """Cut the patches of all splits."""
         with contextlib.closing(Meter("prepare")) as meter:
             write_store(
                 folder,
                 sources,
-                functools.partial(to_sample, cutting=self.cutting),
+                functools.partial(to_sample, cutting=self.cutting, classes=len(self.recipe.card.get("classes", ()))),
                 settings=self.preparation_settings(),
                 workers=self.data.workers,
                 skip_unreadable=self.data.skip_unreadable,
@@ -152,7 +185,7 @@ class _Scenes(Kind):
             InputError: no training patch came of the scenes.
         """
         store = Store(folder)
-        if not any(case["record"]["places"] for case in store.cases("train")):
+        if not any(case["record"]["pixels"] for case in store.cases("train")):
             raise InputError(
                 f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels; lower data.patch or "
                 "data.min_valid, or give larger scenes"
@@ -161,7 +194,7 @@ class _Scenes(Kind):
 
     def notices(self, prepared: Store) -> list[str]:
         """What a user should know of the data."""
-        counts = {split: sum(len(case["record"]["places"]) for case in prepared.cases(split)) for split in SPLITS}
+        counts = {split: sum(case["arrays"]["image"]["shape"][0] for case in prepared.cases(split)) for split in SPLITS}
         lines = ["patches: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
         skipped = self.skipped + prepared.manifest["skipped"]
         if skipped:
@@ -178,7 +211,8 @@ class _Scenes(Kind):
 
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn, normalised and varied."""
-        return self.data.model_dump(include={"normalisation", "statistics", "mask_ratio", "crop", "flip"})
+        names = {"normalisation", "statistics", "mask_ratio", "crop", "flip", "mixup", "cutmix", "smoothing"}
+        return self.data.model_dump(include=names)
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store."""
@@ -277,6 +311,11 @@ class ScenePretraining(_Scenes):
 
     monitor = "validation_psnr"
 
+    def find_all(self) -> list[Any]:
+        """Parts of scenes, or images of a data set."""
+        assert isinstance(self.data, SceneData)  # noqa: S101 - chosen by the data's kind
+        return _images(self) if self.data.layout else super().find_all()
+
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes alone."""
         return [(scene, None) for scene in find_scenes(self.root)]
@@ -294,7 +333,7 @@ class ScenePretraining(_Scenes):
             network, self.recipe.train, steps, contract, data.mask_ratio, data.crop, self.recipe.seed
         )
 
-    def evaluate(self, model: Path, sources: Sequence[PatchSource], folder: Path) -> None:
+    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
         """Reconstruct the test patches, and compare with filling by means and by interpolation."""
         data = self.data
         assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
@@ -306,8 +345,7 @@ class ScenePretraining(_Scenes):
         span, rows, panels = span_of(contract), [], []
         with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
             for number, source in enumerate(sources):
-                arrays, _ = cut(source, self.cutting)
-                patches = Patches([arrays])
+                patches = Patches([to_sample(source, self.cutting, len(self.recipe.card.get("classes", ()))).arrays])
                 for first in range(0, len(patches), 16):
                     batch = patches.__getitems__(range(first, min(first + 16, len(patches))))
                     seed = self.recipe.seed * 1_000_003 + len(rows)
@@ -369,7 +407,7 @@ class SceneMapping(_Scenes):
         assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
         return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
 
-    def evaluate(self, model: Path, sources: Sequence[PatchSource], folder: Path) -> None:
+    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
         """Map the test scenes as a user does, and compare with the labels of the test regions."""
         data, names = self.data, self.class_names()
         assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
@@ -410,11 +448,118 @@ class SceneMapping(_Scenes):
         _write_summary(folder, shown | per_class, tables)
 
 
-def to_sample(source: PatchSource, cutting: Cutting) -> Sample:
-    """A part of a scene as the store keeps it, without its name."""
-    arrays, record = cut(source, cutting)
-    name = identity(source, record["sha256"])
+class ImageClassification(_Scenes):
+    """A network learns to classify images; its features are judged by their neighbours, too."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert isinstance(recipe.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
+        self.multi_label = find_layout(recipe.data.layout).multi_label
+        self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
+        super().__init__(recipe)
+
+    def find_all(self) -> list[Any]:
+        """The images of the data set."""
+        return _images(self)
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Take a pretrained encoder's weights, or a classifier's; a head of other classes is drawn anew."""
+        taking: Any = network
+        if hasattr(trained.module, "multiscale"):
+            taking.load_autoencoder(trained.module)
+            return
+        own, state = network.state_dict(), trained.module.state_dict()
+        head = {name: own[name] for name in own if name.startswith("head.") and name in state}
+        if any(state[name].shape != value.shape for name, value in head.items()):
+            state |= head
+        weights.fill(network, state, label)
+
+    def task(self, contract: InputContract, steps: int) -> ClassificationTask:
+        """The classifier's task."""
+        assert isinstance(self.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
+        return ClassificationTask(
+            self.network(), self.recipe.train, steps, contract, self.data, len(self.class_names()), self.multi_label
+        )
+
+    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
+        """Score the test images, by the network's head and by their nearest neighbours among the training images."""
+        data, names = self.data, self.class_names()
+        assert isinstance(data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
+        trained = weights.load(model)
+        contract = InputContract.from_card(trained.card, self.recipe.name)
+        found: dict[str, list[np.ndarray]] = {"scores": [], "targets": [], "features": [], "known": [], "labels": []}
+        with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
+            train = [source for source in self.sources if source.split == "train"]
+            for number, source in enumerate([*sources, *train]):
+                try:
+                    patches = Patches([to_sample(source, self.cutting, len(names)).arrays])
+                except InputError:
+                    if not data.skip_unreadable:
+                        raise
+                    continue
+                for first in range(0, len(patches), 64):
+                    batch = patches.__getitems__(range(first, min(first + 64, len(patches))))
+                    learnt = source.split == "train"
+                    found["known" if learnt else "features"].append(features(trained.module, contract, batch).numpy())
+                    found["labels" if learnt else "targets"].append(batch["targets"].numpy())
+                    if not learnt:
+                        found["scores"].append(probabilities(trained.module, contract, batch, self.multi_label).numpy())
+                meter(number + 1, len(sources) + len(train))
+        scores, targets, queries, known, labels = (np.concatenate(part) for part in found.values())
+        figures: dict[str, Any] = class_figures(scores, targets, multi_label=self.multi_label)
+        nearby = class_figures(
+            nearest_neighbours(known, labels, queries, data.neighbours), targets, multi_label=self.multi_label
+        )
+        kept = ("map_micro", "map_macro") if self.multi_label else ("accuracy", "balanced_accuracy")
+        figures |= {f"knn{data.neighbours}_{name}": nearby[name] for name in kept} | {"images": len(targets)}
+        tables = [_class_table(scores, targets, names, self.multi_label)]
+        if not self.multi_label:
+            matrix = confusion(scores.argmax(1).astype(np.uint8), targets.argmax(1).astype(np.uint8), len(names))
+            rows = [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)]
+            title = "Confusion: labels in rows, the network's answer in columns"
+            tables.append({"title": title, "columns": ["Label", *names], "rows": rows})
+        _write_summary(folder, figures, tables)
+
+
+def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int) -> Sample:
+    """A part of the data as the store keeps it, without its name."""
+    if isinstance(source, PatchSource):
+        arrays, record = cut(source, cutting)
+        name = identity(source, record["sha256"])
+    else:
+        arrays, record = read_images(source, cutting, classes)
+        name = f"case-{record['sha256'][:8]}"
     return Sample(name, name, source.split, arrays, record)
+
+
+def _images(kind: _Scenes) -> list[Any]:
+    data = kind.data
+    assert isinstance(data, SceneData | LabelledImageData) and data.layout  # noqa: S101 - asked for such data only
+    return find_images(
+        data.layout,
+        kind.root,
+        kind.class_names(),
+        test=data.split.test,
+        validation=data.split.validation,
+        seed=kind.recipe.seed,
+        options=data.options,
+    )
+
+
+def _class_table(scores: np.ndarray, targets: np.ndarray, names: Sequence[str], multi_label: bool) -> dict[str, Any]:
+    """Images and figures of each class."""
+    found = scores >= 0.5 if multi_label else np.eye(len(names), dtype=bool)[scores.argmax(1)]
+    rows = []
+    for number, name in enumerate(names):
+        there, said = targets[:, number] > 0, found[:, number]
+        hits = int((there & said).sum())
+        rows.append(
+            [
+                name, int(there.sum()),
+                hits / int(there.sum()) if there.any() else None,
+                hits / int(said.sum()) if said.any() else None,
+            ]
+        )  # fmt: skip
+    return {"title": "Classes", "columns": ["Class", "Images", "Recall", "Precision"], "rows": rows}
 
 
 def stored_patches(store: Store, split: str) -> Patches:

@@ -27,14 +27,21 @@ class Task(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.steps = model, settings, steps
 
+    def rate_of(self, name: str) -> float:
+        """Learning rate of a parameter, as a share of the recipe's."""
+        return 1.0
+
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:
         """The optimiser, with a schedule that is stepped after every step; biases, norms and tables do not decay."""
         settings = self.settings
-        decayed = [p for name, p in self.model.named_parameters() if p.ndim > 1 and "bias" not in name]
-        others = [p for name, p in self.model.named_parameters() if p.ndim <= 1 or "bias" in name]
+        sorted_out: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                decay = settings.weight_decay if parameter.ndim > 1 and "bias" not in name else 0.0
+                sorted_out.setdefault((self.rate_of(name), decay), []).append(parameter)
         groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": decay, "lr": settings.learning_rate * rate}
+            for (rate, decay), parameters in sorted_out.items()
         ]
         optimizer: Optimizer
         if settings.optimizer == "sgd":

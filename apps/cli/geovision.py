@@ -10,11 +10,18 @@ import typer
 
 from apps.cli.importing import add_import
 from apps.cli.program import run, show_version, split
-from apps.cli.running import add_run
+from apps.cli.running import add_run, add_run_of_kind
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
 add_run(app, "geovision")
+add_run_of_kind(app, "geovision", "pretrain", "scenes", "Pretrain an encoder: `run`, for recipes that pretrain.")
+add_run_of_kind(app, "geovision", "finetune", "labelled_images", "Fine-tune a classifier: `run`, for such recipes.")
+add_run_of_kind(
+    app, "geovision", "probe", "labelled_images",
+    "Judge an encoder as it is: a linear probe and its nearest neighbours; `run` with train.learnt=head.",
+    ["train.learnt=head"],
+)  # fmt: skip
 
 
 class Precision(StrEnum):

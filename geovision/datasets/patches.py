@@ -170,13 +170,12 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], d
         size, bands = cutting.patch, len(cutting.bands)
         stack = np.stack(images) if images else np.zeros((0, bands, size, size), np.float32)
         known = np.stack(masks) if masks else np.zeros((0, size, size), bool)
-        arrays = {"image": _packed(stack), "valid": known}
+        arrays = {"image": packed(stack), "valid": known}
         if source.labels is not None:
             arrays["labels"] = np.stack(labels) if labels else np.zeros((0, size, size), np.uint8)
         rows, columns = (np.array([place[axis] for place in places]) for axis in (0, 1))
         crs = scene.grid.crs
         outlines = footprints(scene.grid, rows, columns, (size, size)).tolist() if crs is not None and places else None
-        shares = stack.astype(np.float64)
         record = {
             "sha256": scene.sha256(),
             "crs": None if crs is None else crs.to_string(),
@@ -184,11 +183,19 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], d
             "unit": scene.layers[0].unit,
             "places": places,
             "footprints": outlines,
-            "pixels": int(known.sum()),
-            "sums": (shares * known[:, None]).sum((0, 2, 3)).tolist(),
-            "squares": (shares**2 * known[:, None]).sum((0, 2, 3)).tolist(),
+            **sums(stack, known),
         }
     return arrays, record
+
+
+def sums(images: np.ndarray, valid: np.ndarray) -> dict[str, Any]:
+    """What `statistics` needs of some images: valid pixels, and each band's sum and sum of squares over them."""
+    values = images.astype(np.float64)
+    return {
+        "pixels": int(valid.sum()),
+        "sums": (values * valid[:, None]).sum((0, 2, 3)).tolist(),
+        "squares": (values**2 * valid[:, None]).sum((0, 2, 3)).tolist(),
+    }
 
 
 def statistics(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -219,7 +226,7 @@ class Patches(Dataset[Any]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: `image` `(B, C, P, P)` in its stored type, `valid` and, if there are any, `labels` `(B, P, P)`."""
+        """A batch: `image` `(B, C, P, P)` in its stored type, `valid` `(B, P, P)`, and labels or targets, if any."""
         wanted = np.asarray(indices)
         homes = np.searchsorted(self.ends, wanted, side="right")
         found: dict[str, Tensor] = {}
@@ -320,8 +327,8 @@ def _places(regions: Sequence[Region], patch: int, stride: int) -> Iterator[tupl
             yield from ((row + down, column + right) for down in downs for right in rights)
 
 
-def _packed(values: np.ndarray) -> np.ndarray:
-    """As uint16 where that loses nothing."""
+def packed(values: np.ndarray) -> np.ndarray:
+    """Numbers as uint16 where that loses nothing."""
     if values.size and values.min() >= 0 and values.max() <= 65535:
         whole = values.round()
         if np.abs(whole - values).max() < 1e-2:  # scale and back leaves a rounding error

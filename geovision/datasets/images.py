@@ -1,0 +1,76 @@
+"""Labelled images read into arrays of one size."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from geovision.datasets.layouts import ImageSource, Item, one_hot
+from geovision.datasets.patches import Cutting, packed, sums
+from geovision.scenes import open_scene
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+
+def read_images(source: ImageSource, cutting: Cutting, classes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Images of one part of a data set, all `cutting.patch` pixels a side.
+
+    The shorter side is brought to that size (bicubic, smoothed where it shrinks), and the middle is kept.
+
+    Args:
+        source: the images.
+        cutting: how they are read.
+        classes: how many there are.
+
+    Returns:
+        Arrays: `image` `(N, C, P, P)`, uint16 where the images hold whole numbers; `valid` `(N, P, P)` bool; and
+        `targets` `(N, classes)` uint8. And a record: sha256 of all files, and sums of the numbers.
+
+    Raises:
+        InputError: an image cannot be read or lacks a band.
+    """
+    images, masks, digest = [], [], hashlib.sha256()
+    for item in source.items:
+        values, valid, sha256 = read_image(item, cutting)
+        images.append(values)
+        masks.append(valid)
+        digest.update(bytes.fromhex(sha256))
+    stack, known = np.stack(images), np.stack(masks)
+    arrays = {"image": packed(stack), "valid": known, "targets": one_hot(source.items, classes)}
+    return arrays, {
+        "sha256": digest.hexdigest(),
+        "crs": None,
+        "gsd_m": None,
+        "images": len(images),
+        **sums(stack, known),
+    }
+
+
+def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, str]:
+    """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256."""
+    with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
+        row, column, height, width = item.box or (0, 0, *scene.shape)
+        row, column = max(0, min(row, scene.shape[0] - 1)), max(0, min(column, scene.shape[1] - 1))
+        height, width = min(height, scene.shape[0] - row), min(width, scene.shape[1] - column)
+        if height < 1 or width < 1:
+            raise InputError(f"{printable(item.path)}: its bounding box is empty; mend its JSON file")
+        values, valid = scene.read(row, column, height, width, cutting.scale)
+        sha256 = scene.sha256()
+    side = cutting.patch
+    if (height, width) == (side, side):
+        return values, valid, sha256
+    whole = bool(np.abs(values - values.round()).max(initial=0) < 1e-2)
+    factor = side / min(height, width)
+    shape = max(side, round(height * factor)), max(side, round(width * factor))
+    tensor = torch.from_numpy(values)[None]
+    found = F.interpolate(tensor, shape, mode="bicubic", antialias=True, align_corners=False)[0].numpy()
+    mask = (
+        F.interpolate(torch.from_numpy(valid.astype(np.float32))[None, None], shape, mode="nearest")[0, 0].numpy() > 0
+    )
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    middle = found[:, top : top + side, left : left + side]
+    if whole:
+        middle = middle.round().clip(values.min(), values.max())
+    return np.ascontiguousarray(middle), mask[top : top + side, left : left + side], sha256
