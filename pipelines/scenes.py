@@ -413,19 +413,23 @@ class SceneMapping(_Scenes):
         assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
         mapper = Mapper(model, overlap=data.overlap, threads=self.recipe.train.threads)
         matrix = np.zeros((len(names), len(names)), np.int64)
+        by_scene: dict[Path, list[PatchSource]] = {}
+        for source in sources:
+            by_scene.setdefault(source.scene, []).append(source)
         with contextlib.closing(Meter("evaluate")) as meter:
-            for number, source in enumerate(sources):
+            for number, (path, parts) in enumerate(by_scene.items()):
                 with open_scene(
-                    source.scene, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
+                    path, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
                 ) as scene:
-                    target = folder / f"{identity(source, scene.sha256())}.tif"
+                    target = folder / f"case-{scene.sha256()[:8]}.tif"
                     mapper.map(scene, target)
-                    matrix += compare(target, source, scene, self.cutting, len(names))
+                    for part in parts:
+                        matrix += compare(target, part, scene, self.cutting, len(names))
                     if not number:
                         colors = [entry["color"] for entry in mapper.classes]
                         with replacing(folder / "map.png") as path:
                             map_panel(path, scene, target, colors, _shown_bands(self.bands), _LARGEST_PANEL)
-                meter(number + 1, len(sources))
+                meter(number + 1, len(by_scene))
         found = map_figures(matrix, names)
         rows = [
             [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]

@@ -1,7 +1,7 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -38,10 +38,11 @@ def add_import(app: typer.Typer, domain: str) -> None:
         """
         import importlib
 
-        load: LoadOfficial = importlib.import_module(f"{domain}.models.official").load_official
+        official = importlib.import_module(f"{domain}.models.official")
         card = import_checkpoint(
-            load, architecture, checkpoint, output, parse_arguments(arguments or []), name, license
-        )
+            official.load_official, architecture, checkpoint, output, parse_arguments(arguments or []), name, license,
+            getattr(official, "official_input", None),
+        )  # fmt: skip
         print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
 
@@ -53,8 +54,11 @@ def import_checkpoint(
     arguments: Mapping[str, Any],
     name: str | None,
     license: str,
+    describe: Callable[[Any], dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """Read an official checkpoint and write a trained-model folder; returns the card as written.
+
+    `describe` gives the card's `input` for a network, where the domain knows what the released code feeds it.
 
     Raises:
         InputError: the checkpoint cannot be read or does not fit, or the folder holds something or cannot be written.
@@ -73,6 +77,7 @@ def import_checkpoint(
         "version": "1.0.0",
         "description": f"{type(network).__name__} with official weights",
         "license": license,
+        **({"input": found} if describe and (found := describe(network)) else {}),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "training": {"source": "official checkpoint", "checkpoint_sha256": source},
     }

@@ -21,12 +21,13 @@ from shared_backbones.files import printable
 
 IGNORED = 255
 """Label of pixels that have none."""
+_PORTION = 2**22  # pixels of a scene that are cut at once
 Region = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class PatchSource:
-    """What one split takes from one scene.
+    """What one split takes from one scene, or a portion of it.
 
     Attributes:
         scene: its path.
@@ -134,7 +135,11 @@ def divide(
                     share = zlib.crc32(f"{seed}:{row // block}:{column // block}".encode()) / 2**32
                     region = (row, column, min(block, height - row), min(block, width - column))
                     found.setdefault((number, _draw(share, test, validation)), []).append(region)
-    return [PatchSource(*pairs[number], split, tuple(regions)) for (number, split), regions in found.items()]
+    return [
+        PatchSource(*pairs[number], split, portion)
+        for (number, split), regions in found.items()
+        for portion in _portions(regions)
+    ]
 
 
 def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -318,6 +323,27 @@ class LabelRaster:
             found = self.table[self.source.read(1, window=window)]
             found[self.source.read_masks(1, window=window) == 0] = IGNORED
         return found
+
+
+def _portions(regions: Sequence[Region]) -> Iterator[tuple[Region, ...]]:
+    """Regions in portions of at most so many pixels, so that a scene of any size is cut in little memory."""
+    portion: list[Region] = []
+    waiting = list(reversed(regions))
+    while waiting:
+        row, column, height, width = waiting.pop()
+        if height * width > _PORTION:
+            if height >= width:
+                top = height // 2
+                waiting += [(row + top, column, height - top, width), (row, column, top, width)]
+            else:
+                left = width // 2
+                waiting += [(row, column + left, height, width - left), (row, column, height, left)]
+            continue
+        if sum(part[2] * part[3] for part in portion) + height * width > _PORTION:
+            yield tuple(portion)
+            portion = []
+        portion.append((row, column, height, width))
+    yield tuple(portion)
 
 
 def _places(regions: Sequence[Region], patch: int, stride: int) -> Iterator[tuple[int, int]]:

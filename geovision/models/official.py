@@ -38,3 +38,23 @@ def load_official(
             tensors, or the entries do not fit.
     """
     return weights.load_official(MODULES, architecture, path_or_state_dict, arguments)
+
+
+def official_input(network: Any) -> dict[str, Any] | None:
+    """The `input` of a card: what the released code feeds a network, or None where the bands are not its own.
+
+    Args:
+        network: of `load_official`: for ten Sentinel-2 bands in three groups, or for RGB.
+    """
+    from geovision.contract import input_section
+    from geovision.models.satmae_pp import SENTINEL_GROUPS
+    from geovision.sensors import find_sensor
+
+    trunk = network.trunk
+    size = int(trunk.img_size[0])
+    if trunk.groups is None and trunk.in_chans == 3:
+        return input_section("rgb", ["red", "green", "blue"], size)
+    if trunk.groups is not None and [list(g) for g in trunk.groups] == [list(g) for g in SENTINEL_GROUPS]:
+        kept = [name for name in find_sensor("sentinel2_l1c").names() if name not in {"B1", "B9", "B10"}]
+        return input_section("sentinel2_l1c", kept, size, normalisation="satmae")
+    return None

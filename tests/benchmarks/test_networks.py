@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from astrovision.models.astroformer import VARIANTS, Astroformer
 from geovision.models.multiscale import ChannelNorm, MultiScaleHead
+from geovision.models.satmae_pp import GroupMaskedAutoencoder
+from geovision.pretraining import pyramid
 from medvision.models.duoformer import DuoFormer
 from medvision.models.hbformer import HBFormer
 from medvision.models.medvitv2 import MedViTV2
@@ -194,18 +196,50 @@ def test_astroformer(monkeypatch: pytest.MonkeyPatch) -> None:
     compare("Astroformer 0 256, explicit attention, unfolded", official, lambda: ours(last))
 
 
+def by_formula(self: ChannelNorm, x: Tensor) -> Tensor:
+    """The channel-first norm of SatMAE++, as its formula says."""
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).pow(2).mean(1, keepdim=True)
+    x = (x - mean) / torch.sqrt(variance + self.eps)
+    return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
 def test_satmae_pp_head(monkeypatch: pytest.MonkeyPatch) -> None:
     head, x = MultiScaleHead(10, 4, 2).eval(), torch.randn(1, 10, 96, 96)
     ours = copy.deepcopy(head)
-
-    def by_formula(self: ChannelNorm, x: Tensor) -> Tensor:
-        mean = x.mean(1, keepdim=True)
-        variance = (x - mean).pow(2).mean(1, keepdim=True)
-        x = (x - mean) / torch.sqrt(variance + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
 
     def official() -> Tensor:
         with patched(monkeypatch, (ChannelNorm, "forward", by_formula)):
             return head(x, 2)[-1]
 
     compare("SatMAE++ multi-scale head 96 -> 384, norms by formula", official, lambda: ours(x, 2)[-1])
+
+
+def test_satmae_pp_pretraining_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enlarging, forward, loss and gradients of a batch of the group ViT-B."""
+    torch.manual_seed(0)
+    model = GroupMaskedAutoencoder(embed_dim=768, depth=12, num_heads=12)
+    stored, noise = torch.rand(2, 10, 96, 96), torch.rand(2, 432)
+
+    def step(targets: list[Tensor]) -> Tensor:
+        model.zero_grad(set_to_none=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            targets = [target.clone() for target in targets]  # those made in inference mode take no part in a graph
+            found = model(targets[-1], *reversed(targets[:-1]), noise=noise)
+            found.loss.backward()
+        return found.loss.detach()[None]
+
+    def enlarged(images: Tensor) -> Tensor:
+        return F.interpolate(images, (384, 384), mode="bicubic", align_corners=False)
+
+    def official() -> Tensor:
+        with patched(
+            monkeypatch,
+            (ChannelNorm, "forward", by_formula),
+            (F, "scaled_dot_product_attention", explicit_attention),
+        ):
+            largest = torch.cat([enlarged(image[None]) for image in stored])
+            half = F.interpolate(largest, scale_factor=0.5, mode="bilinear")
+            return step([largest, half, F.interpolate(half, scale_factor=0.5, mode="bilinear")])
+
+    compare("SatMAE++ group ViT-B pretraining step, by formula", official, lambda: step(pyramid(enlarged(stored), 2)))

@@ -50,6 +50,15 @@ def test_every_pixel_is_in_one_split(height: int, width: int, block: int, by: st
         assert len({tuple((p.split, p.regions) for p in parts if p.scene == scene) for scene, _ in pairs}) == 1
 
 
+def test_a_large_scene_is_cut_in_portions():
+    pairs = [(Path("large.tif"), None)]
+    parts = divide(pairs, [(10_980, 9_000)], by="halves", test=0, validation=0.1, block=1, seed=0)
+    areas = [sum(height * width for _, _, height, width in part.regions) for part in parts]
+    assert max(areas) <= 2**22 and sum(areas) == 10_980 * 9_000 and len(parts) > 20
+    assert {part.split for part in parts} == {"train", "validation", "test"}
+    assert all(row >= 5490 for part in parts if part.split == "test" for row, *_ in part.regions)
+
+
 def test_whole_scenes_and_the_last_ones():
     pairs = [(Path(f"{number}.tif"), None) for number in range(10)]
     shapes = [(5, 5)] * 10

@@ -184,6 +184,22 @@ def test_a_mapper_can_start_from_another_s_weights(mapped, tmp_path: Path, store
     assert names and all(torch.allclose(old[name], new[name], atol=1e-6) for name in names)
 
 
+def test_a_pyramid_decoder_starts_from_a_pretrained_encoder(tmp_path: Path, store: str):
+    make_scenes(tmp_path / "data")
+    encoder = start("scenes_pretraining", tmp_path / "data" / "images", tmp_path / "a", stages=["prepare", "train"])
+    pretrained = encoder.made["train"] / "model"
+    sizes = ["img_size=16", "embed_dim=24", "channel_embed=8", "depth=2", "num_heads=2", "num_classes=2"]
+    SMALL["scenes_fpn"] = [
+        *(part for part in SMALL["scenes"] if not part.startswith("model.")), *(f"model.arguments.{s}" for s in sizes),
+        "data.patch=16", "data.stride=16", "train.steps=1", "train.learning_rate=1e-9", "train.ema_decay=0",
+    ]  # fmt: skip
+    job = start("scenes_fpn", tmp_path / "data", tmp_path / "b", f"model.init={pretrained}")
+    assert job.summary is not None and job.summary["figures"]["accuracy"] is not None
+    old, new = (weights.load(path).module.state_dict() for path in (pretrained, job.made["train"] / "model"))
+    shared = [name for name in old if name.startswith("trunk.blocks.") and name.endswith("weight")]
+    assert shared and all(torch.allclose(old[name], new[f"encoder.{name}"], atol=1e-6) for name in shared)
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
