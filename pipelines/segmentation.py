@@ -344,11 +344,12 @@ class VolumeSegmentation(Segmentation):
     def lines(self, summary: Mapping[str, Any]) -> list[str]:
         """The figures of an evaluation for a terminal."""
         rows = [*summary["classes"], {"name": "mean", **summary["overall"]}]
-        return [
+        lines = [
             f"  {row['name']:24} Dice {_text(row['dice']['mean'])} [{_text(row['dice']['low'])}, "
             f"{_text(row['dice']['high'])}]  HD95 {_text(row['hd95_mm']['mean'])}"
             for row in rows
         ]
+        return [f"  protocol {self.recipe.evaluate.protocol}", *lines]
 
 
 class StoredVolumes:

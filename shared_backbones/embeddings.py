@@ -23,10 +23,18 @@ def sine_cosine(positions: Tensor, width: int) -> Tensor:
     """
     if width % 2:
         raise ValueError(f"width {width} of a sine-cosine code: expected an even number")
-    # numpy's float32 frequencies, and its promotion: published tables were made so, and torch rounds otherwise
-    half = np.arange(width // 2, dtype=np.float32) / np.float32(width / 2)
-    angles = np.outer(positions.numpy(), np.float32(1) / np.float32(10000) ** half)
+    # numpy's promotion, sines and cosines: published tables were made so, and torch rounds otherwise
+    angles = np.outer(positions.numpy(), frequencies(width))
     return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32))
+
+
+def frequencies(width: int) -> np.ndarray:
+    """Frequencies of a sine-cosine code, `(width // 2,)` float32.
+
+    Powers are rounded from float64: those of float32 differ by a last digit from one kind of processor to another.
+    """
+    half = np.arange(width // 2, dtype=np.float32) / np.float32(width / 2)
+    return np.float32(1) / np.power(10000.0, half.astype(np.float64)).astype(np.float32)
 
 
 def sine_cosine_2d(grid: tuple[int, int], width: int) -> Tensor:
