@@ -67,38 +67,44 @@ class Scene:
         sensor: whose bands it has.
         layers: the bands, in the order in which they are read.
         grid: of the finest of them; the others are resampled to it (bilinear).
+        reprojected: CRS of the bands that were in another one, by their names.
         warnings: what a user should know of it.
     """
 
-    def __init__(self, label: str, sensor: Sensor, layers: Sequence[Layer], crs: Any = None) -> None:
+    def __init__(
+        self, label: str, sensor: Sensor, layers: Sequence[Layer], crs: Any = None, reproject: bool = False
+    ) -> None:
         self.label, self.sensor, self.layers = label, sensor, list(layers)
         self.warnings: list[str] = []
+        self.reprojected: dict[str, str] = {}
         rasterio = require("rasterio", "geo")
         self._stack = contextlib.ExitStack()
         self._sources: dict[Path, Any] = {}
         # Other files beside a scene, such as georeferences of other programs, are read: GDAL's own way.
         self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         try:
-            self._open(crs)
+            self._open(crs, reproject)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, crs: Any) -> None:
+    def _open(self, crs: Any, reproject: bool) -> None:
         for path in dict.fromkeys(layer.path for layer in self.layers):
             self._sources[path] = self._stack.enter_context(open_raster(path))
         grids = {path: _grid_of(source, crs) for path, source in self._sources.items()}
         self.grid = min(grids.values(), key=lambda grid: grid.pixel_size)
         for path, grid in grids.items():
-            if grid.crs != self.grid.crs:
+            if grid.crs != self.grid.crs and reproject and grid.crs is not None and self.grid.crs is not None:
+                self.reprojected |= {layer.band: _name(grid.crs) for layer in self.layers if layer.path == path}
+            elif grid.crs != self.grid.crs:
                 raise InputError(
                     f"{printable(path)}: has CRS {_name(grid.crs)}, another file of the scene {_name(self.grid.crs)}; "
                     "expected one for all: reproject it, for example with gdalwarp -t_srs"
                 )
             if not grid.same(self.grid):
-                self._sources[path] = self._resampled(self._sources[path])
+                self._sources[path] = self._resampled(self._sources[path], grid.crs)
 
-    def _resampled(self, source: Any) -> Any:
+    def _resampled(self, source: Any, crs: Any) -> Any:
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
 
@@ -106,7 +112,7 @@ class Scene:
         options = {"nodata": source.nodata} if source.nodata is not None else {"add_alpha": True}
         return self._stack.enter_context(
             WarpedVRT(
-                source, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
+                source, src_crs=crs, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
                 resampling=Resampling.bilinear, tolerance=0.001, **options,
             )
         )  # fmt: skip
@@ -252,6 +258,7 @@ def open_scene(
     scale: float | None = None,
     offset: float | None = None,
     crs: str | None = None,
+    reproject: bool = False,
 ) -> Scene:
     """Open a scene.
 
@@ -265,6 +272,7 @@ def open_scene(
             or the sensor says, in this order.
         offset: see `scale`.
         crs: of a file that has none, such as `EPSG:32633`.
+        reproject: lay files that are in another CRS on the finest one's grid, in place of refusing them.
 
     Raises:
         InputError: the file cannot be read, bands have no or the same name, or a wanted one is not there.
@@ -303,7 +311,7 @@ def open_scene(
             )
         layers = [by_name[name] for name in wanted]
     factors = [_scaled(layer, known, scale, offset) for layer in layers]
-    return Scene(label, known, factors, crs)
+    return Scene(label, known, factors, crs, reproject)
 
 
 def open_for_model(path: str | Path, contract: InputContract, *, sensor: str | None = None, **options: Any) -> Scene:

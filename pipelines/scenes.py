@@ -96,7 +96,12 @@ class _Scenes(Kind):
             patch=self.data.patch,
             stride=self.data.stride or self.data.patch,
             min_valid=self.data.min_valid,
-            options={"bands": self.file_bands(), "scale": self.data.scale, "offset": self.data.offset},
+            options={
+                "bands": self.file_bands(),
+                "scale": self.data.scale,
+                "offset": self.data.offset,
+                "reproject": True,
+            },
             label_values=self.label_values(),
         )
         self.sources: list[Any] = self.find_all()
@@ -202,6 +207,9 @@ class _Scenes(Kind):
         systems = {case["record"]["crs"] for case in prepared.cases()}
         if len(systems) > 1:
             lines.append(f"note: the scenes have {len(systems)} CRS; each patch keeps its own")
+        moved = sum(bool(case["record"].get("reprojected")) for case in prepared.cases())
+        if moved:
+            lines.append(f"note: in {moved} scenes or parts of scenes, bands of another CRS were reprojected")
         return lines
 
     def digest(self, prepared: Store) -> str:

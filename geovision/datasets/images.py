@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from geovision.datasets.layouts import ImageSource, Item, one_hot
 from geovision.datasets.patches import Cutting, packed, sums
+from geovision.embedding import footprints
 from geovision.scenes import open_scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -26,30 +27,33 @@ def read_images(source: ImageSource, cutting: Cutting, classes: int) -> tuple[di
 
     Returns:
         Arrays: `image` `(N, C, P, P)`, uint16 where the images hold whole numbers; `valid` `(N, P, P)` bool; and
-        `targets` `(N, classes)` uint8. And a record: sha256 of all files, and sums of the numbers.
+        `targets` `(N, classes)` uint8. And a record: sha256 of all files, the CRS and footprints of those that have
+        them, and sums of the numbers.
 
     Raises:
         InputError: an image cannot be read or lacks a band.
     """
-    images, masks, digest = [], [], hashlib.sha256()
+    images, masks, places, digest = [], [], [], hashlib.sha256()
     for item in source.items:
-        values, valid, sha256 = read_image(item, cutting)
+        values, valid, place = read_image(item, cutting)
         images.append(values)
         masks.append(valid)
-        digest.update(bytes.fromhex(sha256))
+        places.append(place)
+        digest.update(bytes.fromhex(place["sha256"]))
     stack, known = np.stack(images), np.stack(masks)
     arrays = {"image": packed(stack), "valid": known, "targets": one_hot(source.items, classes)}
     return arrays, {
         "sha256": digest.hexdigest(),
-        "crs": None,
+        "crs": " ".join(sorted({place["crs"] for place in places if place["crs"]})) or None,
+        "footprints": [place["footprint"] for place in places],
         "gsd_m": None,
         "images": len(images),
         **sums(stack, known),
     }
 
 
-def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, str]:
-    """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256."""
+def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256, CRS and footprint."""
     with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
         row, column, height, width = item.box or (0, 0, *scene.shape)
         row, column = max(0, min(row, scene.shape[0] - 1)), max(0, min(column, scene.shape[1] - 1))
@@ -57,10 +61,13 @@ def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, st
         if height < 1 or width < 1:
             raise InputError(f"{printable(item.path)}: its bounding box is empty; mend its JSON file")
         values, valid = scene.read(row, column, height, width, cutting.scale)
-        sha256 = scene.sha256()
+        place = {"sha256": scene.sha256(), "crs": None, "footprint": None}
+        if scene.grid.crs is not None:
+            outline = footprints(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
+            place |= {"crs": scene.grid.crs.to_string(), "footprint": outline.tolist()}
     side = cutting.patch
     if (height, width) == (side, side):
-        return values, valid, sha256
+        return values, valid, place
     whole = bool(np.abs(values - values.round()).max(initial=0) < 1e-2)
     factor = side / min(height, width)
     shape = max(side, round(height * factor)), max(side, round(width * factor))
@@ -73,4 +80,4 @@ def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, st
     middle = found[:, top : top + side, left : left + side]
     if whole:
         middle = middle.round().clip(values.min(), values.max())
-    return np.ascontiguousarray(middle), mask[top : top + side, left : left + side], sha256
+    return np.ascontiguousarray(middle), mask[top : top + side, left : left + side], place

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,10 @@ def find_layout(name: str) -> Layout:
 
 
 def _folders(root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[Item]:
-    """`<class>/<image>`, or `<split>/<class>/<image>`; so come RESISC-45 and UC Merced."""
+    """`<class>/<image>`, or `<split>/<class>/<image>`; so come EuroSAT, RESISC-45 and UC Merced.
+
+    Lists `<any name>-{train,val,test}.txt` of file names, which torchgeo brings for all three, are heeded.
+    """
     parts = [(entry, _SPLITS[entry.name]) for entry in _inside(root) if entry.is_dir() and entry.name in _SPLITS]
     items = []
     for folder, split in parts or [(root, "")]:
@@ -138,20 +141,14 @@ def _folders(root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> 
             if entry.is_dir():
                 number = _number(entry.name, classes, entry)
                 items += [Item(path, (number,), split) for path in _inside(entry) if path.suffix.lower() in _ENDINGS]
-    return items
-
-
-def _eurosat(root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[Item]:
-    """`<class>/<class>_<number>.tif` (13 bands) or `.jpg`; split files `eurosat-{train,val,test}.txt` are heeded."""
-    items = _folders(root, classes, options)
     listed: dict[str, str] = {}
-    for name in ("train", "val", "test"):
-        path = root / f"eurosat-{name}.txt"
-        if path.is_file():
-            listed |= {Path(line.strip()).stem: _SPLITS[name] for line in _lines(path) if line.strip()}
+    for path in _inside(root):
+        split = _SPLITS.get(path.stem.rpartition("-")[2])
+        if split and "-" in path.stem and path.suffix == ".txt":
+            listed |= {Path(line.strip()).stem: split for line in _lines(path) if line.strip()}
     if not listed:
         return items
-    return [Item(item.path, item.labels, listed[item.path.stem]) for item in items if item.path.stem in listed]
+    return [replace(item, split=listed[item.path.stem]) for item in items if item.path.stem in listed]
 
 
 def _bigearthnet(root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[Item]:
@@ -217,7 +214,7 @@ def _fmow_rgb(root: Path, classes: Sequence[str], options: Mapping[str, Any]) ->
 LAYOUTS = {
     "folders": Layout(_folders),
     # of the 13 bands, B8A stands last
-    "eurosat": Layout(_eurosat, bands=(*(f"B{n}" for n in range(1, 13)), "B8A")),
+    "eurosat": Layout(_folders, bands=(*(f"B{n}" for n in range(1, 13)), "B8A")),
     "bigearthnet": Layout(_bigearthnet, multi_label=True),
     "fmow_sentinel": Layout(
         _fmow_sentinel, bands=(*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13)))

@@ -184,6 +184,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], d
         record = {
             "sha256": scene.sha256(),
             "crs": None if crs is None else crs.to_string(),
+            "reprojected": scene.reprojected,
             "gsd_m": scene.grid.gsd_m,
             "unit": scene.layers[0].unit,
             "places": places,

@@ -209,6 +209,28 @@ def test_files_of_a_scene_in_several_crs_are_refused(tmp_path: Path):
         open_scene(tmp_path)
 
 
+def test_files_in_several_crs_are_laid_on_one_grid_where_that_is_asked_for(tmp_path: Path):
+    from rasterio.warp import transform
+
+    write_scene(tmp_path / "x_B02.tif", ramp(1))
+    (x,), (y,) = transform("EPSG:32633", "EPSG:32634", [500_000.0], [5_100_000.0])
+    gradient = np.tile(np.arange(300, dtype=np.uint16) * 10, (1, 300, 1))
+    write_scene(
+        tmp_path / "x_B8A.tif", gradient, crs="EPSG:32634", transform=from_origin(x - 1500, y + 1500, 20, 20)
+    )  # fmt: skip
+    with open_scene(tmp_path, reproject=True) as scene:
+        assert scene.reprojected == {"B8A": "EPSG:32634"} and scene.grid.crs.to_epsg() == 32633
+        values, valid = scene.read(0, 0, 40, 50, scale=1e-4)
+    assert valid.all()
+    np.testing.assert_array_equal(values[0], ramp(1)[0])
+    columns, rows = np.meshgrid(np.arange(50) + 0.5, np.arange(40) + 0.5)
+    east, _ = transform(
+        "EPSG:32633", "EPSG:32634", (500_000 + 10 * columns).ravel(), (5_100_000 - 10 * rows).ravel()
+    )[:2]  # fmt: skip
+    expected = (np.reshape(east, (40, 50)) - (x - 1500)) / 20 - 0.5
+    np.testing.assert_allclose(values[1], expected * 10, atol=0.6)  # whole numbers
+
+
 def test_damaged_and_foreign_files_are_one_line(tmp_path: Path):
     path = write_scene(tmp_path / "s.tif", ramp(3, 400, 500), S2)
     cut = tmp_path / "cut.tif"

@@ -187,7 +187,9 @@ def test_images_are_brought_to_one_size_and_boxes_cut_out(tmp_path: Path):
     how = cutting("sentinel2_l1c", ("B4", "B2"), 10)
     found, valid, _ = read_image(Item(path, (0,), box=(10, 20, 20, 30)), how)
     assert found.shape == (2, 10, 10) and (found == 5000).all() and valid.all()
-    whole, _, _ = read_image(Item(path, (0,)), how)
+    whole, _, place = read_image(Item(path, (0,)), how)
+    assert place["crs"] == "EPSG:32633" and place["footprint"][0] == place["footprint"][4]
+    assert 14.9 < place["footprint"][0][0] < 15.1  # the central meridian of zone 33
     assert (whole == whole.round()).all() and whole[:, 5, 5].tolist() == [5000, 5000] and whole[0, 0, 0] == 0
 
 
@@ -226,12 +228,16 @@ def test_a_draw_is_stratified_seeded_and_leaves_own_splits_alone(tmp_path: Path)
     }
 
 
-def test_eurosat_s_split_files_are_heeded(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("layout", "prefix"), [("eurosat", "eurosat"), ("folders", "resisc45"), ("folders", "uc_merced")]
+)
+def test_split_files_that_come_with_torchgeo_are_heeded(tmp_path: Path, layout: str, prefix: str):
     eurosat(tmp_path, ["Forest", "River"])
     lists = {"train": ["Forest_0.jpg", "River_1.jpg"], "val": ["Forest_2.jpg"], "test": ["River_3.jpg"]}
     for name, lines in lists.items():
-        (tmp_path / f"eurosat-{name}.txt").write_text("\n".join(lines) + "\n")
-    sources = find_images("eurosat", tmp_path, ["Forest", "River"], test=0.5, validation=0.5, seed=0)
+        (tmp_path / f"{prefix}-{name}.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "notes.txt").write_text("Forest_4.jpg\n")
+    sources = find_images(layout, tmp_path, ["Forest", "River"], test=0.5, validation=0.5, seed=0)
     found = {source.split: sorted(item.path.stem for item in source.items) for source in sources}
     assert found == {"train": ["Forest_0", "River_1"], "validation": ["Forest_2"], "test": ["River_3"]}
 
