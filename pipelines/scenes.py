@@ -65,7 +65,6 @@ from shared_backbones.files import replacing
 
 SPLITS = ("train", "validation", "test")
 _PANELS = 6  # reconstructions that a report shows
-_LARGEST_PANEL = 640  # side in pixels of a map that a report shows
 
 
 class _Scenes(Kind):
@@ -434,9 +433,11 @@ class SceneMapping(_Scenes):
                     for part in parts:
                         matrix += compare(target, part, scene, self.cutting, len(names))
                     if not number:
-                        colors = [entry["color"] for entry in mapper.classes]
-                        with replacing(folder / "map.png") as path:
-                            map_panel(path, scene, target, colors, _shown_bands(self.bands), _LARGEST_PANEL)
+                        with (
+                            LabelRaster(parts[0].labels, scene, self.cutting) as labels,
+                            replacing(folder / "map.png") as picture,
+                        ):
+                            map_panel(picture, scene, target, labels, mapper.classes, _shown_bands(self.bands))
                 meter(number + 1, len(by_scene))
         found = map_figures(matrix, names)
         rows = [

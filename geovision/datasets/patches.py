@@ -325,6 +325,12 @@ class LabelRaster:
             found[self.source.read_masks(1, window=window) == 0] = IGNORED
         return found
 
+    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The whole raster in `shape` (nearest), as `read` gives it."""
+        assert self.path is not None  # noqa: S101 - asked only where there are labels
+        with reading(self.path):
+            return self.table[self.source.read(1, out_shape=shape)]
+
 
 def _portions(regions: Sequence[Region]) -> Iterator[tuple[Region, ...]]:
     """Regions in portions of at most so many pixels, so that a scene of any size is cut in little memory."""

@@ -47,7 +47,7 @@ def official_input(network: Any) -> dict[str, Any] | None:
         network: of `load_official`: for ten Sentinel-2 bands in three groups, or for RGB.
     """
     from geovision.contract import input_section
-    from geovision.models.satmae_pp import SENTINEL_GROUPS
+    from geovision.models.satmae_pp_trunk import SENTINEL_GROUPS
     from geovision.sensors import find_sensor
 
     trunk = network.trunk

@@ -1,11 +1,13 @@
 """Pictures of scenes, maps and reconstructions for reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+_PANEL = 320  # longer side in pixels of each picture of a map
 
 
 def stretched(bands: np.ndarray) -> np.ndarray:
@@ -41,31 +43,42 @@ def reconstruction_panel(
 
 
 def map_panel(
-    path: Path, scene: Any, target: Path, colors: Sequence[Sequence[int]], bands: Sequence[str], largest: int
+    path: Path,
+    scene: Any,
+    target: Path,
+    labels: Any,
+    classes: Sequence[Mapping[str, Any]],
+    bands: Sequence[str],
 ) -> None:
-    """Write a PNG of a scene beside its map, reduced to at most `largest` pixels a side.
+    """Write a PNG of a scene beside its labels and its map, with the classes' colours below.
 
     Args:
         path: of the picture.
         scene: `geovision.scenes.Scene`, open.
         target: its map.
-        colors: of the classes.
+        labels: `geovision.datasets.patches.LabelRaster`, open.
+        classes: `name` and `color` of each.
         bands: names of the three that are shown.
-        largest: side in pixels.
     """
     from geovision.rasters import open_raster
 
     values, _ = scene.sample()
     picture = Image.fromarray(stretched(values[[scene.bands.index(band) for band in bands]]))
     palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(colors)] = np.array(colors, np.uint8)
+    palette[: len(classes)] = np.array([entry["color"] for entry in classes], np.uint8)
     with open_raster(target) as source:
-        scale = max(1.0, max(source.shape) / largest)
-        shape = tuple(max(1, round(side / scale)) for side in source.shape)
+        scale = max(source.shape) / _PANEL
+        shape = tuple(max(1, round(side / max(scale, 1.0))) for side in source.shape)
         found = source.read(1, out_shape=shape)
-    colored = Image.fromarray(palette[found])
-    picture = picture.resize(colored.size)
-    both = Image.new("RGB", (2 * colored.width + 8, colored.height), "white")
-    both.paste(picture, (0, 0))
-    both.paste(colored, (colored.width + 8, 0))
-    both.save(path, "PNG")
+    size = max(1, round(scene.shape[1] / scale)), max(1, round(scene.shape[0] / scale))
+    parts = [picture, Image.fromarray(palette[labels.sample(shape)]), Image.fromarray(palette[found])]
+    sheet = Image.new("RGB", (3 * (size[0] + 8), size[1] + 24 + 18 * len(classes)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, (part, title) in enumerate(zip(parts, ("scene", "labels", "map"), strict=True)):
+        sheet.paste(part.resize(size, Image.Resampling.NEAREST), (number * (size[0] + 8), 0))
+        draw.text((number * (size[0] + 8), size[1] + 3), title, fill="#222", font=font)
+    for number, entry in enumerate(classes):
+        top = size[1] + 24 + 18 * number
+        draw.rectangle((0, top, 12, top + 12), fill=tuple(entry["color"]), outline="#222")
+        draw.text((18, top - 1), str(entry["name"]), fill="#222", font=font)
+    sheet.save(path, "PNG")

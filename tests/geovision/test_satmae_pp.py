@@ -10,14 +10,14 @@ from torch import Tensor
 
 import geovision
 from geovision.models.satmae_pp import (
-    SENTINEL_GROUPS,
     GroupMaskedAutoencoder,
     GroupVisionTransformer,
     MaskedAutoencoder,
-    Reconstruction,
     VisionTransformer,
-    _official_name,
 )
+from geovision.models.satmae_pp_mae import Reconstruction
+from geovision.models.satmae_pp_names import official_name
+from geovision.models.satmae_pp_trunk import SENTINEL_GROUPS
 from shared_backbones import embeddings
 from shared_backbones.embeddings import frequencies
 from shared_backbones.errors import InputError
@@ -276,7 +276,7 @@ def test_fine_tuning_starts_from_the_autoencoder() -> None:
         (grouped, GroupVisionTransformer, GROUPS),
     ):
         source = make()
-        state = {_official_name(name, make is grouped): tensor for name, tensor in source.state_dict().items()}
+        state = {official_name(name, make is grouped): tensor for name, tensor in source.state_dict().items()}
         for given in (source, {"model": state}):
             torch.manual_seed(1)
             model: Any = network(**VIT, **arguments, num_classes=5, global_pool=False)
@@ -312,7 +312,7 @@ def test_what_the_classifier_sees(pool: bool | str) -> None:
 
 def test_official_files_are_read_with_their_options_and_without_their_tables(tmp_path: Path) -> None:
     source = grouped(scales=2)
-    state = {_official_name(name, True): tensor for name, tensor in source.state_dict().items()}
+    state = {official_name(name, True): tensor for name, tensor in source.state_dict().items()}
     assert {"decoder_channel_embed", "up_block2.res_block.conv1.weight", "patch_embed.1.proj.bias"} <= set(state)
     options = argparse.Namespace(lr=1e-3, dropped_bands=[0, 9, 10], device=None)
     torch.save({"model": state, "optimizer": {"state": {}}, "epoch": 9, "args": options}, tmp_path / "checkpoint.pth")
@@ -332,7 +332,7 @@ def test_a_fine_tuned_transformer_is_read_at_another_size() -> None:
     torch.manual_seed(0)
     source: Any = GroupVisionTransformer(**VIT, **GROUPS, num_classes=5)
     torch.nn.init.normal_(source.class_code)
-    state: dict[str, Tensor] = {_official_name(n, True, True): t for n, t in source.state_dict().items()}
+    state: dict[str, Tensor] = {official_name(n, True, True): t for n, t in source.state_dict().items()}
     assert {"channel_cls_embed", "fc_norm.weight", "head.bias"} <= set(state) and "norm.weight" not in state
     arguments = {**VIT, **GROUPS, "num_classes": 5}
     same = geovision.load_official("satmae_pp_vit_group", state, **arguments)

@@ -213,7 +213,7 @@ def test_files_in_several_crs_are_laid_on_one_grid_where_that_is_asked_for(tmp_p
     from rasterio.warp import transform
 
     write_scene(tmp_path / "x_B02.tif", ramp(1))
-    (x,), (y,) = transform("EPSG:32633", "EPSG:32634", [500_000.0], [5_100_000.0])
+    (x,), (y,) = transform("EPSG:32633", "EPSG:32634", [500_000.0], [5_100_000.0])[:2]
     gradient = np.tile(np.arange(300, dtype=np.uint16) * 10, (1, 300, 1))
     write_scene(
         tmp_path / "x_B8A.tif", gradient, crs="EPSG:32634", transform=from_origin(x - 1500, y + 1500, 20, 20)

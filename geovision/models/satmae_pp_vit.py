@@ -1,0 +1,225 @@
+"""The vision transformers of SatMAE++ that are fine-tuned: plain, and with groups of bands."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geovision.models.satmae_pp_mae import Autoencoder
+from geovision.models.satmae_pp_names import DECODER_ENTRIES, official_name
+from geovision.models.satmae_pp_trunk import (
+    EPS,
+    SENTINEL_GROUPS,
+    Groups,
+    Trunk,
+    json_arguments,
+)
+from shared_backbones import weights
+from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.embeddings import fit_positions
+
+
+class _Classifier(Classifier):
+    """What both vision transformers share: pooling, head and the pyramid of one resolution."""
+
+    feature_indices = (-3, -2, -1)
+
+    def __init__(self, trunk: Trunk, num_classes: int, global_pool: bool | str) -> None:
+        super().__init__()
+        if global_pool not in {True, False, "avg", "token"}:
+            raise ValueError(f"global_pool is {global_pool!r}, expected True or 'avg', False or 'token'")
+        self.trunk, self.num_classes = trunk, num_classes
+        self.global_pool = global_pool in {True, "avg"}
+        self.num_features = self.head_hidden_size = trunk.dim
+        self.norm = nn.LayerNorm(trunk.dim, EPS)
+        self.head = linear_classifier(trunk.dim, num_classes)
+        self.feature_info = [
+            {"num_chs": trunk.dim, "reduction": trunk.patch_size, "module": f"trunk.blocks.{i}"}
+            for i in range(len(trunk.blocks))
+        ]
+        self.arguments: dict[str, Any] = {}
+        _initialise_classifier(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Tokens of the last block, class token first, `(B, 1 + G * L, D)`; normed where it is the feature."""
+        tokens = self.trunk.attend(self._tokens(x))[0]
+        return tokens if self.global_pool else self.norm(tokens)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of tokens; with `pre_logits` the feature `(B, D)` that the classifier sees."""
+        x = self.norm(x[:, 1:].mean(1)) if self.global_pool else x[:, 0]
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Maps `(B, D, H / p, W / p)` after the blocks `indices`, groups averaged; alone or after the last tokens.
+
+        Raises:
+            ValueError: `output_fmt` is not `NCHW`, or there are no such maps.
+        """
+        wanted = chosen_levels(indices, len(self.trunk.blocks), output_fmt)
+        stop = max(wanted) + 1 if stop_early or intermediates_only else None
+        tokens, levels = self.trunk.attend(self._tokens(x), wanted, stop)
+        maps = []
+        for level in levels:
+            level = (self.norm(level) if norm else level)[:, 1:]
+            level = level.unflatten(1, (-1, *self.trunk.grid)).mean(1)
+            maps.append(level.permute(0, 3, 1, 2))
+        return maps if intermediates_only else (tokens, maps)
+
+    def reset_classifier(self, num_classes: int, global_pool: bool | str | None = None) -> None:
+        """Give the network another number of classes, with a head drawn as for fine-tuning, or another pooling."""
+        if global_pool is not None:
+            self.global_pool = global_pool in {True, "avg"}
+            self.arguments["global_pool"] = self.global_pool
+        super().reset_classifier(num_classes)
+        self._draw_head()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of each block instead of keeping them."""
+        self.trunk.grad_checkpointing = enable
+
+    def load_autoencoder(self, source: "str | Path | Mapping[str, Any] | Autoencoder") -> None:
+        """Start fine-tuning from a pre-trained encoder: the trunk's weights are taken, the head is drawn anew.
+
+        Positions are resampled where the image sizes differ, which the released code announces but never does.
+
+        Args:
+            source: an autoencoder of the same bands, patch and width, or official weights of one.
+
+        Raises:
+            InputError: the weights are no such autoencoder's, or of other bands, patch or width.
+        """
+        grouped = self.trunk.groups is not None
+        state: Any = source
+        if isinstance(source, Autoencoder):
+            state = {f"trunk.{name}": value for name, value in source.trunk.state_dict().items()}
+            names = {name: f"trunk.{name}" for name in self.trunk.state_dict()}
+        else:
+            names = {name: official_name(f"trunk.{name}", grouped) for name in self.trunk.state_dict()}
+        convert = {"positions": functools.partial(fit_positions, grid=self.trunk.grid)}
+        weights.load_foreign(self.trunk, state, names, DECODER_ENTRIES, convert=convert)
+        self._draw_head()
+
+    def _draw_head(self) -> None:
+        if isinstance(self.head, nn.Linear):
+            nn.init.trunc_normal_(self.head.weight, std=2e-5)
+            nn.init.zeros_(self.head.bias)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        first = (self.trunk.class_token + self._class_code()).expand(len(x), -1, -1)
+        return torch.cat([first, self.trunk.embed(x)], 1)
+
+    def _class_code(self) -> Tensor:
+        return self.trunk.positions[:, :1]
+
+
+class VisionTransformer(_Classifier):
+    """The plain vision transformer that fine-tunes a `MaskedAutoencoder`'s encoder.
+
+    Args:
+        img_size: height and width in pixels, or one number for both.
+        patch_size: side of a patch in pixels.
+        in_chans: bands of the images.
+        num_classes: logits; 0 gives features.
+        embed_dim: channels of a token.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden channels of the feed-forwards, as a multiple of the tokens'.
+        global_pool: True (or `avg`): the mean of the patches' tokens, normed; False (or `token`): the class token.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sequence[int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        global_pool: bool | str = True,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        arguments = json_arguments(locals())
+        trunk = Trunk(
+            in_chans, img_size, patch_size, None, embed_dim, 0, depth, num_heads, mlp_ratio, drop_path_rate, True
+        )
+        super().__init__(trunk, num_classes, global_pool)
+        nn.init.trunc_normal_(self.trunk.positions, std=0.02)
+        self.arguments = arguments
+
+
+class GroupVisionTransformer(_Classifier):
+    """The group-channel vision transformer that fine-tunes a `GroupMaskedAutoencoder`'s encoder.
+
+    Its class token has the zero row of the positions and a learnt code in place of a group's, zero at first.
+
+    Args:
+        img_size: height and width in pixels, or one number for both.
+        patch_size: side of a patch in pixels.
+        in_chans: bands of the images.
+        channel_groups: bands of each group; together every band once.
+        channel_embed: channels of a token that code the group.
+        num_classes: logits; 0 gives features.
+        embed_dim: channels of a token.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden channels of the feed-forwards, as a multiple of the tokens'.
+        global_pool: True (or `avg`): the mean of the patches' tokens, normed; False (or `token`): the class token.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sequence[int] = 96,
+        patch_size: int = 8,
+        in_chans: int = 10,
+        channel_groups: Groups = SENTINEL_GROUPS,
+        channel_embed: int = 256,
+        num_classes: int = 1000,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        global_pool: bool | str = True,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        arguments = json_arguments(locals())
+        trunk = Trunk(
+            in_chans, img_size, patch_size, channel_groups, embed_dim, channel_embed, depth, num_heads, mlp_ratio,
+            drop_path_rate, True,
+        )  # fmt: skip
+        super().__init__(trunk, num_classes, global_pool)
+        self.class_code = nn.Parameter(torch.zeros(1, 1, channel_embed))
+        self.arguments = arguments
+
+    def _class_code(self) -> Tensor:
+        return torch.cat([self.trunk.positions[:, :1], self.class_code], 2)
+
+
+def _initialise_classifier(model: _Classifier) -> None:
+    """Truncated normal for linear layers and the class token."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(model.trunk.class_token, std=0.02)
