@@ -1,6 +1,5 @@
 """Figures of maps and of reconstructions."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,60 +84,6 @@ def linear_fill(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
         guess = np.where(np.isnan(inside), guess, inside)
     filled[removed] = guess
     return filled
-
-
-def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool) -> dict[str, float | None]:
-    """Figures of a classification.
-
-    Args:
-        scores: probabilities `(N, K)`.
-        targets: `(N, K)`, 1 for the classes that an image has.
-        multi_label: whether it can have several.
-
-    Returns:
-        With one label: `accuracy`, `top5` (None below six classes), `balanced_accuracy` and `macro_f1` over the classes
-        that occur, `nll`, and `ece`, the calibration error over 15 equal-width bins. With several: `map_micro`,
-        `map_macro` (mean average precision), `f1_micro` and `f1_macro` at 0.5.
-    """
-    metrics: Any = importlib.import_module("sklearn.metrics")
-    average_precision_score, f1_score = metrics.average_precision_score, metrics.f1_score
-
-    occurs = targets.any(0)
-    if multi_label:
-        found = scores >= 0.5
-        micro, macro = (
-            float(average_precision_score(targets[:, occurs], scores[:, occurs], average=how))
-            for how in ("micro", "macro")
-        )
-        return {
-            "map_micro": micro,
-            "map_macro": macro,
-            "f1_micro": float(f1_score(targets, found, average="micro", zero_division=0)),
-            "f1_macro": float(f1_score(targets[:, occurs], found[:, occurs], average="macro", zero_division=0)),
-        }
-    labels, best = targets.argmax(1), scores.argmax(1)
-    hits = best == labels
-    ranks = (scores > np.take_along_axis(scores, labels[:, None], 1)).sum(1)
-    present = np.flatnonzero(occurs)
-    own = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
-    return {
-        "accuracy": float(hits.mean()),
-        "top5": float((ranks < 5).mean()) if scores.shape[1] > 5 else None,
-        "balanced_accuracy": float(np.mean([hits[labels == number].mean() for number in present])),
-        "macro_f1": float(f1_score(labels, best, labels=present, average="macro", zero_division=0)),
-        "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
-        "ece": calibration_error(scores.max(1), hits),
-    }
-
-
-def calibration_error(confidence: np.ndarray, hits: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |share right - mean confidence| over bins of equal width, weighted by images."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    error = 0.0
-    for number in np.unique(place):
-        members = place == number
-        error += members.mean() * abs(hits[members].mean() - confidence[members].mean())
-    return float(error)
 
 
 def nearest_neighbours(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, k: int = 20) -> np.ndarray:

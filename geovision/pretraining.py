@@ -53,10 +53,10 @@ def pyramid(images: Tensor, scales: int) -> list[Tensor]:
 
 
 def evaluation_views(images: Tensor, size: int) -> Tensor:
-    """Whole images at `size` (bicubic), without chance."""
+    """Whole images at `size` (bicubic, smoothed where they shrink), without chance."""
     if tuple(images.shape[2:]) == (size, size):
         return images
-    return F.interpolate(images, (size, size), mode="bicubic", align_corners=False)
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
 
 
 def removed_pixels(mask: Tensor, patch: int, grid: tuple[int, int], groups: "list[list[int]] | None") -> Tensor:

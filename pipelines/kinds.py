@@ -17,7 +17,8 @@ KINDS = {
     "volumes": "pipelines.segmentation:VolumeSegmentation",
     "scenes": "pipelines.scenes:ScenePretraining",
     "labelled_scenes": "pipelines.scenes:SceneMapping",
-    "labelled_images": "pipelines.scenes:ImageClassification",
+    "labelled_images": "pipelines.images:ImageClassification",
+    "galaxies": "pipelines.galaxies:GalaxyClassification",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 

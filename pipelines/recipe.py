@@ -193,6 +193,76 @@ class LabelledImageData(_Scenes):
     """Of the k-nearest-neighbour figures."""
 
 
+class GalaxyAugmentation(_Section):
+    """How training images are varied; 0 switches a part off. They are always mirrored by halves."""
+
+    resized_crop: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Smallest and largest share of the area that is cut out at random and resized; null keeps the middle."""
+    rotation_degrees: float = Field(default=180, ge=0, le=180)
+    scaling: Share = 0.15
+    """Largest relative change of size."""
+    shift: Share = 0.05
+    """Largest shift, as a share of the side."""
+    brightness: Share = 0.15
+    """Largest relative change of brightness and of contrast."""
+    color: Share = 0.15
+    """Largest relative change of saturation, and a tenth of it of hue."""
+    noise: Share = 0.02
+    """Largest standard deviation of added noise, in values from 0 to 1."""
+    blur: float = Field(default=0.0, ge=0)
+    """Largest sigma of a Gaussian blur, in pixels."""
+
+
+class GalaxySplit(_Section):
+    """Shares drawn within each class, where the data set has no split of its own."""
+
+    test: Share = 0.1
+    validation: Share = 0.1
+    """Of the training images."""
+
+
+class GalaxyData(_Section):
+    """Labelled colour images of galaxies, read as data sets lay them out.
+
+    A class of the card whose mirror image is another class names it as its `mirror`: mirrored training images get that
+    label. Classes that are their own mirror images name none.
+    """
+
+    kind: Literal["galaxies"]
+    layout: str
+    """See `astrovision.datasets.galaxies`."""
+    root: str | None = None
+    options: dict[str, Any] = {}
+    """Of the layout."""
+    split: GalaxySplit = Field(default_factory=GalaxySplit)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of an image's side, around its centre, that is stored."""
+    stored: PositiveInt = 256
+    """Side in pixels of the stored images."""
+    size: PositiveInt = 256
+    """Side in pixels of what the network sees, from the middle of the stored image."""
+    pixel_scale_arcsec: PositiveFloat | None = None
+    """Of the stored images, where it is the same for all."""
+    augmentation: GalaxyAugmentation = Field(default_factory=GalaxyAugmentation)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of mixup; 0 for none."""
+    smoothing: Share = 0.0
+    """Of the labels."""
+    symmetries: bool = True
+    """Average over the eight symmetries of the square, in evaluation and in use."""
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    """Of the prediction sets that the trained model gives."""
+    merged: dict[str, list[str]] = {}
+    """Classes that the evaluation also scores as one, by the name of the whole."""
+    corrupted: NonNegativeInt = 0
+    """Test images that are also scored under every corruption of `astrovision.corruptions` at five severities."""
+    workers: NonNegativeInt = 0
+    """Processes that read images; reading the store needs none."""
+    skip_unreadable: bool = False
+
+
 class ModelSection(_Section):
     """What is trained."""
 
@@ -293,7 +363,8 @@ class Recipe(_Section):
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
     data: Annotated[
-        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData, Field(discriminator="kind")
+        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData | GalaxyData,
+        Field(discriminator="kind"),
     ]
     model: ModelSection
     train: TrainSection

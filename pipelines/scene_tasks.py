@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from geovision.datasets.patches import IGNORED
-from geovision.metrics import class_figures
 from geovision.pretraining import central_views, evaluation_views, pyramid, random_crops, removed_pixels
 from pipelines.recipe import LabelledImageData, TrainSection
 from pipelines.tasks import Task
+from shared_backbones.probabilities import class_figures
 
 
 class PretrainingTask(Task):

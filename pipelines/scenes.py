@@ -31,12 +31,10 @@ from geovision.datasets.patches import (
 )
 from geovision.mapping import Mapper
 from geovision.metrics import (
-    class_figures,
     confusion,
     linear_fill,
     map_figures,
     mean_fill,
-    nearest_neighbours,
     psnr,
     summarise_psnr,
 )
@@ -48,11 +46,8 @@ from pipelines.progress import Meter
 from pipelines.recipe import LabelledImageData, LabelledSceneData, Recipe, SceneData, shown_init
 from pipelines.report.scenes import map_panel, reconstruction_panel
 from pipelines.scene_tasks import (
-    ClassificationTask,
     MappingTask,
     PretrainingTask,
-    features,
-    probabilities,
     reconstruct,
     span_of,
 )
@@ -67,8 +62,8 @@ SPLITS = ("train", "validation", "test")
 _PANELS = 6  # reconstructions that a report shows
 
 
-class _Scenes(Kind):
-    """What both kinds share: sources, store, contract and loop.
+class ScenesKind(Kind):
+    """What the kinds of satellite data share: sources, store, contract and loop.
 
     Args:
         recipe: of data of kind `scenes` or `labelled_scenes`.
@@ -160,7 +155,7 @@ class _Scenes(Kind):
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files, splits and regions as they are now."""
         return [
-            [*super(_Scenes, self).identify(source.files), source.split, getattr(source, "regions", None)]
+            [*super(ScenesKind, self).identify(source.files), source.split, getattr(source, "regions", None)]
             for source in sources
         ]
 
@@ -313,7 +308,7 @@ class _Scenes(Kind):
         return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
 
 
-class ScenePretraining(_Scenes):
+class ScenePretraining(ScenesKind):
     """A masked autoencoder learns from scenes without labels."""
 
     monitor = "validation_psnr"
@@ -321,7 +316,7 @@ class ScenePretraining(_Scenes):
     def find_all(self) -> list[Any]:
         """Parts of scenes, or images of a data set."""
         assert isinstance(self.data, SceneData)  # noqa: S101 - chosen by the data's kind
-        return _images(self) if self.data.layout else super().find_all()
+        return find_all_images(self) if self.data.layout else super().find_all()
 
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes alone."""
@@ -375,11 +370,11 @@ class ScenePretraining(_Scenes):
         columns = ["Bands", "Model", "Mean of what is visible", "Interpolated from what is visible"]
         note = f"Peak signal-to-noise ratio in dB over removed pixels; {len(rows)} test patches"
         with replacing(folder / "reconstructions.png") as path:
-            reconstruction_panel(path, panels, [self.bands.index(band) for band in _shown_bands(self.bands)])
+            reconstruction_panel(path, panels, [self.bands.index(band) for band in shown_bands(self.bands)])
         _write_summary(folder, summary | {"patches": len(rows)}, [{"title": note, "columns": columns, "rows": table}])
 
 
-class SceneMapping(_Scenes):
+class SceneMapping(ScenesKind):
     """A network learns to map scenes from label rasters."""
 
     monitor = "validation_miou"
@@ -437,7 +432,7 @@ class SceneMapping(_Scenes):
                             LabelRaster(parts[0].labels, scene, self.cutting) as labels,
                             replacing(folder / "map.png") as picture,
                         ):
-                            map_panel(picture, scene, target, labels, mapper.classes, _shown_bands(self.bands))
+                            map_panel(picture, scene, target, labels, mapper.classes, shown_bands(self.bands))
                 meter(number + 1, len(by_scene))
         found = map_figures(matrix, names)
         rows = [
@@ -461,78 +456,6 @@ class SceneMapping(_Scenes):
         _write_summary(folder, shown | per_class, tables)
 
 
-class ImageClassification(_Scenes):
-    """A network learns to classify images; its features are judged by their neighbours, too."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        assert isinstance(recipe.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
-        self.multi_label = find_layout(recipe.data.layout).multi_label
-        self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
-        super().__init__(recipe)
-
-    def find_all(self) -> list[Any]:
-        """The images of the data set."""
-        return _images(self)
-
-    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
-        """Take a pretrained encoder's weights, or a classifier's; a head of other classes is drawn anew."""
-        taking: Any = network
-        if hasattr(trained.module, "multiscale"):
-            taking.load_autoencoder(trained.module)
-            return
-        own, state = network.state_dict(), trained.module.state_dict()
-        head = {name: own[name] for name in own if name.startswith("head.") and name in state}
-        if any(state[name].shape != value.shape for name, value in head.items()):
-            state |= head
-        weights.fill(network, state, label)
-
-    def task(self, contract: InputContract, steps: int) -> ClassificationTask:
-        """The classifier's task."""
-        assert isinstance(self.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
-        return ClassificationTask(
-            self.network(), self.recipe.train, steps, contract, self.data, len(self.class_names()), self.multi_label
-        )
-
-    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
-        """Score the test images, by the network's head and by their nearest neighbours among the training images."""
-        data, names = self.data, self.class_names()
-        assert isinstance(data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
-        trained = weights.load(model)
-        contract = InputContract.from_card(trained.card, self.recipe.name)
-        found: dict[str, list[np.ndarray]] = {"scores": [], "targets": [], "features": [], "known": [], "labels": []}
-        with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
-            train = [source for source in self.sources if source.split == "train"]
-            for number, source in enumerate([*sources, *train]):
-                try:
-                    patches = Patches([to_sample(source, self.cutting, len(names)).arrays])
-                except InputError:
-                    if not data.skip_unreadable:
-                        raise
-                    continue
-                for first in range(0, len(patches), 64):
-                    batch = patches.__getitems__(range(first, min(first + 64, len(patches))))
-                    learnt = source.split == "train"
-                    found["known" if learnt else "features"].append(features(trained.module, contract, batch).numpy())
-                    found["labels" if learnt else "targets"].append(batch["targets"].numpy())
-                    if not learnt:
-                        found["scores"].append(probabilities(trained.module, contract, batch, self.multi_label).numpy())
-                meter(number + 1, len(sources) + len(train))
-        scores, targets, queries, known, labels = (np.concatenate(part) for part in found.values())
-        figures: dict[str, Any] = class_figures(scores, targets, multi_label=self.multi_label)
-        nearby = class_figures(
-            nearest_neighbours(known, labels, queries, data.neighbours), targets, multi_label=self.multi_label
-        )
-        kept = ("map_micro", "map_macro") if self.multi_label else ("accuracy", "balanced_accuracy")
-        figures |= {f"knn{data.neighbours}_{name}": nearby[name] for name in kept} | {"images": len(targets)}
-        tables = [_class_table(scores, targets, names, self.multi_label)]
-        if not self.multi_label:
-            matrix = confusion(scores.argmax(1).astype(np.uint8), targets.argmax(1).astype(np.uint8), len(names))
-            rows = [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)]
-            title = "Confusion: labels in rows, the network's answer in columns"
-            tables.append({"title": title, "columns": ["Label", *names], "rows": rows})
-        _write_summary(folder, figures, tables)
-
-
 def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int) -> Sample:
     """A part of the data as the store keeps it, without its name."""
     if isinstance(source, PatchSource):
@@ -544,7 +467,8 @@ def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int)
     return Sample(name, name, source.split, arrays, record)
 
 
-def _images(kind: _Scenes) -> list[Any]:
+def find_all_images(kind: ScenesKind) -> list[Any]:
+    """The images of a data set's layout, in parts."""
     data = kind.data
     assert isinstance(data, SceneData | LabelledImageData) and data.layout  # noqa: S101 - asked for such data only
     return find_images(
@@ -556,23 +480,6 @@ def _images(kind: _Scenes) -> list[Any]:
         seed=kind.recipe.seed,
         options=data.options,
     )
-
-
-def _class_table(scores: np.ndarray, targets: np.ndarray, names: Sequence[str], multi_label: bool) -> dict[str, Any]:
-    """Images and figures of each class."""
-    found = scores >= 0.5 if multi_label else np.eye(len(names), dtype=bool)[scores.argmax(1)]
-    rows = []
-    for number, name in enumerate(names):
-        there, said = targets[:, number] > 0, found[:, number]
-        hits = int((there & said).sum())
-        rows.append(
-            [
-                name, int(there.sum()),
-                hits / int(there.sum()) if there.any() else None,
-                hits / int(said.sum()) if said.any() else None,
-            ]
-        )  # fmt: skip
-    return {"title": "Classes", "columns": ["Class", "Images", "Recall", "Precision"], "rows": rows}
 
 
 def stored_patches(store: Store, split: str) -> Patches:
@@ -613,7 +520,7 @@ def _compared(
     return row
 
 
-def _shown_bands(bands: Sequence[str]) -> list[str]:
+def shown_bands(bands: Sequence[str]) -> list[str]:
     """Three bands that make a picture: the true colours where they are there."""
     for wanted in (("B4", "B3", "B2"), ("red", "green", "blue"), ("B3", "B2", "B1")):
         if all(name in bands for name in wanted):

@@ -54,7 +54,7 @@ class Case:
 GROUPS = [[0, 2], [1]]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
 MAE = {**VIT, "depth": 1, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
-SATMAE = "geovision.models.satmae_pp:"
+SATMAE = "geovision.models.satmae_pp"
 CASES = {
     "hbformer": Case(
         "medvision.models.hbformer:HBFormer",
@@ -104,16 +104,16 @@ CASES = {
         (3, 64, 64),
         10,
     ),
-    "satmae_pp_vit_rgb": Case(f"{SATMAE}VisionTransformer", {**VIT, "num_classes": 6}, (3, 32, 32), 6),
+    "satmae_pp_vit_rgb": Case(f"{SATMAE}_vit:VisionTransformer", {**VIT, "num_classes": 6}, (3, 32, 32), 6),
     "satmae_pp_vit_group": Case(
-        f"{SATMAE}GroupVisionTransformer",
+        f"{SATMAE}_vit:GroupVisionTransformer",
         {**VIT, "num_classes": 6, "in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4},
         (3, 32, 32),
         6,
     ),
-    "satmae_pp_mae_rgb": Case(f"{SATMAE}MaskedAutoencoder", MAE, (3, 32, 32), 0),
+    "satmae_pp_mae_rgb": Case(f"{SATMAE}_mae:MaskedAutoencoder", MAE, (3, 32, 32), 0),
     "satmae_pp_mae_group": Case(
-        f"{SATMAE}GroupMaskedAutoencoder",
+        f"{SATMAE}_mae:GroupMaskedAutoencoder",
         MAE | {"in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4, "decoder_channel_embed": 4, "scales": 1},
         (3, 32, 32),
         0,
@@ -135,7 +135,14 @@ CASES = {
         mapped=True,
     ),
 }
-CLASSIFIERS = [name for name, case in CASES.items() if case.classes and not case.mapped]
+CASES["timm_classifier"] = Case(
+    "shared_backbones.timm_network:TimmClassifier",
+    {"name": "resnet10t", "num_classes": 3},
+    (3, 64, 64),
+    3,
+    other=(48, 80),
+)
+CLASSIFIERS = [name for name, case in CASES.items() if case.classes and not case.mapped and name != "timm_classifier"]
 
 
 class Plain(nn.Module):

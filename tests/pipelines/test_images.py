@@ -19,7 +19,7 @@ from geovision.contract import InputContract, input_section
 from geovision.datasets.images import read_image
 from geovision.datasets.layouts import Item, find_images, find_layout
 from geovision.datasets.patches import Cutting
-from geovision.metrics import calibration_error, class_figures, nearest_neighbours
+from geovision.metrics import nearest_neighbours
 from geovision.models.satmae_pp import GroupVisionTransformer
 from geovision.pretraining import central_views
 from pipelines.recipe import LabelledImageData, TrainSection, bundled_recipes, load_recipe
@@ -27,6 +27,7 @@ from pipelines.scene_tasks import ClassificationTask
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from shared_backbones.probabilities import calibration_error, class_figures
 from tests.geovision.rasters import write_scene
 
 ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]

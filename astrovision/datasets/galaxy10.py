@@ -1,0 +1,245 @@
+"""The HDF5 files of Galaxy10: what was published, what is checked, and images read in blocks of whole chunks."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+_BLOCK_BYTES = 2**26  # of images that are decoded at once, and kept
+_BLOCK_ROWS = 512  # more at once would save nothing
+_CHUNK_BYTES = 2**27  # of a compressed chunk, which HDF5 decodes as a whole
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file.
+
+    Attributes:
+        name: of the data set.
+        images: how many it has.
+        side: of the images in pixels.
+        classes: names in the order of their numbers.
+        counts: images of each class; empty where the publication contradicts itself.
+    """
+
+    name: str
+    images: int
+    side: int
+    classes: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+
+
+DECALS = Published(
+    "Galaxy10 DECaLS",
+    17736,
+    256,
+    (
+        "Disturbed Galaxies",
+        "Merging Galaxies",
+        "Round Smooth Galaxies",
+        "In-between Round Smooth Galaxies",
+        "Cigar Shaped Smooth Galaxies",
+        "Barred Spiral Galaxies",
+        "Unbarred Tight Spiral Galaxies",
+        "Unbarred Loose Spiral Galaxies",
+        "Edge-on Galaxies without Bulge",
+        "Edge-on Galaxies with Bulge",
+    ),
+    (1081, 1853, 2645, 2027, 334, 2043, 1829, 2628, 1423, 1873),
+)
+"""`Galaxy10_DECals.h5`."""
+SDSS = Published(
+    "Galaxy10 SDSS",
+    21785,
+    69,
+    (
+        "Disk, Face-on, No Spiral",
+        "Smooth, Completely round",
+        "Smooth, in-between round",
+        "Smooth, Cigar shaped",
+        "Disk, Edge-on, Rounded Bulge",
+        "Disk, Edge-on, Boxy Bulge",
+        "Disk, Edge-on, No Bulge",
+        "Disk, Face-on, Tight Spiral",
+        "Disk, Face-on, Medium Spiral",
+        "Disk, Face-on, Loose Spiral",
+    ),
+    # astroNN's page gives counts that sum to 21,830
+)
+"""`Galaxy10.h5`, the older one."""
+
+
+def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
+    """Numbers of the classes, `(N,)` int64, after checking the file.
+
+    A file with as many images as a published one must be that one; any other, such as a part of it, only needs labels
+    within the classes.
+
+    Args:
+        path: of the file.
+        classes: names, in the order of their numbers.
+
+    Raises:
+        InputError: no such file, or its data sets, labels or classes are not as they should be.
+    """
+    with open_hdf5(path) as file:
+        count, side = file["images"].shape[:2]
+        answers = plain_dataset(file, "ans", path)
+        if answers.shape != (count,) or answers.dtype.kind not in "iu":
+            raise InputError(
+                f"{printable(path)}: ans is {answers.shape} {answers.dtype}, expected {count} whole numbers, one for "
+                "each image; fetch it again"
+            )
+        try:
+            labels = answers[()].astype(np.int64)
+        except OSError as error:
+            raise _damaged(path, "ans", error) from None
+    if count and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise InputError(
+            f"{printable(path)}: labels from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1} for "
+            "the recipe's classes; mend card.classes"
+        )
+    for published in (DECALS, SDSS):
+        if count == published.images:
+            _check_published(path, published, side, classes, np.bincount(labels, minlength=len(classes)))
+    return labels
+
+
+def open_hdf5(path: Path) -> Any:
+    """An HDF5 file of this form, open, with its images checked.
+
+    Raises:
+        InputError: no HDF5 file; `images` is not there, not `(N, S, S, 3)` uint8, empty, or in chunks too large to be
+            decoded.
+    """
+    h5py = require("h5py", "astro")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200])
+        raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); fetch it again") from None
+    try:
+        images = plain_dataset(file, "images", path)
+        shape = images.shape
+        if images.dtype != np.uint8 or images.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
+            raise InputError(
+                f"{printable(path)}: images are {shape} {images.dtype}, expected (N, S, S, 3) uint8; fetch it again"
+            )
+        if shape[0] and not images.id.get_storage_size():
+            raise InputError(f"{printable(path)}: images were announced but never written; fetch it again")
+        if images.chunks and images.id.get_create_plist().get_nfilters() and np.prod(images.chunks) > _CHUNK_BYTES:
+            raise InputError(
+                f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "
+                f"most {_CHUNK_BYTES / 2**20:.0f}; run: h5repack -l images:CHUNK=1x{shape[1]}x{shape[2]}x3 OLD NEW"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def plain_dataset(file: Any, name: str, path: Path) -> Any:
+    """A data set that lies in the file itself: no link is followed, and no other file is read.
+
+    Raises:
+        InputError: it is not there, or is no such data set.
+    """
+    h5py = require("h5py", "astro")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        there = ", ".join(printable(entry) for entry in list(file)[:10]) or "nothing"
+        raise InputError(
+            f"{printable(path)}: has no data set {name} of its own, found {there}; expected the file of Galaxy10"
+        )
+    if file[name].external or file[name].is_virtual:
+        raise InputError(
+            f"{printable(path)}: its data set {name} lies in other files, expected one in the file itself; fetch it "
+            "again"
+        )
+    return file[name]
+
+
+def block_of(row: int, depth: int, bytes_per_row: int, count: int) -> tuple[int, int]:
+    """First row and end of the block of rows that is read with a row.
+
+    Blocks are of whole chunks, as many as memory is granted for, so that no chunk is decoded for two blocks. A chunk
+    that alone has more rows than that is divided, and decoded for each part of it.
+
+    Args:
+        row: of an image.
+        depth: rows of a chunk; 1 where there are no chunks.
+        bytes_per_row: of one image.
+        count: rows in all.
+    """
+    most = max(1, _BLOCK_BYTES // bytes_per_row)
+    if depth <= most:
+        span = piece = max(1, min(most, _BLOCK_ROWS) // depth) * depth
+    else:
+        span, piece = depth, -(-depth // -(-depth // most))
+    first = row // span * span
+    end = min(first + span, count)
+    first += (row - first) // piece * piece
+    return first, min(first + piece, end)
+
+
+def blocks_of(path: Path, rows: Sequence[int]) -> list[tuple[int, int]]:
+    """The block of each row of a file: see `block_of`."""
+    with open_hdf5(path) as file:
+        return [block_of(row, *_form(file["images"])) for row in rows]
+
+
+def read_rows(path: Path, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """Images `(S, S, 3)` uint8 of some rows; the last block is kept, as other splits have images in it.
+
+    Raises:
+        InputError: the file is not as it should be, or damaged.
+    """
+    with open_hdf5(path) as file:
+        depth, *form = _form(file["images"])
+        if depth == 1:
+            for row in rows:
+                yield _read(file, path, row, row + 1)[0]
+            return
+        blocks = [block_of(row, depth, *form) for row in rows]
+    stat = path.stat()
+    for row, (first, end) in zip(rows, blocks, strict=True):
+        yield _kept(path, first, end, (stat.st_size, stat.st_mtime_ns))[row - first]
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(path: Path, first: int, end: int, stamp: tuple[int, int]) -> np.ndarray:
+    with open_hdf5(path) as file:
+        return _read(file, path, first, end)
+
+
+def _read(file: Any, path: Path, first: int, end: int) -> np.ndarray:
+    try:
+        return file["images"][first:end]
+    except OSError as error:
+        raise _damaged(path, f"images {first} to {end - 1}", error) from None
+
+
+def _form(images: Any) -> tuple[int, int, int]:
+    """Rows of a chunk, bytes of an image, and images."""
+    return images.chunks[0] if images.chunks else 1, int(np.prod(images.shape[1:])), len(images)
+
+
+def _check_published(path: Path, published: Published, side: int, classes: Sequence[str], counts: np.ndarray) -> None:
+    what = f"{printable(path)}: has the {published.images} images of {published.name}"
+    if side != published.side:
+        raise InputError(f"{what}, but of {side} pixels, expected {published.side}; fetch it again")
+    if tuple(classes) != published.classes:
+        raise InputError(f"{what}; name card.classes in its order: {'; '.join(published.classes)}")
+    for name, found, expected in zip(classes, counts, published.counts or counts, strict=True):
+        if found != expected:
+            raise InputError(f"{what}, but {found} of class {name}, published {expected}; fetch it again")
+
+
+def _damaged(path: Path, what: str, error: OSError) -> InputError:
+    reason = printable(" ".join(str(error).split())[:200])
+    return InputError(f"{printable(path)}: {what} cannot be read ({reason}); fetch it again")

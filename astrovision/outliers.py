@@ -1,0 +1,90 @@
+"""How unlike the images of its training an image is to a network: a star field or a blank cut-out is no galaxy."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
+
+FILE = "outliers.safetensors"
+_VARIANCE = 0.95  # of the features, that the leading axes hold
+_NAMES = ("mean", "axes", "variances", "rest", "threshold")
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The usual features of a network: a Gaussian along their leading axes, and of one variance across the others.
+
+    Attributes:
+        mean: `(D,)`.
+        axes: leading principal axes, `(M, D)`.
+        variances: along them, `(M,)`.
+        rest: variance across the other axes, each.
+        threshold: score above which an image is called an outlier.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+    rest: float
+    threshold: float = float("inf")
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "Outliers":
+        """Fit to the features `(N, D)` of usual images; D may be more than N."""
+        centred = features - features.mean(0)
+        _, singular, axes = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+        variances = singular**2 / max(1, len(features) - 1)
+        total = max(float(variances.sum()), 1e-12)
+        count = int(np.searchsorted(np.cumsum(variances) / total, _VARIANCE)) + 1
+        others = max(1, features.shape[1] - count)
+        rest = max(float(variances[count:].sum()) / others, total / features.shape[1] * 1e-3)
+        return cls(features.mean(0), axes[:count], np.maximum(variances[:count], rest), rest)
+
+    def with_threshold(self, features: np.ndarray, share: float) -> "Outliers":
+        """The same with the threshold above which a share of other usual images `(N, D)` lies."""
+        return replace(self, threshold=float(np.quantile(self.score(features), 1 - share)))
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Squared Mahalanobis distance of features `(N, D)`, divided by D: about 1 for usual images."""
+        centred = (features - self.mean).astype(np.float64)
+        along = centred @ self.axes.T
+        across = np.maximum(np.square(centred).sum(1) - np.square(along).sum(1), 0)
+        return (np.square(along) / self.variances).sum(1) / len(self.mean) + across / self.rest / len(self.mean)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `outliers.safetensors` into the folder of a trained model."""
+        from safetensors.numpy import save_file
+
+        parts = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _NAMES}
+        with replacing(Path(folder) / FILE) as path:
+            save_file({name: np.atleast_1d(value) for name, value in parts.items()}, path)
+
+    @classmethod
+    def load(cls, folder: str | Path, width: int) -> "Outliers | None":
+        """Read what `save` wrote; None where a model has no such file.
+
+        Args:
+            folder: of the trained model.
+            width: of the network's features, D.
+
+        Raises:
+            InputError: the file is damaged, or of another width.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(folder) / FILE
+        if not path.is_file():
+            return None
+        try:
+            parts = load_file(path)
+            mean, axes, variances, rest, threshold = (parts[name] for name in _NAMES)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(f"{printable(path)}: cannot be read ({type(error).__name__}); remove it") from None
+        shapes = mean.shape, axes.shape[1:], variances.shape, rest.shape, threshold.shape
+        if shapes != ((width,), (width,), axes.shape[:1], (1,), (1,)) or not (variances > 0).all() or rest[0] <= 0:
+            raise InputError(f"{printable(path)}: does not fit the network's {width} features; remove it")
+        return cls(mean, axes, variances, float(rest[0]), float(threshold[0]))

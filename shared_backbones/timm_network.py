@@ -1,0 +1,46 @@
+"""Any classifier of timm as an architecture of a trained model: the baselines that ours are measured against."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from shared_backbones.errors import require
+from shared_backbones.timm_models import register_all
+
+
+class TimmClassifier(nn.Module):
+    """`timm.create_model` from random weights, with the methods that our classifiers have.
+
+    Args:
+        name: of the model in timm, such as `resnet18`.
+        num_classes: logits.
+        in_chans: input channels.
+        options: more of timm's arguments, such as `drop_path_rate`.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types.
+
+    Raises:
+        ValueError: timm has no such model, or the arguments do not suit it.
+    """
+
+    def __init__(self, name: str, num_classes: int = 1000, in_chans: int = 3, **options: Any) -> None:
+        super().__init__()
+        register_all()
+        timm = require("timm", "train")
+        if not timm.is_model(name):
+            raise ValueError(f"timm has no model {name!r}")
+        self.arguments = {"name": name, "num_classes": num_classes, "in_chans": in_chans, **options}
+        self.network: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
+        return self.network(x)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map of features."""
+        return self.network.forward_features(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of features; with `pre_logits` what the classifier sees."""
+        return self.network.forward_head(x, pre_logits=pre_logits)
