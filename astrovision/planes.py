@@ -1,0 +1,315 @@
+"""Planes: the 2-D images of FITS files, opened safely and read window by window."""
+
+import contextlib
+import gzip
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
+_FILTERS = ("FILTER", "FILTNAM", "BAND")  # header keywords that name a band
+_SHARE = 0.125  # of a compressed image's pixels; when more are asked for, it is decompressed once
+_IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary file
+_BLOCK = 2**22  # values that are decompressed at a time
+
+
+@dataclass
+class Plane:
+    """One 2-D image of a FITS file that is not compressed: its stored numbers lie in the file, mapped to memory.
+
+    Attributes:
+        label: file and HDU, fit to be shown on a terminal.
+        pixels: `(H, W)` stored numbers.
+        shape: height and width in pixels.
+        scale: value = stored number * scale + zero (BSCALE, BZERO).
+        zero: see `scale`.
+        blank: stored number that is no value (BLANK); None where there is none.
+        wcs: celestial astropy WCS; None where the header has none that can be used.
+        unit: BUNIT; "" where the header does not say.
+        band: name that the header gives; "" where it gives none, or several.
+    """
+
+    label: str
+    pixels: Any
+    shape: tuple[int, int]
+    scale: float = 1.0
+    zero: float = 0.0
+    blank: int | None = None
+    wcs: Any = None
+    unit: str = ""
+    band: str = ""
+
+    def expect(self, pixels: int) -> None:
+        """Be told how many pixels will be read."""
+
+    def read(self, rows: slice, columns: slice, out: np.ndarray) -> None:
+        """Put a window's values, NaN where blank, into a float32 array of its shape; the window lies inside."""
+        stored = self.pixels[rows, columns]
+        if self.scale == 1 and self.zero == 0:
+            out[...] = stored
+        else:  # float32 has no room for a large BZERO and what is added to it
+            wide = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+            out[...] = stored.astype(wide) * wide(self.scale) + wide(self.zero)
+        if self.blank is not None:
+            out[stored == self.blank] = np.nan
+
+
+class PackedPlane(Plane):
+    """A tile-compressed image.
+
+    Single windows are decompressed tile by tile. Once windows with more than an eighth of the image's pixels have been
+    asked for, the image is decompressed as float32: into memory, or into a temporary file where it takes more than
+    1 GiB.
+    """
+
+    def __init__(self, path: Path, hdu: Any, channel: tuple[int, ...], **attributes: Any) -> None:
+        super().__init__(pixels=None, **attributes)
+        self._path, self._hdu, self._channel, self._expected = path, hdu, channel, 0
+
+    def expect(self, pixels: int) -> None:
+        """Decompress the image if windows of so many pixels, and of those before, make it worth while."""
+        self._expected += pixels
+        height, width = self.shape
+        if self.pixels is not None or self._expected <= _SHARE * height * width:
+            return
+        with reading(self._path):
+            if 4 * height * width <= _IN_MEMORY:
+                whole = np.empty(self.shape, np.float32)
+            else:
+                with tempfile.TemporaryFile() as file:  # without a name; it is there as long as it is mapped
+                    whole = np.memmap(file, np.float32, "w+", shape=self.shape)
+            tile = self._hdu.tile_shape[-2]
+            step = tile * max(1, _BLOCK // (tile * width))
+            for row in range(0, height, step):
+                whole[row : row + step] = self._section(slice(row, min(row + step, height)), slice(0, width))
+        self.pixels = np.asarray(whole)
+
+    def read(self, rows: slice, columns: slice, out: np.ndarray) -> None:
+        """As `Plane.read`.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        if self.pixels is not None:
+            out[...] = self.pixels[rows, columns]
+        else:
+            with reading(self._path):
+                out[...] = self._section(rows, columns)
+
+    def _section(self, rows: slice, columns: slice) -> np.ndarray:
+        return self._hdu.section[(*self._channel, rows, columns)]
+
+
+def open_planes(path: Path, hdu: Sequence[int | str] | None, stack: contextlib.ExitStack) -> list[Plane]:
+    """The images of a FITS file.
+
+    Args:
+        path: of the file; it may be compressed with gzip, or its images tile by tile (fpack).
+        hdu: numbers or EXTNAMEs of the HDUs; by default the only one that has an image.
+        stack: what is open is closed with it.
+
+    Returns:
+        One plane for each 2-D image, the planes of a cube `(C, H, W)` in order; all of one file have one shape.
+
+    Raises:
+        InputError: the file cannot be read or has no such image, or several where none was chosen.
+    """
+    hdus = open_fits(path, stack)
+    with reading(path):
+        images = {number: item for number, item in enumerate(hdus) if _is_image(item)}
+        if not images:
+            raise InputError(f"{printable(path)}: has no image; expected a 2-D one, or a cube of bands, rows, columns")
+        if hdu is None and len(images) > 1:
+            raise InputError(
+                f"{printable(path)}: has {len(images)} images: {_list(images)}; say with --hdu which, by number or name"
+            )
+        chosen = [_choose(path, images, key) for key in hdu] if hdu is not None else list(images)
+        planes = [plane for number in chosen for plane in _planes_of(path, hdus, number)]
+    for plane in planes:
+        if plane.shape != planes[0].shape:
+            raise InputError(
+                f"{plane.label}: has {plane.shape[0]} x {plane.shape[1]} pixels, {planes[0].label} has "
+                f"{planes[0].shape[0]} x {planes[0].shape[1]}; expected images of one grid: give other --hdu"
+            )
+    return planes
+
+
+def open_fits(path: Path, stack: contextlib.ExitStack) -> Any:
+    """An astropy HDUList of a FITS file all of which is there, closed with `stack`.
+
+    Raises:
+        InputError: no such file, no FITS file, truncated or damaged.
+    """
+    fits = require("astropy.io.fits", "astro")
+    label = printable(path)
+    if not path.is_file():
+        raise InputError(f"{label}: no such file; expected a FITS file")
+    with reading(path):
+        with path.open("rb") as file:
+            start = file.read(9)
+        if start.startswith(b"\x1f\x8b"):
+            source = _unpacked(path, stack)
+            with source.open("rb") as file:
+                start = file.read(9)
+        else:
+            source = path
+        if start != b"SIMPLE  =":
+            raise InputError(f"{label}: is no FITS file; expected one that begins with SIMPLE")
+        opened = stack.enter_context(source.open("rb"))  # by us: astropy leaves it open where it raises
+        hdus = stack.enter_context(fits.open(opened, mode="readonly", lazy_load_hdus=True))
+        size, end = source.stat().st_size, 0
+        for number, hdu in enumerate(hdus):
+            place = hdu.fileinfo()  # not `hdus.fileinfo`, which reads on to the last one
+            if place["datSpan"] < 0:  # astropy would go back and read what it has read, without end
+                raise InputError(
+                    f"{label}: has {place['datSpan']} bytes in HDU {number}; it is damaged: fetch it again"
+                )
+            # `size` of a compressed image is that of its pixels; its table's may lack what fills the last block
+            length = place["datSpan"] - 2879 if isinstance(hdu, fits.CompImageHDU) else int(hdu.size)
+            if place["datLoc"] + length > size:
+                raise InputError(
+                    f"{label}: is truncated: HDU {number} needs {place['datLoc'] + length} bytes, the file has {size}; "
+                    "fetch it again"
+                )
+            end = place["datLoc"] + place["datSpan"]
+        with source.open("rb") as file:
+            file.seek(end)
+            if file.read(8) == b"XTENSION":  # astropy passes over an HDU whose header it cannot read
+                raise InputError(f"{label}: is truncated or damaged in HDU {len(hdus)}; fetch it again")
+    return hdus
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what astropy says of a file into the one line that names it; its warnings are dropped."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header makes astropy raise errors of every kind
+        reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200]) or type(error).__name__
+        raise InputError(
+            f"{printable(path)}: cannot be read ({reason}); expected a whole and sound file: fetch it again"
+        ) from None
+
+
+def _unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
+    """A temporary file with the contents of a gzip file, which may take half of the room that is left."""
+    target = Path(stack.enter_context(tempfile.TemporaryDirectory()), "unpacked.fits")
+    room = shutil.disk_usage(target.parent).free // 2
+    with gzip.open(path) as packed, target.open("wb") as file:
+        while block := packed.read(2**20):
+            room -= len(block)
+            if room < 0:
+                raise InputError(
+                    f"{printable(path)}: takes more room unpacked than there is in {printable(tempfile.gettempdir())}; "
+                    "set TMPDIR to another folder, or unpack it there"
+                )
+            file.write(block)
+    return target
+
+
+def _is_image(hdu: Any) -> bool:
+    from astropy.io import fits
+
+    kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
+    return isinstance(hdu, kinds) and len(hdu.shape) >= 2 and min(hdu.shape) > 0 and hdu.header["BITPIX"] in _TYPES
+
+
+def _choose(path: Path, images: dict[int, Any], key: int | str) -> int:
+    """Number of the image that a user's number or EXTNAME means."""
+    text = str(key).strip()
+    found = [number for number, item in images.items() if text.upper() == item.name.upper() or text == str(number)]
+    if len(found) != 1:
+        raise InputError(
+            f"{printable(path)}: --hdu {printable(text)} is {'several' if found else 'none'} of its images: "
+            f"{_list(images)}"
+        )
+    return found[0]
+
+
+def _list(images: dict[int, Any]) -> str:
+    return ", ".join(
+        f"{number} {printable(item.name) or 'without a name'} ({' x '.join(map(str, item.shape))})"
+        for number, item in images.items()
+    )
+
+
+def _planes_of(path: Path, hdus: Any, number: int) -> list[Plane]:
+    from astropy.io import fits
+
+    hdu, label = hdus[number], f"{printable(path)}[{number}]"
+    header = hdu.header
+    *leading, height, width = hdu.shape
+    if sum(length > 1 for length in leading) > 1:
+        raise InputError(f"{label}: has {len(hdu.shape)} axes ({hdu.shape}); expected bands, rows and columns")
+    attributes: dict[str, Any] = {
+        "shape": (height, width),
+        "wcs": _celestial(header, hdus),
+        "unit": printable(str(header.get("BUNIT", "")).strip()),
+    }
+    channels = list(np.ndindex(*leading))
+    bands = _bands(header, hdus[0].header, len(channels))
+    packed = isinstance(hdu, fits.CompImageHDU)
+    if not packed:
+        stored = np.memmap(hdus.filename(), _TYPES[header["BITPIX"]], "r", hdu.fileinfo()["datLoc"], tuple(hdu.shape))
+        attributes["scale"], attributes["zero"] = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+        if header["BITPIX"] > 0 and "BLANK" in header:
+            attributes["blank"] = int(header["BLANK"])
+    planes = []
+    for channel, band in zip(channels, bands, strict=True):
+        own = {"label": label, "band": band, **attributes}
+        # plain arrays: slices of a memmap cost several times as much
+        planes.append(
+            PackedPlane(path, hdu, channel, **own) if packed else Plane(pixels=np.asarray(stored[channel]), **own)
+        )
+    return planes
+
+
+def _celestial(header: Any, hdus: Any) -> Any:
+    """The WCS of columns and rows, if those are longitude and latitude, in either order."""
+    from astropy.wcs import WCS
+
+    try:
+        wcs = WCS(header, hdus, naxis=2)
+        if not wcs.has_celestial:
+            return None
+        wcs.pixel_to_world_values(0, 0)  # what cannot be used says so here
+    except Exception:  # wcslib raises errors of every kind; where positions are on the sky, that there is none is named
+        return None
+    return wcs
+
+
+def _bands(header: Any, primary: Any, count: int) -> list[str]:
+    """Names of an HDU's planes that its header or the file's first one gives; "" where it gives none."""
+    for cards in (header, primary):
+        if count == 1:
+            names = {_clean(cards[key]) for key in _FILTERS if isinstance(cards.get(key), str)} - {""}
+            if len(names) == 1:
+                return [names.pop()]
+            continue
+        for first in (0, 1):
+            names = [_clean(cards.get(f"BAND{first + number}", "")) for number in range(count)]
+            if all(names) and len(set(names)) == count:
+                return names
+        together = [_clean(name) for name in re.findall(r"\w+", str(cards.get("BANDS", "")))]
+        names = list(together[0]) if len(together) == 1 else together
+        if len(names) == count == len(set(names)):
+            return names
+    return [""] * count
+
+
+def _clean(value: Any) -> str:
+    return printable(str(value).strip())[:32]

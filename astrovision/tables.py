@@ -1,0 +1,177 @@
+"""Tables: CSV, ECSV, VOTable, FITS and Parquet files, opened safely and read into astropy tables."""
+
+import contextlib
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrovision.planes import open_fits, reading
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+ENDINGS = {
+    ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
+    ".parquet": "parquet",
+}  # fmt: skip
+"""Of tables, and the format that each means."""
+
+
+def read_table(path: Path) -> Any:
+    """An `astropy.table.Table` of a file, in the format that its ending means; UCDs are in the columns' `meta`.
+
+    Columns of numbers, truth values and text are read, and in ECSV those of astropy's own classes; lists, bytes and
+    other objects are left out.
+
+    Raises:
+        InputError: no such file, another format, damaged, or it has several tables or no columns.
+    """
+    kind = format_of(path)
+    require("astropy", "astro")
+    if not path.is_file():
+        raise InputError(f"{printable(path)}: no such file; expected a catalogue ending in {', '.join(ENDINGS)}")
+    with reading(path):
+        if kind == "fits":
+            table = _read_fits(path)
+        elif kind == "votable":
+            table = _read_votable(path)
+        elif kind == "parquet":
+            table = _read_parquet(path)
+        else:
+            table = _read_text(path, kind)
+        for name in table.colnames:
+            _make_plain(table, name)
+    if not table.colnames:
+        raise InputError(f"{printable(path)}: has no columns of numbers or text; expected a catalogue")
+    return table
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's ending means.
+
+    Raises:
+        InputError: none.
+    """
+    kind = ENDINGS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{printable(path)}: ends in {printable(path.suffix)!r}; expected {', '.join(ENDINGS)}")
+    return kind
+
+
+def _make_plain(table: Any, name: str) -> None:
+    """Turn a column of bytes, or of objects that are all text, into text; remove one of other objects."""
+    column = table[name]
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    if kind not in ("O", "S"):
+        return
+    mask = np.ma.getmaskarray(column)
+    texts = ["" if gone or text is None else text for text, gone in zip(column.tolist(), mask.flat, strict=False)]
+    if column.ndim != 1 or not all(isinstance(text, str | bytes) for text in texts):
+        table.remove_column(name)
+        return
+    values = np.array([text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts], str)
+    table[name] = _column(values, mask, unit=column.unit, description=column.description, meta=column.meta)
+
+
+def _column(values: np.ndarray, mask: np.ndarray, **said: Any) -> Any:
+    from astropy.table import Column, MaskedColumn
+
+    return MaskedColumn(values, mask=mask, **said) if mask.any() else Column(values, **said)
+
+
+def _read_text(path: Path, kind: str) -> Any:
+    from astropy.io import ascii as text_tables
+
+    text = path.read_text("utf-8-sig")
+    if kind == "csv":
+        names = Counter(name.strip() for name in next(csv.reader(text.splitlines()[:1]), []))
+        repeated = [printable(name)[:60] for name, count in names.items() if count > 1]
+        if repeated:
+            raise InputError(f"{printable(path)}: has column {repeated[0]} more than once; rename all but one")
+    # with a line break it cannot be taken for a path; ECSV's header is read by YAML's safe loader
+    return text_tables.read(text + "\n", format=kind, guess=False)
+
+
+def _read_fits(path: Path) -> Any:
+    from astropy.io import fits
+    from astropy.table import Table
+
+    with contextlib.ExitStack() as stack:
+        hdus = open_fits(path, stack)
+        # SExtractor's files have a table with nothing but the image's header
+        found: dict[int, Any] = {
+            n: hdu for n, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
+        }
+        found = {n: hdu for n, hdu in found.items() if len(hdu.columns) > 1}
+        if len(found) != 1:
+            names = ", ".join(f"{n} {printable(hdu.name)}" for n, hdu in found.items()) or "none"
+            raise InputError(f"{printable(path)}: has {len(found)} tables ({names}); expected one: save it by itself")
+        hdu = next(iter(found.values()))
+        # a copy, as the file that it is mapped to is closed
+        table = Table.read(hdu, format="fits", unit_parse_strict="silent").copy()
+        for number, name in enumerate(hdu.columns.names, 1):
+            if f"TUCD{number}" in hdu.header and name in table.colnames:
+                table[name].info.meta = {"ucd": str(hdu.header[f"TUCD{number}"])}
+            if f"TCOMM{number}" in hdu.header and name in table.colnames:
+                table[name].info.description = str(hdu.header[f"TCOMM{number}"])
+        return table
+
+
+def _read_votable(path: Path) -> Any:
+    from astropy.io import votable
+
+    _refuse_references(path)
+    tables = list(votable.parse(path, verify="ignore").iter_tables())
+    if len(tables) != 1:
+        raise InputError(f"{printable(path)}: has {len(tables)} tables; expected one: save it by itself")
+    return tables[0].to_table(use_names_over_ids=True)
+
+
+def _refuse_references(path: Path) -> None:
+    """Refuse a VOTable whose data lie elsewhere, which astropy would fetch, and one that defines entities."""
+    from xml.parsers import expat
+
+    def element(name: str, attributes: dict[str, str]) -> None:
+        if name.rpartition(":")[2].upper() == "STREAM" and any(key.lower().endswith("href") for key in attributes):
+            raise InputError(f"{printable(path)}: its data are in another file or at an address; expected them in it")
+
+    def entity(*_: Any) -> None:
+        raise InputError(f"{printable(path)}: defines XML entities, which are not read; expected a plain VOTable")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = element
+    parser.EntityDeclHandler = entity
+    with path.open("rb") as file:
+        parser.ParseFile(file)
+
+
+def _read_parquet(path: Path) -> Any:
+    from astropy.table import Table
+
+    pyarrow, parquet = require("pyarrow", "astro"), require("pyarrow.parquet", "astro")
+    with path.open("rb") as file:
+        source = parquet.read_table(file)
+    table = Table()
+    for field, chunks in zip(source.schema, source.columns, strict=True):
+        kind = field.type
+        if pyarrow.types.is_dictionary(kind):
+            kind = kind.value_type
+            chunks = chunks.cast(kind)
+        if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+            values = np.array(chunks.fill_null("").to_pylist(), str)
+        elif pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind):
+            values = chunks.fill_null(pyarrow.scalar(0).cast(kind)).to_numpy()
+        else:
+            continue
+        said = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+        table[field.name] = _column(
+            values, np.asarray(chunks.is_null()), unit=_unit(said.get("unit")), description=said.get("description"),
+            meta={"ucd": said["ucd"]} if said.get("ucd") else {},
+        )  # fmt: skip
+    return table
+
+
+def _unit(text: str | None) -> Any:
+    return require("astropy.units", "astro").Unit(text, parse_strict="silent") if text else None
