@@ -1,5 +1,8 @@
 """From images of galaxies to calibrated class probabilities, prediction sets and a score of outliers."""
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from astrovision.contract import InputContract, mirror_of
 from astrovision.outliers import Outliers
@@ -17,6 +20,8 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
 from shared_backbones.probabilities import prediction_sets
+
+_HEAT = np.array([[0, 0, 0], [70, 10, 110], [190, 50, 80], [250, 150, 20], [255, 250, 180]], np.float32)  # of a map
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Prediction:
         """Number of the most probable class, `(N,)`."""
         return self.probabilities.argmax(1)
 
+    @property
+    def confidence(self) -> np.ndarray:
+        """Its probability, `(N,)`."""
+        return self.probabilities.max(1)
+
 
 class GalaxyClassifier:
     """A trained classifier, loaded once for many images.
@@ -49,6 +59,7 @@ class GalaxyClassifier:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads of this process; by default torch's choice.
         precision: `auto`, `float32` or `bfloat16`.
+        batch_size: images that the network sees at once.
         symmetries: average the probabilities over the eight symmetries of the square; mirrored views have the classes
             of mirror images exchanged.
         calibrated: use the card's temperature and prediction sets.
@@ -59,6 +70,9 @@ class GalaxyClassifier:
         contract: what it expects of an image.
         names: of the classes.
         mirror: for each class the one that its mirror image has.
+        temperature: that the logarithms of averaged probabilities are divided by.
+        coverage: of the prediction sets; None where the model has none.
+        outliers: what is usual; None where the model does not say.
         warnings: what a user should know.
 
     Raises:
@@ -72,6 +86,7 @@ class GalaxyClassifier:
         device: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        batch_size: int = 64,
         symmetries: bool = True,
         calibrated: bool = True,
     ) -> None:
@@ -79,20 +94,26 @@ class GalaxyClassifier:
             torch.set_num_threads(threads)
         if not Path(model).is_dir():
             raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
-        self.folder, self.symmetries = Path(model), symmetries
+        self.folder, self.symmetries, self.batch_size = Path(model), symmetries, batch_size
         self.device, self.warnings = choose_device(device)
         trained = weights.load(model)
         self.card, self.sha256 = trained.card, trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
         try:
             self.names = [str(entry["name"]) for entry in self.card["classes"]]
+            if len(set(self.names)) < max(2, len(self.names)):
+                raise ValueError("expected two or more classes of different names")
             self.mirror = mirror_of(self.card)
             known = self.card.get("calibration", {}) if calibrated else {}
             self.temperature = float(known.get("temperature", 1.0))
-            self.coverage, self.quantile = known.get("coverage"), known.get("quantile")
-            if not self.temperature > 0 or len(self.names) < 2:
-                raise ValueError("expected a temperature above 0 and two or more classes")
-        except (KeyError, TypeError, ValueError) as error:
+            has_sets = known.get("quantile") is not None
+            self.quantile = float(known["quantile"]) if has_sets else None
+            self.coverage = float(known["coverage"]) if has_sets else None
+            if not 0 < self.temperature < math.inf:
+                raise ValueError(f"temperature is {self.temperature:g}, expected more than 0")
+            if has_sets and not (0 <= (self.quantile or 0) <= 1 and 0 < (self.coverage or 0) < 1):
+                raise ValueError("expected a quantile from 0 to 1 and a coverage between")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"model {printable(model)}: its card cannot be used ({error}); choose another") from None
         self.precision = choose_precision(precision, self.device, float(self.card.get("bfloat16_agreement", 0)))
         network: Any = optimize_for_inference(trained.module)
@@ -108,59 +129,135 @@ class GalaxyClassifier:
                 f"model {printable(model)}: gives an output of shape {tuple(logits.shape)}, expected one number "
                 f"for each of its {len(self.names)} classes; use a classifier"
             )
-        self.outliers = Outliers.load(model, features.shape[1]) if calibrated else None
+        self.width = features.shape[1]
+        self.outliers = Outliers.load(model, self.width) if calibrated else None
 
     def prepare(self, images: Tensor) -> Tensor:
         """The part that the network sees, at its size: the middle, resized (bicubic, smoothed where it shrinks).
+
+        As the training's images were: the middle may begin and end within a pixel, and pixels beyond its border count.
 
         Args:
             images: `(N, C, H, W)` uint8, or floating point from 0 to 1.
 
         Returns:
-            `(N, C, size, size)` of the same type.
+            `(N, C, size, size)` float32 from 0 to 1.
+
+        Raises:
+            InputError: another number of bands than the model takes.
         """
-        side, size = self.contract.crop * min(images.shape[2:]), self.contract.size
+        bands = self.contract.bands
+        if images.ndim != 4 or images.shape[1] != len(bands):
+            found = images.shape[1] if images.ndim == 4 else f"shape {tuple(images.shape)} and no"
+            raise InputError(f"images have {found} bands, the model takes {len(bands)}: {', '.join(bands)}")
+        values = images.float() if images.is_floating_point() else images.float() / 255
         height, width = images.shape[2:]
-        whole = max(1, round(side))
-        top, left = (height - whole) // 2, (width - whole) // 2
-        middle = images[:, :, top : top + whole, left : left + whole]
-        if whole == size:
-            return middle
-        scaled = F.interpolate(middle.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
-        if images.is_floating_point():
-            return scaled.clamp(0, 1)
-        return scaled.round().clamp(0, 255).to(torch.uint8)
+        side, size = self.contract.crop * min(height, width), self.contract.size
+        down, across = (_resampling(length, side, size) for length in (height, width))
+        return (down @ values @ across.T).clamp(0, 1)
 
     def predict(self, images: Tensor) -> Prediction:
         """Class probabilities and what goes with them.
 
         Args:
-            images: `(N, C, size, size)` as `prepare` gives them.
+            images: `(N, C, size, size)` uint8, or floating point from 0 to 1, as `prepare` gives them.
 
         Raises:
             InputError: another number of bands, or another size, than the model takes.
         """
         self._check(images)
+        parts = [self._probabilities(part) for part in images.split(self.batch_size) if len(part)]
+        scores = np.concatenate([np.zeros((0, len(self.names)), np.float32), *(part for part, _ in parts)])
+        sets = None if self.quantile is None else prediction_sets(scores, self.quantile)
+        if self.outliers is None:
+            return Prediction(scores, sets, None, None)
+        strange = self.outliers.score(np.concatenate([np.zeros((0, self.width)), *(part for _, part in parts)]))
+        return Prediction(scores, sets, strange, strange > self.outliers.threshold)
+
+    def logits(self, images: Tensor) -> np.ndarray:
+        """Logarithms of `predict`'s probabilities, `(N, K)` float32: their softmax are the probabilities."""
+        return np.log(np.maximum(self.predict(images).probabilities, np.finfo(np.float32).tiny))
+
+    def features(self, images: Tensor) -> np.ndarray:
+        """What the classifier sees of images as `prepare` gives them, `(N, D)` float32."""
+        self._check(images)
+        parts = [self._run(part)[1].cpu().numpy() for part in images.split(self.batch_size) if len(part)]
+        return np.concatenate([np.zeros((0, self.width), np.float32), *parts])
+
+    def grad_cam(self, images: Tensor, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Where the network sees a class: Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) on its last map.
+
+        Args:
+            images: `(N, C, size, size)` as for `predict`; one view of each is looked at.
+            labels: number of a class for each image.
+
+        Returns:
+            `(N, size, size)` float32 from 0 to 1, the most important place of each image; 0 everywhere where nothing
+            speaks for the class.
+
+        Raises:
+            InputError: images as for `predict`; or the network's features are no maps.
+            ValueError: labels are none of the classes, or not one for each image.
+        """
+        self._check(images)
+        chosen = torch.as_tensor(np.asarray(labels, np.int64))
+        if chosen.shape != (len(images),) or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self.names)):
+            raise ValueError(f"labels are {tuple(chosen.shape)}, expected one of {len(self.names)} for each image")
+        found = [
+            self._grad_cam(part, numbers.to(self.device)).cpu().numpy()
+            for part, numbers in zip(images.split(self.batch_size), chosen.split(self.batch_size), strict=True)
+            if len(part)
+        ]
+        return np.concatenate([np.zeros((0, *images.shape[2:]), np.float32), *found])
+
+    def provenance(self) -> dict[str, Any]:
+        """What a side-car says of the model."""
+        return {
+            "name": self.card.get("name"),
+            "version": self.card.get("version"),
+            "architecture": self.card["architecture"],
+            "sha256": self.sha256,
+            "license": self.card.get("license"),
+        }
+
+    def _probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of a batch, averaged over its views, and the features of the first."""
         total, features = None, None
         views = range(8) if self.symmetries else range(1)
         for view in views:
             turned = images.rot90(view % 4, (2, 3))
             logits, found = self._run(turned.flip(3) if view >= 4 else turned)
-            shares = (logits / self.temperature).softmax(1)
+            shares = logits.softmax(1)
             shares = shares[:, self.mirror] if view >= 4 else shares
             total = shares if total is None else total + shares
             features = found if features is None else features
         assert total is not None and features is not None  # noqa: S101 - there is one view or more
-        scores = (total / len(views)).cpu().numpy()
-        sets = None if self.quantile is None else prediction_sets(scores, float(self.quantile))
-        strange = None if self.outliers is None else self.outliers.score(features.cpu().numpy())
-        called = None if self.outliers is None or strange is None else strange > self.outliers.threshold
-        return Prediction(scores, sets, strange, called)
+        # the average is what was calibrated, not the single views
+        scores = ((total / len(views)).clamp(min=1e-12).log() / self.temperature).softmax(1)
+        return scores.cpu().numpy(), features.cpu().numpy()
 
-    def features(self, images: Tensor) -> np.ndarray:
-        """What the classifier sees of images as `prepare` gives them, `(N, D)` float32."""
-        self._check(images)
-        return self._run(images)[1].cpu().numpy()
+    def _grad_cam(self, images: Tensor, labels: Tensor) -> Tensor:
+        network: Any = self._unfolded
+        with torch.no_grad():
+            maps = network.forward_features(self.contract.normalise(images.to(self.device)))
+        if maps.ndim != 4:
+            raise InputError(
+                f"model {printable(self.folder)}: its features are no maps, so that Grad-CAM has none to show"
+            )
+        maps = maps.requires_grad_()
+        with torch.enable_grad():
+            (slopes,) = torch.autograd.grad(network.forward_head(maps).gather(1, labels[:, None]).sum(), maps)
+        heat = (slopes.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
+        heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+        peak = heat.amax((1, 2), keepdim=True)
+        return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
+
+    @functools.cached_property
+    def _unfolded(self) -> nn.Module:
+        trained = weights.load(self.folder)
+        if trained.sha256 != self.sha256:
+            raise InputError(f"model {printable(self.folder)}: was changed meanwhile; run again")
+        return trained.module.requires_grad_(False).to(self.device)
 
     def _check(self, images: Tensor) -> None:
         expected = (len(self.contract.bands), self.contract.size, self.contract.size)
@@ -177,3 +274,32 @@ class GalaxyClassifier:
             maps = self.network.forward_features(inputs)
             seen = self.network.forward_head(maps, pre_logits=True)
             return self.network.forward_head(maps).float(), seen.float()
+
+
+def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """An image with a map of `GalaxyClassifier.grad_cam` glowing over it.
+
+    Args:
+        image: `(C, H, W)` uint8, or floating point from 0 to 1; of other than three bands their mean is shown in grey.
+        cam: `(H, W)` from 0 to 1.
+
+    Returns:
+        `(H, W, 3)` uint8.
+    """
+    values = image.astype(np.float32) * (1 if image.dtype == np.uint8 else 255)
+    colors = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True), 3, 0)
+    place = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(cam, place, channel) for channel in _HEAT.T])
+    share = 0.6 * np.clip(cam, 0, 1)
+    return np.clip(colors * (1 - share) + heat * share + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _resampling(length: int, side: float, size: int) -> Tensor:
+    """Weights `(size, length)` of a line's pixels: bicubic (a = -0.5), widened where the middle `side` shrinks."""
+    scale = side / size
+    centres = (length - side) / 2 + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
+    away = ((torch.arange(length) + 0.5 - centres[:, None]) / max(scale, 1.0)).abs()
+    near, far = (1.5 * away - 2.5) * away**2 + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
+    factors = torch.where(away < 1, near, torch.where(away < 2, far, torch.zeros_like(away)))
+    return (factors / factors.sum(1, keepdim=True)).float()

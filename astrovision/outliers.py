@@ -33,7 +33,16 @@ class Outliers:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Outliers":
-        """Fit to the features `(N, D)` of usual images; D may be more than N."""
+        """Fit to the features `(N, D)` of usual images; D may be more than N.
+
+        No axis gets less than the mean variance of those left out, nor that less than a thousandth of the mean of all:
+        where there are few images, what they happen not to vary in tells nothing.
+
+        Raises:
+            ValueError: there are fewer than two images, or features are not finite.
+        """
+        if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
+            raise ValueError(f"features are {features.shape}, expected finite ones of two or more images")
         centred = features - features.mean(0)
         _, singular, axes = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
         variances = singular**2 / max(1, len(features) - 1)
@@ -43,8 +52,8 @@ class Outliers:
         rest = max(float(variances[count:].sum()) / others, total / features.shape[1] * 1e-3)
         return cls(features.mean(0), axes[:count], np.maximum(variances[:count], rest), rest)
 
-    def with_threshold(self, features: np.ndarray, share: float) -> "Outliers":
-        """The same with the threshold above which a share of other usual images `(N, D)` lies."""
+    def with_threshold(self, features: np.ndarray, share: float = 0.01) -> "Outliers":
+        """The same with the threshold above which a share of other usual images `(N, D)` lies, not those it fits."""
         return replace(self, threshold=float(np.quantile(self.score(features), 1 - share)))
 
     def score(self, features: np.ndarray) -> np.ndarray:
@@ -63,12 +72,12 @@ class Outliers:
             save_file({name: np.atleast_1d(value) for name, value in parts.items()}, path)
 
     @classmethod
-    def load(cls, folder: str | Path, width: int) -> "Outliers | None":
+    def load(cls, folder: str | Path, width: int | None = None) -> "Outliers | None":
         """Read what `save` wrote; None where a model has no such file.
 
         Args:
             folder: of the trained model.
-            width: of the network's features, D.
+            width: of the network's features, D; by default any.
 
         Raises:
             InputError: the file is damaged, or of another width.
@@ -81,10 +90,14 @@ class Outliers:
             return None
         try:
             parts = load_file(path)
-            mean, axes, variances, rest, threshold = (parts[name] for name in _NAMES)
-        except (OSError, KeyError, SafetensorError) as error:
+            mean, axes, variances, rest, threshold = (parts[name].astype(np.float64) for name in _NAMES)
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{printable(path)}: cannot be read ({type(error).__name__}); remove it") from None
-        shapes = mean.shape, axes.shape[1:], variances.shape, rest.shape, threshold.shape
-        if shapes != ((width,), (width,), axes.shape[:1], (1,), (1,)) or not (variances > 0).all() or rest[0] <= 0:
+        count, width = len(axes) if axes.ndim else 0, mean.size if width is None else width
+        shapes = mean.shape, axes.shape, variances.shape, rest.shape, threshold.shape
+        if shapes != ((width,), (count, width), (count,), (1,), (1,)) or count > width:
             raise InputError(f"{printable(path)}: does not fit the network's {width} features; remove it")
+        finite = all(np.isfinite(part).all() for part in (mean, axes, variances, rest))
+        if not finite or not (variances > 0).all() or not rest[0] > 0 or np.isnan(threshold[0]):
+            raise InputError(f"{printable(path)}: holds values that no features have; remove it")
         return cls(mean, axes, variances, float(rest[0]), float(threshold[0]))

@@ -182,7 +182,8 @@ class GalaxyClassification(Kind):
                 "size": data.size,
                 "crop": data.crop * data.size / data.stored,
                 "pixel_scale_arcsec": data.pixel_scale_arcsec,
-                "cutout": None if data.pixel_scale_arcsec is None else data.size,
+                # of the whole image, before anything of it is cut off
+                "cutout": None if data.pixel_scale_arcsec is None else round(data.stored / data.crop),
                 "stretch": None,
                 "mean": (mean / 255).tolist(),
                 "std": (spread / 255).tolist(),
@@ -342,6 +343,7 @@ def calibrate(model: Path, held: Galaxies, *, coverage: float, symmetries: bool)
         "temperature": temperature,
         "coverage": coverage,
         "quantile": conformal_quantile(heated, labels, coverage),
+        "symmetries": symmetries,
         "images": len(labels),
     }
     features = np.concatenate([classifier.features(batch) for batch in _batches(held)])

@@ -42,13 +42,16 @@ def test_turned_images_have_equal_probabilities_and_mirrored_ones_exchanged(clas
 
 
 def test_a_single_view_is_not_symmetric(folder: Path, classifier: Any, images: Tensor):
-    single = GalaxyClassifier(folder, device="cpu", symmetries=False)
+    single = GalaxyClassifier(folder, device="cpu", symmetries=False, calibrated=False)
     found, turned = (single.predict(part).probabilities for part in (images, images.rot90(1, (2, 3))))
     assert np.abs(found - turned).max() > 1e-3
     views = [single.predict(images.rot90(turns, (2, 3))).probabilities for turns in range(4)]
     mirrored = [single.predict(images.rot90(turns, (2, 3)).flip(3)).probabilities for turns in range(4)]
     mean = np.mean([*views, *(part[:, models.SWAPPED] for part in mirrored)], 0)
-    np.testing.assert_allclose(classifier.predict(images).probabilities, mean, atol=1e-6)
+    # calibration was fitted to the average, so the average is what the temperature changes
+    heated = mean ** (1 / classifier.temperature)
+    heated /= heated.sum(1, keepdims=True)
+    np.testing.assert_allclose(classifier.predict(images).probabilities, heated, atol=1e-6)
 
 
 def test_the_temperature_divides_the_logits(folder: Path, images: Tensor):

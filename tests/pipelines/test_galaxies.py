@@ -152,6 +152,20 @@ def test_the_card_has_what_use_needs(learnt: Job):
     np.testing.assert_allclose(swapped, found.probabilities, atol=1e-4)
 
 
+def test_use_gives_the_probabilities_that_were_calibrated(learnt: Job):
+    folder = learnt.made["train"] / "model"
+    known = weights.read_card(folder)["calibration"]
+    images = torch.from_numpy(
+        np.stack([draw(name, 950 + n, 32) for n, name in enumerate(CLASSES)]).transpose(0, 3, 1, 2)
+    )
+    plain, calibrated = (
+        GalaxyClassifier(folder, calibrated=flag).predict(images).probabilities for flag in (False, True)
+    )
+    heated = plain ** (1 / known["temperature"])
+    np.testing.assert_allclose(calibrated, heated / heated.sum(1, keepdims=True), atol=1e-5)
+    assert known["symmetries"] is True
+
+
 def test_no_name_of_an_image_reaches_the_output(learnt: Job):
     for path in learnt.output.rglob("*"):
         if path.is_file():
