@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +20,15 @@ from astrovision.datasets.views import Augmentation, DrawOrder, Galaxies
 from astrovision.outliers import Outliers
 from pipelines.classification import write_classification
 from pipelines.galaxy_tasks import GalaxyTask
-from pipelines.kinds import Kind
+from pipelines.kinds import SPLITS, Kind
 from pipelines.progress import Meter
 from pipelines.recipe import GalaxyData, Recipe, shown_init
 from pipelines.store import Sample, Store, write_store
-from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.probabilities import class_figures, conformal_quantile, fit_temperature, prediction_sets
 
-SPLITS = ("train", "validation", "test")
 BANDS = ("red", "green", "blue")
 _DIVISIONS = 50  # of the held part, over which the coverage of prediction sets is averaged
 _FALSE_ALARMS = 0.01  # share of validation images that are called outliers
@@ -138,11 +135,6 @@ class GalaxyClassification(Kind):
             lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
         return lines
 
-    def digest(self, prepared: Store) -> str:
-        """What a training on this data depends on."""
-        read = [case for case in prepared.cases() if case["split"] != "test"]
-        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
-
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn and varied, and what is calibrated after training."""
         names = {
@@ -156,15 +148,6 @@ class GalaxyClassification(Kind):
             "coverage",
         }
         return self.data.model_dump(include=names)
-
-    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
-        """What is noted of the data in the tracking store."""
-        store = Store(folder)
-        return [
-            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
-            for split in SPLITS
-            if store.cases(split)
-        ]
 
     def card(self, store: Store) -> dict[str, Any]:
         """The recipe's card with the contract that the data gives."""
@@ -311,17 +294,6 @@ class GalaxyClassification(Kind):
         )
         keys = [item.key for source in sources for item in source.items]
         _write_predictions(folder / "predictions.csv", keys, labels, scores, names)
-
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
-        """What the tracking store notes of an evaluation."""
-        return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
-
-    def lines(self, summary: Mapping[str, Any]) -> list[str]:
-        """The figures of an evaluation for a terminal."""
-        return [
-            f"  {name.replace('_', ' '):28} {value:.3f}" if isinstance(value, float) else f"  {name:28} {value}"
-            for name, value in summary["figures"].items()
-        ]
 
 
 def to_sample(source: ImageSource, *, size: int, crop: float, classes: int) -> Sample:

@@ -1,7 +1,9 @@
 """The kinds of data a recipe can name, and what all of them share."""
 
+import hashlib
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 
 from pipelines.recipe import Recipe
+from pipelines.store import Store
+from pipelines.tracking import DatasetRecord
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 
@@ -21,6 +25,7 @@ KINDS = {
     "galaxies": "pipelines.galaxies:GalaxyClassification",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
+SPLITS = ("train", "validation", "test")
 
 
 def find_kind(recipe: Recipe) -> Any:
@@ -70,6 +75,28 @@ class Kind:
         stats = [(path, path.stat()) for path in sources]
         return [[path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
+    def digest(self, prepared: Any) -> Any:
+        """What a training on this data depends on: of a store, all but the test cases."""
+        read = [case for case in prepared.cases() if case["split"] != "test"]
+        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
+
+    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
+        """What is noted of the data in the tracking store: each split of the prepared store."""
+        store = Store(folder)
+        return [
+            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
+            for split in SPLITS
+            if store.cases(split)
+        ]
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """What the tracking store notes of an evaluation."""
+        return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
+
+    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+        """The figures of an evaluation for a terminal."""
+        return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
+
     def network(self) -> torch.nn.Module:
         """The network to train, with the weights that the recipe starts from."""
         section = self.recipe.model
@@ -90,3 +117,7 @@ class Kind:
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
         raise NotImplementedError
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

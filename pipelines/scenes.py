@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ from geovision.metrics import (
 from geovision.rasters import open_raster
 from geovision.scenes import find_scenes, open_scene
 from geovision.sensors import find_sensor
-from pipelines.kinds import Kind
+from pipelines.kinds import SPLITS, Kind
 from pipelines.progress import Meter
 from pipelines.recipe import LabelledImageData, LabelledSceneData, Recipe, SceneData, shown_init
 from pipelines.report.scenes import map_panel, reconstruction_panel
@@ -52,13 +51,11 @@ from pipelines.scene_tasks import (
     span_of,
 )
 from pipelines.store import Sample, Store, write_store
-from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
-SPLITS = ("train", "validation", "test")
 _PANELS = 6  # reconstructions that a report shows
 
 
@@ -206,24 +203,10 @@ class ScenesKind(Kind):
             lines.append(f"note: in {moved} scenes or parts of scenes, bands of another CRS were reprojected")
         return lines
 
-    def digest(self, prepared: Store) -> str:
-        """What a training on this data depends on."""
-        read = [case for case in prepared.cases() if case["split"] != "test"]
-        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
-
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn, normalised and varied."""
         names = {"normalisation", "statistics", "mask_ratio", "crop", "flip", "mixup", "cutmix", "smoothing"}
         return self.data.model_dump(include=names)
-
-    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
-        """What is noted of the data in the tracking store."""
-        store = Store(folder)
-        return [
-            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
-            for split in SPLITS
-            if store.cases(split)
-        ]
 
     def input_section(self, store: Store | None) -> dict[str, Any]:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
@@ -298,14 +281,6 @@ class ScenesKind(Kind):
             monitor=self.monitor,
             log=log,
         )
-
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
-        """What the tracking store notes of an evaluation."""
-        return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
-
-    def lines(self, summary: Mapping[str, Any]) -> list[str]:
-        """The figures of an evaluation for a terminal."""
-        return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
 
 
 class ScenePretraining(ScenesKind):
@@ -535,7 +510,3 @@ def _write_summary(folder: Path, figures: Mapping[str, Any], tables: Sequence[Ma
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -233,24 +233,9 @@ class VolumeSegmentation(Segmentation):
         skipped = prepared.manifest["skipped"]
         return [f"warning: {skipped} of {skipped + len(prepared.cases())} cases were left out"] if skipped else []
 
-    def digest(self, prepared: Store) -> str:
-        """What a training on this data depends on."""
-        read = [case for case in prepared.cases() if case["split"] != "test"]
-        content = json.dumps([prepared.manifest["settings"], read], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
-
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn."""
         return self.data.model_dump(include={"slices", "views", "size", "foreground", "augmentation"})
-
-    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
-        """What is noted of the data in the tracking store."""
-        store = Store(folder)
-        return [
-            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
-            for split in ("train", "validation", "test")
-            if store.cases(split)
-        ]
 
     def card(self) -> dict[str, Any]:
         """The recipe's card with the contract that the data section gives."""
