@@ -113,7 +113,7 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:
 
 def _figure(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
-        hits = scores.argmax(1) == targets.argmax(1)
+        hits = (scores.argmax(1) == targets.argmax(1)).astype(float)  # targets are uint8, which would run over
         if name == "accuracy":
             return float(hits.mean())
         there = targets.sum(0)

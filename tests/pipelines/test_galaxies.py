@@ -16,6 +16,7 @@ from PIL import Image
 
 from astrovision.classification import GalaxyClassifier
 from astrovision.datasets.views import Augmentation, DrawOrder, Galaxies
+from pipelines.classification import write_classification
 from pipelines.galaxies import mean_coverage
 from pipelines.recipe import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
@@ -312,6 +313,16 @@ def test_rare_classes_come_more_often_where_a_recipe_asks_for_it():
     for balance, share in ((0.0, 0.1), (0.5, 0.25), (1.0, 0.5)):
         draws = [i for part in DrawOrder(labels, batch_size=50, steps=200, seed=0, balance=balance) for _, i in part]
         assert labels[draws].mean() == pytest.approx(share, abs=0.02)
+
+
+def test_intervals_lie_around_the_figures_of_many_images(tmp_path: Path):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 1200)
+    scores = np.eye(2)[np.where(random.random(1200) < 0.8, labels, 1 - labels)] * 0.8 + 0.1
+    figures = write_classification(tmp_path, scores, np.eye(2, dtype=np.uint8)[labels], ["a", "b"], resamples=200)
+    for name in ("accuracy", "balanced_accuracy"):
+        assert figures[name] - 0.04 < figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
+        assert figures[f"{name}_high"] < figures[name] + 0.04
 
 
 def test_coverage_over_divisions_is_the_nominal_one():
