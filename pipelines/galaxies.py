@@ -149,6 +149,10 @@ class GalaxyClassification(Kind):
         }
         return self.data.model_dump(include=names)
 
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What of the data's section decides an evaluation, calibration included: that is not in the weights."""
+        return self.data.model_dump(include={"symmetries", "coverage", "merged", "corrupted"})
+
     def card(self, store: Store) -> dict[str, Any]:
         """The recipe's card with the contract that the data gives."""
         data, recipe = self.data, self.recipe
@@ -247,10 +251,11 @@ class GalaxyClassification(Kind):
     def evaluate(self, model: Path, sources: Sequence[ImageSource], folder: Path) -> None:
         """Score the test images as a user's are, with calibrated probabilities and prediction sets."""
         data, names, seed = self.data, self.class_names(), self.recipe.seed
-        parts = []
+        parts, keys = [], []
         for source in sources:
             try:
                 parts.append(to_sample(source, size=data.stored, crop=data.crop, classes=len(names)).arrays)
+                keys += [item.key for item in source.items]
             except InputError:
                 if not data.skip_unreadable:
                     raise
@@ -292,7 +297,6 @@ class GalaxyClassification(Kind):
             resamples=self.recipe.evaluate.resamples,
             seed=seed,
         )
-        keys = [item.key for source in sources for item in source.items]
         _write_predictions(folder / "predictions.csv", keys, labels, scores, names)
 
 

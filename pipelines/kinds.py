@@ -89,6 +89,10 @@ class Kind:
             if store.cases(split)
         ]
 
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What of the data's section decides an evaluation, beside the recipe's own."""
+        return {}
+
     def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """What the tracking store notes of an evaluation."""
         return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}

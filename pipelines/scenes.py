@@ -208,6 +208,10 @@ class ScenesKind(Kind):
         names = {"normalisation", "statistics", "mask_ratio", "crop", "flip", "mixup", "cutmix", "smoothing"}
         return self.data.model_dump(include=names)
 
+    def evaluation_settings(self) -> dict[str, Any]:
+        """How scenes are mapped, and how many neighbours count."""
+        return self.data.model_dump(include={"overlap", "neighbours", "mask_ratio"})
+
     def input_section(self, store: Store | None) -> dict[str, Any]:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
         found, distance = None, None

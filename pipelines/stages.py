@@ -135,7 +135,12 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
 def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> None:
     settings = job.recipe.evaluate.model_dump()
     sources = kind.test_sources()
-    made_from = {"model": read_card(model)["weights_sha256"], "settings": settings, "cases": kind.identify(sources)}
+    made_from = {
+        "model": read_card(model)["weights_sha256"],
+        "settings": settings,
+        "data": kind.evaluation_settings(),
+        "cases": kind.identify(sources),
+    }
     folder = job.folder("evaluate", made_from)
     if not _finished(folder):
         if "evaluate" not in job.stages:

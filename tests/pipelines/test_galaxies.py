@@ -210,6 +210,15 @@ def test_training_starts_from_a_classifier_of_other_size_and_classes(tmp_path: P
     assert after["head.classifier.weight"].shape[0] == 5 and before["head.classifier.weight"].shape[0] == 10
 
 
+def test_an_evaluation_is_done_again_where_its_settings_changed(tmp_path: Path, store: str):
+    root, stages = cutouts(tmp_path / "data"), ["prepare", "train", "evaluate"]
+    first = start("cutouts_astroformer_cpu", root, tmp_path / "out", stages, data__merged={})
+    again = start("cutouts_astroformer_cpu", root, tmp_path / "out", stages, data__merged={"round": ["elliptical"]})
+    assert first.summary is not None and "merged_accuracy" not in first.summary["figures"]
+    assert again.summary is not None and "merged_accuracy" in again.summary["figures"]
+    assert first.made["train"] == again.made["train"]
+
+
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, store: str):
     import pipelines.galaxy_tasks
 
