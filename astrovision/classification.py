@@ -174,10 +174,6 @@ class GalaxyClassifier:
         strange = self.outliers.score(np.concatenate([np.zeros((0, self.width)), *(part for _, part in parts)]))
         return Prediction(scores, sets, strange, strange > self.outliers.threshold)
 
-    def logits(self, images: Tensor) -> np.ndarray:
-        """Logarithms of `predict`'s probabilities, `(N, K)` float32: their softmax are the probabilities."""
-        return np.log(np.maximum(self.predict(images).probabilities, np.finfo(np.float32).tiny))
-
     def features(self, images: Tensor) -> np.ndarray:
         """What the classifier sees of images as `prepare` gives them, `(N, D)` float32."""
         self._check(images)

@@ -73,9 +73,6 @@ def test_a_prediction_is_complete(classifier: Any, images: Tensor):
     np.testing.assert_array_equal(found.confidence, found.probabilities.max(1))
     np.testing.assert_array_equal(found.sets, found.probabilities >= 1 - 0.8)
     assert found.outlier_score.shape == found.is_outlier.shape == (7,) and found.is_outlier.dtype == bool
-    np.testing.assert_allclose(
-        torch.from_numpy(classifier.logits(images)).softmax(1).numpy(), found.probabilities, atol=1e-6
-    )
 
 
 def test_the_batch_size_changes_nothing(folder: Path, classifier: Any, images: Tensor):
