@@ -58,6 +58,19 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.table)
 
+    def texts(self, name: str) -> list[str]:
+        """The values of a column as text, whole numbers without a point; empty where missing.
+
+        Raises:
+            InputError: there is no such column, or it holds no text or numbers.
+        """
+        column = _column(self.label, self.table, name)
+        values, gone = np.asarray(column).tolist(), np.ma.getmaskarray(column)
+        whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+        return [
+            "" if missing or value != value else str(value).strip() for value, missing in zip(whole, gone, strict=True)
+        ]
+
 
 @dataclass(frozen=True)
 class Column:

@@ -92,22 +92,3 @@ def _stretch(given: Mapping[str, Any], model: str) -> "Stretch":
     from astrovision.stretches import Stretch
 
     return Stretch.from_card(given, model)
-
-
-def mirror_of(card: Mapping[str, Any]) -> list[int]:
-    """For each class the one that its mirror image has: itself, or what the card's `mirror` of the class names.
-
-    Raises:
-        InputError: a class's mirror image is none of the classes, or is not mirrored back.
-    """
-    names = [str(entry["name"]) for entry in card["classes"]]
-    found = []
-    for entry in card["classes"]:
-        other = str(entry.get("mirror", entry["name"]))
-        if other not in names:
-            raise InputError(f"class {entry['name']}: its mirror {other!r} is none of the classes {', '.join(names)}")
-        found.append(names.index(other))
-    for number, other in enumerate(found):
-        if found[other] != number:
-            raise InputError(f"class {names[number]}: its mirror {names[other]} must have it as mirror, too")
-    return found

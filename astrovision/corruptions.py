@@ -141,6 +141,16 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 }
 """By name: of an image `(C, H, W)` with values from 0 to 1, a severity from 1 to 5 and a generator."""
 
+FAMILIES: Mapping[str, str] = {
+    "sky_noise": "observation",
+    "psf_blur": "observation",
+    "pixel_scale": "observation",
+    "missing_band": "detector",
+    "saturation": "detector",
+    "cosmic_rays": "detector",
+}
+"""Where each comes from: the observation's depth, seeing and sampling, or its detectors."""
+
 
 def _scale(name: str, severity: int) -> float:
     if severity not in range(1, 6):

@@ -132,6 +132,20 @@ class Mosaic:
         found[~np.isfinite(found).all(1)] = np.nan
         return found
 
+    def touches(self, positions_xy: Any, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
+        """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.
+
+        Args:
+            positions_xy: see `cut`.
+            size: see `cut`.
+            pixel_scale_arcsec: see `cut`.
+
+        Raises:
+            InputError: the size or the scale is none that can be had.
+        """
+        positions = np.asarray(positions_xy, np.float64).reshape(-1, 2)
+        return self._touches(positions, size, self._check(size, pixel_scale_arcsec))
+
     def cut(self, positions_xy: Any, size: int, *, pixel_scale_arcsec: float | None = None) -> Cutouts:
         """Cut windows around positions.
 
@@ -243,6 +257,13 @@ class Mosaic:
             )
         return 1.0 if abs(ratio - 1) < _SAME_SCALE else ratio
 
+    def _touches(self, positions: np.ndarray, size: int, ratio: float) -> np.ndarray:
+        start = positions - size * ratio / 2
+        start = np.ceil(start) if ratio == 1 else start + 0.5  # whole pixels are copied
+        with np.errstate(invalid="ignore"):
+            overlap: Any = np.isfinite(positions) & (start + size * ratio > 0) & (start < self.shape[::-1])
+        return overlap.all(1)
+
     def _cut(self, positions: np.ndarray, size: int) -> Cutouts:
         height, width = self.shape
         known: Any = np.isfinite(positions).all(1)
@@ -311,7 +332,7 @@ class Mosaic:
         half = size * ratio / 2
         with np.errstate(invalid="ignore"):
             inside = ((positions - half > -0.5 - 1e-6) & (positions + half < edges + 1e-6)).all(1)
-            touches = ((positions + half > -0.5) & (positions - half < edges)).all(1)
+        touches = self._touches(positions, size, ratio)
         flags = np.where(touches, np.where(inside, 0, PARTIAL) | (HAS_INVALID * invalid), OFF_IMAGE).astype(np.uint8)
         values[~touches], valid[~touches] = 0, False
         return Cutouts(values, valid, flags)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ KINDS = {
     "labelled_scenes": "pipelines.scenes:SceneMapping",
     "labelled_images": "pipelines.images:ImageClassification",
     "galaxies": "pipelines.galaxies:GalaxyClassification",
+    "medical_images": "pipelines.medical_images:MedicalClassification",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")
@@ -43,16 +45,23 @@ class Kind:
 
     Args:
         recipe: of that kind.
+
+    Attributes:
+        evaluates: whether there is something to be scored.
+        takes_file: whether the data may be one file in place of a folder.
+        takes_nothing: whether there are no files, as images are drawn.
     """
 
     evaluates = False
+    takes_file = False
+    takes_nothing = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        if not recipe.data.root:
+        if not recipe.data.root and not self.takes_nothing:
             raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
-        self.root = Path(recipe.data.root)
-        if not self.root.is_dir():
+        self.root = Path(recipe.data.root or ".")
+        if not (self.root.is_dir() or (self.takes_file and self.root.is_file())):
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
         # what nothing can use shows now, not after training
         with torch.device("meta"):
@@ -73,7 +82,7 @@ class Kind:
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files as they are now: a changed one makes another preparation."""
         stats = [(path, path.stat()) for path in sources]
-        return [[path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+        return [[os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
     def digest(self, prepared: Any) -> Any:
         """What a training on this data depends on: of a store, all but the test cases."""

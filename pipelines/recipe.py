@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -20,27 +19,24 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.image_sections import GalaxyData, MedicalImageData
+from pipelines.section import Section, Share
 from shared_backbones.errors import InputError
 from shared_backbones.weights import read_card
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
-Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # of folders and of models
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SyntheticData(_Section):
+class SyntheticData(Section):
     """Slices synthesised from label maps while training."""
 
     kind: Literal["synthetic"]
     root: str | None = None
     """Folder of label maps."""
-    synthesis: dict[str, float] = {}
+    synthesis: dict[str, float] = Field(default_factory=dict)
     """Fields of `medvision.datasets.synthetic.SynthesisSettings` that differ from its defaults."""
-    slices: list[int] = [-2, -1, 0, 1, 2]
+    slices: list[int] = Field(default=[-2, -1, 0, 1, 2])
     """Offsets of the neighbouring slices that become channels."""
     size: PositiveInt = 128
     """Side of the square crops in voxels."""
@@ -50,7 +46,7 @@ class SyntheticData(_Section):
     workers: NonNegativeInt = 1
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """How training slices are varied; 0 switches a part off."""
 
     rotation_degrees: float = Field(default=15, ge=0, le=180)
@@ -72,7 +68,7 @@ class Augmentation(_Section):
     """Largest sigma of Gaussian smoothing, in voxels."""
 
 
-class VolumeData(_Section):
+class VolumeData(Section):
     """Volumes with label maps, read from the files as they were downloaded."""
 
     kind: Literal["volumes"]
@@ -80,7 +76,7 @@ class VolumeData(_Section):
     """How the files lie; see `medvision.datasets.layouts`."""
     root: str | None = None
     """Folder of the files."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
     """Share of the training subjects that are held out to choose the checkpoint."""
@@ -88,9 +84,9 @@ class VolumeData(_Section):
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
     normalisation: str | dict[str, Any] = "rescale_intensity"
     """Scaling of intensities; see `medvision.resampling.normalise`."""
-    slices: list[int] = [-1, 0, 1]
+    slices: list[int] = Field(default=[-1, 0, 1])
     """Offsets of the neighbouring slices that become channels."""
-    views: list[Literal["axial", "coronal", "sagittal"]] = ["axial"]
+    views: list[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
     """Planes that slices are cut along, in training and later in use."""
     size: PositiveInt = 64
     """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
@@ -102,7 +98,7 @@ class VolumeData(_Section):
     skip_unreadable: bool = False
 
 
-class SceneSplit(_Section):
+class SceneSplit(Section):
     """How scenes are divided: by place, never pixel by pixel."""
 
     by: Literal["scenes", "last", "blocks", "halves"] = "blocks"
@@ -115,7 +111,7 @@ class SceneSplit(_Section):
     """Side of the blocks in pixels."""
 
 
-class _Scenes(_Section):
+class _Scenes(Section):
     """What both kinds of scene data share."""
 
     root: str | None = None
@@ -149,7 +145,7 @@ class SceneData(_Scenes):
     kind: Literal["scenes"]
     layout: str | None = None
     """Images of a published data set, one patch each, in place of scenes; see `geovision.datasets.layouts`."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     mask_ratio: Share = 0.75
     """Share of tokens that the encoder does not see."""
@@ -179,7 +175,7 @@ class LabelledImageData(_Scenes):
     kind: Literal["labelled_images"]
     layout: str
     """See `geovision.datasets.layouts`."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
     """Smallest and largest share of an image's area in a training view."""
@@ -193,86 +189,16 @@ class LabelledImageData(_Scenes):
     """Of the k-nearest-neighbour figures."""
 
 
-class GalaxyAugmentation(_Section):
-    """How training images are varied; 0 switches a part off. They are always mirrored by halves."""
-
-    resized_crop: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Smallest and largest share of the area that is cut out at random and resized; null keeps the middle."""
-    rotation_degrees: float = Field(default=180, ge=0, le=180)
-    scaling: Share = 0.15
-    """Largest relative change of size."""
-    shift: Share = 0.05
-    """Largest shift, as a share of the side."""
-    brightness: Share = 0.15
-    """Largest relative change of brightness and of contrast."""
-    color: Share = 0.15
-    """Largest relative change of saturation, and a tenth of it of hue."""
-    noise: Share = 0.02
-    """Largest standard deviation of added noise, in values from 0 to 1."""
-    blur: float = Field(default=0.0, ge=0)
-    """Largest sigma of a Gaussian blur, in pixels."""
-
-
-class GalaxySplit(_Section):
-    """Shares drawn within each class, where the data set has no split of its own."""
-
-    test: Share = 0.1
-    validation: Share = 0.1
-    """Of the training images."""
-
-
-class GalaxyData(_Section):
-    """Labelled colour images of galaxies, read as data sets lay them out.
-
-    A class of the card whose mirror image is another class names it as its `mirror`: mirrored training images get that
-    label. Classes that are their own mirror images name none.
-    """
-
-    kind: Literal["galaxies"]
-    layout: str
-    """See `astrovision.datasets.galaxies`."""
-    root: str | None = None
-    options: dict[str, Any] = {}
-    """Of the layout."""
-    split: GalaxySplit = Field(default_factory=GalaxySplit)
-    crop: float = Field(default=1.0, gt=0, le=1)
-    """Share of an image's side, around its centre, that is stored."""
-    stored: PositiveInt = 256
-    """Side in pixels of the stored images."""
-    size: PositiveInt = 256
-    """Side in pixels of what the network sees, from the middle of the stored image."""
-    pixel_scale_arcsec: PositiveFloat | None = None
-    """Of the stored images, where it is the same for all."""
-    augmentation: GalaxyAugmentation = Field(default_factory=GalaxyAugmentation)
-    balance: float = Field(default=0.0, ge=0, le=1)
-    """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
-    mixup: float = Field(default=0.0, ge=0)
-    """Alpha of mixup; 0 for none."""
-    smoothing: Share = 0.0
-    """Of the labels."""
-    symmetries: bool = True
-    """Average over the eight symmetries of the square, in evaluation and in use."""
-    coverage: float = Field(default=0.9, gt=0, lt=1)
-    """Of the prediction sets that the trained model gives."""
-    merged: dict[str, list[str]] = {}
-    """Classes that the evaluation also scores as one, by the name of the whole."""
-    corrupted: NonNegativeInt = 0
-    """Test images that are also scored under every corruption of `astrovision.corruptions` at five severities."""
-    workers: NonNegativeInt = 0
-    """Processes that read images; reading the store needs none."""
-    skip_unreadable: bool = False
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """What is trained."""
 
     architecture: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     init: str | None = None
     """Trained model (a folder or a bundled name) whose weights training starts from."""
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """How it is trained: for a number of steps or, where the data has an end, of epochs."""
 
     steps: PositiveInt | None = None
@@ -321,7 +247,7 @@ class TrainSection(_Section):
         return self
 
 
-class EvaluateSection(_Section):
+class EvaluateSection(Section):
     """How the test cases are scored."""
 
     protocol: str = "default"
@@ -330,7 +256,7 @@ class EvaluateSection(_Section):
     """Of the bootstrap intervals."""
 
 
-class RegisterSection(_Section):
+class RegisterSection(Section):
     """Under which name the trained model is registered."""
 
     name: Name | None = None
@@ -345,7 +271,7 @@ class RegisterSection(_Section):
         return alias
 
 
-class TrackingSection(_Section):
+class TrackingSection(Section):
     """Where the run is noted; the store itself is MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` in the current folder."""
 
     experiment: str | None = None
@@ -354,7 +280,7 @@ class TrackingSection(_Section):
     """Note the machine's load every ten seconds."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe; see `pipelines/recipes/`."""
 
     name: Name
@@ -363,7 +289,7 @@ class Recipe(_Section):
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
     data: Annotated[
-        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData | GalaxyData,
+        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData | GalaxyData | MedicalImageData,
         Field(discriminator="kind"),
     ]
     model: ModelSection
@@ -371,7 +297,7 @@ class Recipe(_Section):
     evaluate: EvaluateSection = EvaluateSection()
     register_as: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
-    card: dict[str, Any] = {}
+    card: dict[str, Any] = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
 
 
@@ -379,7 +305,7 @@ def shown(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
     content = recipe.model_dump(exclude={"output", "card"})
     content["data"].pop("root", None)
-    for key in ("test", "images", "labels"):  # subjects, and folders
+    for key in ("test", "images", "labels", "catalogue"):  # subjects, folders and files
         content["data"].get("options", {}).pop(key, None)
     content["model"]["init"] = shown_init(recipe)
     return content

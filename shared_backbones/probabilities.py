@@ -23,7 +23,9 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
         With one label: `accuracy`, `top5` (None below six classes), `balanced_accuracy` and `macro_f1` over the classes
         that occur, `auc` (one class against the rest, mean over those that occur beside others; None where there are
         none), `nll`, `brier` (sum over classes, mean over images) and `ece`, the calibration error over 15 equal-width
-        bins. With several: `map_micro`, `map_macro` (mean average precision), `f1_micro` and `f1_macro` at 0.5.
+        bins. With several: `map_micro`, `map_macro` (mean average precision), `f1_micro` and `f1_macro` at 0.5; and,
+        each answer about a label taken as one of two classes, `accuracy`, `balanced_accuracy`, `auc`, `nll`, `brier`
+        and `ece`, as MedMNIST (Yang et al. 2023) and MedMNIST-C (Di Salvo et al. 2024) average over labels.
     """
     metrics: Any = importlib.import_module("sklearn.metrics")
     occurs = targets.any(0)
@@ -33,11 +35,20 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
             float(metrics.average_precision_score(targets[:, occurs], scores[:, occurs], average=how))
             for how in ("micro", "macro")
         )
+        divided = [number for number in np.flatnonzero(occurs) if not targets[:, number].all()]
+        areas = [metrics.roc_auc_score(targets[:, number], scores[:, number]) for number in divided]
+        own = np.where(targets > 0, scores, 1 - scores)
         return {
             "map_micro": micro,
             "map_macro": macro,
             "f1_micro": float(metrics.f1_score(targets, found, average="micro", zero_division=0)),
             "f1_macro": float(metrics.f1_score(targets[:, occurs], found[:, occurs], average="macro", zero_division=0)),
+            "accuracy": float((found == (targets > 0)).mean()),
+            "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=True),
+            "auc": float(np.mean(areas)) if areas else None,
+            "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
+            "brier": float(np.square(scores - targets).mean()),
+            "ece": calibration_error(np.maximum(scores, 1 - scores).ravel(), (found == (targets > 0)).ravel()),
         }
     labels, best = targets.argmax(1), scores.argmax(1)
     hits = best == labels
@@ -48,13 +59,32 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
     return {
         "accuracy": float(hits.mean()),
         "top5": float((ranks < 5).mean()) if scores.shape[1] > 5 else None,
-        "balanced_accuracy": float(np.mean([hits[labels == number].mean() for number in present])),
+        "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=False),
         "macro_f1": float(metrics.f1_score(labels, best, labels=present, average="macro", zero_division=0)),
         "auc": float(np.mean(areas)) if areas else None,
         "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
         "brier": float(np.square(scores - targets).sum(1).mean()),
         "ece": calibration_error(scores.max(1), hits),
     }
+
+
+def balanced_accuracy(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool) -> float:
+    """Mean recall of the classes that occur; with several labels the mean over labels of that of its two answers.
+
+    Args:
+        scores: probabilities `(N, K)`.
+        targets: `(N, K)`, 1 for the classes that an image has.
+        multi_label: whether it can have several.
+    """
+    if multi_label:
+        pairs = [
+            (np.stack([score < 0.5, score >= 0.5], 1), np.stack([1 - target, target], 1))
+            for score, target in zip(scores.T, targets.T, strict=True)
+        ]
+        return float(np.mean([balanced_accuracy(*pair, multi_label=False) for pair in pairs]))
+    labels = targets.argmax(1)
+    hits = scores.argmax(1) == labels
+    return float(np.mean([hits[labels == number].mean() for number in np.unique(labels)]))
 
 
 def class_rows(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The program `astrovision`."""
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,6 @@ import typer
 from apps.cli.importing import add_import
 from apps.cli.program import run, show_version, split
 from apps.cli.running import add_run
-from shared_backbones.files import printable
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app, "astrovision")
@@ -77,6 +75,7 @@ def classify(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
 ) -> int:
     """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
+    from apps.cli.classifying import report
     from apps.cli.galaxies import classify_galaxies
     from apps.cli.galaxy_inputs import InputOptions
 
@@ -93,18 +92,7 @@ def classify(
         quiet=quiet or as_json,
         network={"device": device, "threads": threads, "precision": precision.value},
     )
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return code
-    for warning in found["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    if not quiet:
-        for row in found["classes"]:
-            print(
-                f"  {printable(row['name']):<32} {row['count']:>8}  {row['count'] / max(found['classified'], 1):6.1%}"
-            )
-        flags = ", ".join(f"{count} {name}" for name, count in found["flags"].items() if count)
-        print(f"{printable(output)}: {found['classified']} of {found['rows']} classified{flags and f' ({flags})'}")
+    report(found, output, as_json=as_json, quiet=quiet)
     return code
 
 

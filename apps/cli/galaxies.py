@@ -2,17 +2,10 @@
 
 import contextlib
 import json
-import os
-import platform
-import re
-import secrets
-import shutil
-import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apps.cli.classifying import check_parents, draw_maps, model_warnings, new_folder, say_unusable, side_car
 from apps.cli.program import COMPLETE, PARTLY_FAILED
 from apps.cli.scenes import find_model
 from shared_backbones.errors import InputError
@@ -54,8 +47,10 @@ def classify_galaxies(
     from apps.cli.galaxy_inputs import open_source
     from astrovision.catalogues import write_catalogue
     from astrovision.classification import GalaxyClassifier
+    from astrovision.tables import format_of
 
-    _check_output(output, cam_folder)
+    format_of(output)
+    check_parents(output, cam_folder)
     classifier = GalaxyClassifier(find_model(model), symmetries=symmetries, batch_size=batch_size, **network)
     if coverage is not None and (classifier.coverage is None or abs(classifier.coverage - coverage) > 1e-6):
         stored = "none" if classifier.coverage is None else f"those of {classifier.coverage:g}"
@@ -63,37 +58,30 @@ def classify_galaxies(
             f"--coverage {coverage:g}: of prediction sets the model has {stored}; leave it out, or "
             "calibrate the model anew"
         )
-    side_car = output.with_suffix(".json")
+    beside = output.with_suffix(".json")
     with contextlib.ExitStack() as stack:
         source, files = open_source(
-            text, options, classifier, on_failure=_say if skip_unreadable else None, stack=stack
+            text, options, classifier, on_failure=say_unusable if skip_unreadable else None, stack=stack
         )
         for path in files:
-            if path.resolve() in (output.resolve(), side_car.resolve()):
+            if path.resolve() in (output.resolve(), beside.resolve()):
                 raise InputError(f"{printable(path)}: is an input and would be overwritten; choose another output")
-        temporary = stack.enter_context(replacing(side_car))
-        pictures = stack.enter_context(_new_folder(cam_folder)) if cam_folder is not None else None
+        temporary = stack.enter_context(replacing(beside))
+        pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
         found = _classify(source, classifier, pictures, quiet)
         if not len(found["rows"]):
             raise InputError(f"{printable(text)}: none of {len(source)} images can be used; give others")
         sha256 = source.sha256()
-        content = {
-            "schema_version": 1,
-            "case": f"case-{sha256[:8]}",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": classifier.provenance(),
-            "input": {"sha256": sha256, "kind": source.kind, **source.described},
-            "device": str(classifier.device),
-            "precision": classifier.precision,
-            "settings": {
-                "symmetries": symmetries, "temperature": classifier.temperature, "coverage": classifier.coverage,
-                "batch_size": batch_size, "bands": options.bands, "hdu": options.hdu,
-            },
-            **_counts(found, classifier),
-            "failed": source.failed,
-            "warnings": [*classifier.warnings, *source.warnings, *_warnings(found, classifier)],
-            "versions": _versions(),
-        }  # fmt: skip
+        content = side_car(
+            classifier,
+            sha256,
+            {"kind": source.kind, **source.described},
+            {"bands": options.bands, "hdu": options.hdu},
+            _counts(found, classifier),
+            failed=source.failed,
+            warnings=[*source.warnings, *_warnings(found, classifier)],
+            packages=("domain-vision", "torch", "numpy", "astropy"),
+        )
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         meta = {
             "model": printable(str(classifier.card.get("name"))),
@@ -104,15 +92,6 @@ def classify_galaxies(
         }
         write_catalogue(output, _columns(source, found, classifier), meta=meta)
     return content, PARTLY_FAILED if source.failed else COMPLETE
-
-
-def _check_output(output: Path, cam_folder: Path | None) -> None:
-    from astrovision.tables import format_of
-
-    format_of(output)
-    for target in (output, cam_folder):
-        if target is not None and not target.parent.is_dir():
-            raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
 
 
 def _classify(source: Any, classifier: Any, pictures: Path | None, quiet: bool) -> dict[str, Any]:
@@ -141,27 +120,12 @@ def _classify(source: Any, classifier: Any, pictures: Path | None, quiet: bool) 
                 if strange is not None and called is not None:
                     strange[rows], called[rows] = found.outlier_score, found.is_outlier
                 if pictures is not None:
-                    _draw(pictures, source.ids, rows, images, found.labels, classifier)
+                    draw_maps(pictures, source.ids, rows, images, found.labels, classifier)
             if not quiet:
                 meter(int(read.sum()) + source.failed, count)
     rows = np.flatnonzero(read)
     kept = {"scores": scores, "flags": flags, "sets": sets, "strange": strange, "called": called}
     return {"rows": rows, **{name: None if values is None else values[rows] for name, values in kept.items()}}
-
-
-def _say(reason: str) -> None:
-    print(f"cannot be used: {reason}", file=sys.stderr, flush=True)
-
-
-def _draw(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, classifier: Any) -> None:
-    from PIL import Image
-
-    from astrovision.classification import cam_overlay
-
-    maps = classifier.grad_cam(images, labels)
-    for row, image, cam in zip(rows, images.numpy(), maps, strict=True):
-        name = re.sub(r"[^\w.-]+", "_", str(ids[row])).strip(".")[:100]
-        Image.fromarray(cam_overlay(image, cam)).save(folder / f"{row + 1:06d}-{name}.png", format="PNG")
 
 
 def _columns(source: Any, found: dict[str, Any], classifier: Any) -> list[Any]:
@@ -233,41 +197,6 @@ def _counts(found: dict[str, Any], classifier: Any) -> dict[str, Any]:
 def _warnings(found: dict[str, Any], classifier: Any) -> list[str]:
     from astrovision.cutouts import OFF_IMAGE
 
-    lines, calibration = [], classifier.card.get("calibration") or {}
     away = int((found["flags"] & OFF_IMAGE > 0).sum())
-    if away:
-        lines.append(f"{away} of {len(found['flags'])} sources lie off the image and have no class")
-    if "temperature" not in calibration:
-        lines.append("the model was not calibrated; its probabilities may be too sure")
-    elif calibration.get("symmetries", True) != classifier.symmetries:
-        said = "over" if calibration.get("symmetries", True) else "without"
-        lines.append(f"the model's calibration is for averages {said} symmetries; its sets may cover less or more")
-    if classifier.outliers is None:
-        lines.append("the model does not say what is usual; nothing is called an outlier")
-    return lines
-
-
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that takes its name when the block ends, and vanishes when the block raises."""
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}"
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another one")
-        try:
-            temporary.mkdir()
-            yield temporary
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"{printable(target)}: cannot be written ({error.strerror or error}); nothing was left"
-        ) from error
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("domain-vision", "torch", "numpy", "astropy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    lines = [f"{away} of {len(found['flags'])} sources lie off the image and have no class"] if away else []
+    return [*lines, *model_warnings(classifier)]

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apps.cli.classifying import joint_sha256, list_files, read_image, read_in_batches
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Mosaic, open_mosaic
@@ -149,28 +149,22 @@ class _Images(Source):
         self.digests: list[bytes] = []
 
     def batches(self) -> Iterator[Batch]:
-        size = self.classifier.batch_size
-        for first in range(0, len(self.files), size):
-            rows, images = [], []
-            for row, path in enumerate(self.files[first : first + size], first):
-                try:
-                    image, digest = read_image(path, len(self.classifier.contract.bands))
-                except InputError as error:
-                    if self.on_failure is None:
-                        raise
-                    self.failed += 1
-                    self.on_failure(str(error))
-                    continue
-                self.digests.append(digest)
-                rows.append(row)
-                images.append(self.classifier.prepare(torch.from_numpy(image)[None]))
-            if rows:
-                yield np.array(rows), torch.cat(images), np.zeros(len(rows), np.uint8)
+        size, on_failure = self.classifier.batch_size, self.on_failure and self._fail
+        for rows, images in read_in_batches(self.files, size, self._read, on_failure):
+            yield np.array(rows), torch.cat(images), np.zeros(len(rows), np.uint8)
 
     def sha256(self) -> str:
-        if len(self.files) == 1:
-            return self.digests[0].hex()
-        return hashlib.sha256(b"".join(sorted(self.digests))).hexdigest()
+        return joint_sha256(self.digests)
+
+    def _read(self, path: Path) -> Tensor:
+        image, digest = read_image(path, len(self.classifier.contract.bands))
+        self.digests.append(digest)
+        return self.classifier.prepare(torch.from_numpy(image)[None])
+
+    def _fail(self, reason: str) -> None:
+        assert self.on_failure is not None  # noqa: S101 - else failures are raised
+        self.failed += 1
+        self.on_failure(reason)
 
 
 class _Hdf5(Source):
@@ -307,40 +301,6 @@ def _sources(
     return found
 
 
-def read_image(path: Path, bands: int) -> tuple[np.ndarray, bytes]:
-    """A JPEG or PNG image `(C, H, W)` uint8 with so many bands, 1 (grey) or 3 (red, green, blue), and its sha256.
-
-    Raises:
-        InputError: it cannot be read, or has other bands.
-    """
-    from PIL import Image
-
-    expected = {1: ("L",), 3: ("R", "G", "B")}.get(bands)
-    problems = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # of metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.seek(0)
-            with Image.open(file, formats=("JPEG", "PNG")) as image:
-                found, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
-                if found != expected or ";16" in stored or "I" in image.mode:
-                    depth = " of 16 bits" if ";16" in stored or "I" in image.mode else ""
-                    wanted = f" of 8 bits ({', '.join(expected)})" if expected else ""
-                    raise InputError(
-                        f"{printable(path)}: has {len(found)} bands{depth} ({', '.join(found)}), the model takes "
-                        f"{bands}{wanted}; convert it"
-                    )
-                values = np.array(image)
-    except FileNotFoundError:
-        raise InputError(f"{printable(path)}: no such file; fetch it again") from None
-    except (*problems, Image.DecompressionBombWarning) as error:
-        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
-        raise InputError(f"{printable(path)}: cannot be read as JPEG or PNG ({reason}); fetch it again") from None
-    return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
-
-
 def _find(text: str) -> tuple[str, list[Path]]:
     """Kind of an input and its files."""
     paths = [Path(text)]
@@ -350,10 +310,7 @@ def _find(text: str) -> tuple[str, list[Path]]:
         if not path.exists():
             raise InputError(f"{printable(path)}: no such file or folder; expected JPEG, PNG, HDF5 or FITS")
     if len(paths) == 1 and paths[0].is_dir():
-        try:
-            paths = sorted(path for path in paths[0].iterdir() if path.is_file() and not path.name.startswith("."))
-        except OSError as error:
-            raise InputError(f"{printable(text)}: cannot be listed ({error.strerror}); expected a folder") from None
+        paths = list_files(paths[0])
         kinds: Mapping[str, list[Path]] = {
             "images": [path for path in paths if path.suffix.lower() in _IMAGES],
             "fits": [path for path in paths if path.name.lower().endswith(_FITS)],

@@ -35,7 +35,10 @@ _Version = Annotated[
 
 @app.callback()
 def medvision(version: _Version = False) -> None:
-    """Segment medical volumes, and say how far to trust the result. Research use only, not for diagnosis."""
+    """Segment medical volumes, classify medical images, and say how far to trust the result.
+
+    Research use only, not for diagnosis.
+    """
 
 
 @app.command()
@@ -118,6 +121,55 @@ def segment(
         max_bytes=int(max_gigabytes * 2**30),
     )
     return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@app.command()
+def classify(
+    input: Annotated[
+        Path,
+        typer.Option(
+            "--input",
+            "-i",
+            help="PNG, JPEG or TIFF image of 8 bits, grey or RGB, or a folder of them; or a .npz file of MedMNIST.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
+    model: Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")],
+    split: Annotated[str | None, typer.Option(help="Of a .npz file: train, val or test, which is the default.")] = None,
+    grad_cam: Annotated[
+        Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    max_gigabytes: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Most that the images of a .npz file may take in memory.")
+    ] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+) -> int:
+    """Classify images: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
+    from apps.cli.classify import classify_images
+    from apps.cli.classifying import report
+
+    found, code = classify_images(
+        input,
+        output,
+        model,
+        split=split,
+        cam_folder=grad_cam,
+        batch_size=batch_size,
+        skip_unreadable=skip_unreadable,
+        max_gigabytes=max_gigabytes,
+        quiet=quiet or as_json,
+        network={"device": device, "threads": threads, "precision": precision.value},
+    )
+    report(found, output, as_json=as_json, quiet=quiet)
+    return code
 
 
 add_import(app, "medvision")

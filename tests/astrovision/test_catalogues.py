@@ -43,6 +43,17 @@ def check(found: Any) -> None:
     assert found.x is None and found.y is None and len(found) == 3
 
 
+def test_columns_are_given_as_text(tmp_path: Path):
+    table = Table({"ra": RA, "dec": DEC, "kind": [" disk ", "", "star"], "number": [1.0, np.nan, 2.5]})
+    table["count"] = MaskedColumn([1, 2, 3], mask=[False, True, False])
+    table.write(tmp_path / "c.fits")
+    found = read_catalogue(tmp_path / "c.fits")
+    assert found.texts("kind") == ["disk", "", "star"]
+    assert found.texts("number") == ["1", "", "2.5"] and found.texts("count") == ["1", "", "3"]
+    with pytest.raises(InputError, match="has no column label; found ra, dec, kind, number, count"):
+        found.texts("label")
+
+
 def write_csv(path: Path, text: str) -> Path:
     path.write_text(text)
     return path

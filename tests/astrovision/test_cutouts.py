@@ -71,6 +71,11 @@ def test_a_cutout_is_that_of_cutout2d(plain: Path, x: float, y: float, size: int
     np.testing.assert_array_equal(found.valid[0], expected > 0)
     share = (expected > 0).mean()
     assert found.flags[0] == (OFF_IMAGE if share == 0 else PARTIAL if share < 1 else 0)
+    with open_mosaic(plain) as mosaic:
+        for scale in (None, 0.3, 0.9):
+            cut = mosaic.cut([[x, y], [np.nan, y], [x, np.inf]], size, pixel_scale_arcsec=scale)
+            here = mosaic.touches([[x, y], [np.nan, y], [x, np.inf]], size, pixel_scale_arcsec=scale)
+            assert here.tolist() == (cut.flags != OFF_IMAGE).tolist()
 
 
 def test_missing_and_endless_positions_are_off_the_image(plain: Path):

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from astrovision.datasets.galaxies import find_images
 from astrovision.datasets.galaxy10 import DECALS
-from astrovision.datasets.views import Galaxies
-from pipelines.galaxies import to_sample
+from pipelines.classifiers import to_sample
+from pipelines.image_sets import find_images
 from pipelines.store import Store, write_store
+from pipelines.stored_images import StoredImages
 
 CHUNKS = {"contiguous": None, "automatic": (94, 32, 32, 1), "image by image": (1, 256, 256, 3)}
 
@@ -41,7 +41,7 @@ def prepare_once(folder: Path) -> None:
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{DECALS.images} images prepared in {seconds:.0f} s, peak {peak:.0f} MB, {before:.0f} MB of it imports")
     store = Store(folder / "store")
-    images = Galaxies([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases()], 256)
+    images = StoredImages([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases()], 256)
     order = np.random.default_rng(0).permutation(len(images)).tolist()
     for lap in range(2):  # the second time from the page cache
         start = time.perf_counter()

@@ -72,7 +72,8 @@ def test_a_constant_classifier_and_a_single_image():
 def test_several_labels_are_still_judged():
     targets = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
     figures = class_figures(np.array([[0.9, 0.1], [0.6, 0.8], [0.7, 0.3], [0.1, 0.2]]), targets, multi_label=True)
-    assert set(figures) == {"map_micro", "map_macro", "f1_micro", "f1_macro"}
+    assert figures["accuracy"] == 6 / 8 and figures["balanced_accuracy"] == 0.75 and figures["auc"] == 0.875
+    assert figures["brier"] == pytest.approx(np.mean(np.square([0.1, 0.1, 0.4, 0.2, 0.7, 0.7, 0.1, 0.2])))
     assert figures["f1_micro"] == pytest.approx(2 * 3 / (4 + 4))
 
 

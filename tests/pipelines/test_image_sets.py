@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from astrovision.datasets import galaxy10
-from astrovision.datasets.galaxies import Item, find_images, open_image, read_galaxies, resized, split_digest
 from astrovision.datasets.galaxy10 import DECALS, SDSS, block_of, read_labels, read_rows
+from pipelines.image_layouts import Item
+from pipelines.image_sets import find_images, open_image, read_images, resized, split_digest
 from shared_backbones.errors import InputError
 
 CLASSES = ["smooth", "spiral", "merger"]
@@ -70,7 +71,7 @@ def test_every_image_is_read_whatever_the_chunks(tmp_path: Path, monkeypatch: An
     seen = {}
     for source in find_images("galaxy10", tmp_path, CLASSES, test=0.2, validation=0.25, seed=0):
         assert source.files == [tmp_path / "g.h5"]
-        arrays, record = read_galaxies(source, 8, 1.0, 3)
+        arrays, record = read_images(source, 8, 1.0, 3)
         assert record["images"] == len(source.items)
         for item, image, target in zip(source.items, arrays["image"], arrays["targets"], strict=True):
             np.testing.assert_array_equal(image, images[int(item.key)].transpose(2, 0, 1))
@@ -349,7 +350,7 @@ def test_images_of_any_size_are_cut_and_resized(tmp_path: Path):
         path.parent.mkdir()
         Image.fromarray(values).save(path)
     [source] = find_images("folders", tmp_path, CLASSES, test=0, validation=0, seed=0)
-    arrays, record = read_galaxies(source, 12, 0.5, 3)
+    arrays, record = read_images(source, 12, 0.5, 3)
     assert arrays["image"].shape == (3, 3, 12, 12) and arrays["image"].dtype == np.uint8
     assert (arrays["image"] == np.array([200, 100, 50])[:, None, None]).all()
     assert arrays["targets"].dtype == np.uint8 and arrays["targets"].sum(0).tolist() == [1, 1, 1]
@@ -361,14 +362,14 @@ def test_images_of_any_size_are_cut_and_resized(tmp_path: Path):
 def test_a_record_sums_what_is_stored_and_names_the_contents(tmp_path: Path):
     hdf5(tmp_path / "g.h5")
     [source] = find_images("galaxy10", tmp_path, CLASSES, test=0, validation=0, seed=0)
-    arrays, record = read_galaxies(source, 20, 0.9, 3)
+    arrays, record = read_images(source, 20, 0.9, 3)
     values = arrays["image"].astype(np.int64)
     assert record["sums"] == values.sum((0, 2, 3)).tolist()
     assert record["squares"] == (values**2).sum((0, 2, 3)).tolist()
-    assert record["sha256"] == read_galaxies(source, 10, 1.0, 3)[1]["sha256"]
+    assert record["sha256"] == read_images(source, 10, 1.0, 3)[1]["sha256"]
     with h5py.File(tmp_path / "g.h5", "a") as file:
         file["images"][3, 0, 0, 0] ^= 1  # type: ignore[index]
-    assert record["sha256"] != read_galaxies(source, 20, 0.9, 3)[1]["sha256"]
+    assert record["sha256"] != read_images(source, 20, 0.9, 3)[1]["sha256"]
 
 
 @given(st.integers(4, 40), st.integers(1, 30), st.floats(0.3, 1))
@@ -468,7 +469,7 @@ def test_the_real_cut_outs_have_the_known_counts_and_split(data_root: Path):
     md5 = {item.key: hashlib.md5(item.key.encode(), usedforsecurity=False).hexdigest() for item in items}
     assert tested == {key for key, digest in md5.items() if int(digest, 16) % 5 == 1}
     last = min(sources, key=lambda source: len(source.items))
-    arrays, record = read_galaxies(last, 92, 0.64, 5)
+    arrays, record = read_images(last, 92, 0.64, 5)
     assert arrays["image"].shape == (len(last.items), 3, 92, 92)
     assert 5 < record["sums"][0] / record["pixels"] < 100
     merge = {"merge": {"spiral_acw": "spiral", "spiral_cw": "spiral"}, "label": "class_name", "key": "objid"}

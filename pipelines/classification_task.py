@@ -1,16 +1,26 @@
-"""A LightningModule that learns to classify images of galaxies."""
+"""A LightningModule that learns to classify stored images."""
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrovision.contract import InputContract
-from pipelines.recipe import GalaxyData, TrainSection
+from pipelines.image_sections import LabelledImages
+from pipelines.recipe import TrainSection
 from pipelines.tasks import Task
 
 
-class GalaxyTask(Task):
-    """Images to classes.
+class Normalising(Protocol):
+    """What the task has to know of a domain's contract."""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The network's input, of `(B, C, H, W)` uint8."""
+        ...
+
+
+class ClassificationTask(Task):
+    """Images to classes: one of each image (cross-entropy), or any number of them (binary cross-entropy of each).
 
     Args:
         model: maps `(B, C, H, W)` to logits `(B, classes)`.
@@ -19,6 +29,7 @@ class GalaxyTask(Task):
         contract: of the input.
         data: of the recipe: mixup and smoothing.
         classes: how many there are.
+        multi_label: whether an image can have several.
     """
 
     def __init__(
@@ -26,26 +37,31 @@ class GalaxyTask(Task):
         model: nn.Module,
         settings: TrainSection,
         steps: int,
-        contract: InputContract,
-        data: GalaxyData,
+        contract: Normalising,
+        data: LabelledImages,
         classes: int,
+        multi_label: bool = False,
     ) -> None:
         super().__init__(model, settings, steps)
-        self.contract, self.data, self.classes = contract, data, classes
+        self.contract, self.data, self.classes, self.multi_label = contract, data, classes, multi_label
         if settings.learnt == "head":
             model.requires_grad_(False)
             model.get_submodule(getattr(model, "classifier", "head")).requires_grad_(True)
         self.sums = torch.zeros(3, classes, dtype=torch.float64)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Cross-entropy of one batch, mixed with itself where the recipe says so."""
-        images, targets = self.contract.normalise(batch["image"]), F.one_hot(batch["label"], self.classes).float()
+        """Loss of one batch, mixed with itself where the recipe says so."""
+        images, targets = self.contract.normalise(batch["image"]), batch["target"].float()
         if self.data.mixup:
             share = float(torch.distributions.Beta(self.data.mixup, self.data.mixup).sample())
             images = share * images + (1 - share) * images.roll(1, 0)
             targets = share * targets + (1 - share) * targets.roll(1, 0)
-        images = images.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(self.model(images), targets, label_smoothing=self.data.smoothing)
+        logits = self.model(images.contiguous(memory_format=torch.channels_last))
+        smoothing = self.data.smoothing
+        if self.multi_label:
+            loss = F.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
+        else:
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         self.log("loss", loss.detach())
         return loss
 
@@ -55,11 +71,15 @@ class GalaxyTask(Task):
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Add hits, images and log-likelihoods of each class."""
-        labels = batch["label"]
-        logits = self.model(self.contract.normalise(batch["image"])).float()
-        own = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
-        for row, values in enumerate((logits.argmax(1) == labels, torch.ones_like(own), own)):
-            self.sums[row] += torch.bincount(labels, values.double(), minlength=self.classes)
+        targets = batch["target"].double()
+        logits = self.model(self.contract.normalise(batch["image"])).double()
+        if self.multi_label:  # a label's answer is right where it has the label's sign; every image counts for each
+            hits, count = ((logits >= 0) == (targets > 0)).double(), torch.ones_like(targets)
+            own = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        else:
+            right = (logits.argmax(1) == targets.argmax(1)).double()[:, None]
+            hits, count, own = right * targets, targets, logits.log_softmax(1) * targets
+        self.sums += torch.stack([hits.sum(0), count.sum(0), own.sum(0)])
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, its mean over the classes that occur, and the mean log-likelihood."""

@@ -1,7 +1,6 @@
-"""Stored galaxy images as training sees them: rarer classes more often, turned, mirrored and varied."""
+"""Stored images as a classifier's training sees them: rarer classes more often, mirrored and varied."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,19 +8,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from shared_backbones.errors import require
-
 Draw = tuple[int, int]
 
 
-class Galaxies(Dataset[Any]):
+class StoredImages(Dataset[Any]):
     """Stored images and targets of one split.
 
     Args:
-        parts: arrays `image` `(N, 3, S, S)` uint8 and `targets` `(N, K)` uint8; memory-mapped ones stay so.
+        parts: arrays `image` `(N, C, S, S)` uint8 and `targets` `(N, K)` uint8; memory-mapped ones stay so.
         size: side in pixels of what is given, cut from the middle.
-        augment: varies an image by the seed of its draw; None gives images as they are.
-        mirror: for each class the one that its mirror image has; with `augment` half of the images are mirrored.
+        augment: varies an image `(S, S, C)` uint8 by a seed, here that of its draw; None gives images as they are.
+        mirror: for each class the one that its mirror image has: with `augment` half of the images are mirrored;
+            nothing lets none be.
         seed: of the draws.
     """
 
@@ -30,7 +28,7 @@ class Galaxies(Dataset[Any]):
         parts: Sequence[Mapping[str, np.ndarray]],
         size: int,
         *,
-        augment: "Augmentation | None" = None,
+        augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
         mirror: Sequence[int] = (),
         seed: int = 0,
     ) -> None:
@@ -43,96 +41,43 @@ class Galaxies(Dataset[Any]):
 
     def labels(self) -> np.ndarray:
         """Numbers of the classes, `(N,)`."""
-        return np.concatenate([part["targets"].argmax(1) for part in self.parts])
+        return self.targets().argmax(1)
+
+    def targets(self) -> np.ndarray:
+        """1 for the classes that an image has, `(N, K)` uint8."""
+        return np.concatenate([part["targets"] for part in self.parts])
 
     def picture(self, index: int) -> np.ndarray:
-        """An image as it is stored, `(S, S, 3)` uint8."""
+        """An image as it is stored, `(S, S, 3)` uint8; of other than three bands their mean in grey."""
         home, place = self._find(index)
-        return np.ascontiguousarray(self.parts[home]["image"][place].transpose(1, 2, 0))
+        bands = self.parts[home]["image"][place]
+        shown = bands if len(bands) == 3 else np.repeat(bands.mean(0, keepdims=True).round().astype(np.uint8), 3, 0)
+        return np.ascontiguousarray(shown.transpose(1, 2, 0))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, draws: Sequence[int] | Sequence[Draw]) -> dict[str, Tensor]:
-        """A batch: `image` `(B, 3, size, size)` uint8 and `label` `(B,)`, of numbers or of draws (`DrawOrder`)."""
-        images, labels = [], []
+        """A batch: `image` `(B, C, size, size)` uint8 and `target` `(B, K)`, of numbers or of draws (`DrawOrder`)."""
+        images, targets = [], []
         for draw in draws:
             turn, index = draw if isinstance(draw, tuple) else (0, draw)
             home, place = self._find(index)
-            label = int(self.parts[home]["targets"][place].argmax())
+            target = self.parts[home]["targets"][place]
             image = self.parts[home]["image"][place].transpose(1, 2, 0)
             if self.augment is not None:
                 random = np.random.default_rng((self.seed, turn))
-                if random.random() < 0.5:
-                    image, label = image[:, ::-1], self.mirror[label] if self.mirror else label
+                if self.mirror and random.random() < 0.5:
+                    image, target = image[:, ::-1], target[self.mirror]
                 image = self.augment(np.ascontiguousarray(image), int(random.integers(2**31)))
             start = (image.shape[0] - self.size) // 2
             images.append(image[start : start + self.size, start : start + self.size].transpose(2, 0, 1))
-            labels.append(label)
-        return {"image": torch.from_numpy(np.stack(images)), "label": torch.tensor(labels)}
+            targets.append(target)
+        return {"image": torch.from_numpy(np.stack(images)), "target": torch.from_numpy(np.stack(targets))}
 
     def _find(self, index: int) -> tuple[int, int]:
         home = int(np.searchsorted(self.ends, index, side="right"))
         return home, int(index - self.ends[home] + len(self.parts[home]["image"]))
-
-
-class Augmentation:
-    """What albumentations does to an image, by a seed; where an image is turned or moved, its border is continued.
-
-    Args:
-        size: side in pixels of what the network sees.
-        resized_crop: smallest and largest share of the area that is cut out at random and resized to `size`, or None.
-        rotation_degrees: largest angle.
-        scaling: largest relative change of size.
-        shift: largest shift, as a share of the side.
-        brightness: largest relative change of brightness and contrast.
-        color: largest relative change of saturation, and a tenth of it of hue.
-        noise: largest standard deviation of added noise, in values from 0 to 1.
-        blur: largest sigma of a Gaussian blur, in pixels.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        resized_crop: tuple[float, float] | None = None,
-        rotation_degrees: float = 180,
-        scaling: float = 0.15,
-        shift: float = 0.05,
-        brightness: float = 0.15,
-        color: float = 0.15,
-        noise: float = 0.02,
-        blur: float = 0.0,
-    ) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network on import
-        a = require("albumentations", "train")
-        steps: list[Any] = []
-        if rotation_degrees or scaling or shift:
-            steps.append(
-                a.Affine(
-                    rotate=(-rotation_degrees, rotation_degrees), scale=(1 - scaling, 1 + scaling),
-                    translate_percent=(-shift, shift), border_mode=2, p=1,
-                )
-            )  # fmt: skip
-        if resized_crop:
-            steps.append(a.RandomResizedCrop((size, size), scale=resized_crop, interpolation=2))
-        if brightness or color:
-            steps.append(
-                a.ColorJitter(
-                    brightness=(1 - brightness, 1 + brightness), contrast=(1 - brightness, 1 + brightness),
-                    saturation=(1 - color, 1 + color), hue=(-color / 10, color / 10), p=0.8,
-                )
-            )  # fmt: skip
-        if blur:
-            steps.append(a.GaussianBlur(blur_limit=0, sigma_limit=(0.1, blur), p=0.3))
-        if noise:
-            steps.append(a.GaussNoise(std_range=(0, noise), p=0.5))
-        self.transform = a.Compose(steps)
-
-    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """A view of an image `(S, S, 3)` uint8, of its shape or of `size`; the same for the same seed."""
-        self.transform.set_random_seed(seed)
-        return self.transform(image=image)["image"]
 
 
 class DrawOrder(Sampler[list[Draw]]):

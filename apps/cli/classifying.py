@@ -1,0 +1,247 @@
+"""What the programs that classify images share: reading them, maps of Grad-CAM, the side-car and the last lines."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+if TYPE_CHECKING:  # the programs' `--help` is fast
+    import numpy as np
+
+T = TypeVar("T")
+
+
+def check_parents(*targets: Path | None) -> None:
+    """Refuse outputs whose folder is not there.
+
+    Raises:
+        InputError: one is not.
+    """
+    for target in targets:
+        if target is not None and not target.parent.is_dir():
+            raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that takes its name when the block ends, and vanishes when the block raises.
+
+    Raises:
+        InputError: it is there already and not empty, or cannot be written.
+    """
+    temporary = target.parent / f".tmp-{secrets.token_hex(4)}"
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another one")
+        try:
+            temporary.mkdir()
+            yield temporary
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"{printable(target)}: cannot be written ({error.strerror or error}); nothing was left"
+        ) from error
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Files of a folder, in the order of their names, without hidden ones.
+
+    Raises:
+        InputError: it cannot be listed.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
+
+
+def read_image(path: Path, bands: int | None, formats: tuple[str, ...] = ("JPEG", "PNG")) -> "tuple[np.ndarray, bytes]":
+    """An image of 8 bits, `(C, H, W)` uint8 as it is stored, and the file's sha256.
+
+    Args:
+        path: of the file.
+        bands: 1 (grey) or 3 (red, green, blue); None for either.
+        formats: that are known, as Pillow calls them.
+
+    Raises:
+        InputError: it cannot be read, has other bands or several pages.
+    """
+    import numpy as np
+    from PIL import Image
+
+    expected = {None: [("L",), ("R", "G", "B")], 1: [("L",)], 3: [("R", "G", "B")]}.get(bands, [])
+    wanted = {
+        None: "expected grey or red, green, blue of 8 bits",
+        1: "the model takes 1 of 8 bits (L)",
+        3: "the model takes 3 of 8 bits (R, G, B)",
+    }.get(bands, f"the model takes {bands}")
+    known = " or ".join([", ".join(formats[:-1]), formats[-1]])
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            with Image.open(file, formats=formats) as image:
+                found, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
+                if found not in expected or ";16" in stored or "I" in image.mode:
+                    depth = " of 16 bits" if ";16" in stored or "I" in image.mode else ""
+                    raise InputError(
+                        f"{printable(path)}: has {len(found)} bands{depth} ({', '.join(found)}), {wanted}; convert it"
+                    )
+                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+                if pages != 1:
+                    raise InputError(f"{printable(path)}: has {pages} pages, expected one image; save it by itself")
+                values = np.array(image)
+    except FileNotFoundError:
+        raise InputError(f"{printable(path)}: no such file; fetch it again") from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise errors of every kind
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); fetch it again") from None
+    return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
+
+
+def read_in_batches(
+    files: Sequence[Path], size: int, read: Callable[[Path], T], on_failure: Callable[[str], None] | None
+) -> Iterator[tuple[list[int], list[T]]]:
+    """Numbers of files, and what was read of them, so many at once.
+
+    Args:
+        files: to read.
+        size: of a batch, before files that cannot be used are left out.
+        read: of one file.
+        on_failure: told why a file is left out; None for none to be.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    for first in range(0, len(files), size):
+        rows, found = [], []
+        for row, path in enumerate(files[first : first + size], first):
+            try:
+                found.append(read(path))
+            except InputError as error:
+                if on_failure is None:
+                    raise
+                on_failure(str(error))
+                continue
+            rows.append(row)
+        if rows:
+            yield rows, found
+
+
+def joint_sha256(digests: Sequence[bytes]) -> str:
+    """Of one file its own sha256; of several that of theirs, sorted."""
+    return digests[0].hex() if len(digests) == 1 else hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def say_unusable(reason: str) -> None:
+    """Tell a user of an image that is left out."""
+    print(f"cannot be used: {reason}", file=sys.stderr, flush=True)
+
+
+def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, classifier: Any) -> None:
+    """Pictures of what speaks for the classes `labels` of images that were prepared, named by row and id."""
+    from PIL import Image
+
+    from shared_backbones.image_classifier import cam_overlay
+
+    maps = classifier.grad_cam(images, labels)
+    for row, image, cam in zip(rows, images.numpy(), maps, strict=True):
+        name = re.sub(r"[^\w.-]+", "_", str(ids[row])).strip(".")[:100]
+        Image.fromarray(cam_overlay(image, cam)).save(folder / f"{row + 1:06d}-{name}.png", format="PNG")
+
+
+def model_warnings(classifier: Any) -> list[str]:
+    """What a user should know of a model's calibration and score of outliers."""
+    lines, calibration = [], classifier.card.get("calibration") or {}
+    usual = calibration.get("symmetries", classifier.usual_symmetries)
+    if "temperature" not in calibration:
+        lines.append("the model was not calibrated; its probabilities may be too sure")
+    elif usual != classifier.symmetries:
+        said = "over" if usual else "without"
+        lines.append(f"the model's calibration is for averages {said} symmetries; its sets may cover less or more")
+    if classifier.outliers is None:
+        lines.append("the model does not say what is usual; nothing is called an outlier")
+    return lines
+
+
+def side_car(
+    classifier: Any,
+    sha256: str,
+    described: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    failed: int,
+    warnings: Sequence[str],
+    packages: Sequence[str],
+) -> dict[str, Any]:
+    """Content of a side-car, which names no input.
+
+    Args:
+        classifier: `ImageClassifier`.
+        sha256: of the input.
+        described: what else is known of it.
+        settings: that decided the result, beyond the classifier's.
+        found: counts, and `classes` with a `name` and `count` each.
+        failed: images that were left out.
+        warnings: beyond those of the classifier's device.
+        packages: whose versions are told.
+    """
+    from importlib.metadata import version
+
+    return {
+        "schema_version": 1,
+        "case": f"case-{sha256[:8]}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": classifier.provenance(),
+        "input": {"sha256": sha256, **described},
+        "device": str(classifier.device),
+        "precision": classifier.precision,
+        "settings": {
+            "symmetries": classifier.symmetries, "temperature": classifier.temperature,
+            "coverage": classifier.coverage, "batch_size": classifier.batch_size, **settings,
+        },
+        **found,
+        "failed": failed,
+        "warnings": [*classifier.warnings, *warnings],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }  # fmt: skip
+
+
+def report(content: Mapping[str, Any], output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print what a side-car says: as it is, or warnings, counts of classes and figures, and where the table is."""
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    for warning in content["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if quiet:
+        return
+    for row in content["classes"]:
+        share = row["count"] / max(content["classified"], 1)
+        print(f"  {printable(row['name']):<32} {row['count']:>8}  {share:6.1%}")
+    for name, value in (content.get("figures") or {}).items():
+        if name in ("accuracy", "balanced_accuracy", "auc"):
+            print(f"  {name.replace('_', ' '):<32} {'-' if value is None else format(value, '.4f'):>8}")
+    flags = ", ".join(f"{count} {name}" for name, count in content["flags"].items() if count)
+    counts = f"{content['classified']} of {content['rows']} classified"
+    print(f"{printable(output)}: {counts}{flags and f' ({flags})'}")

@@ -1,0 +1,190 @@
+"""Labelled sources of FITS mosaics as training data: where they lie, and what a network is to see of them."""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrovision.catalogues import Catalogue, read_catalogue
+from astrovision.cutouts import Mosaic, open_mosaic
+from astrovision.stretches import Stretch
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+OPTIONS = ("images", "catalogue", "id", "label", "split", "ra", "dec", "x", "y", "hdu", "bands", "blocks_arcmin",
+           "blocks_pixels")  # fmt: skip
+"""Of a mosaic and its catalogue."""
+_AT_ONCE = 64  # cut-outs
+_IN_RECIPES = {"pixel-scale": "data.pixel_scale_arcsec", "size": "data.stored"}  # other options are data.options
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How cut-outs are taken.
+
+    Attributes:
+        side: in pixels.
+        stretch: from fluxes to values from 0 to 1.
+        pixel_scale_arcsec: of the cut-outs; None takes the mosaic's own pixels.
+    """
+
+    side: int
+    stretch: Stretch
+    pixel_scale_arcsec: float | None = None
+
+
+@dataclass(frozen=True)
+class SkyImage:
+    """A mosaic with a catalogue, and how cut-outs are taken from it.
+
+    Attributes:
+        files: of the mosaic.
+        catalogue: file of its sources.
+        hdu: of the images; see `open_mosaic`.
+        bands: names, in the order of the cut-outs' channels.
+        cutting: its scale is that of the mosaic where no other was asked for; None where there is no WCS.
+        left_out: sources of the catalogue that lie off the image, or have no position.
+    """
+
+    files: tuple[Path, ...]
+    catalogue: Path
+    hdu: Any
+    bands: tuple[str, ...]
+    cutting: Cutting
+    left_out: int
+
+    def cutouts(self, places: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
+        """Stretched cut-outs around places `(x, y)`: number of each, and `(side, side, C)` float32 from 0 to 1.
+
+        Raises:
+            InputError: a file cannot be read, or is damaged.
+        """
+        cutting = self.cutting
+        with _as_in_a_recipe(), open_mosaic(self.files, bands=self.bands, hdu=self.hdu) as mosaic:
+            scale = cutting.pixel_scale_arcsec
+            for rows, found in mosaic.batches(places, cutting.side, _AT_ONCE, pixel_scale_arcsec=scale):
+                yield from zip(rows.tolist(), np.moveaxis(cutting.stretch.apply(found.values), 1, 3), strict=True)
+
+
+@dataclass(frozen=True)
+class SkySource:
+    """A source that lies on a mosaic, as its catalogue has it.
+
+    Attributes:
+        key: its id, or the number of its row, from 1.
+        label: text; empty where there is none.
+        split: likewise.
+        place: x and y in pixels; the centre of the first one is 0, 0.
+        block: of the image that it lies in; empty where none are asked for.
+    """
+
+    key: str
+    label: str
+    split: str
+    place: tuple[float, float]
+    block: str
+
+
+def find_sources(root: Path, options: Mapping[str, Any], cutting: Cutting) -> tuple[SkyImage, list[SkySource]]:
+    """The sources of a catalogue that lie on a mosaic, be it in part.
+
+    Args:
+        root: folder of the files.
+        options: see `astrovision.datasets.galaxies`.
+        cutting: as the recipe asks for it.
+
+    Raises:
+        InputError: a file cannot be read, or lacks what the options or `cutting` ask for; no source is on the image.
+    """
+    files = tuple(root / name for name in _names(options, "images") or ())
+    if not files or not options.get("catalogue"):
+        lacking = "catalogue" if files else "images"
+        raise InputError(f"data.options.{lacking} is needed by the layout mosaic; name the file in {printable(root)}")
+    path, hdu, given = root / str(options["catalogue"]), options.get("hdu"), _names(options, "bands")
+    with _as_in_a_recipe(), open_mosaic(files, bands=given, hdu=hdu) as mosaic:
+        _check_stretch(mosaic, cutting.stretch)
+        columns = {name: str(options[name]) for name in ("ra", "dec", "x", "y") if options.get(name) is not None}
+        catalogue = read_catalogue(path, **columns)
+        if not len(catalogue):
+            raise InputError(f"{catalogue.label}: has no row; expected one for each source")
+        places = _places(mosaic, catalogue)
+        here = mosaic.touches(places, cutting.side, pixel_scale_arcsec=cutting.pixel_scale_arcsec)
+        if not here.any():
+            raise InputError(f"{catalogue.label}: none of its {len(here)} sources lies on {mosaic.label}; give its own")
+        blocks = _blocks(mosaic, places, options)
+        scale = cutting.pixel_scale_arcsec or mosaic.pixel_scale_arcsec
+        image = SkyImage(
+            files, path, hdu, mosaic.bands, replace(cutting, pixel_scale_arcsec=scale), int((~here).sum())
+        )  # fmt: skip
+    keys = catalogue.texts(str(options["id"])) if options.get("id") else list(map(str, range(1, len(here) + 1)))
+    labels = catalogue.texts(str(options.get("label", "label")))
+    splits = catalogue.texts(str(options["split"])) if options.get("split") else [""] * len(here)
+    return image, [
+        SkySource(keys[row], labels[row], splits[row], (float(places[row, 0]), float(places[row, 1])), blocks[row])
+        for row in np.flatnonzero(here).tolist()
+    ]
+
+
+def _check_stretch(mosaic: Mosaic, stretch: Stretch) -> None:
+    try:
+        stretch.apply(np.zeros((1, len(mosaic.bands), 1, 1), np.float32))
+    except ValueError as error:
+        raise InputError(
+            f"{mosaic.label}: has bands {', '.join(mosaic.bands)}, which data.stretch does not take ({error}); give "
+            "other data.options.images, or another stretch"
+        ) from None
+
+
+def _places(mosaic: Mosaic, catalogue: Catalogue) -> np.ndarray:
+    """Where the sources are in pixels, `(N, 2)`."""
+    if catalogue.x is not None and catalogue.y is not None:
+        return np.stack([catalogue.x, catalogue.y], -1)
+    return mosaic.pixels(catalogue.ra_deg, catalogue.dec_deg)
+
+
+def _blocks(mosaic: Mosaic, places: np.ndarray, options: Mapping[str, Any]) -> list[str]:
+    """Names of the square blocks of the image that places lie in."""
+    named = [name for name in ("blocks_arcmin", "blocks_pixels") if options.get(name) is not None]
+    if not named:
+        return [""] * len(places)
+    if len(named) > 1:
+        raise InputError("data.options.blocks_arcmin and blocks_pixels are given; expected one of them")
+    side: Any = options[named[0]]
+    if isinstance(side, bool) or not isinstance(side, int | float) or not 0 < side < math.inf:
+        raise InputError(f"data.options.{named[0]} is {side!r}; expected the side of a block, more than 0")
+    if named[0] == "blocks_arcmin":
+        if mosaic.pixel_scale_arcsec is None:
+            raise InputError(f"{mosaic.label}: has no WCS, so that it has no arcmin; give data.options.blocks_pixels")
+        side *= 60 / mosaic.pixel_scale_arcsec
+    return [f"block {x:.0f} {y:.0f}" for x, y in np.floor((places + 0.5) / side).tolist()]
+
+
+def _names(options: Mapping[str, Any], name: str) -> list[str] | None:
+    given = options.get(name)
+    names = [given] if isinstance(given, str) else given
+    if names is not None and not (isinstance(names, list | tuple) and names and all(map(_is_name, names))):
+        raise InputError(f"data.options.{name} is {given!r}; expected a name, or a list of names")
+    return None if names is None else list(names)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+@contextlib.contextmanager
+def _as_in_a_recipe() -> Iterator[None]:
+    """Name options in messages as a recipe has them, not as the program does."""
+    try:
+        yield
+    except InputError as error:
+        found = re.sub(
+            r"--(ra|dec|x|y|hdu|bands|pixel-scale|size)\b",
+            lambda match: _IN_RECIPES.get(match[1], f"data.options.{match[1]}"),
+            str(error),
+        )
+        raise InputError(found) from None

@@ -1,0 +1,225 @@
+"""The twelve 2-D sets of MedMNIST (Yang et al. 2023): what each holds, and reading their files."""
+
+import math
+import re
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+SPLITS = ("train", "val", "test")
+_SEVERITIES = 5  # the files of MedMNIST-C hold every image so many times
+
+
+@dataclass(frozen=True)
+class MedMnistSet:
+    """Facts of a set, as the package medmnist 3.0 states them.
+
+    Attributes:
+        name: such as `pneumoniamnist`, with which the names of its files begin.
+        task: `binary`, `multi-class`, `multi-label` or `ordinal` (classes in order).
+        channels: 1 (grey) or 3 (red, green, blue).
+        classes: names, in the order of the labels.
+        counts: published number of images of each split.
+    """
+
+    name: str
+    task: str
+    channels: int
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image can have several classes, or none."""
+        return self.task == "multi-label"
+
+
+def _set(name: str, task: str, channels: int, counts: tuple[int, int, int], *classes: str) -> tuple[str, MedMnistSet]:
+    return name, MedMnistSet(name, task, channels, classes, dict(zip(SPLITS, counts, strict=True)))
+
+
+_ORGANS = (
+    "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
+    "pancreas", "spleen",
+)  # fmt: skip
+
+SETS: dict[str, MedMnistSet] = dict([
+    _set("pathmnist", "multi-class", 3, (89996, 10004, 7180), "adipose", "background", "debris", "lymphocytes", "mucus",
+         "smooth muscle", "normal colon mucosa", "cancer-associated stroma", "colorectal adenocarcinoma epithelium"),
+    _set("chestmnist", "multi-label", 1, (78468, 11219, 22433), "atelectasis", "cardiomegaly", "effusion",
+         "infiltration", "mass", "nodule", "pneumonia", "pneumothorax", "consolidation", "edema", "emphysema",
+         "fibrosis", "pleural", "hernia"),
+    _set("dermamnist", "multi-class", 3, (7007, 1003, 2005), "actinic keratoses and intraepithelial carcinoma",
+         "basal cell carcinoma", "benign keratosis-like lesions", "dermatofibroma", "melanoma", "melanocytic nevi",
+         "vascular lesions"),
+    _set("octmnist", "multi-class", 1, (97477, 10832, 1000), "choroidal neovascularization", "diabetic macular edema",
+         "drusen", "normal"),
+    _set("pneumoniamnist", "binary", 1, (4708, 524, 624), "normal", "pneumonia"),
+    _set("retinamnist", "ordinal", 3, (1080, 120, 400), "0", "1", "2", "3", "4"),
+    _set("breastmnist", "binary", 1, (546, 78, 156), "malignant", "normal, benign"),
+    _set("bloodmnist", "multi-class", 3, (11959, 1712, 3421), "basophil", "eosinophil", "erythroblast",
+         "immature granulocytes(myelocytes, metamyelocytes and promyelocytes)", "lymphocyte", "monocyte", "neutrophil",
+         "platelet"),
+    _set("tissuemnist", "multi-class", 1, (165466, 23640, 47280), "Collecting Duct, Connecting Tubule",
+         "Distal Convoluted Tubule", "Glomerular endothelial cells", "Interstitial endothelial cells", "Leukocytes",
+         "Podocytes", "Proximal Tubule Segments", "Thick Ascending Limb"),
+    _set("organamnist", "multi-class", 1, (34561, 6491, 17778), *_ORGANS),
+    _set("organcmnist", "multi-class", 1, (12975, 2392, 8216), *_ORGANS),
+    _set("organsmnist", "multi-class", 1, (13932, 2452, 8827), *_ORGANS),
+])  # fmt: skip
+"""The sets, by name."""
+
+
+@dataclass(frozen=True)
+class MedMnistImages:
+    """Images of one split, with what they show.
+
+    Attributes:
+        images: `(N, H, W)` uint8 of grey sets, `(N, H, W, 3)` of coloured ones.
+        targets: `(N, K)` uint8: 1 for the classes that an image has, one of them unless the set is multi-label.
+        facts: of the set.
+        notices: what a user should know, without names of files.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    facts: MedMnistSet
+    notices: list[str]
+
+
+def find_set(path: str | Path, name: str | None = None) -> MedMnistSet:
+    """The set that a file is of: the one given, or that with which the file's name begins.
+
+    Raises:
+        InputError: there is no such set.
+    """
+    said = Path(path).stem if name is None else name
+    found = re.match(r"[a-z]+mnist(?![a-z0-9])", said.lower())
+    if found is None or found[0] not in SETS or (name is not None and found[0] != name.lower()):
+        raise InputError(
+            f"{printable(path)}: {printable(said)!r} names no 2-D set of MedMNIST; expected {', '.join(SETS)}, such as "
+            "pneumoniamnist.npz or pneumoniamnist_224.npz"
+        )
+    return SETS[found[0]]
+
+
+def read_medmnist(
+    path: str | Path, split: str, name: str | None = None, *, max_gigabytes: float = 4.0
+) -> MedMnistImages:
+    """Read a split of a file of MedMNIST, of any size of image (28, 64, 128, 224).
+
+    Of the file's arrays those of the split are read, after their headers were found to be as they should be; the
+    other splits may be absent, as they are in the files of MedMNIST-C.
+
+    Args:
+        path: `.npz` file with arrays `<split>_images` and `<split>_labels`.
+        split: `train`, `val` or `test`.
+        name: of the set; by default the file's name says it.
+        max_gigabytes: the most that the images may take in memory.
+
+    Raises:
+        InputError: the file cannot be read, or its arrays are not those of such a set.
+    """
+    path, facts = Path(path), find_set(path, name)
+    if split not in SPLITS:
+        raise InputError(f"{printable(path)}: split {split!r} is unknown; expected one of {', '.join(SPLITS)}")
+    try:
+        with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+            warnings.simplefilter("ignore")  # of arrays that old programs wrote
+            count = _check_images(path, archive, split, facts, max_gigabytes)
+            labels = _read_labels(path, archive, split, facts, count)
+            images = _read(archive, f"{split}_images")
+    except FileNotFoundError:
+        raise InputError(f"{printable(path)}: no such file; expected a .npz file of MedMNIST") from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes zipfile and NumPy raise errors of every kind
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise InputError(f"{printable(path)}: cannot be read as .npz ({reason}); fetch it again") from None
+    targets = labels if facts.multi_label else np.eye(len(facts.classes), dtype=np.uint8)[labels[:, 0]]
+    return MedMnistImages(images, targets.astype(np.uint8), facts, _notices(facts, split, count))
+
+
+def _check_images(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet, max_gigabytes: float) -> int:
+    """The number of images that a header promises, if they are of the set's kind and not too large."""
+    shape, dtype = _header(path, archive, f"{split}_images")
+    expected = "(N, H, W)" if facts.channels == 1 else "(N, H, W, 3)"
+    if dtype != np.uint8:
+        raise InputError(f"{printable(path)}: {split}_images is {dtype}, expected uint8; fetch it again")
+    if len(shape) != (3 if facts.channels == 1 else 4) or (facts.channels == 3 and shape[-1] != 3):
+        raise InputError(
+            f"{printable(path)}: {split}_images is {shape}, expected {expected} for {facts.name}; fetch it again"
+        )
+    if min(shape) < 1:
+        raise InputError(f"{printable(path)}: {split} holds no image ({shape}); expected one or more")
+    most = _SEVERITIES * max(facts.counts.values())
+    if shape[0] > most:
+        raise InputError(
+            f"{printable(path)}: {split}_images claims {shape[0]} images, {facts.name} has at most "
+            f"{max(facts.counts.values())} and MedMNIST-C {most}; fetch it again"
+        )
+    gigabytes = math.prod(shape) / 2**30
+    if gigabytes > max_gigabytes:
+        raise InputError(
+            f"{printable(path)}: {split}_images would take {gigabytes:.1f} GB, more than {max_gigabytes:g}; raise the "
+            "limit (--max-gigabytes), or take smaller images"
+        )
+    return shape[0]
+
+
+def _read_labels(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet, count: int) -> np.ndarray:
+    """Labels `(N, 1)`, or `(N, K)` of a multi-label set, if they are of the set's classes."""
+    shape, dtype = _header(path, archive, f"{split}_labels")
+    columns, classes = (len(facts.classes) if facts.multi_label else 1), len(facts.classes)
+    if dtype.kind not in "iub":
+        raise InputError(f"{printable(path)}: {split}_labels is {dtype}, expected whole numbers; fetch it again")
+    if shape != (count, columns):
+        raise InputError(
+            f"{printable(path)}: {split}_labels is {shape}, expected {(count, columns)} for the {count} images of "
+            f"{facts.name}; fetch it again"
+        )
+    labels = _read(archive, f"{split}_labels")
+    last = 1 if facts.multi_label else classes - 1
+    if not 0 <= labels.min() <= labels.max() <= last:
+        raise InputError(
+            f"{printable(path)}: {split}_labels runs from {labels.min()} to {labels.max()}, expected 0 to {last} of "
+            f"{facts.name}; give the file of that set"
+        )
+    return labels.astype(np.int64)
+
+
+def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, of which nothing else is read."""
+    members = archive.namelist()
+    if f"{name}.npy" not in members:
+        found = ", ".join(printable(member.removesuffix(".npy")) for member in members[:8]) or "nothing"
+        raise InputError(f"{printable(path)}: has no {name}, found {found}; fetch it again, or take another split")
+    with archive.open(f"{name}.npy") as file:
+        stream: IO[Any] = file
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise InputError(f"{printable(path)}: {name} has the format {version}, expected 1.0 or 2.0; save it anew")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise InputError(f"{printable(path)}: {name} holds Python objects, which are not read; fetch it again")
+    return shape, dtype
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as file:
+        return np.ascontiguousarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _notices(facts: MedMnistSet, split: str, count: int) -> list[str]:
+    published = facts.counts[split]
+    if count == published:
+        return []
+    return [f"{split} holds {count} images, {facts.name} was published with {published}; figures do not compare"]

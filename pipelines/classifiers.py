@@ -1,0 +1,522 @@
+"""What the stages do for labelled images: learning to classify them, and judging and calibrating the probabilities."""
+
+import contextlib
+import csv
+import functools
+import hashlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from pipelines.augmentation import Augmentation
+from pipelines.classification import write_classification
+from pipelines.classification_task import ClassificationTask, Normalising
+from pipelines.image_sections import LabelledImages
+from pipelines.image_sets import ImageSource, find_images, read_images, split_digest
+from pipelines.kinds import SPLITS, Kind
+from pipelines.progress import Meter
+from pipelines.recipe import Recipe, shown_init
+from pipelines.robustness import figures_of, measure, tables_of, write_robustness
+from pipelines.store import Sample, Store, write_store
+from pipelines.stored_images import DrawOrder, StoredImages
+from pipelines.training import Batches, Log, fit
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
+from shared_backbones.image_classifier import ImageClassifier, mirror_of
+from shared_backbones.outliers import Outliers
+from shared_backbones.probabilities import (
+    class_figures,
+    conformal_quantile,
+    fit_temperature,
+    prediction_sets,
+)
+
+_DIVISIONS = 50  # of the held part, over which the coverage of prediction sets is averaged
+_FALSE_ALARMS = 0.01  # share of validation images that are called outliers
+_USUAL = 2000  # training images that tell what is usual
+
+
+class ClassifierKind(Kind):
+    """A network learns to classify images; its probabilities are calibrated on the validation split.
+
+    A domain says what its images, its contract, its classifier and its corruptions are.
+
+    Args:
+        recipe: of data of a kind of labelled images.
+
+    Attributes:
+        bands: names of the images' bands.
+        mirror: for each class the one that its mirror image has.
+        multi_label: whether an image can have several classes.
+        sources: the images of all splits, in parts.
+    """
+
+    evaluates = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert isinstance(recipe.data, LabelledImages)  # noqa: S101 - chosen by the data's kind
+        self.data: Any = recipe.data
+        self.mirror = mirror_of(recipe.card)
+        names = [str(entry["name"]) for entry in recipe.card["classes"]]
+        for whole, parts in self.data.merged.items():
+            for part in parts:
+                if part not in names:
+                    raise InputError(f"recipe {recipe.name}: data.merged.{whole} names {part!r}, no class of the card")
+        if self.data.size > self.data.stored:
+            raise InputError(
+                f"recipe {recipe.name}: data.size is {self.data.size}, more than data.stored of {self.data.stored}; "
+                "lower it"
+            )
+        size = recipe.model.arguments.get("img_size")
+        if size is not None and size != self.data.size:
+            raise InputError(
+                f"recipe {recipe.name}: model.arguments.img_size is {size}, data.size {self.data.size}; give both the "
+                "same"
+            )
+        self.takes_file = self.data.layout in {"galaxy10", "medmnist"}
+        self.takes_nothing = self.data.layout == "phantoms"
+        super().__init__(recipe)
+        self.sources: list[ImageSource] = find_images(
+            self.data.layout,
+            self.root,
+            names,
+            test=self.data.split.test,
+            validation=self.data.split.validation,
+            seed=recipe.seed,
+            options=self.data.options,
+            **self.reading(),
+        )
+        self.bands = self.sources[0].bands
+        self.multi_label = self.sources[0].items[0].labels is not None
+        channels = recipe.model.arguments.get("in_chans", 3)
+        if channels != len(self.bands):
+            raise InputError(
+                f"recipe {recipe.name}: model.arguments.in_chans is {channels}, the images have {len(self.bands)} "
+                f"bands ({', '.join(self.bands)}); give model.arguments.in_chans={len(self.bands)}"
+            )
+
+    def reading(self) -> dict[str, Any]:
+        """What else `find_images` is to know."""
+        return {}
+
+    def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+        """The card's `input`: what the domain's contract holds.
+
+        Args:
+            mean: of each band of the training images, in values from 0 to 1.
+            std: likewise.
+        """
+        raise NotImplementedError
+
+    def contract(self, card: Mapping[str, Any]) -> Normalising:
+        """The domain's contract, as a card has it."""
+        raise NotImplementedError
+
+    def classifier(self, model: Path, **options: Any) -> ImageClassifier:
+        """The domain's classifier of a trained model."""
+        raise NotImplementedError
+
+    def corruptions(self) -> Mapping[str, str]:
+        """Names of the domain's corruptions, each with the family that it belongs to."""
+        raise NotImplementedError
+
+    def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
+        """An image `(C, H, W)` uint8 under a corruption, uint8, or floating point from 0 to 1; the same whenever made.
+
+        Args:
+            name: of the corruption.
+            image: as the network sees it.
+            severity: 1 to 5.
+            number: of the image.
+        """
+        raise NotImplementedError
+
+    def varied(self) -> Callable[[np.ndarray, int], np.ndarray]:
+        """How training images are varied, by a seed."""
+        settings = self.data.augmentation.model_dump(exclude={"mirrored"})
+        return Augmentation(self.data.size, bands=len(self.bands), **settings)
+
+    def find_sources(self) -> list[ImageSource]:
+        """The images of all splits, in parts."""
+        return self.sources
+
+    def test_sources(self) -> list[ImageSource]:
+        """The images that are scored.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = [source for source in self.sources if source.split == "test"]
+        if not found:
+            raise InputError(f"recipe {self.recipe.name}: no test image; raise data.split.test")
+        return found
+
+    def identify(self, sources: Sequence[ImageSource]) -> list[list[Any]]:
+        """Files, labels and splits as they are now."""
+        return [
+            [*super(ClassifierKind, self).identify(sorted(set(source.files))), source.split, source.digest]
+            for source in sources
+        ]
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the stored images."""
+        return {
+            "crop": self.data.crop,
+            "stored": self.data.stored,
+            "classes": self.class_names(),
+            "bands": list(self.bands),
+        }
+
+    def prepare(self, sources: Sequence[ImageSource], folder: Path) -> None:
+        """Read the images of all splits."""
+        with contextlib.closing(Meter("prepare")) as meter:
+            write_store(
+                folder,
+                sources,
+                functools.partial(
+                    to_sample, size=self.data.stored, crop=self.data.crop, classes=len(self.class_names())
+                ),
+                settings=self.preparation_settings(),
+                splits=("train",),
+                workers=self.data.workers,
+                skip_unreadable=self.data.skip_unreadable,
+                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
+                on_progress=meter,
+            )
+
+    def open(self, folder: Path) -> Store:
+        """The prepared store."""
+        return Store(folder)
+
+    def notices(self, prepared: Store) -> list[str]:
+        """Images of each split, and what names the split."""
+        counts = {split: sum(case["record"]["images"] for case in prepared.cases(split)) for split in SPLITS}
+        items = [item for source in self.sources for item in source.items]
+        lines = ["images: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
+        lines.append(f"split: {split_digest(items)[:16]}")
+        if prepared.manifest["skipped"]:
+            lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
+        return lines
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn and varied, and what is calibrated after training."""
+        names = {"size", "augmentation", "balance", "mixup", "smoothing", "symmetries", "coverage"}
+        return self.data.model_dump(include=names)
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What of the data's section decides an evaluation, calibration included: that is not in the weights."""
+        return self.data.model_dump(include={"symmetries", "coverage", "merged", "corrupted"})
+
+    def card(self, store: Store) -> dict[str, Any]:
+        """The recipe's card with the contract that the data gives."""
+        recipe, records = self.recipe, [case["record"] for case in store.cases("train")]
+        count = sum(record["pixels"] for record in records)
+        mean = np.sum([record["sums"] for record in records], 0) / count
+        spread = np.sqrt(np.maximum(np.sum([record["squares"] for record in records], 0) / count - mean**2, 1e-6))
+        items = [item for source in self.sources for item in source.items]
+        contract = self.contract_section((mean / 255).tolist(), (spread / 255).tolist())
+        return {
+            **recipe.card,
+            **({"multi_label": True} if self.multi_label else {}),
+            "input": {**recipe.card.get("input", {}), **contract},
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": shown_init(recipe),
+                "split": split_digest(items),
+                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+            },
+        }
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        return np.zeros((2, len(self.bands), self.data.size, self.data.size), np.float32)
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Take a trained classifier's weights; tables of another size are resampled, a head of other classes is new."""
+        own, state = network.state_dict(), dict(trained.module.state_dict())
+        fitted: Any = getattr(trained.module, "set_input_size", None)
+        if fitted is not None and getattr(trained.module, "arguments", {}).get("img_size") != self.data.size:
+            fitted(self.data.size)
+            state = dict(trained.module.state_dict())
+        head = str(getattr(network, "classifier", "head"))
+        for name in own:
+            if name.startswith(f"{head}.") and name in state and state[name].shape != own[name].shape:
+                state[name] = own[name]
+        weights.fill(network, state, label)
+
+    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
+        """Train on the store's images, choose the checkpoint and calibrate on the validation split."""
+        settings, data, seed = self.recipe.train, self.data, self.recipe.seed
+        mirror = self.mirror if data.augmentation.mirrored else ()
+        learnt = self._stored(prepared, "train", augment=self.varied(), mirror=mirror, seed=seed)
+        held = self._stored(prepared, "validation")
+        labels, card = learnt.labels(), self.card(prepared)
+        batch = settings.batch_size * settings.devices * settings.accumulate
+        epoch = settings.steps_per_epoch or max(1, len(learnt) // batch)
+        steps = settings.steps or epoch * (settings.epochs or 1)
+
+        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+            order = DrawOrder(
+                labels, batch_size=settings.batch_size, steps=steps * settings.accumulate, seed=seed,
+                balance=data.balance, start=start, rank=rank, world_size=world_size,
+            )  # fmt: skip
+            return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
+
+        validation = DataLoader(held, batch_size=64, collate_fn=_as_it_is) if len(held) else None
+        network = self.network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model = fit(
+            ClassificationTask(network, settings, steps, self.contract(card), data, len(self.mirror), self.multi_label),
+            Batches(loader, validation),
+            settings,
+            steps=steps,
+            validate_every=settings.validate_every or epoch,
+            seed=seed,
+            folder=folder,
+            card=card,
+            monitor="validation_log_likelihood",
+            log=log,
+        )
+        if len(held):
+            self.calibrate(model, self._stored(prepared, "train"), held)
+
+    def calibrate(self, model: Path, learnt: StoredImages, held: StoredImages) -> None:
+        """Fit temperature, prediction sets and outliers, and write them into a trained model.
+
+        Args:
+            model: its folder.
+            learnt: training images as they are; they tell what is usual.
+            held: validation images; they tell what probabilities are worth, and how far usual images lie from usual.
+        """
+        data = self.data
+        classifier = self.classifier(model, symmetries=data.symmetries, calibrated=False)
+        scores, _ = _predicted(classifier, held, None)
+        targets = held.targets()
+        calibration: dict[str, Any] = {"symmetries": data.symmetries, "images": len(targets)}
+        if self.multi_label:
+            # each answer about a label is one of two classes
+            pairs = np.stack([1 - scores, scores], -1).reshape(-1, 2)
+            logits = np.log(np.clip(pairs, 1e-6, 1 - 1e-6))
+            calibration["temperature"] = fit_temperature(logits, targets.ravel().astype(int))
+        else:
+            labels = targets.argmax(1)
+            temperature = fit_temperature(np.log(np.clip(scores, 1e-12, 1)), labels)
+            quantile = conformal_quantile(_heated(scores, 1 / temperature), labels, data.coverage)
+            calibration |= {"temperature": temperature, "coverage": data.coverage, "quantile": quantile}
+        trained = weights.load(model)
+        chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
+        usual, others = (
+            np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)])
+            for images, numbers in ((learnt, chosen), (held, np.arange(len(held))))
+        )
+        outliers = Outliers.fit(usual).with_threshold(others, _FALSE_ALARMS)
+        weights.save(model, trained.module, {**trained.card, "calibration": calibration})
+        outliers.save(model)
+
+    def _stored(self, store: Store, split: str, **options: Any) -> StoredImages:
+        parts = [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]
+        return StoredImages(parts, self.data.size, **options)
+
+    def evaluate(self, model: Path, sources: Sequence[ImageSource], folder: Path) -> None:
+        """Score the test images as a user's are, with calibrated probabilities and prediction sets."""
+        data, names, seed = self.data, self.class_names(), self.recipe.seed
+        parts, keys = [], []
+        for source in sources:
+            try:
+                parts.append(to_sample(source, size=data.stored, crop=data.crop, classes=len(names)).arrays)
+                keys += [item.key for item in source.items]
+            except InputError:
+                if not data.skip_unreadable:
+                    raise
+        images = StoredImages(parts, data.size)
+        classifier = self.classifier(model, symmetries=data.symmetries, threads=self.recipe.train.threads)
+        with contextlib.closing(Meter("evaluate")) as meter:
+            scores, outliers = _predicted(classifier, images, meter)
+        targets = images.targets()
+        figures: dict[str, Any] = {"images": len(targets)}
+        if not self.multi_label:
+            figures |= self._single_label_figures(classifier, scores, targets)
+        if outliers is not None:
+            figures["called_outliers"] = float(outliers.mean())
+        tables = []
+        if data.merged:
+            tables.append(_merged_table(figures, scores, targets, names, data.merged))
+        if data.corrupted:
+            found = self.robustness(classifier.folder, images, folder)
+            figures |= figures_of(found)
+            tables += tables_of(found)
+        write_classification(
+            folder,
+            scores,
+            targets,
+            names,
+            multi_label=self.multi_label,
+            picture=images.picture,
+            figures=figures,
+            tables=tables,
+            resamples=self.recipe.evaluate.resamples,
+            seed=seed,
+        )
+        _write_predictions(folder / "predictions.csv", keys, targets, scores, names)
+
+    def robustness(self, model: Path, images: StoredImages, folder: Path) -> dict[str, Any]:
+        """Measure the model under the domain's corruptions, on single views of test images spread evenly over them."""
+        count = min(self.data.corrupted, len(images))
+        chosen = np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))
+        batch, targets = images.__getitems__([int(number) for number in chosen])["image"].numpy(), images.targets()
+        classifier = self.classifier(model, symmetries=False, threads=self.recipe.train.threads)
+
+        def score(name: str | None, severity: int) -> tuple[np.ndarray, str]:
+            scores, digest = [], hashlib.sha256()
+            for start in range(0, len(batch), 64):
+                part = batch[start : start + 64]
+                if name is not None:
+                    numbers = chosen[start : start + 64]
+                    pairs = zip(part, numbers, strict=True)
+                    part = np.stack([self.corrupted(name, image, severity, int(number)) for image, number in pairs])
+                digest.update(np.ascontiguousarray(part).tobytes())
+                scores.append(classifier.predict(torch.from_numpy(part)).probabilities)
+            return np.concatenate(scores), digest.hexdigest()
+
+        def picture(name: str | None, severity: int) -> np.ndarray:
+            image = batch[0] if name is None else self.corrupted(name, batch[0], severity, int(chosen[0]))
+            values = image if image.dtype == np.uint8 else (image * 255 + 0.5).astype(np.uint8)
+            shown = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True).astype(np.uint8), 3, 0)
+            return shown.transpose(1, 2, 0)
+
+        with contextlib.closing(Meter("corrupt")) as meter:
+            found = measure(
+                score,
+                targets[chosen],
+                self.class_names(),
+                self.corruptions(),
+                multi_label=self.multi_label,
+                resamples=self.recipe.evaluate.resamples,
+                seed=self.recipe.seed,
+                on_progress=meter,
+            )
+        write_robustness(folder, found, picture)
+        return found
+
+    def _single_label_figures(
+        self, classifier: ImageClassifier, scores: np.ndarray, targets: np.ndarray
+    ) -> dict[str, Any]:
+        """What calibration did, what prediction sets cover, and whether mirror classes are told apart."""
+        labels, data = targets.argmax(1), self.data
+        uncalibrated = class_figures(_heated(scores, classifier.temperature), targets, multi_label=False)
+        figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
+        if classifier.quantile is not None:
+            figures |= {
+                "coverage_nominal": data.coverage,
+                **_coverage(prediction_sets(scores, classifier.quantile), labels),
+                "coverage_over_divisions": mean_coverage(scores, labels, data.coverage, seed=self.recipe.seed),
+            }
+        paired = np.array([self.mirror[label] != label for label in labels])
+        if paired.any():
+            rows, mirrored = np.flatnonzero(paired), np.array(self.mirror)[labels[paired]]
+            figures["handedness"] = float((scores[rows, labels[rows]] > scores[rows, mirrored]).mean())
+            figures["handed_images"] = len(rows)
+        return figures
+
+
+def to_sample(source: ImageSource, *, size: int, crop: float, classes: int) -> Sample:
+    """A part of the data as the store keeps it, without its names."""
+    arrays, record = read_images(source, size, crop, classes)
+    name = f"case-{record['sha256'][:12]}"
+    return Sample(name, name, source.split, arrays, record)
+
+
+def mean_coverage(scores: np.ndarray, labels: np.ndarray, coverage: float, *, seed: int) -> float:
+    """Mean coverage of prediction sets over random divisions of held images into calibration and test halves."""
+    random, found = np.random.default_rng(seed), []
+    for _ in range(_DIVISIONS):
+        order = random.permutation(len(labels))
+        known, asked = np.array_split(order, 2)
+        quantile = conformal_quantile(scores[known], labels[known], coverage)
+        found.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
+    return float(np.mean(found))
+
+
+def _coverage(sets: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Share of images whose set holds their class, its 95 % interval (Wilson), and the sets' mean size."""
+    share, count, z = float(sets[np.arange(len(labels)), labels].mean()), len(labels), 1.96
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return {
+        "coverage": share,
+        "coverage_low": float(middle - half),
+        "coverage_high": float(middle + half),
+        "mean_set_size": float(sets.sum(1).mean()),
+    }
+
+
+def _heated(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities whose logarithms are multiplied by a temperature: undoes a calibration with it."""
+    logits = np.log(np.clip(scores, 1e-12, 1)) * temperature
+    logits -= logits.max(1, keepdims=True)
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def _merged_table(
+    figures: dict[str, Any], scores: np.ndarray, targets: np.ndarray, names: Sequence[str], merged: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures with some classes taken as one; they are added to `figures` as `merged_<figure>`."""
+    home = {part: whole for whole, parts in merged.items() for part in parts}
+    wholes = list(dict.fromkeys(home.get(name, name) for name in names))
+    matrix = np.zeros((len(names), len(wholes)))
+    for number, name in enumerate(names):
+        matrix[number, wholes.index(home.get(name, name))] = 1
+    together, truth = scores @ matrix, targets @ matrix
+    found = class_figures(together, truth, multi_label=False)
+    kept = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "brier")
+    figures |= {f"merged_{name}": found[name] for name in kept}
+    best, labels = together.argmax(1), truth.argmax(1)
+    rows = [
+        [whole, *(int(((labels == i) & (best == j)).sum()) for j in range(len(wholes)))]
+        for i, whole in enumerate(wholes)
+    ]
+    return {"title": "Confusion of the merged classes", "columns": ["Label", *wholes], "rows": rows}
+
+
+def _predicted(classifier: ImageClassifier, images: StoredImages, meter: Meter | None) -> tuple[np.ndarray, Any]:
+    scores, outliers, done = [], [], 0
+    for batch in _batches(images, np.arange(len(images))):
+        found = classifier.predict(batch)
+        scores.append(found.probabilities)
+        outliers.append(found.is_outlier)
+        done += len(batch)
+        if meter is not None:
+            meter(done, len(images))
+    known = None if outliers[0] is None else np.concatenate(outliers)
+    return np.concatenate(scores), known
+
+
+def _batches(images: StoredImages, numbers: np.ndarray) -> Iterator[torch.Tensor]:
+    for first in range(0, len(numbers), 64):
+        yield images.__getitems__([int(number) for number in numbers[first : first + 64]])["image"]
+
+
+def _write_predictions(
+    path: Path, keys: Sequence[str], targets: np.ndarray, scores: np.ndarray, names: Sequence[str]
+) -> None:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["case", "label", *(f"p_{name}" for name in names)])
+    for key, target, row in zip(keys, targets, scores, strict=True):
+        case = f"case-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        said = "|".join(name for name, there in zip(names, target, strict=True) if there)
+        writer.writerow([case, said, *(f"{value:.5f}" for value in row)])
+    with replacing(path) as temporary:
+        temporary.write_text(table.getvalue(), encoding="utf-8")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,384 @@
+"""From images to calibrated class probabilities, prediction sets, a score of outliers, and what speaks for a class."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared_backbones import weights
+from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+from shared_backbones.inference import optimize_for_inference
+from shared_backbones.outliers import Outliers
+from shared_backbones.probabilities import prediction_sets
+
+_HEAT = np.array([[0, 0, 0], [70, 10, 110], [190, 50, 80], [250, 150, 20], [255, 250, 180]], np.float32)  # of a map
+
+
+class Contract(Protocol):
+    """What a classifier has to know of its input; each domain has one, read from the card."""
+
+    @property
+    def bands(self) -> Sequence[str]:
+        """Names of the network's channels."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of what the network sees."""
+        ...
+
+    @property
+    def crop(self) -> float:
+        """Share of an image's shorter side that the network sees, around its centre."""
+        ...
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The network's input, of `(..., C, H, W)`: floating-point values from 0 to 1, or uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of some images.
+
+    Attributes:
+        probabilities: `(N, K)` float32; each of its own where an image can have several classes, else of sum 1.
+        sets: classes that an image may have at the model's coverage, `(N, K)` bool; None without calibration.
+        outlier_score: about 1 for images like those of the training, `(N,)`; None where the model has no such score.
+        is_outlier: whether it is above the model's threshold, `(N,)` bool; None likewise.
+    """
+
+    probabilities: np.ndarray
+    sets: np.ndarray | None
+    outlier_score: np.ndarray | None
+    is_outlier: np.ndarray | None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Number of the most probable class, `(N,)`."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Its probability, `(N,)`."""
+        return self.probabilities.max(1)
+
+
+class ImageClassifier:
+    """A trained classifier, loaded once for many images; each domain's says how its contract is read.
+
+    Args:
+        model: folder of a trained model.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        threads: CPU threads of this process; by default torch's choice.
+        precision: `auto`, `float32` or `bfloat16`.
+        batch_size: images that the network sees at once.
+        symmetries: average the probabilities over the eight symmetries of the square; mirrored views have the classes
+            of mirror images exchanged. None does as the model was calibrated, and else what its domain does.
+        calibrated: use the card's temperature and prediction sets.
+
+    Attributes:
+        card: the model's `model.json`.
+        sha256: of its weights.
+        contract: what it expects of an image.
+        names: of the classes.
+        mirror: for each class the one that its mirror image has.
+        multi_label: whether an image can have several classes: each has a probability of its own.
+        temperature: that the logits of averaged probabilities are divided by.
+        coverage: of the prediction sets; None where the model has none.
+        outliers: what is usual; None where the model does not say.
+        warnings: what a user should know.
+
+    Raises:
+        InputError: no such model, device or precision, or its card is of no model for such images.
+    """
+
+    usual_symmetries = False
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+        batch_size: int = 64,
+        symmetries: bool | None = None,
+        calibrated: bool = True,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if not Path(model).is_dir():
+            raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
+        self.folder, self.batch_size = Path(model), batch_size
+        self.device, self.warnings = choose_device(device)
+        trained = weights.load(model)
+        self.card, self.sha256 = trained.card, trained.sha256
+        self.contract = self.read_contract(trained.card, str(model))
+        try:
+            self.names = [str(entry["name"]) for entry in self.card["classes"]]
+            if len(set(self.names)) < max(2, len(self.names)):
+                raise ValueError("expected two or more classes of different names")
+            self.mirror = mirror_of(self.card)
+            self.multi_label = bool(self.card.get("multi_label", False))
+            known = self.card.get("calibration", {}) if calibrated else {}
+            self.symmetries = bool(known.get("symmetries", self.usual_symmetries)) if symmetries is None else symmetries
+            self.temperature = float(known.get("temperature", 1.0))
+            has_sets = known.get("quantile") is not None
+            self.quantile = float(known["quantile"]) if has_sets else None
+            self.coverage = float(known["coverage"]) if has_sets else None
+            if not 0 < self.temperature < math.inf:
+                raise ValueError(f"temperature is {self.temperature:g}, expected more than 0")
+            if has_sets and not (0 <= (self.quantile or 0) <= 1 and 0 < (self.coverage or 0) < 1):
+                raise ValueError("expected a quantile from 0 to 1 and a coverage between")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"model {printable(model)}: its card cannot be used ({error}); choose another") from None
+        self.precision = choose_precision(precision, self.device, float(self.card.get("bfloat16_agreement", 0)))
+        network: Any = optimize_for_inference(trained.module)
+        self.network = network.to(device=self.device, memory_format=torch.channels_last)
+        self._seen: list[Tensor] = []
+        size, bands = self.contract.size, len(self.contract.bands)
+        try:
+            _watched(self.network).register_forward_hook(self._see)
+            logits, features = self._run(torch.zeros(1, bands, size, size))
+        except (AttributeError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
+        if tuple(logits.shape) != (1, len(self.names)):
+            raise InputError(
+                f"model {printable(model)}: gives an output of shape {tuple(logits.shape)}, expected one number "
+                f"for each of its {len(self.names)} classes; use a classifier"
+            )
+        self.width = features.shape[1]
+        self.outliers = Outliers.load(model, self.width) if calibrated else None
+
+    def read_contract(self, card: Mapping[str, Any], label: str) -> Any:
+        """The domain's contract, as a card has it.
+
+        Raises:
+            InputError: the card is of no model for such images.
+        """
+        raise NotImplementedError
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """The part that the network sees, at its size: the middle, resized (bicubic, smoothed where it shrinks).
+
+        As the training's images were: the middle may begin and end within a pixel, and pixels beyond its border count.
+
+        Args:
+            images: `(N, C, H, W)` uint8, or floating point from 0 to 1.
+
+        Returns:
+            `(N, C, size, size)` float32 from 0 to 1.
+
+        Raises:
+            InputError: another number of bands than the model takes.
+        """
+        bands = self.contract.bands
+        if images.ndim != 4 or images.shape[1] != len(bands):
+            found = images.shape[1] if images.ndim == 4 else f"shape {tuple(images.shape)} and no"
+            raise InputError(f"images have {found} bands, the model takes {len(bands)}: {', '.join(bands)}")
+        values = images.float() if images.is_floating_point() else images.float() / 255
+        height, width = images.shape[2:]
+        side, size = self.contract.crop * min(height, width), self.contract.size
+        down, across = (_resampling(length, side, size) for length in (height, width))
+        return (down @ values @ across.T).clamp(0, 1)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Class probabilities and what goes with them.
+
+        Args:
+            images: `(N, C, size, size)` uint8, or floating point from 0 to 1, as `prepare` gives them.
+
+        Raises:
+            InputError: another number of bands, or another size, than the model takes.
+        """
+        self._check(images)
+        parts = [self._probabilities(part) for part in images.split(self.batch_size) if len(part)]
+        scores = np.concatenate([np.zeros((0, len(self.names)), np.float32), *(part for part, _ in parts)])
+        sets = None if self.quantile is None else prediction_sets(scores, self.quantile)
+        if self.outliers is None:
+            return Prediction(scores, sets, None, None)
+        strange = self.outliers.score(np.concatenate([np.zeros((0, self.width)), *(part for _, part in parts)]))
+        return Prediction(scores, sets, strange, strange > self.outliers.threshold)
+
+    def features(self, images: Tensor) -> np.ndarray:
+        """What outliers are told by, of images as `prepare` gives them, `(N, D)` float32.
+
+        The means of a map of middle depth (of an eighth of the image's resolution or the next finer one): what a
+        classifier keeps to its end is what tells its classes apart, which an image of nothing may well seem to have.
+        """
+        self._check(images)
+        parts = [self._run(part)[1].cpu().numpy() for part in images.split(self.batch_size) if len(part)]
+        return np.concatenate([np.zeros((0, self.width), np.float32), *parts])
+
+    def grad_cam(self, images: Tensor, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Where the network sees a class: Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) on its last map.
+
+        Args:
+            images: `(N, C, size, size)` as for `predict`; one view of each is looked at.
+            labels: number of a class for each image.
+
+        Returns:
+            `(N, size, size)` float32 from 0 to 1, the most important place of each image; 0 everywhere where nothing
+            speaks for the class.
+
+        Raises:
+            InputError: images as for `predict`; or the network's features are no maps.
+            ValueError: labels are none of the classes, or not one for each image.
+        """
+        self._check(images)
+        chosen = torch.as_tensor(np.asarray(labels, np.int64))
+        if chosen.shape != (len(images),) or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self.names)):
+            raise ValueError(f"labels are {tuple(chosen.shape)}, expected one of {len(self.names)} for each image")
+        found = [
+            self._grad_cam(part, numbers.to(self.device)).cpu().numpy()
+            for part, numbers in zip(images.split(self.batch_size), chosen.split(self.batch_size), strict=True)
+            if len(part)
+        ]
+        return np.concatenate([np.zeros((0, *images.shape[2:]), np.float32), *found])
+
+    def provenance(self) -> dict[str, Any]:
+        """What a side-car says of the model."""
+        return {
+            "name": self.card.get("name"),
+            "version": self.card.get("version"),
+            "architecture": self.card["architecture"],
+            "sha256": self.sha256,
+            "license": self.card.get("license"),
+        }
+
+    def _probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of a batch, averaged over its views, and the features of the first."""
+        total, features = None, None
+        views = range(8) if self.symmetries else range(1)
+        for view in views:
+            turned = images.rot90(view % 4, (2, 3))
+            logits, found = self._run(turned.flip(3) if view >= 4 else turned)
+            shares = logits.sigmoid() if self.multi_label else logits.softmax(1)
+            shares = shares[:, self.mirror] if view >= 4 else shares
+            total = shares if total is None else total + shares
+            features = found if features is None else features
+        assert total is not None and features is not None  # noqa: S101 - there is one view or more
+        # the average is what was calibrated, not the single views
+        mean = total / len(views)
+        if self.multi_label:
+            scores = (mean.logit(1e-6) / self.temperature).sigmoid()
+        else:
+            scores = (mean.clamp(min=1e-12).log() / self.temperature).softmax(1)
+        return scores.cpu().numpy(), features.cpu().numpy()
+
+    def _grad_cam(self, images: Tensor, labels: Tensor) -> Tensor:
+        network: Any = self._unfolded
+        with torch.no_grad():
+            maps = network.forward_features(self.contract.normalise(images.to(self.device)))
+        if maps.ndim != 4:
+            raise InputError(
+                f"model {printable(self.folder)}: its features are no maps, so that Grad-CAM has none to show"
+            )
+        maps = maps.requires_grad_()
+        with torch.enable_grad():
+            (slopes,) = torch.autograd.grad(network.forward_head(maps).gather(1, labels[:, None]).sum(), maps)
+        heat = (slopes.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
+        heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+        peak = heat.amax((1, 2), keepdim=True)
+        return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
+
+    @functools.cached_property
+    def _unfolded(self) -> nn.Module:
+        trained = weights.load(self.folder)
+        if trained.sha256 != self.sha256:
+            raise InputError(f"model {printable(self.folder)}: was changed meanwhile; run again")
+        return trained.module.requires_grad_(False).to(self.device)
+
+    def _check(self, images: Tensor) -> None:
+        expected = (len(self.contract.bands), self.contract.size, self.contract.size)
+        if tuple(images.shape[1:]) != expected:
+            raise InputError(
+                f"images are {tuple(images.shape[1:])}, the model takes {expected} of {', '.join(self.contract.bands)}"
+            )
+
+    def _see(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._seen.append(output)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the means of the watched map."""
+        inputs = self.contract.normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        bfloat16 = self.precision == "bfloat16"
+        self._seen.clear()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = self.network(inputs)
+        seen = self._seen[-1].float()
+        # maps are `(N, C, H, W)`, tokens `(N, L, C)`
+        return logits.float(), seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+
+
+def _watched(network: nn.Module) -> nn.Module:
+    """The stage of a network whose map has an eighth of the image's resolution, or the next finer one.
+
+    Raises:
+        AttributeError: the network does not say where its maps come from, as timm's and ours do.
+    """
+    home: Any = network.network if hasattr(network, "network") else network
+    levels = [dict(level) for level in getattr(home.feature_info, "info", home.feature_info)]
+    level = max((level for level in levels if level["reduction"] <= 8), key=lambda level: level["reduction"])
+    stage = home.get_submodule(level["module"])
+    # some networks run a stage's blocks themselves
+    return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage
+
+
+def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """An image with a map of `ImageClassifier.grad_cam` glowing over it.
+
+    Args:
+        image: `(C, H, W)` uint8, or floating point from 0 to 1; of other than three bands their mean is shown in grey.
+        cam: `(H, W)` from 0 to 1.
+
+    Returns:
+        `(H, W, 3)` uint8.
+    """
+    values = image.astype(np.float32) * (1 if image.dtype == np.uint8 else 255)
+    colors = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True), 3, 0)
+    place = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(cam, place, channel) for channel in _HEAT.T])
+    share = 0.6 * np.clip(cam, 0, 1)
+    return np.clip(colors * (1 - share) + heat * share + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def mirror_of(card: Mapping[str, Any]) -> list[int]:
+    """For each class the one that its mirror image has: itself, or what the card's `mirror` of the class names.
+
+    Raises:
+        InputError: a class's mirror image is none of the classes, or is not mirrored back.
+    """
+    names = [str(entry["name"]) for entry in card["classes"]]
+    found = []
+    for entry in card["classes"]:
+        other = str(entry.get("mirror", entry["name"]))
+        if other not in names:
+            raise InputError(f"class {entry['name']}: its mirror {other!r} is none of the classes {', '.join(names)}")
+        found.append(names.index(other))
+    for number, other in enumerate(found):
+        if found[other] != number:
+            raise InputError(f"class {names[number]}: its mirror {names[other]} must have it as mirror, too")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _resampling(length: int, side: float, size: int) -> Tensor:
+    """Weights `(size, length)` of a line's pixels: bicubic (a = -0.5), widened where the middle `side` shrinks."""
+    scale = side / size
+    centres = (length - side) / 2 + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
+    away = ((torch.arange(length) + 0.5 - centres[:, None]) / max(scale, 1.0)).abs()
+    near, far = (1.5 * away - 2.5) * away**2 + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
+    factors = torch.where(away < 1, near, torch.where(away < 2, far, torch.zeros_like(away)))
+    return (factors / factors.sum(1, keepdim=True)).float()
