@@ -1,0 +1,223 @@
+"""Medical images through the stages: MedMNIST files and folders, several labels, corruption in training and scoring."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medvision.classification import MedicalClassifier
+from medvision.corruptions import SETS as CORRUPTIONS
+from medvision.corruptions import corrupt
+from medvision.datasets.medmnist import SETS
+from pipelines.classifiers import to_sample
+from pipelines.kinds import find_kind
+from pipelines.recipe import bundled_recipes, load_recipe
+from pipelines.stages import Job, run_stages
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+
+SMALL = {
+    "train.epochs": None, "train.steps": 3, "train.batch_size": 4, "train.warmup_steps": 1, "train.threads": 1,
+    "train.devices": 1, "train.precision": "32-true", "tracking.system_metrics": False, "evaluate.resamples": 30,
+}  # fmt: skip
+NARROW = {
+    "pneumoniamnist_medvitv2_cpu": {
+        "depths": [1, 1, 3, 1], "dims": [32, 64, 64, 64], "stem_chs": [8, 8, 16], "mix_block_ratio": 0.5,
+    },
+    "pneumoniamnist_duoformer_cpu": {"depth": 1, "embed_dim": 16, "num_heads": 2},
+}  # fmt: skip
+
+
+def npz(path: Path, name: str = "pneumoniamnist", counts: tuple[int, ...] = (24, 12, 12), side: int = 28) -> Path:
+    """A miniature: what shows a class is brightness on the right side."""
+    facts, arrays = SETS[name], {}
+    random = np.random.default_rng(0)
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        shape = (count, side, side) if facts.channels == 1 else (count, side, side, 3)
+        images = random.integers(0, 60, shape)
+        if facts.multi_label:
+            labels = random.integers(0, 2, (count, len(facts.classes)))
+        else:
+            labels = (np.arange(count) % len(facts.classes))[:, None]
+            for image, label in zip(images, labels[:, 0], strict=True):
+                image[:, side // 2 :] += int(150 * label / (len(facts.classes) - 1))
+        arrays |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels.astype(np.uint8)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def start(name: str, root: Path, output: Path, stages: Any = None, **changes: Any) -> Job:
+    narrow = {f"model.arguments.{key}": value for key, value in NARROW.get(name, {}).items()}
+    settings = {**SMALL, **narrow, **{key.replace("__", "."): value for key, value in changes.items()}}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return run_stages(load_recipe(name, [f"data.root={root}", f"output={output}", *overrides]), stages)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(name: str, tmp_path: Path, store: str):
+    full = load_recipe(name)
+    with torch.device("meta"):
+        network = weights.build(full.model.architecture, full.model.arguments)
+    assert sum(part.numel() for part in network.parameters()) > 8e6
+    job = start(name, npz(tmp_path / "pneumoniamnist.npz"), tmp_path / "out", data__corrupted=4)
+    assert job.summary is not None
+    figures = job.summary["figures"]
+    assert figures["images"] == 12 and {"accuracy", "auc", "ece", "balanced_accuracy", "brier", "nll"} <= set(figures)
+    assert "handedness" not in figures
+    found = json.loads((job.made["evaluate"] / "robustness.json").read_text())
+    assert list(found["corruptions"]) == list(CORRUPTIONS["pneumoniamnist"]) and len(found["cells"]) == 65
+    classifier = MedicalClassifier(job.made["train"] / "model")
+    assert classifier.names == ["normal", "pneumonia"] and not classifier.symmetries
+    with np.load(tmp_path / "pneumoniamnist.npz") as file:
+        images, labels = file["test_images"][:, None], file["test_labels"][:, 0]
+    prepared = classifier.prepare(torch.from_numpy(images))
+    scores = classifier.predict(prepared).probabilities
+    assert (scores.argmax(1) == labels).mean() == pytest.approx(figures["accuracy"])
+    cell = next(c for c in found["cells"] if c["corruption"] == "gaussian_noise" and c["severity"] == 3)
+    chosen = np.unique(np.linspace(0, 11, 4).round().astype(int))
+    order = evaluated_order(job)
+    seen = (prepared.numpy()[order[chosen]] * 255).round().astype(np.uint8)
+    harmed = np.stack([
+        corrupt("pneumoniamnist", "gaussian_noise", image[0], 3, seed_key=[int(number)])[None]
+        for image, number in zip(seen, chosen, strict=True)
+    ])  # fmt: skip
+    answers = classifier.predict(torch.from_numpy(harmed)).labels
+    assert (answers == labels[order[chosen]]).mean() == pytest.approx(cell["accuracy"], abs=0.26)
+
+
+def evaluated_order(job: Job) -> np.ndarray:
+    """Rows of the test split in the order in which they are scored."""
+    kind = find_kind(job.recipe)
+    return np.array([int(item.row or 0) for source in kind.test_sources() for item in source.items])
+
+
+def test_every_recipe_of_labelled_images_is_tested_here():
+    own = {name for name, path in bundled_recipes().items() if load_recipe(name).data.kind == "medical_images"}
+    assert own == {*NARROW, "medmnist_medvitv2", "tiles_duoformer"}
+
+
+def test_the_published_recipe_for_medmnist_runs_on_a_miniature(tmp_path: Path, store: str):
+    full = load_recipe("medmnist_medvitv2")
+    with torch.device("meta"):  # 10.4 million: the published network
+        network = weights.build(full.model.architecture, full.model.arguments)
+    assert sum(part.numel() for part in network.parameters()) == pytest.approx(10.35e6, rel=0.01)
+    changes = {
+        "data__stored": 112, "data__size": 112, "data__corrupted": 0, "train__steps": 2,
+        **{f"model__arguments__{key}": value for key, value in NARROW["pneumoniamnist_medvitv2_cpu"].items()},
+    }  # fmt: skip
+    job = start("medmnist_medvitv2", npz(tmp_path / "pneumoniamnist_224.npz", side=112), tmp_path / "out", **changes)
+    assert job.summary is not None and job.summary["figures"]["images"] == 12
+
+
+def test_the_published_recipe_for_tiles_runs_on_a_miniature(tmp_path: Path, store: str):
+    random = np.random.default_rng(0)
+    for split, name in [
+        (split, name) for split in ("train", "val", "test") for name in ("normal", "cancer", "necrosis")
+    ]:
+        folder = tmp_path / "data" / split / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    changes = {
+        "data__stored": 40, "data__size": 32, "model__arguments__img_size": 32, "model__arguments__backbone": "r18",
+        "model__arguments__depth": 1, "model__arguments__embed_dim": 16, "train__steps_per_epoch": None,
+        "train__warmup_steps": 0,
+    }  # fmt: skip
+    job = start("tiles_duoformer", tmp_path / "data", tmp_path / "out", **changes)
+    assert job.summary is not None and job.summary["figures"]["images"] == 9
+
+
+def test_several_labels_are_learnt_with_a_probability_each(tmp_path: Path, store: str):
+    recipe = load_recipe("pneumoniamnist_medvitv2_cpu").model_dump()
+    recipe["card"]["classes"] = [{"id": n, "name": name} for n, name in enumerate(SETS["chestmnist"].classes)]
+    recipe["model"]["arguments"] |= {**NARROW["pneumoniamnist_medvitv2_cpu"], "num_classes": 14}
+    recipe["train"] |= {"epochs": None, "steps": 3, "batch_size": 4, "threads": 1, "warmup_steps": 1}
+    recipe["data"] |= {"root": str(npz(tmp_path / "chestmnist.npz", "chestmnist")), "corrupted": 3, "balance": 0.0}
+    recipe["tracking"]["system_metrics"] = False
+    recipe["evaluate"]["resamples"] = 20
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe | {"output": str(tmp_path / "out")}))
+    job = run_stages(load_recipe(str(tmp_path / "r.yaml")), ["prepare", "train", "evaluate"])
+    assert job.summary is not None
+    figures = job.summary["figures"]
+    assert {"accuracy", "auc", "map_macro", "corrupted_balanced_accuracy"} <= set(figures)
+    assert "coverage" not in figures
+    card = weights.read_card(job.made["train"] / "model")
+    assert card["multi_label"] is True and "quantile" not in card["calibration"]
+    rows = (job.made["evaluate"] / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("case,label,p_atelectasis") and len(rows) == 13
+
+
+def test_training_images_are_corrupted_by_the_share_asked_for(tmp_path: Path):
+    path = npz(tmp_path / "pneumoniamnist.npz")
+    still = {f"data.augmentation.{name}": 0 for name in
+             ("rotation_degrees", "scaling", "shift", "brightness", "noise", "blur", "color")}  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    changed = {}
+    for share in (0.0, 0.5, 1.0):
+        overrides = [f"{key}={value}" for key, value in {**still, "data.corruption_share": share}.items()]
+        kind = find_kind(load_recipe("pneumoniamnist_medvitv2_cpu", [f"data.root={path}", *overrides]))
+        views = [kind.varied()(image, seed) for seed in range(120)]
+        assert all(view.shape == image.shape and view.dtype == np.uint8 for view in views)
+        again = [kind.varied()(image, seed) for seed in range(5)]
+        assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=False))
+        changed[share] = np.mean([not np.array_equal(view, image) for view in views])
+    assert changed[0.0] == 0 and 0.3 < changed[0.5] < 0.6 and changed[1.0] > 0.8
+
+
+def test_folders_of_images_grey_or_coloured_are_learnt(tmp_path: Path):
+    random = np.random.default_rng(0)
+    for name in ("normal", "pneumonia"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            shape = (30, 40) if number % 2 else (30, 40, 3)
+            values = random.integers(0, 256, (30, 40), dtype=np.uint8)
+            values = values if len(shape) == 2 else np.repeat(values[..., None], 3, 2)
+            Image.fromarray(values).save(tmp_path / "data" / name / f"{number}.png")
+    for channels in (1, 3):
+        kind = find_kind(load_recipe("pneumoniamnist_medvitv2_cpu", [
+            f"data.root={tmp_path / 'data'}", "data.layout=folders", "data.corruptions=pneumoniamnist",
+            f"model.arguments.in_chans={channels}",
+        ]))  # fmt: skip
+        sample = to_sample(kind.find_sources()[0], size=28, crop=1.0, classes=2)
+        assert sample.arrays["image"].shape[1] == channels
+        assert (sample.arrays["image"] == sample.arrays["image"][:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.corruptions": "x"}, "data.corruptions is 'x', expected one of"),
+        ({"data.layout": "folders"}, "class normal has no image|holds no image"),
+        ({"data.size": 30}, "data.size is 30, more than data.stored of 28"),
+        (
+            {"card.classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
+            "of pneumoniamnist are normal, pn",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(tmp_path: Path, changes: dict[str, Any], message: str):
+    npz(tmp_path / "data" / "pneumoniamnist.npz")
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    with pytest.raises(InputError, match=message) as raised:
+        find_kind(load_recipe("pneumoniamnist_medvitv2_cpu", [f"data.root={tmp_path / 'data'}", *overrides]))
+    assert "\n" not in str(raised.value)
+
+
+def test_the_real_x_rays_are_read_with_their_splits(data_root: Path):
+    path = data_root / "medical" / "medmnist" / "pneumoniamnist.npz"
+    kind = find_kind(load_recipe("pneumoniamnist_medvitv2_cpu", [f"data.root={path}"]))
+    counts: dict[str, int] = {}
+    for source in kind.find_sources():
+        counts[source.split] = counts.get(source.split, 0) + len(source.items)
+    assert counts == {"train": 4708, "validation": 524, "test": 162}
+    source = kind.test_sources()[0]
+    sample = to_sample(source, size=28, crop=1.0, classes=2)
+    with np.load(path) as file:
+        rows = [int(item.row or 0) for item in source.items]
+        np.testing.assert_array_equal(sample.arrays["image"][:, 0], file["test_images"][rows])
+        np.testing.assert_array_equal(sample.arrays["targets"].argmax(1), file["test_labels"][rows, 0])
