@@ -248,6 +248,8 @@ def _parts(divided: Mapping[str, list[Item]], bands: tuple[str, ...]) -> Iterato
     for split, members in sorted(divided.items()):
         if members[0].place is not None:  # in the order of the mosaic's rows, so that a part reads few of them
             blocks[0, split] = sorted(members, key=lambda item: (item.place or ())[::-1])
+        elif members[0].path.suffix.lower() == ".npz":  # in its order, by which a split's images are numbered
+            blocks[0, split] = sorted(members, key=lambda item: item.row or 0)
         elif members[0].path.suffix.lower() not in {".h5", ".hdf5"}:
             blocks[0, split] = sorted(members, key=lambda item: _hash(item.key))
         else:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.report.curves import line_chart
-from shared_backbones.files import replacing
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable, replacing
 from shared_backbones.probabilities import balanced_accuracy, class_figures, class_rows
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -18,7 +19,7 @@ _FIGURES = ("accuracy", "balanced_accuracy", "auc", "ece")
 _CHUNK = 100  # resamples that are held at once
 
 Scored = tuple[np.ndarray, str]
-"""Probabilities `(N, K)` of all images in one state, and the sha256 of what the network saw."""
+"""Probabilities `(N, K)` of all images in one state, and the sha256 of these images."""
 
 
 def measure(
@@ -49,9 +50,11 @@ def measure(
         the first two (`..._low`, `..._high`), and the images' `sha256`; cells also `corruption`, `severity` and `lost`,
         the clean balanced accuracy less theirs, with its paired interval. `corruptions` and `families`: means over
         cells. `worst`: corruption and severity of the lowest balanced accuracy. `recalls`: of each class when clean,
-        and its mean under each corruption.
+        and its mean under each corruption. `right`: whether each image's classes are all right, as hexadecimal bits,
+        when `clean` and, by corruption, at each severity: see `paired_tests`.
     """
     clean_scores, digest = score(None, 0)
+    right: dict[str, Any] = {"clean": _right(clean_scores, targets, multi_label), "corrupted": {}}
     draw = _Resampling(targets, resamples, seed, multi_label)
     clean, clean_draws = _cell(clean_scores, targets, digest, draw, multi_label)
     recall = [row["recall"] for row in class_rows(clean_scores, targets, names)]
@@ -69,6 +72,7 @@ def measure(
             }
             cells.append({"corruption": name, "family": family, "severity": severity, **cell, **lost})
             found.append([row["recall"] for row in class_rows(scores, targets, names)])
+            right["corrupted"].setdefault(name, []).append(_right(scores, targets, multi_label))
             if on_progress is not None:
                 on_progress(len(cells), total)
         recalls[name] = [_mean(column) for column in zip(*found, strict=True)]
@@ -81,7 +85,82 @@ def measure(
         "families": _means(cells, "family"),
         "worst": {key: worst[key] for key in ("corruption", "severity", "balanced_accuracy")},
         "recalls": {"classes": list(names), "clean": recall, "corrupted": recalls},
+        "right": right,
     }
+
+
+def paired_tests(found: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Whether two classifiers are right on the same images equally often: McNemar's exact test in every state.
+
+    Args:
+        found: of `measure`.
+        other: likewise, of another classifier; with the corruptions of `found`, or more.
+
+    Returns:
+        For the clean images and each cell: `corruption` (None when clean), `severity`, the images that `only_here` and
+        `only_there` are right, `p`, and `p_holm`, which is corrected for the number of tests (Holm 1979).
+
+    Raises:
+        InputError: the images are not the same ones.
+    """
+    from scipy.special import bdtr
+
+    rows: list[dict[str, Any]] = []
+    theirs = {(cell["corruption"], cell["severity"]): cell["sha256"] for cell in other["cells"]}
+    check_same(found["clean"]["sha256"], other["clean"]["sha256"], "without corruption")
+    for cell in found["cells"]:
+        name, severity = cell["corruption"], cell["severity"]
+        check_same(cell["sha256"], theirs[name, severity], f"under {name} at severity {severity}")
+    for name, severity in [(None, 0), *((cell["corruption"], cell["severity"]) for cell in found["cells"])]:
+        here, there = (_bits(part["right"], name, severity, found["images"]) for part in (found, other))
+        gained, lost = int((here & ~there).sum()), int((there & ~here).sum())
+        p = min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
+        rows.append({"corruption": name, "severity": severity, "only_here": gained, "only_there": lost, "p": p})
+    largest = 0.0
+    for rank, row in enumerate(sorted(rows, key=lambda row: row["p"])):
+        largest = row["p_holm"] = max(largest, min(1.0, row["p"] * (len(rows) - rank)))
+    return rows
+
+
+def check_same(own: str, theirs: str, state: str) -> None:
+    """Refuse to compare models on images of another sha256.
+
+    Raises:
+        InputError: they differ.
+    """
+    if own != theirs:
+        raise InputError(
+            f"the baseline's images {state} have the sha256 {theirs[:8]}, these {own[:8]}; measure both models on the "
+            "same file, split and number of images"
+        )
+
+
+def read_measurement(folder: Path) -> dict[str, Any]:
+    """What `write_robustness` wrote into a folder of a measurement that has `right`.
+
+    Raises:
+        InputError: there is no such file, or it is of another kind.
+    """
+    path = folder / "robustness.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        states = [(None, 0, found["clean"])]
+        states += [(cell["corruption"], cell["severity"], cell) for cell in found["cells"]]
+        for name, severity, cell in states:
+            _bits(found["right"], name, severity, found["images"])
+            if not 0 <= cell["balanced_accuracy"] <= 1 or not isinstance(cell["sha256"], str):
+                raise ValueError(f"{name} at {severity} has no balanced accuracy or sha256")
+        if len(found["cells"]) != len(found["corruptions"]) * len(SEVERITIES):
+            raise ValueError("severities are missing")
+    except OSError as error:
+        raise InputError(
+            f"{printable(path)}: cannot be read ({error.strerror}); expected a folder that `robustness` wrote"
+        ) from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{printable(path)}: holds no matrix of a classifier's images; give a folder that `robustness` wrote of one"
+        ) from None
+    return found
 
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
@@ -97,7 +176,10 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tables_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tables of a measurement for a report: the matrix, means by corruption, and what each class lost."""
+    """Tables of a measurement for a report: the matrix, means by corruption, and what each class lost.
+
+    Where it has them, there are also `relative` errors, of `medvision.corruptions.relative_errors`, and `paired` tests.
+    """
     matrix = []
     for name in found["corruptions"]:
         row = [cell for cell in found["cells"] if cell["corruption"] == name]
@@ -130,40 +212,54 @@ def tables_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             "columns": ["Corruption", *recalls["classes"]],
             "rows": lost,
         },
+        *([_relative_table(found["relative"])] if found.get("relative") else []),
+        *([_paired_table(found["paired"])] if found.get("paired") else []),
     ]
 
 
 def write_robustness(
-    folder: Path, found: Mapping[str, Any], strip: Callable[[str | None, int], np.ndarray] | None = None
+    folder: Path,
+    found: Mapping[str, Any],
+    strip: Callable[[str | None, int], np.ndarray] | None = None,
+    *,
+    figure: str = "balanced_accuracy",
+    side: int = 88,
 ) -> None:
     """Write `robustness.json`, `robustness.csv` (a row for each cell), `robustness.svg` (curves) and a strip of images.
 
     Args:
         folder: exists.
-        found: of `measure`.
+        found: of `measure`, or of another measurement with `clean`, `cells` and `corruptions`.
         strip: gives one image `(H, W, 3)` uint8 under a corruption at a severity; without it there are no pictures.
+        figure: of the cells, from 0 to 1, that the curves show.
+        side: in pixels of a picture in the strip.
     """
     table = io.StringIO(newline="")
-    columns = [name for name in found["cells"][0]]
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    rows = [_flat(cell) for cell in found["cells"]]
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found["cells"])
+    writer.writerows(rows)
+    severities = severities_of(found)
     curves = {
-        _words(name): [found["clean"]["balanced_accuracy"]]
-        + [cell["balanced_accuracy"] for cell in found["cells"] if cell["corruption"] == name]
+        _words(name): [found["clean"][figure]] + [cell[figure] for cell in found["cells"] if cell["corruption"] == name]
         for name in found["corruptions"]
     }
     texts = {
         "robustness.json": json.dumps(found, indent=2, allow_nan=False) + "\n",
         "robustness.csv": table.getvalue(),
-        "robustness.svg": line_chart(curves, "severity", "balanced accuracy"),
+        "robustness.svg": line_chart(curves, "severity", _words(figure), (0, *severities)),
     }
     for name, text in texts.items():
         with replacing(folder / name) as path:
             path.write_text(text, encoding="utf-8")
     if strip is not None:
         with replacing(folder / "robustness_strip.png") as path:
-            _strip(list(found["corruptions"]), strip).save(path, "PNG")
+            _strip(list(found["corruptions"]), severities, strip, side).save(path, "PNG")
+
+
+def severities_of(found: Mapping[str, Any]) -> list[int]:
+    """Severities that a measurement has, rising."""
+    return sorted({cell["severity"] for cell in found["cells"]})
 
 
 class _Resampling:
@@ -227,6 +323,65 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _right(scores: np.ndarray, targets: np.ndarray, multi_label: bool) -> str:
+    """Whether each image's classes are all right, packed into hexadecimal digits."""
+    hits = ((scores >= 0.5) == (targets > 0)).all(1) if multi_label else scores.argmax(1) == targets.argmax(1)
+    return np.packbits(hits).tobytes().hex()
+
+
+def _bits(right: Mapping[str, Any], name: str | None, severity: int, count: int) -> np.ndarray:
+    """What `_right` packed, of a state, `(N,)` bool."""
+    packed = right["clean"] if name is None else right["corrupted"][name][severity - 1]
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8))
+    if not 0 <= len(bits) - count < 8:
+        raise ValueError(f"{len(bits)} bits for {count} images")
+    return bits[:count].astype(bool)
+
+
+def _relative_table(relative: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        [
+            _words(name), row["mean_error"], row["baseline_error"], row["be"], row["rbe"], row["rbe_denominator"],
+            "rBE says nothing: less than 0.01" if row["flagged"] else "",
+        ]
+        for name, row in relative["corruptions"].items()
+    ]  # fmt: skip
+    clean, theirs = relative["clean_error"], relative["baseline_clean_error"]
+    means = ["mean", None, None, relative["be"], relative["rbe"], None, ""]
+    unflagged = ["mean without flagged", None, None, None, relative["rbe_unflagged"], None, ""]
+    return {
+        "title": f"Errors (1 - balanced accuracy) in units of those of {relative['baseline']}",
+        "columns": ["Corruption", "Error", "Its error", "BE", "rBE", "Denominator of rBE", "Flag"],
+        "rows": [["clean", clean, theirs, None, None, None, ""], *rows, means, unflagged],
+    }
+
+
+def _paired_table(paired: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        [
+            _words(row["corruption"] or "clean"), row["severity"] or "", row["only_here"], row["only_there"],
+            f"{row['p']:.2g}", f"{row['p_holm']:.2g}",
+        ]
+        for row in paired["tests"]
+    ]  # fmt: skip
+    return {
+        "title": f"Images that only one is right on, against {paired['baseline']} (McNemar's exact test)",
+        "columns": ["Corruption", "Severity", "Only this one", "Only the baseline", "p", "p after Holm"],
+        "rows": rows,
+    }
+
+
+def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell for a table: lists are left out, and what is in a mapping has a column of its own."""
+    row: dict[str, Any] = {}
+    for name, value in cell.items():
+        if isinstance(value, Mapping):
+            row |= {f"{name}_{key}": inner for key, inner in value.items()}
+        elif not isinstance(value, list):
+            row[name] = value
+    return row
+
+
 def _with_interval(cell: Mapping[str, Any]) -> str:
     low, high = cell["balanced_accuracy_low"], cell["balanced_accuracy_high"]
     return f"{cell['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})"
@@ -236,19 +391,21 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _strip(names: Sequence[str], picture: Callable[[str | None, int], np.ndarray], side: int = 88) -> Any:
+def _strip(
+    names: Sequence[str], severities: Sequence[int], picture: Callable[[str | None, int], np.ndarray], side: int
+) -> Any:
     """A row for each corruption: an image as it is, and at every severity."""
     from PIL import Image, ImageDraw, ImageFont
 
     left, step = 130, side + 4
-    sheet = Image.new("RGB", (left + step * (len(SEVERITIES) + 1), 18 + step * len(names)), "white")
+    sheet = Image.new("RGB", (left + step * (len(severities) + 1), 18 + step * len(names)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for column in range(len(SEVERITIES) + 1):
-        draw.text((left + column * step + 4, 3), f"{column}" if column else "clean", fill="#222", font=font)
+    for column, severity in enumerate((0, *severities)):
+        draw.text((left + column * step + 4, 3), f"{severity}" if severity else "clean", fill="#222", font=font)
     for row, name in enumerate(names):
         draw.text((4, 18 + row * step + side // 2 - 6), _words(name), fill="#222", font=font)
-        for column in range(len(SEVERITIES) + 1):
-            image = Image.fromarray(picture(name if column else None, column))
+        for column, severity in enumerate((0, *severities)):
+            image = Image.fromarray(picture(name if severity else None, severity))
             cell = image.resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(cell, (left + column * step, 18 + row * step))
     return sheet

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # Set before anything imports torch, and inherited by the programs that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 settings.register_profile("suite", deadline=None, max_examples=30, derandomize="CI" in os.environ)
 settings.load_profile("suite")

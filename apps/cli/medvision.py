@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import run, show_version, split
+from apps.cli.program import run, show_version
+from apps.cli.program import split as split_items
 from apps.cli.running import add_run
 from shared_backbones.errors import InputError
 
@@ -107,8 +108,8 @@ def segment(
         output=output,
         model=model,
         device=device,
-        views=split(views),
-        labels=split(labels),
+        views=split_items(views),
+        labels=split_items(labels),
         save_probabilities=save_probabilities,
         reference=reference,
         fast=fast,
@@ -170,6 +171,78 @@ def classify(
     )
     report(found, output, as_json=as_json, quiet=quiet)
     return code
+
+
+@app.command()
+def robustness(
+    model: Annotated[str, typer.Option(help="Bundled model, trained-model folder, or models:/NAME@ALIAS.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="For a classifier a .npz file of MedMNIST, or a folder of published files of MedMNIST-C; for a model "
+            "that segments, a scan (.nii, .nii.gz, .mgz, .mgh)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New or empty folder for the results.")],
+    only: Annotated[str | None, typer.Option(help="Corruptions to measure, with commas; by default all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Images: train, val or test, which is the default.")] = None,
+    corruptions: Annotated[
+        str | None, typer.Option(help="Images: MedMNIST set whose corruptions are made; by default that of the file.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images: how many, spread over the split.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Images: the .npz file without corruption that MedMNIST-C's belong to.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Images: whose errors are the unit: alexnet (published), none, or a folder of this program."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Images: that the network sees at once; by default 64.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Images: of the intervals; by default 0.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Scan: its label map; by default the segmentation of the scan as it is.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help='Scan: JSON file of the labels\' ids and the model\'s: {"17": 4, "53": 4}.')
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Scan: mr or ct; by default the model's.")] = None,
+    severities: Annotated[str | None, typer.Option(help="Scan: some of 1 to 5, with commas; by default all.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    max_gigabytes: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Most that the images, or a volume, may take in memory.")
+    ] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+) -> int:
+    """Measure a model under corruption of its input: a matrix, curves, pictures and a report in a new folder."""
+    from apps.cli.robustness import Job, run_robustness
+
+    job = Job(
+        model=model,
+        data=data,
+        output=output,
+        only=split_items(only),
+        split=split,
+        corruptions=corruptions,
+        images=images,
+        clean=clean,
+        baseline=baseline,
+        batch_size=batch_size,
+        seed=seed,
+        labels=labels,
+        label_map=label_map,
+        modality=modality,
+        severities=split_items(severities),
+        device=device,
+        threads=threads,
+        precision=precision.value,
+        max_gigabytes=max_gigabytes,
+    )
+    return run_robustness(job, as_json=as_json, quiet=quiet)
 
 
 add_import(app, "medvision")

@@ -7,22 +7,24 @@ _COLORS = ("#0b5a73", "#8a2c0d", "#4d7c0f", "#7c3aed", "#b45309", "#0f766e", "#b
 _DASHES = ("", "6 3", "2 3")
 
 
-def line_chart(curves: Mapping[str, Sequence[float]], across: str, up: str) -> str:
-    """Values of some series at 0, 1, 2 and so on; the upward axis goes from 0 to 1.
+def line_chart(curves: Mapping[str, Sequence[float]], across: str, up: str, at: Sequence[int] = ()) -> str:
+    """Values of some series; the upward axis goes from 0 to 1.
 
     Args:
         curves: values from 0 to 1, by the series' name.
         across: what the numbers are.
         up: what the values are.
+        at: rising numbers, from 0, at which the values are; by default 0, 1, 2 and so on.
     """
     left, top, width, height = 46, 12, 420, 260
     count = max((len(values) for values in curves.values()), default=2)
-    step = width / max(1, count - 1)
+    at = at or range(count)
+    step = width / max([1, *at])
     lines, legend = [], []
     for number, (name, values) in enumerate(curves.items()):
         color = _COLORS[number % len(_COLORS)]
         dash = _DASHES[number // len(_COLORS) % len(_DASHES)]
-        places = [(left + place * step, top + (1 - value) * height) for place, value in enumerate(values)]
+        places = [(left + x * step, top + (1 - value) * height) for x, value in zip(at, values, strict=False)]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         style = f'stroke="{color}" stroke-width="2" stroke-dasharray="{dash}"'
         lines.append(f'<polyline points="{points}" fill="none" {style}/>')
@@ -36,7 +38,7 @@ def line_chart(curves: Mapping[str, Sequence[float]], across: str, up: str) -> s
     ]
     ticks += [
         f'<text x="{left + place * step:.0f}" y="{top + height + 18}" text-anchor="middle">{place}</text>'
-        for place in range(count)
+        for place in at
     ]
     whole = max(top + height + 44, top + 17 * len(curves) + 10)
     return (

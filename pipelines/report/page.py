@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,6 +33,12 @@ def without_paths(item: Any) -> Any:
     if isinstance(item, list | tuple):
         return [without_paths(value) for value in item]
     return item
+
+
+def picture_uri(path: Path) -> str:
+    """An SVG or PNG file as it stands in a page."""
+    kind = "svg+xml" if path.suffix == ".svg" else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def as_text(item: Any) -> str:

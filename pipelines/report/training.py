@@ -1,13 +1,12 @@
 """The report of a training run: what was trained, how it went, and how good it is, as one HTML page."""
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.report.page import render_page, without_paths
+from pipelines.report.page import picture_uri, render_page, without_paths
 
 _WIDTH, _HEIGHT = 640, 220  # of a curve's picture, in its own units
 _LEFT, _BOTTOM = 56, 26  # room for the axes
@@ -38,7 +37,7 @@ def training_report(
         card=without_paths(dict(card)),
         curves=_curves(_read(history)),
         summary=without_paths(dict(summary)) if summary else None,
-        figures=[(path.stem.replace("_", " "), _data_uri(path)) for path in figures],
+        figures=[(path.stem.replace("_", " "), picture_uri(path)) for path in figures],
     )
 
 
@@ -84,8 +83,3 @@ def _curves(history: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]]:
             }
         )
     return curves
-
-
-def _data_uri(path: Path) -> str:
-    kind = "svg+xml" if path.suffix == ".svg" else "png"
-    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()

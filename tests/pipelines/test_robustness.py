@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from pipelines import robustness
+from pipelines.report.curves import line_chart
+from shared_backbones.errors import InputError
 from shared_backbones.probabilities import class_figures
 
 NAMES = ["a", "b", "c"]
@@ -101,3 +104,36 @@ def test_files_of_it(found: dict, tmp_path: Path):
     assert all(len(row) == len(table["columns"]) for table in tables for row in table["rows"])
     figures = robustness.figures_of(found)
     assert figures["corrupted_worst_balanced_accuracy"] == pytest.approx(2 / 3)
+
+
+def other_scores(name: str | None, severity: int) -> tuple[np.ndarray, str]:
+    """As `scores_of`, but wrong on ten images of class c whatever happens."""
+    scores, digest = scores_of(name, severity)
+    scores[np.flatnonzero(LABELS == 2)[:10]] = [0.8, 0.1, 0.1]
+    return scores, digest
+
+
+def test_two_classifiers_are_compared_image_by_image(found: dict, tmp_path: Path):
+    robustness.write_robustness(tmp_path, robustness.measure(other_scores, TARGETS, NAMES, KINDS, resamples=20))
+    other = robustness.read_measurement(tmp_path)
+    rows = robustness.paired_tests(found, other)
+    assert [(row["corruption"], row["severity"]) for row in rows[:2]] == [(None, 0), ("noise", 1)] and len(rows) == 16
+    assert all((row["only_here"], row["only_there"]) == (10, 0) for row in rows)
+    assert rows[0]["p"] == pytest.approx(binomtest(0, 10).pvalue) and rows[0]["p_holm"] == pytest.approx(
+        16 * rows[0]["p"]
+    )
+    assert {row["p"] for row in robustness.paired_tests(found, found)} == {1}
+    mixed = {**found, "right": {"clean": "00" * 8, "corrupted": found["right"]["corrupted"]}}
+    rows = robustness.paired_tests(mixed, found)
+    assert rows[0]["p_holm"] == pytest.approx(16 * 2 / 2**60) and rows[0]["only_there"] == 60 and rows[1]["p_holm"] == 1
+
+
+def test_what_was_measured_on_other_images_is_not_compared(found: dict):
+    cells = [{**cell, "sha256": "ff"} if cell["severity"] == 5 else cell for cell in found["cells"]]
+    with pytest.raises(InputError, match="under noise at severity 5 have the sha256 ff, these noise-5"):
+        robustness.paired_tests(found, {**found, "cells": cells})
+
+
+def test_curves_stand_at_their_severities():
+    chart = line_chart({"a": [1, 0.5, 0.25]}, "severity", "dice", (0, 1, 5))
+    assert 'points="46.0,12.0 130.0,142.0 466.0,207.0"' in chart and ">3</text>" not in chart

@@ -1,0 +1,536 @@
+"""`medvision robustness`: what corruption does to a classifier's images, or to the scan that a model segments."""
+
+import contextlib
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from apps.cli.classifying import check_parents, joint_sha256, list_files, new_folder, side_car
+from apps.cli.program import COMPLETE
+from apps.cli.scenes import find_model as find_registered
+from medvision.classification import MedicalClassifier
+from medvision.corruptions import ALEXNET, FOLDS, SETS, corrupt, read_corrupted, relative_errors
+from medvision.datasets.medmnist import find_set, read_medmnist
+from medvision.models.catalogue import find_model
+from medvision.segmentation import Segmenter
+from medvision.volume_corruptions import SCALES
+from medvision.volumes import read_labels, read_volume
+from pipelines.progress import Meter
+from pipelines.report.robustness import robustness_report
+from pipelines.robustness import (
+    SEVERITIES,
+    check_same,
+    figures_of,
+    measure,
+    paired_tests,
+    read_measurement,
+    tables_of,
+    write_robustness,
+)
+from pipelines.volume_robustness import STRIP_SIDE, Pictures, measure_volume, volume_tables
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+from shared_backbones.weights import read_card
+
+_RESAMPLES = 2000
+_ALEXNET_SIDE = 224  # pixels of the images that the published errors are of
+_OF_IMAGES = ("split", "corruptions", "images", "clean", "baseline", "batch_size", "seed")
+_OF_VOLUMES = ("labels", "label_map", "modality", "severities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a user asked for; the fields are the program's options, None where one was not given."""
+
+    model: str
+    data: Path
+    output: Path
+    only: list[str] | None
+    split: str | None
+    corruptions: str | None
+    images: int | None
+    clean: Path | None
+    baseline: str | None
+    batch_size: int | None
+    seed: int | None
+    labels: Path | None
+    label_map: Path | None
+    modality: str | None
+    severities: list[str] | None
+    device: str
+    threads: int | None
+    precision: str
+    max_gigabytes: float
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Where and how the network runs."""
+        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+
+
+def run_robustness(job: Job, *, as_json: bool, quiet: bool) -> int:
+    """Measure a model under corruption, write a folder of results, and return the exit code.
+
+    Raises:
+        InputError: model, data and options do not go together, or the results cannot be written.
+    """
+    require("sklearn", "train")
+    folder = find_model(find_registered(job.model))
+    segments = "slices" in (read_card(folder).get("input") or {})
+    for name in _OF_IMAGES if segments else _OF_VOLUMES:
+        if getattr(job, name) is not None:
+            kind = "segments volumes" if segments else "classifies images"
+            raise InputError(f"--{name.replace('_', '-')} means nothing for a model that {kind}; leave it out")
+    check_parents(job.output)
+    started = time.perf_counter()
+    with (
+        new_folder(job.output) as target,
+        contextlib.closing(Meter("corrupt", None if quiet or as_json else 10.0)) as m,
+    ):
+        meter = (lambda done, count: None) if quiet or as_json else m
+        found, pictures, page = (_of_volume if segments else _of_images)(job, folder, meter)
+        found["runtime_s"] = round(time.perf_counter() - started, 1)
+        side = {"figure": "dice", "side": STRIP_SIDE} if segments else {}
+        write_robustness(target, found, lambda name, severity: pictures[name, severity], **side)
+        shown = [target / "robustness.svg", target / "robustness_strip.png"]
+        text = robustness_report(found, page.tables, page.facts, page.notes, shown)
+        (target / "report.html").write_text(text, encoding="utf-8")
+    if as_json:
+        print(json.dumps({name: part for name, part in found.items() if name != "right"}, indent=2))
+        return COMPLETE
+    for warning in found["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not quiet:
+        for line in [*page.lines, *page.notes]:
+            print(f"  {line}")
+        print(f"{printable(job.output)}: {len(found['cells'])} cells in {found['runtime_s']:.1f} s")
+    return COMPLETE
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What is told beside the measurement itself: for the report, and lines for the terminal."""
+
+    tables: list[dict[str, Any]]
+    facts: list[tuple[str, str]]
+    notes: list[str]
+    lines: list[str]
+
+
+Meters = Callable[[int, int], None]
+Outcome = tuple[dict[str, Any], Pictures, _Page]
+
+
+class _Images:
+    """Images of a split of a file of MedMNIST, spread evenly over it, which are corrupted as they are asked for.
+
+    They are corrupted as they are stored, and brought to the network's size then: so all networks see the same ones.
+    """
+
+    kind = "medmnist"
+
+    def __init__(self, job: Job) -> None:
+        self.path = job.clean or job.data
+        self.facts = find_set(self.path)
+        self.names = self._names(job)
+        self.split = job.split or "test"
+        given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
+        self.count, self.warnings = len(given.images), list(given.notices)
+        wanted = min(job.images or self.count, self.count)
+        self.rows = np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
+        self.images, self.targets = given.images[self.rows], given.targets[self.rows]
+        if not self.targets.any():
+            raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
+
+    @property
+    def side(self) -> int:
+        """Shorter side of the images, in pixels."""
+        return min(self.images.shape[1:3])
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """Images `(N, H, W)` or `(N, H, W, 3)` uint8 under a corruption, or as they are."""
+        if name is None:
+            return self.images
+        pairs = zip(self.images, self.rows, strict=True)
+        return np.stack(
+            [corrupt(self.corruption_set, name, image, severity, seed_key=[int(row)]) for image, row in pairs]
+        )
+
+    def sha256(self) -> str:
+        """Of the file."""
+        return _sha256(self.path)
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = job.corruptions or self.facts.name
+        if self.corruption_set not in SETS:
+            raise InputError(f"--corruptions is {printable(self.corruption_set)!r}, expected one of: {', '.join(SETS)}")
+        return _chosen(job.only, list(SETS[self.corruption_set]), self.corruption_set)
+
+
+class _Published(_Images):
+    """Images as MedMNIST-C publishes them, in a file for each corruption, beside the clean ones."""
+
+    kind = "medmnist-c"
+
+    def __init__(self, job: Job) -> None:
+        if job.clean is None:
+            raise InputError(
+                f"{printable(job.data)}: is a folder, as of MedMNIST-C; give the images without corruption by --clean, "
+                "such as pneumoniamnist_224.npz"
+            )
+        if job.corruptions is not None or job.split not in (None, "test"):
+            option = "--split" if job.corruptions is None else "--corruptions"
+            raise InputError(f"{option} means nothing for files of MedMNIST-C, which hold a test split; leave it out")
+        self.files = {path.stem: path for path in list_files(job.data) if path.suffix.lower() == ".npz"}
+        super().__init__(job)
+        missing = [name for name in SETS[self.facts.name] if name not in self.files]
+        if missing and job.only is None:
+            self.warnings.append(f"there are no files of {', '.join(missing)}: means are over the other corruptions")
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """As the files have them; the severities of a corruption are asked for in their order."""
+        if name is None:
+            return self.images
+        if severity == SEVERITIES[0]:
+            self._reading = read_corrupted(self.files[name])
+        images, labels = next(self._reading)
+        path = printable(self.files[name])
+        if len(images) != self.count:
+            raise InputError(
+                f"{path}: holds {len(images)} images 5 times, --clean has {self.count}; give files of one set"
+            )
+        there = self.targets if self.facts.multi_label else self.targets.argmax(1)[:, None]
+        if labels.shape[1:] != there.shape[1:] or (labels[self.rows] != there).any():
+            raise InputError(f"{path}: its labels are not those of --clean; give files of one set, in their order")
+        return images[self.rows]
+
+    def sha256(self) -> str:
+        """Of all files."""
+        paths = [self.path, *(self.files[name] for name in self.names)]
+        return joint_sha256([bytes.fromhex(_sha256(path)) for path in paths])
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = self.facts.name
+        there = [name for name in SETS[self.facts.name] if name in self.files]
+        if not there:
+            raise InputError(
+                f"{printable(job.data)}: holds no file of a corruption of {self.facts.name}; expected "
+                f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
+            )
+        return _chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
+
+
+def _of_images(job: Job, folder: Path, meter: Meters) -> Outcome:
+    """Measure a classifier."""
+    if job.clean is not None and not job.data.is_dir():
+        raise InputError(f"--clean is for a folder of MedMNIST-C, --data {printable(job.data)} is none; leave it out")
+    source = (_Published if job.data.is_dir() else _Images)(job)
+    baseline = _baseline(job, source)
+    classifier = MedicalClassifier(folder, symmetries=False, batch_size=job.batch_size or 64, **job.network)
+    _check_classes(source, classifier)
+    pictures: Pictures = {}
+
+    def score(name: str | None, severity: int) -> tuple[np.ndarray, str]:
+        images, size = source.state(name, severity), classifier.batch_size
+        pictures[name, severity] = images[0] if images.ndim == 4 else np.repeat(images[0][..., None], 3, 2)
+        try:
+            parts = [
+                classifier.predict(classifier.prepare(_as_tensor(images[start : start + size]))).probabilities
+                for start in range(0, len(images), size)
+            ]
+        except InputError as error:
+            raise InputError(f"{printable(job.data)}: {error}") from None
+        return np.concatenate(parts), _digest(images)
+
+    folds = {name: fold for fold, names in FOLDS.items() for name in names}
+    found = measure(
+        score,
+        source.targets,
+        classifier.names,
+        {name: folds[name] for name in source.names},
+        multi_label=classifier.multi_label,
+        resamples=_RESAMPLES,
+        seed=job.seed or 0,
+        on_progress=meter,
+    )
+    relative = paired = None
+    warnings = list(source.warnings)
+    if baseline is not None:
+        label, errors, other, remarks = baseline
+        warnings += remarks
+        by_name = {
+            name: [1 - cell["balanced_accuracy"] for cell in found["cells"] if cell["corruption"] == name]
+            for name in found["corruptions"]
+        }
+        clean_error = 1 - found["clean"]["balanced_accuracy"]
+        relative = {"baseline": label, **relative_errors(by_name, clean_error, errors)}
+        if other is not None:
+            paired = {"baseline": label, "tests": paired_tests(found, other)}
+    described = {
+        "kind": source.kind, "set": source.facts.name, "split": source.split, "shape": list(source.images.shape),
+        "of_images": source.count,
+    }  # fmt: skip
+    settings = {
+        "corruptions": source.corruption_set, "only": source.names if job.only else None,
+        "multi_label": classifier.multi_label, "resamples": _RESAMPLES, "seed": job.seed or 0,
+    }  # fmt: skip
+    content = side_car(
+        classifier, source.sha256(), described, settings, {**found, "relative": relative, "paired": paired},
+        failed=0, warnings=[*warnings, *_calibration_warnings(classifier)],
+        packages=("domain-vision", "torch", "numpy", "scipy", "pillow"),
+    )  # fmt: skip
+    return content, pictures, _page_of_images(content)
+
+
+def _page_of_images(found: Mapping[str, Any]) -> _Page:
+    figures, worst, relative = figures_of(found), found["worst"], found["relative"]
+    facts = [
+        ("Images", f"{found['images']:,}"),
+        ("Balanced accuracy, clean", f"{found['clean']['balanced_accuracy']:.3f}"),
+        ("Under corruption", f"{figures['corrupted_balanced_accuracy']:.3f}"),
+        ("Worst", f"{worst['balanced_accuracy']:.3f}, {_words(worst['corruption'])} {worst['severity']}"),
+    ]
+    notes = [
+        "Lost: the clean balanced accuracy less that under corruption. Intervals hold 95 % of bootstrap figures over "
+        f"the same images. Lowest: {_words(worst['corruption'])} at severity {worst['severity']}."
+    ]
+    header = f"{'corruption':<20}{'bal. acc.':>10}{'lost':>9}"
+    lines = [header + (f"{'BE':>8}{'rBE':>8}{'denominator':>13}" if relative else "")]
+    lines.append(f"{'clean':<20}{found['clean']['balanced_accuracy']:>10.4f}")
+    for name, means in found["corruptions"].items():
+        line = f"{_words(name):<20}{means['balanced_accuracy']:>10.4f}{means['lost']:>9.4f}"
+        if relative:
+            row = relative["corruptions"][name]
+            flag = " flagged" if row["flagged"] else ""
+            line += f"{_number(row['be']):>8}{_number(row['rbe']):>8}{row['rbe_denominator']:>13.4f}{flag}"
+        lines.append(line)
+    if relative:
+        said = (
+            f"Against {relative['baseline']}: BE {_number(relative['be'])}, rBE {_number(relative['rbe'])}, without "
+            f"flagged corruptions {_number(relative['rbe_unflagged'])}"
+        )
+        flagged = ", ".join(map(_words, relative["flagged"])) or "none"
+        notes.append(f"{said}. Flagged, as their denominators are less than 0.01: {flagged}.")
+        facts.append(("BE", _number(relative["be"])))
+        facts.append(("rBE, unflagged", _number(relative["rbe_unflagged"])))
+    if found["paired"]:
+        tests = found["paired"]["tests"]
+        better = sum(row["p_holm"] < 0.05 and row["only_here"] > row["only_there"] for row in tests)
+        worse = sum(row["p_holm"] < 0.05 and row["only_here"] < row["only_there"] for row in tests)
+        notes.append(
+            f"Paired tests on the same images: right more often than the baseline in {better} of {len(tests)} states, "
+            f"less often in {worse} (McNemar's exact test, p < 0.05 after Holm)."
+        )
+    return _Page(tables_of(found), facts, notes, lines)
+
+
+def _calibration_warnings(classifier: MedicalClassifier) -> list[str]:
+    calibration = classifier.card.get("calibration") or {}
+    if "temperature" not in calibration:
+        return ["the model was not calibrated: ECE is that of its probabilities as they are"]
+    if calibration.get("symmetries", classifier.usual_symmetries):
+        return ["figures are of single views, the model was calibrated for averages over symmetries: see ECE with care"]
+    return []
+
+
+def _check_classes(source: _Images, classifier: MedicalClassifier) -> None:
+    facts, names = source.facts, classifier.names
+    if facts.multi_label != classifier.multi_label or [*map(_plain, facts.classes)] != [*map(_plain, names)]:
+        raise InputError(
+            f"{printable(source.path)}: {facts.name} has the classes {_listed(facts.classes)}, the model "
+            f"{_listed(names)}; give a model that was trained on {facts.name}"
+        )
+
+
+def _baseline(job: Job, source: _Images) -> tuple[str, Any, dict[str, Any] | None, list[str]] | None:
+    """A baseline's name, its errors as `relative_errors` takes them, its measurement, and what to know of it."""
+    if job.baseline in (None, "none"):
+        return None
+    if job.baseline == "alexnet":
+        if source.corruption_set != source.facts.name:
+            raise InputError(
+                f"--baseline alexnet: its errors on {source.facts.name} are under that set's own corruptions, not "
+                f"those of {source.corruption_set}; leave --corruptions or --baseline out"
+            )
+        remarks = []
+        if source.side != _ALEXNET_SIDE:
+            remarks.append(
+                f"AlexNet's published errors are at {_ALEXNET_SIDE} pixels, the images have {source.side}: BE and rBE "
+                "do not compare with published ones"
+            )
+        if source.split != "test" or len(source.rows) != source.facts.counts["test"]:
+            remarks.append("AlexNet's published errors are over the whole test split, these figures are not")
+        return f"AlexNet at {_ALEXNET_SIDE} pixels, as published", ALEXNET[source.facts.name], None, remarks
+    if not Path(job.baseline).is_dir():
+        raise InputError(f"--baseline {printable(job.baseline)}: expected alexnet, none, or a folder that this wrote")
+    other = read_measurement(Path(job.baseline))
+    missing = [name for name in source.names if name not in other["corruptions"]]
+    if missing:
+        raise InputError(
+            f"--baseline {printable(job.baseline)}: has no {', '.join(missing)}; expected some of: "
+            f"{', '.join(other['corruptions'])}; choose them with --only"
+        )
+    check_same(_digest(source.images), other["clean"]["sha256"], "without corruption")
+    errors = {
+        name: 1 - float(np.mean([c["balanced_accuracy"] for c in other["cells"] if c["corruption"] == name]))
+        for name in other["corruptions"]
+    }
+    model = other.get("model") or {}
+    label = f"{printable(str(model.get('name')))} {str(model.get('sha256'))[:8]}"
+    return label, (1 - other["clean"]["balanced_accuracy"], errors), other, []
+
+
+def _of_volume(job: Job, folder: Path, meter: Meters) -> Outcome:
+    """Measure a model that segments volumes."""
+    if job.data.is_dir():
+        raise InputError(f"{printable(job.data)}: is a folder; expected one scan (.nii, .nii.gz, .mgz, .mgh)")
+    if job.label_map is not None and job.labels is None:
+        raise InputError("--label-map is of --labels, which are not given; give both or none")
+    severities = _severities(job.severities)
+    card = read_card(folder)
+    modality = _modality(job.modality, str(card["input"].get("modality")))
+    names = _chosen(job.only, list(SCALES[modality]), modality)
+    most = int(job.max_gigabytes * 2**30)
+    volume = read_volume(job.data, max_bytes=most)
+    reference, labels_sha256 = None, None
+    if job.labels is not None:
+        labels = read_labels(job.labels, max_bytes=most)
+        difference = labels.grid.differs_from(volume.grid)
+        if difference:
+            raise InputError(
+                f"--labels {printable(job.labels)}: not on the scan's grid: {difference}; resample it to the scan"
+            )
+        reference, labels_sha256 = _class_ids(labels.data, job, card["classes"]), labels.sha256
+    segmenter = Segmenter(folder, **job.network)
+    try:
+        found, pictures = measure_volume(
+            segmenter, volume, reference, names, severities, modality=modality, on_progress=meter
+        )
+    except InputError as error:  # the engine knows the case, the user knows the file
+        raise InputError(str(error).replace(volume.case_id, printable(job.data))) from error
+    of = "the segmentation of the scan as it is" if reference is None else "labels"
+    found["settings"] |= {
+        "modality": modality, "severities": severities, "only": names if job.only else None, "reference": of,
+        "labels_sha256": labels_sha256,
+    }  # fmt: skip
+    return found, pictures, _page_of_volume(found)
+
+
+def _page_of_volume(found: Mapping[str, Any]) -> _Page:
+    caught, worst, mean = found["caught"], found["worst"], float(np.mean([cell["dice"] for cell in found["cells"]]))
+    notes = []
+    if found["settings"]["labels_sha256"] is None:
+        notes.append("There are no labels: Dice is with the segmentation of the scan as it is, not with the truth.")
+    notes.append(
+        f"Quality flags or warnings that the clean scan does not raise were there in {caught['caught']} of "
+        f"{caught['cells']} cells; of those that lost more than {caught['lost_more_than']:g} of the mean Dice, in "
+        f"{caught['caught_that_lost']} of {caught['cells_that_lost']}."
+    )
+    facts = [
+        ("Mean Dice, clean", f"{found['clean']['dice']:.3f}"),
+        ("Under corruption", f"{mean:.3f}"),
+        ("Worst", f"{worst['dice']:.3f}, {_words(worst['corruption'])} {worst['severity']}"),
+        ("Losses that were flagged", f"{caught['caught_that_lost']} of {caught['cells_that_lost']}"),
+    ]
+    lines = [f"{'corruption':<20}{'mean Dice':>10}{'lost':>9}", f"{'clean':<20}{found['clean']['dice']:>10.4f}"]
+    lines += [
+        f"{_words(name):<20}{means['dice']:>10.4f}{means['lost']:>9.4f}" for name, means in found["corruptions"].items()
+    ]
+    return _Page(volume_tables(found), facts, notes, lines)
+
+
+def _class_ids(labels: np.ndarray, job: Job, classes: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Labels as the model's class ids, `(X, Y, Z)` uint8."""
+    known = {int(entry["id"]) for entry in classes}
+    name = printable(str(job.labels))
+    if job.label_map is None:
+        others = sorted(set(np.unique(labels).tolist()) - known)
+        if others:
+            raise InputError(
+                f"--labels {name}: holds {', '.join(map(str, others[:5]))}, expected ids 0 to {max(known)} of the "
+                "model; say what they are by --label-map"
+            )
+        return labels.astype(np.uint8)
+    shown = printable(job.label_map)
+    try:
+        pairs = {int(key): int(value) for key, value in json.loads(job.label_map.read_text(encoding="utf-8")).items()}
+    except OSError as error:
+        raise InputError(f"--label-map {shown}: cannot be read ({error.strerror}); check the path") from None
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f'--label-map {shown}: expected JSON such as {{"17": 4, "53": 4}}, ids to class ids') from None
+    unknown = sorted(set(pairs.values()) - known)
+    if unknown:
+        raise InputError(f"--label-map {shown}: names class {unknown[0]}, expected the model's ids 0 to {max(known)}")
+    found = np.zeros(labels.shape, np.uint8)
+    for source, target in pairs.items():
+        found[labels == source] = target
+    return found
+
+
+def _modality(asked: str | None, said: str) -> str:
+    if asked is not None and asked not in SCALES:
+        raise InputError(f"--modality is {printable(asked)!r}, expected one of: {', '.join(SCALES)}")
+    for modality, words in (("mr", r"\bMRI?\b"), ("ct", r"\bCT\b")):
+        if asked is None and re.search(words, said):
+            return modality
+    if asked is None:
+        raise InputError(f"the model's card does not say its modality; give --modality, one of: {', '.join(SCALES)}")
+    return asked
+
+
+def _severities(asked: list[str] | None) -> list[int]:
+    known = {str(severity): severity for severity in SEVERITIES}
+    wrong = [text for text in asked or [] if text not in known]
+    if wrong or asked == []:
+        raise InputError(
+            f"--severities has {printable(wrong[0]) if wrong else 'nothing'!r}, expected some of 1 to 5: 1,3,5"
+        )
+    return sorted({known[text] for text in asked}) if asked else list(SEVERITIES)
+
+
+def _chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
+    """Names of the corruptions asked for, in their usual order."""
+    unknown = [name for name in only or [] if name not in names]
+    if unknown or only == []:
+        found = repr(printable(unknown[0])) if unknown else "nothing"
+        raise InputError(f"--only has {found}, unknown for {of}; expected some of: {', '.join(names)}")
+    return [name for name in names if not only or name in only]
+
+
+def _as_tensor(images: np.ndarray) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def _digest(images: np.ndarray) -> str:
+    return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(printable(name)[:60] for name in names[:4]) + (f", ... {len(names)}" if len(names) > 4 else "")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
