@@ -6,7 +6,7 @@ is seeded alone (`corrupt`), and neither ImageMagick nor OpenCV is needed. What 
 pixels, to within 1 of 255. What differs:
 
 - random draws come from a generator for each image, not from one that runs on through a data set, so they follow the
-  same distributions but are not those of the published files (for these see `read_corrupted`);
+  same distributions but are not those of the published files (for these see `medvision.datasets.medmnist_c`);
 - `motion_blur` convolves with ImageMagick's one-sided Gaussian streak, without it: at an equal angle equal to 1 of 255;
 - `stain_deposit` draws ink marks of the published sizes and coverage, not the published ten shapes;
 - `characters` are set in Pillow's font, at the width and weight of OpenCV's.
@@ -22,13 +22,10 @@ import hashlib
 import json
 import math
 import string
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
-from os import PathLike
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
@@ -36,7 +33,6 @@ from scipy import ndimage
 from scipy.fft import next_fast_len
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
 
 Corruption = Callable[[np.ndarray, Any, float, np.random.Generator], np.ndarray]
 
@@ -203,40 +199,6 @@ FOLDS: Mapping[str, tuple[str, ...]] = {
 """Families of corruptions, as the protocol groups them."""
 
 
-_ALEXNET = {
-    "pathmnist": (0.088393, (0.209342, 0.247093, 0.462126, 0.368908, 0.415516, 0.281169, 0.233893, 0.137187, 0.334114,
-        0.249308, 0.108183)),
-    "chestmnist": (0.283906, (0.448951, 0.345757, 0.476883, 0.456879, 0.485536, 0.492697, 0.31768, 0.299372, 0.297115,
-        0.28751, 0.295474, 0.287462, 0.289164)),
-    "dermamnist": (0.398578, (0.510512, 0.477163, 0.770161, 0.768878, 0.799555, 0.839155, 0.700832, 0.626641,
-        0.527767, 0.447399, 0.577297, 0.430415, 0.539821, 0.759146, 0.446192)),
-    "octmnist": (0.202, (0.3124, 0.2964, 0.386, 0.3084, 0.4892, 0.4196)),
-    "pneumoniamnist": (0.100855, (0.221026, 0.279829, 0.441453, 0.345726, 0.45812, 0.410684, 0.273077, 0.146496,
-        0.278205, 0.095299, 0.237436, 0.096068, 0.16641)),
-    "retinamnist": (0.558206, (0.6017, 0.679522, 0.704083, 0.613526, 0.688291, 0.707576, 0.584479, 0.609288)),
-    "breastmnist": (0.145363, (0.461278, 0.298622, 0.387093, 0.259023, 0.319799, 0.211278, 0.158647)),
-    "bloodmnist": (0.018369, (0.059756, 0.139762, 0.223998, 0.184519, 0.069463, 0.079008, 0.052154, 0.079661,
-        0.034786, 0.185361, 0.128988)),
-    "tissuemnist": (0.391779, (0.492729, 0.50807, 0.797087, 0.480514, 0.461827, 0.519819, 0.502623, 0.536934)),
-    "organamnist": (0.050054, (0.075897, 0.102332, 0.558868, 0.500898, 0.600512, 0.570455, 0.233407, 0.147635,
-        0.264645, 0.109779, 0.126842, 0.1036, 0.105771)),
-    "organcmnist": (0.075968, (0.121613, 0.107545, 0.573654, 0.513096, 0.599778, 0.549248, 0.316896, 0.160118,
-        0.232427, 0.099918, 0.153274, 0.142642, 0.123909)),
-    "organsmnist": (0.243005, (0.312594, 0.26997, 0.588912, 0.54501, 0.601011, 0.551913, 0.446665, 0.35985, 0.359287,
-        0.28717, 0.312824, 0.302532, 0.311602)),
-}  # fmt: skip
-ALEXNET: Mapping[str, tuple[float, Mapping[str, float]]] = {
-    name: (clean, dict(zip(SETS[name], errors, strict=True))) for name, (clean, errors) in _ALEXNET.items()
-}
-"""The protocol's baseline by data set: AlexNet's clean error, and its mean error over the severities by corruption.
-
-From medmnistc 0.1.0, at 224 px: errors of images of another size are not comparable with them.
-"""
-_SMALLEST_DENOMINATOR = 0.01  # of rBE, below which it is flagged
-_MOST_LABELS = 10**8
-_DAMAGE = (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
-
 def corrupt(
     data_set: str,
     name: str,
@@ -300,140 +262,6 @@ def augmentation(
         _parameters(data_set, name)
     names = tuple(name for name in _corruptions(data_set) if name not in exclude)
     return partial(_augmented, data_set, names, continuous, scaled)
-
-
-def balanced_error(targets: np.ndarray, scores: np.ndarray, operating_points: float | Sequence[float] = 0.5) -> float:
-    """1 - balanced accuracy, the protocol's error; classes that do not occur are left out.
-
-    Args:
-        targets: classes `(N,)` or `(N, 1)`, or labels `(N, L)` of 0 and 1 where an image can have several.
-        scores: `(N, K)`, of which the highest is the answer; `(N,)`, or `(N, 1)`, of the positive one of two classes;
-            or `(N, L)`, of labels.
-        operating_points: what the score of a positive class or label is above; one for all, or one for each label. How
-            those of ChestMNIST were chosen is not published.
-
-    Returns:
-        From 0 to 1. For labels the mean over them.
-
-    Raises:
-        InputError: there is no image, the shapes do not belong together, or a score is not finite.
-    """
-    targets, scores = (
-        array[:, 0] if array.shape[1:] == (1,) else array for array in map(np.asarray, (targets, scores))
-    )
-    if not len(targets) or len(targets) != len(scores) or (targets.ndim == 2 and targets.shape != scores.shape):
-        raise InputError(f"scores have shape {scores.shape}, expected one row for each of targets {targets.shape}")
-    if not np.isfinite(scores).all():
-        raise InputError("scores hold NaN or infinity, expected finite ones; check the network's output")
-    if targets.ndim == 1:
-        answers = scores > operating_points if scores.ndim == 1 else scores.argmax(1)
-        return _balanced_error(targets, answers)
-    answers = scores > np.broadcast_to(operating_points, scores.shape[1:])
-    return float(np.mean([_balanced_error(targets[:, label], answers[:, label]) for label in range(scores.shape[1])]))
-
-
-def relative_errors(
-    errors: Mapping[str, Sequence[float]], clean_error: float, baseline: tuple[float, Mapping[str, float]]
-) -> dict[str, Any]:
-    """Errors under corruption in units of a baseline's: BE and rBE of MedMNIST-C, section 3.
-
-    With e_c the mean error over the severities of corruption c, e_0 the clean error, and A for the baseline:
-    BE_c = e_c / e_c^A, and rBE_c = (e_c - e_0) / (e_c^A - e_0^A). Where the baseline hardly suffers, or gets better,
-    the denominator of rBE_c is next to 0 or negative, and rBE_c says nothing: it is flagged.
-
-    Args:
-        errors: by corruption, the errors at severities 1 to 5.
-        clean_error: without corruption.
-        baseline: its clean error, and mean error by corruption, such as `ALEXNET["octmnist"]`.
-
-    Returns:
-        `be` and `rbe`, plain means over the corruptions as published, 1 being the baseline's; `rbe_unflagged`, over
-        those that are not flagged; the names of those that are, `flagged`; `clean_error`, `baseline_clean_error`; and
-        `corruptions`: by name, `errors`, `mean_error`, `baseline_error`, `be`, `rbe`, `rbe_denominator` and `flagged`
-        (the denominator is less than 0.01). What would be divided by 0, and a mean over it or over nothing, is None.
-
-    Raises:
-        InputError: no corruption, one that the baseline lacks, not five severities, or an error outside 0 to 1.
-    """
-    baseline_clean, baseline_errors = baseline
-    if not errors:
-        raise InputError("there are no errors, expected those of one corruption or more")
-    rows: dict[str, dict[str, Any]] = {}
-    for name, found in errors.items():
-        if name not in baseline_errors:
-            raise InputError(f"the baseline has no {name!r}; expected some of: {', '.join(baseline_errors)}")
-        values = np.array([*found, clean_error], float)
-        if len(values) != 6 or not ((values >= 0) & (values <= 1)).all():
-            given = ", ".join(f"{value:g}" for value in values)
-            raise InputError(f"errors of {name} and the clean one are {given}; expected 5 and 1, from 0 to 1")
-        mean, reference = float(values[:5].mean()), float(baseline_errors[name])
-        denominator = reference - baseline_clean
-        rows[name] = {
-            "errors": values[:5].tolist(),
-            "mean_error": mean,
-            "baseline_error": reference,
-            "be": mean / reference if reference else None,
-            "rbe": (mean - clean_error) / denominator if denominator else None,
-            "rbe_denominator": denominator,
-            "flagged": denominator < _SMALLEST_DENOMINATOR,
-        }
-    return {
-        "be": _mean(row["be"] for row in rows.values()),
-        "rbe": _mean(row["rbe"] for row in rows.values()),
-        "rbe_unflagged": _mean(row["rbe"] for row in rows.values() if not row["flagged"]),
-        "flagged": [name for name, row in rows.items() if row["flagged"]],
-        "clean_error": float(clean_error),
-        "baseline_clean_error": float(baseline_clean),
-        "corruptions": rows,
-    }
-
-
-def read_corrupted(path: str | PathLike[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The five severities of a published file of MedMNIST-C (Zenodo 11471504), one after the other.
-
-    Such a file, `<data set>/<corruption>.npz`, holds `test_images` and `test_labels` of all severities, 1 first.
-    Only one severity is held at a time.
-
-    Args:
-        path: of the `.npz` file.
-
-    Yields:
-        Images `(N, H, W)` or `(N, H, W, 3)` uint8 and labels `(N, L)` int64, five times.
-
-    Raises:
-        InputError: when called: no such file, or it lacks these arrays, they have another dtype or shape, or the labels
-            of a severity are not those of the first; on the way: the file is damaged.
-    """
-    name = printable(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            missing = {"test_images.npy", "test_labels.npy"} - set(archive.namelist())
-            if missing:
-                found = ", ".join(sorted(printable(member) for member in archive.namelist())[:5]) or "nothing"
-                raise InputError(f"{name}: holds {found}; expected test_images.npy and test_labels.npy")
-            with archive.open("test_images.npy") as member:
-                shape, dtype = _header(member)
-            with archive.open("test_labels.npy") as member:
-                label_shape, label_dtype = _header(member)
-                if label_dtype.kind in "iu" and len(label_shape) in (1, 2) and math.prod(label_shape) < _MOST_LABELS:
-                    labels = np.frombuffer(_read(member, label_shape, label_dtype), label_dtype).reshape(label_shape)
-                else:
-                    labels = np.zeros((0, 1))
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error}); expected a .npz file") from None
-    except _DAMAGE as error:
-        raise InputError(f"{name}: is not a readable .npz file ({error}); copy or download it again") from None
-    if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)):
-        raise InputError(f"{name}: test_images are {dtype} of shape {shape}; expected uint8 (5 N, H, W) or (..., 3)")
-    if not len(labels) or len(labels) != shape[0] or len(labels) % 5 or not math.prod(shape):
-        raise InputError(
-            f"{name}: test_labels are {label_dtype} of shape {label_shape} for {shape[0]} images; expected one row of "
-            "integers for each, 5 times as many as test images"
-        )
-    labels = labels.astype(np.int64).reshape(5, shape[0] // 5, -1)
-    if (labels != labels[0]).any():
-        raise InputError(f"{name}: test_labels change with the severity; expected the same ones five times")
-    return _severities(path, (shape[0] // 5, *shape[1:]), labels)
 
 
 def pixelate(image: np.ndarray, share: float, scale: float, random: np.random.Generator) -> np.ndarray:
@@ -642,48 +470,6 @@ def _parameters(data_set: str, name: str) -> tuple:
     if name not in names:
         raise InputError(f"corruption {name!r} is unknown for {data_set}; expected one of: {', '.join(names)}")
     return names[name]
-
-
-def _balanced_error(targets: np.ndarray, answers: np.ndarray) -> float:
-    return 1 - float(np.mean([(answers[targets == number] == number).mean() for number in np.unique(targets)]))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    defined = [value for value in found if value is not None]
-    return float(np.mean(defined)) if defined and len(defined) == len(found) else None
-
-
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of the array that an archive's member holds in C order; the member is then at its data."""
-    version = np.lib.format.read_magic(member)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read:
-        raise ValueError(f"an array of format {version}")
-    shape, columns_first, dtype = read[version](member)
-    if (columns_first and len(shape) > 1) or dtype.hasobject:
-        raise ValueError("an array of objects, or in Fortran order")
-    return shape, dtype
-
-
-def _read(member: IO[bytes], shape: Sequence[int], dtype: np.dtype) -> bytes:
-    size = math.prod(shape) * dtype.itemsize
-    data = member.read(size)
-    if len(data) != size:
-        raise EOFError("its data are cut short")
-    return data
-
-
-def _severities(
-    path: str | PathLike[str], shape: tuple[int, ...], labels: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("test_images.npy") as member:
-            _header(member)
-            for row in labels:
-                yield np.frombuffer(_read(member, shape, np.dtype(np.uint8)), np.uint8).reshape(shape), row
-    except (OSError, *_DAMAGE) as error:
-        raise InputError(f"{printable(path)}: is damaged ({error}); copy or download it again") from None
 
 
 def _applied(

@@ -18,9 +18,11 @@ from apps.cli.classifying import check_parents, joint_sha256, list_files, new_fo
 from apps.cli.program import COMPLETE
 from apps.cli.scenes import find_model as find_registered
 from medvision.classification import MedicalClassifier
-from medvision.corruptions import ALEXNET, FOLDS, SETS, corrupt, read_corrupted, relative_errors
+from medvision.corruptions import FOLDS, SETS, corrupt
 from medvision.datasets.medmnist import find_set, read_medmnist
+from medvision.datasets.medmnist_c import read_corrupted
 from medvision.models.catalogue import find_model
+from medvision.relative_errors import ALEXNET, relative_errors
 from medvision.segmentation import Segmenter
 from medvision.volume_corruptions import SCALES
 from medvision.volumes import read_labels, read_volume

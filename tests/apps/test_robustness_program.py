@@ -14,8 +14,9 @@ from scipy.stats import binomtest
 
 import apps.cli.robustness
 from medvision.classification import MedicalClassifier
-from medvision.corruptions import ALEXNET, SETS, corrupt, relative_errors
+from medvision.corruptions import SETS, corrupt
 from medvision.metrics import compare, summary
+from medvision.relative_errors import ALEXNET, relative_errors
 from medvision.segmentation import Segmenter
 from medvision.volume_corruptions import SCALES, corrupt_volume
 from medvision.volumes import read_volume

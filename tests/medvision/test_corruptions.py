@@ -1,12 +1,9 @@
 import hashlib
-import io
 import json
 import pickle
 import random as python_random
-import zipfile
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +14,14 @@ from PIL import Image
 from scipy import ndimage
 
 from medvision.corruptions import (
-    ALEXNET,
     COLOUR,
     CORRUPTIONS,
     FOLDS,
     SETS,
     augmentation,
-    balanced_error,
     corrupt,
-    read_corrupted,
-    relative_errors,
 )
+from medvision.relative_errors import ALEXNET
 from shared_backbones.errors import InputError
 
 CELLS = [(data_set, name) for data_set, names in SETS.items() for name in names]
@@ -328,172 +322,6 @@ def test_augmentation_fits_into_albumentations():
     pipeline = a.Compose([a.Lambda(image=partial(augment, seed=random), p=1), a.HorizontalFlip(p=1)])
     image = picture(32)
     assert pipeline(image=image)["image"].shape == image.shape
-
-
-# ---- errors
-
-
-def test_balanced_error_by_hand():
-    targets = np.array([0, 0, 0, 1, 1, 2])
-    scores = np.eye(4)[[0, 0, 1, 1, 0, 2]]  # recalls 2/3, 1/2, 1; the fourth class does not occur
-    assert balanced_error(targets, scores) == pytest.approx(1 - (2 / 3 + 1 / 2 + 1) / 3)
-    assert balanced_error(targets[:, None], scores) == balanced_error(targets, scores)
-    assert balanced_error(targets, np.eye(4)[targets]) == 0
-    assert balanced_error(targets, np.eye(4)[np.zeros(6, int)]) == pytest.approx(2 / 3)
-
-
-def test_balanced_error_of_two_classes_and_of_labels():
-    targets, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])
-    assert balanced_error(targets, scores) == 0.5
-    assert balanced_error(targets, scores, 0.4) == 0.25
-    assert balanced_error(targets[:, None], scores[:, None], 0.7) == 0.25
-    labels = np.stack([targets, [1, 1, 1, 1], [0, 1, 0, 1]], 1)
-    both = np.stack([scores, [0.9, 0.9, 0.9, 0.1], [0.2, 0.4, 0.2, 0.4]], 1)
-    assert balanced_error(labels, both) == pytest.approx((0.5 + 0.25 + 0.5) / 3)
-    assert balanced_error(labels, both, [0.4, 0.5, 0.3]) == pytest.approx((0.25 + 0.25 + 0) / 3)
-
-
-def test_balanced_error_is_scikit_learns():
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the train extra")
-    random = generator(0)
-    targets, scores = random.integers(5, size=200), random.random((200, 5))
-    assert balanced_error(targets, scores) == pytest.approx(
-        1 - metrics.balanced_accuracy_score(targets, scores.argmax(1))
-    )
-
-
-def test_balanced_error_refuses_what_does_not_belong_together():
-    for targets, scores in (([], []), ([0, 1], [[1, 0]]), ([[0, 1], [1, 1]], [[0.5, 0.5, 0.5]] * 2)):
-        with pytest.raises(InputError, match=r"scores have shape .*, expected one row for each of targets"):
-            balanced_error(np.array(targets), np.array(scores))
-    with pytest.raises(InputError, match="NaN or infinity"):
-        balanced_error(np.array([0, 1]), np.array([0.5, np.nan]))
-
-
-def test_relative_errors_by_hand():
-    baseline = 0.2, {"pixelate": 0.4, "contrast_up": 0.19, "gamma_corr_up": 0.205, "saturate": 0.3}
-    errors = {"pixelate": [0.1, 0.2, 0.3, 0.4, 0.5], "contrast_up": [0.1] * 5, "gamma_corr_up": [0.11] * 5}
-    found = relative_errors(errors, 0.1, baseline)
-    rows = found["corruptions"]
-    assert rows["pixelate"]["mean_error"] == pytest.approx(0.3) and rows["pixelate"]["errors"] == errors["pixelate"]
-    assert [row["be"] for row in rows.values()] == pytest.approx([0.75, 0.1 / 0.19, 0.11 / 0.205])
-    assert [row["rbe"] for row in rows.values()] == pytest.approx([1.0, 0.0, 2.0])
-    assert [row["rbe_denominator"] for row in rows.values()] == pytest.approx([0.2, -0.01, 0.005])
-    assert found["flagged"] == ["contrast_up", "gamma_corr_up"] and not rows["pixelate"]["flagged"]
-    assert found["be"] == pytest.approx((0.75 + 0.1 / 0.19 + 0.11 / 0.205) / 3)
-    assert found["rbe"] == pytest.approx(1.0) and found["rbe_unflagged"] == pytest.approx(1.0)
-    assert found["clean_error"] == 0.1 and found["baseline_clean_error"] == 0.2
-    json.dumps(found, allow_nan=False)
-
-
-@pytest.mark.parametrize("data_set", SETS)
-def test_relative_errors_of_the_baseline_a_perfect_and_a_constant_classifier(data_set: str):
-    clean, errors = ALEXNET[data_set]
-    same = relative_errors({name: [error] * 5 for name, error in errors.items()}, clean, ALEXNET[data_set])
-    assert [same[key] for key in ("be", "rbe", "rbe_unflagged")] == pytest.approx([1, 1, 1])
-    perfect = relative_errors(dict.fromkeys(errors, [0.0] * 5), 0, ALEXNET[data_set])
-    assert [perfect[key] for key in ("be", "rbe", "rbe_unflagged")] == [0, 0, 0]
-    constant = relative_errors(dict.fromkeys(errors, [0.75] * 5), 0.75, ALEXNET[data_set])
-    assert constant["be"] > 0.9 and constant["rbe"] == constant["rbe_unflagged"] == 0
-    flagged = {
-        "chestmnist": ["contrast_up", "gamma_corr_up", "gamma_corr_down"],
-        "pneumoniamnist": ["contrast_up", "gamma_corr_up"],
-    }
-    assert same["flagged"] == flagged.get(data_set, [])
-
-
-def test_relative_errors_are_none_where_nothing_defines_them():
-    found = relative_errors({"pixelate": [0.5] * 5}, 0.1, (0.0, {"pixelate": 0.0}))
-    assert found["be"] is found["rbe"] is found["rbe_unflagged"] is None and found["flagged"] == ["pixelate"]
-
-
-def test_relative_errors_refuse_what_is_not_a_table_of_errors():
-    with pytest.raises(InputError, match="no errors"):
-        relative_errors({}, 0.1, ALEXNET["octmnist"])
-    with pytest.raises(InputError, match="baseline has no 'saturate'; expected some of: pixelate, jpeg_comp"):
-        relative_errors({"saturate": [0.1] * 5}, 0.1, ALEXNET["octmnist"])
-    for errors, clean in (
-        ([0.1] * 4, 0.1),
-        ([0.1] * 6, 0.1),
-        ([0.1] * 4 + [1.1], 0.1),
-        ([np.nan] * 5, 0.1),
-        ([0.1] * 5, -1),
-    ):
-        with pytest.raises(InputError, match="expected 5 and 1, from 0 to 1"):
-            relative_errors({"pixelate": errors}, clean, ALEXNET["octmnist"])
-
-
-# ---- published files
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    def write(images: Any, labels: Any, **more: Any) -> Path:
-        names = {"test_images": images, "test_labels": labels} | more
-        np.savez_compressed(
-            tmp_path / "pixelate.npz", **{name: value for name, value in names.items() if value is not None}
-        )
-        return tmp_path / "pixelate.npz"
-
-    return write
-
-
-@pytest.mark.parametrize("channels", [(), (3,)])
-def test_a_published_file_is_read_severity_after_severity(write, channels: tuple[int, ...]):
-    images = generator().integers(256, size=(5 * 4, 6, 7, *channels), dtype=np.uint8)
-    labels = np.tile(np.array([[0], [2], [1], [2]], np.uint8), (5, 1))
-    found = list(read_corrupted(write(list(images), list(labels))))  # as the reference saves them
-    assert len(found) == 5
-    for severity, (part, classes) in enumerate(found):
-        np.testing.assert_array_equal(part, images[4 * severity : 4 * severity + 4])
-        assert classes.dtype == np.int64 and classes.tolist() == [[0], [2], [1], [2]]
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (np.zeros((10, 4, 4), np.uint8), None, "holds test_images.npy; expected test_images.npy and test_labels.npy"),
-        (np.zeros((10, 4, 4), np.float32), np.zeros((10, 1), int), "test_images are float32 of shape"),
-        (np.zeros((10, 4), np.uint8), np.zeros((10, 1), int), "test_images are uint8 of shape"),
-        (np.zeros((10, 4, 4, 2), np.uint8), np.zeros((10, 1), int), "test_images are uint8 of shape"),
-        (np.zeros((9, 4, 4), np.uint8), np.zeros((9, 1), int), "test_labels are int64 of shape .* for 9 images"),
-        (np.zeros((10, 4, 4), np.uint8), np.zeros((5, 1), int), "for 10 images; expected one row of integers for each"),
-        (np.zeros((10, 4, 4), np.uint8), np.zeros((10, 1)), "test_labels are float64"),
-        (np.zeros((0, 4, 4), np.uint8), np.zeros((0, 1), int), "for 0 images"),
-        (np.zeros((10, 4, 4), np.uint8), np.arange(10), "test_labels change with the severity"),
-        (np.zeros((10, 4, 4), np.uint8), np.array([None] * 10), "array of objects"),
-    ],
-)
-def test_other_files_are_refused(write, images, labels, message: str):
-    with pytest.raises(InputError, match=message) as refused:
-        read_corrupted(write(images, labels))
-    assert "pixelate.npz" in str(refused.value) and "\n" not in str(refused.value)
-
-
-def test_damaged_files_are_refused(write, tmp_path: Path):
-    with pytest.raises(InputError, match="cannot be read"):
-        read_corrupted(tmp_path / "none.npz")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_corrupted(tmp_path)
-    (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match=r"is not a readable \.npz file"):
-        read_corrupted(tmp_path / "text.npz")
-    path = write(generator().integers(256, size=(10, 8, 8), dtype=np.uint8), np.zeros((10, 1), np.uint8))
-    whole = path.read_bytes()
-    place = whole.index(b"test_images.npy") + 400
-    path.write_bytes(whole[:place] + bytes(byte ^ 255 for byte in whole[place : place + 40]) + whole[place + 40 :])
-    with pytest.raises(InputError, match=r"damaged|readable"):
-        list(read_corrupted(path))
-    header, labels = io.BytesIO(), io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10, 9, 9)})
-    np.save(labels, np.zeros((10, 1), np.uint8))
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("test_images.npy", header.getvalue() + bytes(200))
-        archive.writestr("test_labels.npy", labels.getvalue())
-    parts = read_corrupted(path)
-    next(parts)
-    with pytest.raises(InputError, match=r"is damaged .its data are cut short.; copy or download it again"):
-        next(parts)
 
 
 # ---- the official package
