@@ -195,7 +195,7 @@ class ModelSection(Section):
     architecture: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: str | None = None
-    """Trained model (a folder or a bundled name) whose weights training starts from."""
+    """Trained model whose weights training starts from: a folder, a bundled name, or `models:/NAME@ALIAS`."""
 
 
 class TrainSection(Section):

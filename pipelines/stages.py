@@ -71,6 +71,10 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
     for stage in [*(stages or ()), *restart]:
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
+    init = recipe.model.init
+    if init is not None and init.startswith(("models:/", "runs:/")):
+        found = recipe.model.model_copy(update={"init": str(tracking.resolve_model(init))})
+        recipe = recipe.model_copy(update={"model": found})
     kind = find_kind(recipe)
     if kind.evaluates and "evaluate" in chosen:
         kind.test_sources()  # if there is none, that shows now, too

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from shared_backbones.errors import InputError, require
+from shared_backbones.outliers import FILE as OUTLIERS
 from shared_backbones.weights import CARD, WEIGHTS, read_card
 
 # Read by mlflow when it is imported.
@@ -250,8 +251,9 @@ class Run:
         with tempfile.TemporaryDirectory() as folder, _reaching(self._uri):
             bare, packed = Path(folder) / "model", Path(folder) / "packed"
             bare.mkdir()
-            for part in (WEIGHTS, CARD):
-                shutil.copyfile(model / part, bare / part)
+            for part in (WEIGHTS, CARD, OUTLIERS):
+                if part != OUTLIERS or (model / part).exists():
+                    shutil.copyfile(model / part, bare / part)
             logged = client.create_logged_model(
                 client.get_run(self.run_id).info.experiment_id, "model", self.run_id, model_type="pyfunc"
             )
@@ -308,12 +310,13 @@ class Run:
         print(f"warning: {line}{'' if problem is None else f' ({_reason(problem)})'}", flush=True)
 
 
-def resolve_model(uri: str, cache: Path) -> Path:
-    """Bring a registered or noted model here: only `model.safetensors` and `model.json`, and no code.
+def resolve_model(uri: str, cache: Path | None = None) -> Path:
+    """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
 
     Args:
         uri: `models:/name@alias`, `models:/name/3` or `runs:/id/model`.
-        cache: folder in which the model gets a folder named by the sha256 of its weights, if it is not there yet.
+        cache: folder in which the model gets a folder named by the sha256 of its weights, if it is not there yet; by
+            default `domain-vision` in the user's own.
 
     Returns:
         The trained-model folder.
@@ -325,6 +328,7 @@ def resolve_model(uri: str, cache: Path) -> Path:
     open_store(store)
     from mlflow.artifacts import download_artifacts, list_artifacts
 
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
     cache.mkdir(parents=True, exist_ok=True)
     try:
         found = next(
@@ -352,7 +356,9 @@ def resolve_model(uri: str, cache: Path) -> Path:
         if not (target / WEIGHTS).exists():
             download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=temporary)
             target.mkdir(exist_ok=True)
-        for part in (CARD, WEIGHTS):
+        if any(Path(item.path).name == OUTLIERS for item in list_artifacts(artifact_uri=f"{uri}/{folder}")):
+            download_artifacts(artifact_uri=f"{uri}/{folder}/{OUTLIERS}", dst_path=temporary)
+        for part in (CARD, WEIGHTS, OUTLIERS):
             if (fetched / part).exists():
                 os.replace(fetched / part, target / part)
     return target

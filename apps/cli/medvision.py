@@ -99,10 +99,9 @@ def segment(
     from apps.cli.segment import Job, run_jobs
 
     if model.startswith(("models:/", "runs:/")):
-        from apps.cli.program import cache_folder
         from pipelines.tracking import resolve_model
 
-        model = str(resolve_model(model, cache_folder()))
+        model = str(resolve_model(model))
     job = Job(
         input=input,
         output=output,

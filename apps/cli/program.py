@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import typer
 
@@ -61,11 +60,6 @@ def show_version(program: str) -> Callable[[bool], None]:
             raise typer.Exit
 
     return show
-
-
-def cache_folder() -> Path:
-    """Where programs keep what they fetched."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
 
 
 def split(text: str | None) -> list[str] | None:

@@ -204,10 +204,9 @@ def embed_scenes(
 def find_model(model: str) -> Path:
     """Folder of a model: the path given, or that of a registered model's copy."""
     if model.startswith(("models:/", "runs:/")):
-        from apps.cli.program import cache_folder
         from pipelines.tracking import resolve_model
 
-        return resolve_model(model, cache_folder())
+        return resolve_model(model)
     return Path(model)
 
 

@@ -96,7 +96,10 @@ def test_every_recipe_is_tested_here():
     assert own == tested
 
 
-def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(tmp_path: Path, store: str):
+def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     changes = {"data.options.count": 40, "data.split.test": 0.2, "data.split.validation": 0.3}
     overrides = [f"{key}={json.dumps(value)}" for key, value in {**SMALL, **changes}.items()]
     job = run_stages(load_recipe("phantoms_astroformer_cpu", [f"output={tmp_path / 'a'}", *overrides]))
@@ -107,9 +110,12 @@ def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(tmp_pat
     assert image.shape[1] == 3 and image.std() > 5
     other = start(
         "cutouts_astroformer_cpu", cutouts(tmp_path / "data", 4), tmp_path / "b", ["prepare", "train"],
-        model__init=str(model), train__steps=1, train__learning_rate=1e-9,
+        model__init="models:/phantoms_astroformer_cpu@newest", train__steps=1, train__learning_rate=1e-9,
     )  # fmt: skip
-    assert weights.read_card(other.made["train"] / "model")["training"]["init"].startswith("sha256:")
+    sha256 = weights.read_card(model)["weights_sha256"]
+    assert weights.read_card(other.made["train"] / "model")["training"]["init"] == f"sha256:{sha256}"
+    fetched = GalaxyClassifier(next((tmp_path / "cache" / "domain-vision").glob("[0-9a-f]*")))
+    assert fetched.outliers is not None and fetched.sha256 == sha256
     ours, theirs = (weights.load(folder).module.state_dict() for folder in (other.made["train"] / "model", model))
     torch.testing.assert_close(ours["stem.0.convolution.weight"], theirs["stem.0.convolution.weight"])
 
