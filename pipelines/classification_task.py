@@ -1,7 +1,5 @@
 """A LightningModule that learns to classify stored images."""
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,14 +7,7 @@ from torch import Tensor, nn
 from pipelines.image_sections import LabelledImages
 from pipelines.recipe import TrainSection
 from pipelines.tasks import Task
-
-
-class Normalising(Protocol):
-    """What the task has to know of a domain's contract."""
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """The network's input, of `(B, C, H, W)` uint8."""
-        ...
+from shared_backbones.image_classifier import ImageContract
 
 
 class ClassificationTask(Task):
@@ -37,7 +28,7 @@ class ClassificationTask(Task):
         model: nn.Module,
         settings: TrainSection,
         steps: int,
-        contract: Normalising,
+        contract: ImageContract,
         data: LabelledImages,
         classes: int,
         multi_label: bool = False,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.augmentation import Augmentation
 from pipelines.classification import write_classification
-from pipelines.classification_task import ClassificationTask, Normalising
+from pipelines.classification_task import ClassificationTask
 from pipelines.image_sections import LabelledImages
 from pipelines.image_sets import ImageSource, find_images, read_images, split_digest
 from pipelines.kinds import SPLITS, Kind
@@ -29,7 +29,7 @@ from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
-from shared_backbones.image_classifier import ImageClassifier, mirror_of
+from shared_backbones.image_classifier import ImageClassifier, ImageContract, mirror_of
 from shared_backbones.outliers import Outliers
 from shared_backbones.probabilities import (
     class_figures,
@@ -115,7 +115,7 @@ class ClassifierKind(Kind):
         """
         raise NotImplementedError
 
-    def contract(self, card: Mapping[str, Any]) -> Normalising:
+    def contract(self, card: Mapping[str, Any]) -> ImageContract:
         """The domain's contract, as a card has it."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.classification import ImageContract, MedicalClassifier
+from medvision.classification import MedicalClassifier, MedicalContract
 from medvision.corruptions import FOLDS, SETS, augmentation, corrupt
 from medvision.datasets.medmnist import find_set
 from pipelines.classifiers import ClassifierKind
@@ -54,14 +54,14 @@ class MedicalClassification(ClassifierKind):
         return {**super().evaluation_settings(), "corruptions": self.data.corruptions}
 
     def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-        """What `medvision.classification.ImageContract` holds."""
+        """What `medvision.classification.MedicalContract` holds."""
         data = self.data
         crop = data.crop * data.size / data.stored
         return {"bands": list(self.bands), "size": data.size, "crop": crop, "mean": list(mean), "std": list(std)}
 
-    def contract(self, card: Mapping[str, Any]) -> ImageContract:
+    def contract(self, card: Mapping[str, Any]) -> MedicalContract:
         """The contract for medical images."""
-        return ImageContract.from_card(card, self.recipe.name)
+        return MedicalContract.from_card(card, self.recipe.name)
 
     def classifier(self, model: Path, **options: Any) -> MedicalClassifier:
         """The classifier of medical images."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import medvision
-from medvision.classification import ImageContract, MedicalClassifier
+from medvision.classification import MedicalClassifier, MedicalContract
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.medvision import models
@@ -119,7 +119,7 @@ def test_the_middle_is_seen_where_the_card_says_so(tmp_path: Path):
 
 
 def test_a_contract_normalises_bytes_and_shares_alike():
-    contract = ImageContract.from_card({"input": {**models.COLOURED, "mean": [0, 0.5, 1], "std": [1, 2, 4]}}, "m")
+    contract = MedicalContract.from_card({"input": {**models.COLOURED, "mean": [0, 0.5, 1], "std": [1, 2, 4]}}, "m")
     assert contract.crop == 1
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
     found = contract.normalise(images)
@@ -146,11 +146,11 @@ def test_a_contract_normalises_bytes_and_shares_alike():
 )
 def test_cards_that_cannot_be_used_are_one_line(changes: dict, message: str):
     with pytest.raises(InputError, match=message) as caught:
-        ImageContract.from_card({"input": {**models.GREY, **changes}}, "m")
+        MedicalContract.from_card({"input": {**models.GREY, **changes}}, "m")
     assert "\n" not in str(caught.value) and str(caught.value).startswith("model m: ")
 
 
 @pytest.mark.parametrize("card", [{}, {"input": {"spacing_mm": 1}}])
 def test_models_for_something_else_are_said_to_be(card: dict):
     with pytest.raises(InputError, match="it is no classifier of medical images"):
-        ImageContract.from_card(card, "m")
+        MedicalContract.from_card(card, "m")
