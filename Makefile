@@ -13,7 +13,7 @@ demo: .venv/demo.stamp
 	$(BIN)/python -m apps.demo
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
