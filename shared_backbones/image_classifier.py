@@ -179,7 +179,8 @@ class ImageClassifier:
         self._seen: list[Tensor] = []
         size, bands = self.contract.size, len(self.contract.bands)
         try:
-            _watched(self.network).register_forward_hook(self._see)
+            stage, self._watched_channels = _watched(self.network)
+            stage.register_forward_hook(self._see)
             logits, features = self._run(torch.zeros(1, bands, size, size))
         except (AttributeError, RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
@@ -349,22 +350,26 @@ class ImageClassifier:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             logits = self.network(inputs)
         seen = self._seen[-1].float()
-        # maps are `(N, C, H, W)`, tokens `(N, L, C)`
-        return logits.float(), seen.flatten(2).mean(2) if seen.ndim == 4 else seen.mean(1)
+        channels_last = seen.shape[1] != self._watched_channels  # tokens, and the maps of Swin and its relatives
+        return logits.float(), seen.flatten(1, -2).mean(1) if channels_last else seen.flatten(2).mean(2)
 
 
-def _watched(network: nn.Module) -> nn.Module:
-    """The stage of a network whose map has an eighth of the image's resolution, or the next finer one.
+def _watched(network: Any) -> tuple[nn.Module, int]:
+    """The stage of a network whose map has an eighth of the image's resolution or the next finer one; its channels.
+
+    Where there is none so fine, as in a plain transformer, it is the finest; of several that are equal the middle one.
 
     Raises:
         AttributeError: the network does not say where its maps come from, as timm's and ours do.
     """
-    home: Any = network.network if hasattr(network, "network") else network
-    levels = [dict(level) for level in getattr(home.feature_info, "info", home.feature_info)]
-    level = max((level for level in levels if level["reduction"] <= 8), key=lambda level: level["reduction"])
-    stage = home.get_submodule(level["module"])
+    levels = list(network.feature_info)
+    fine = [level for level in levels if level["reduction"] <= 8]
+    wanted = max((level["reduction"] for level in fine), default=min(level["reduction"] for level in levels))
+    equal = [level for level in levels if level["reduction"] == wanted]
+    level = equal[len(equal) // 2]
+    stage = network.get_submodule(level["module"])
     # some networks run a stage's blocks themselves
-    return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage
+    return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage, int(level["num_chs"])
 
 
 def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:

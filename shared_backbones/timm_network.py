@@ -19,6 +19,7 @@ class TimmClassifier(nn.Module):
 
     Attributes:
         arguments: the constructor's arguments, in JSON types.
+        feature_info: of each level of maps, its channels, reduction and module, as timm says them.
 
     Raises:
         ValueError: timm has no such model, or the arguments do not suit it.
@@ -32,6 +33,8 @@ class TimmClassifier(nn.Module):
             raise ValueError(f"timm has no model {name!r}")
         self.arguments = {"name": name, "num_classes": num_classes, "in_chans": in_chans, **options}
         self.network: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+        told = getattr(self.network.feature_info, "info", self.network.feature_info)
+        self.feature_info = [{**level, "module": f"network.{level['module']}"} for level in told]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""
