@@ -95,6 +95,11 @@ class ClassifierKind(Kind):
         )
         self.bands = self.sources[0].bands
         self.multi_label = self.sources[0].items[0].labels is not None
+        if self.multi_label and (self.data.balance or self.data.merged):
+            raise InputError(
+                f"recipe {recipe.name}: images have several classes, for which data.balance and data.merged mean "
+                "nothing; leave them out"
+            )
         channels = recipe.model.arguments.get("in_chans", 3)
         if channels != len(self.bands):
             raise InputError(

@@ -170,7 +170,7 @@ def _medmnist(root: Path, classes: Sequence[str], options: Mapping[str, Any], cu
     """
     import numpy as np
 
-    from medvision.datasets.medmnist import SPLITS, find_set, read_medmnist
+    from medvision.datasets.medmnist import SPLITS, find_set, read_targets
 
     path = _only(root, options, (".npz",), "MedMNIST")
     facts = find_set(path)
@@ -181,7 +181,7 @@ def _medmnist(root: Path, classes: Sequence[str], options: Mapping[str, Any], cu
         )
     items = []
     for split in SPLITS:
-        for row, target in enumerate(read_medmnist(path, split).targets):
+        for row, target in enumerate(read_targets(path, split)):
             labels = tuple(int(number) for number in np.flatnonzero(target))
             several = labels if facts.multi_label else None
             first = labels[0] if labels else 0

@@ -122,6 +122,5 @@ class MedicalImageData(LabelledImages):
     corruptions: str | None = None
     """Set of MedMNIST whose corruptions are meant, such as `pneumoniamnist`; by default that of the data."""
     corruption_share: float = Field(default=0.0, ge=0, le=1)
-    """Of the training images that are corrupted, at a severity drawn for each; see `medvision.corruptions`."""
-    baseline: str | None = "alexnet"
-    """Against whose published errors corruption errors are set; null for none. They are of 224 pixels."""
+    """Of the training images that `medvision.corruptions.augmentation` sees: it draws one of the set's corruptions at
+    any severity or, as likely as each of them, none."""

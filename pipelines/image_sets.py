@@ -276,7 +276,7 @@ def _read(source: ImageSource, size: int) -> Iterator[tuple[int, np.ndarray]]:
             name, seed = item.drawn or ("", 0)
             yield number, phantom(name, np.random.default_rng(seed), size)
     elif first.path.suffix.lower() == ".npz":
-        images = _split_of(first.path, first.key.partition("-")[0])
+        images = _split_of(first.path, first.key.partition("-")[0], first.path.stat().st_mtime_ns)
         yield from enumerate(_with_bands(images[row], source.bands, first.path) for row in rows)
     elif first.row is not None:
         from astrovision.datasets.galaxy10 import read_rows
@@ -287,8 +287,8 @@ def _read(source: ImageSource, size: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _split_of(path: Path, split: str) -> np.ndarray:
-    """Images of a split of MedMNIST, kept while its parts are read in turn."""
+def _split_of(path: Path, split: str, changed_ns: int) -> np.ndarray:
+    """Images of a split of MedMNIST, kept while its parts are read in turn and the file is not changed."""
     from medvision.datasets.medmnist import read_medmnist
 
     return read_medmnist(path, split).images

@@ -305,7 +305,7 @@ def shown(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
     content = recipe.model_dump(exclude={"output", "card"})
     content["data"].pop("root", None)
-    for key in ("test", "images", "labels", "catalogue"):  # subjects, folders and files
+    for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
         content["data"].get("options", {}).pop(key, None)
     content["model"]["init"] = shown_init(recipe)
     return content

@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.report.curves import line_chart
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
-from shared_backbones.probabilities import balanced_accuracy, class_figures, class_rows
+from shared_backbones.probabilities import class_figures, class_rows
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _FIGURES = ("accuracy", "balanced_accuracy", "auc", "ece")
@@ -269,8 +269,8 @@ class _Resampling:
         self.targets, self.multi_label = targets.astype(np.float64), multi_label
         count = len(targets)
         random = np.random.default_rng(seed)
-        self.draws = [
-            random.multinomial(count, np.full(count, 1 / count), min(_CHUNK, resamples - start)).astype(np.float32)
+        self.draws = [  # how often each image is drawn: few times, so that a byte is enough
+            random.multinomial(count, np.full(count, 1 / count), min(_CHUNK, resamples - start)).astype(np.uint8)
             for start in range(0, resamples, _CHUNK)
         ]
 
@@ -286,7 +286,8 @@ class _Resampling:
         right = hits.reshape(len(hits), -1).mean(1)
         parts = []
         with np.errstate(invalid="ignore"):
-            for draw in self.draws:
+            for counts in self.draws:
+                draw = counts.astype(np.float32)
                 shares = (draw @ hits_of) / np.where(draw @ kinds > 0, draw @ kinds, np.nan)
                 if self.multi_label:  # of each label, the mean of sensitivity and specificity
                     shares = (shares[:, : self.targets.shape[1]] + shares[:, self.targets.shape[1] :]) / 2
@@ -302,8 +303,7 @@ def _cell(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Figures of one state of the images, and its balanced accuracy over the resamples."""
     figures = class_figures(scores, targets, multi_label=multi_label)
-    cell: dict[str, Any] = {name: figures[name] for name in _FIGURES if name in figures}
-    cell["balanced_accuracy"] = balanced_accuracy(scores, targets, multi_label=multi_label)
+    cell: dict[str, Any] = {name: figures[name] for name in _FIGURES}
     accuracy, balanced = draw(scores)
     for name, values in (("accuracy", accuracy), ("balanced_accuracy", balanced)):
         cell[f"{name}_low"], cell[f"{name}_high"] = map(float, np.percentile(values, [2.5, 97.5]))

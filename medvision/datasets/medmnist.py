@@ -1,9 +1,11 @@
 """The twelve 2-D sets of MedMNIST (Yang et al. 2023): what each holds, and reading their files."""
 
+import contextlib
 import math
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -128,14 +130,34 @@ def read_medmnist(
         InputError: the file cannot be read, or its arrays are not those of such a set.
     """
     path, facts = Path(path), find_set(path, name)
+    with _archive(path, split) as archive:
+        count = _check_images(path, archive, split, facts, max_gigabytes)
+        labels = _read_labels(path, archive, split, facts, count)
+        images = _read(archive, f"{split}_images")
+    return MedMnistImages(images, _as_targets(labels, facts), facts, _notices(facts, split, count))
+
+
+def read_targets(path: str | Path, split: str, *, max_gigabytes: float = 4.0) -> np.ndarray:
+    """What the images of a split show, `(N, K)` as `MedMnistImages.targets`, without reading the images.
+
+    Raises:
+        InputError: as of `read_medmnist`, which reads the same file.
+    """
+    path, facts = Path(path), find_set(path)
+    with _archive(path, split) as archive:
+        count = _check_images(path, archive, split, facts, max_gigabytes)
+        return _as_targets(_read_labels(path, archive, split, facts, count), facts)
+
+
+@contextlib.contextmanager
+def _archive(path: Path, split: str) -> Iterator[zipfile.ZipFile]:
+    """A file's arrays; whatever is wrong with them is one line."""
     if split not in SPLITS:
         raise InputError(f"{printable(path)}: split {split!r} is unknown; expected one of {', '.join(SPLITS)}")
     try:
         with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
             warnings.simplefilter("ignore")  # of arrays that old programs wrote
-            count = _check_images(path, archive, split, facts, max_gigabytes)
-            labels = _read_labels(path, archive, split, facts, count)
-            images = _read(archive, f"{split}_images")
+            yield archive
     except FileNotFoundError:
         raise InputError(f"{printable(path)}: no such file; expected a .npz file of MedMNIST") from None
     except (InputError, MemoryError):
@@ -143,8 +165,11 @@ def read_medmnist(
     except Exception as error:  # a damaged file makes zipfile and NumPy raise errors of every kind
         reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
         raise InputError(f"{printable(path)}: cannot be read as .npz ({reason}); fetch it again") from None
+
+
+def _as_targets(labels: np.ndarray, facts: MedMnistSet) -> np.ndarray:
     targets = labels if facts.multi_label else np.eye(len(facts.classes), dtype=np.uint8)[labels[:, 0]]
-    return MedMnistImages(images, targets.astype(np.uint8), facts, _notices(facts, split, count))
+    return targets.astype(np.uint8)
 
 
 def _check_images(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet, max_gigabytes: float) -> int:

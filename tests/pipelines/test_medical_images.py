@@ -1,5 +1,6 @@
 """Medical images through the stages: MedMNIST files and folders, several labels, corruption in training and scoring."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 from medvision.classification import MedicalClassifier
 from medvision.corruptions import SETS as CORRUPTIONS
 from medvision.corruptions import corrupt
-from medvision.datasets.medmnist import SETS
+from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
 from pipelines.classifiers import to_sample
 from pipelines.kinds import find_kind
 from pipelines.recipe import bundled_recipes, load_recipe
@@ -79,21 +80,17 @@ def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(nam
     scores = classifier.predict(prepared).probabilities
     assert (scores.argmax(1) == labels).mean() == pytest.approx(figures["accuracy"])
     cell = next(c for c in found["cells"] if c["corruption"] == "gaussian_noise" and c["severity"] == 3)
-    chosen = np.unique(np.linspace(0, 11, 4).round().astype(int))
-    order = evaluated_order(job)
-    seen = (prepared.numpy()[order[chosen]] * 255).round().astype(np.uint8)
-    harmed = np.stack([
-        corrupt("pneumoniamnist", "gaussian_noise", image[0], 3, seed_key=[int(number)])[None]
-        for image, number in zip(seen, chosen, strict=True)
-    ])  # fmt: skip
-    answers = classifier.predict(torch.from_numpy(harmed)).labels
-    assert (answers == labels[order[chosen]]).mean() == pytest.approx(cell["accuracy"], abs=0.26)
-
-
-def evaluated_order(job: Job) -> np.ndarray:
-    """Rows of the test split in the order in which they are scored."""
     kind = find_kind(job.recipe)
-    return np.array([int(item.row or 0) for source in kind.test_sources() for item in source.items])
+    (source,) = kind.test_sources()
+    assert [item.row for item in source.items] == list(range(12))  # an image's number is its row in the file
+    stored = to_sample(source, size=kind.data.stored, crop=1.0, classes=2).arrays["image"]
+    chosen = np.unique(np.linspace(0, 11, 4).round().astype(int))
+    harmed = np.stack([
+        corrupt("pneumoniamnist", "gaussian_noise", stored[row, 0], 3, seed_key=[int(row)])[None] for row in chosen
+    ])  # fmt: skip
+    assert hashlib.sha256(harmed.tobytes()).hexdigest() == cell["sha256"]
+    answers = classifier.predict(torch.from_numpy(harmed)).labels
+    assert (answers == labels[chosen]).mean() == pytest.approx(cell["accuracy"])
 
 
 def test_every_recipe_of_labelled_images_is_tested_here():
@@ -146,6 +143,10 @@ def test_several_labels_are_learnt_with_a_probability_each(tmp_path: Path, store
     figures = job.summary["figures"]
     assert {"accuracy", "auc", "map_macro", "corrupted_balanced_accuracy"} <= set(figures)
     assert "coverage" not in figures
+    recipe["data"]["balance"] = 0.5
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(InputError, match=r"several classes, for which data.balance and data.merged mean nothing"):
+        find_kind(load_recipe(str(tmp_path / "r.yaml")))
     card = weights.read_card(job.made["train"] / "model")
     assert card["multi_label"] is True and "quantile" not in card["calibration"]
     rows = (job.made["evaluate"] / "predictions.csv").read_text().splitlines()
@@ -221,3 +222,5 @@ def test_the_real_x_rays_are_read_with_their_splits(data_root: Path):
         rows = [int(item.row or 0) for item in source.items]
         np.testing.assert_array_equal(sample.arrays["image"][:, 0], file["test_images"][rows])
         np.testing.assert_array_equal(sample.arrays["targets"].argmax(1), file["test_labels"][rows, 0])
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(read_targets(path, split), read_medmnist(path, split).targets)

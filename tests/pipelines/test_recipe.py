@@ -113,7 +113,8 @@ def test_a_name_that_is_no_name_of_a_folder_is_refused(recipe, name):
 
 def test_what_is_noted_of_a_recipe_names_no_folder_and_no_subject(recipe, tmp_path):
     volumes = (
-        "data={kind: volumes, layout: pairs, root: /jane, options: {test: [jane_doe], images: /jane, test_share: 0.1}}"
+        "data={kind: volumes, layout: pairs, root: /jane, options: {test: [jane_doe], images: /jane, file: jane.h5, "
+        "table: jane.csv, test_share: 0.1}}"
     )
     noted = shown(load_recipe(recipe(SMALL), [volumes, "output=/jane/out", "card={name: jane}"]))
     assert "jane" not in str(noted) and noted["data"]["options"] == {"test_share": 0.1}
