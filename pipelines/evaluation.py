@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medvision.protocols import aggregate, find_protocol
-from shared_backbones.files import replacing
+from shared_backbones.files import replacing, spreadsheet_safe
 
 FIGURES = ("dice", "hd95_mm", "nsd")
 COLUMNS = ("case", "id", "name", "state", *FIGURES)
@@ -49,7 +49,7 @@ def write_tables(
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(["" if row[column] is None else _safe(row[column]) for column in COLUMNS])
+        writer.writerow(["" if row[column] is None else spreadsheet_safe(row[column]) for column in COLUMNS])
     texts = {
         "cases.csv": table.getvalue(),
         "dice.svg": strip_plot(rows),
@@ -141,11 +141,6 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _number(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _safe(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets a quote in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

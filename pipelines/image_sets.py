@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.image_files import read_image
 from pipelines.image_layouts import Item, find_items
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -216,30 +216,9 @@ def open_image(path: Path, bands: tuple[str, ...] = COLORS, repeats_grey: bool =
     Raises:
         InputError: no JPEG, PNG or TIFF file, damaged, or with other bands than grey or red, green and blue.
     """
-    from PIL import Image
-
-    problems = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                found, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
-                known = [("R", "G", "B"), ("L",)] if repeats_grey or len(bands) == 1 else [("R", "G", "B")]
-                if found not in known or ";16" in stored:
-                    depth = " of 16 bits" if "16" in image.mode + stored else ""
-                    wanted = "3 of 8 bits (R, G, B)" + (", or 1 (L)" if len(known) > 1 else "")
-                    raise InputError(
-                        f"{printable(path)}: has {len(found)} bands{depth} ({', '.join(found)}), expected {wanted}; "
-                        "convert it"
-                    )
-                values = np.asarray(image)
-    except FileNotFoundError:
-        raise InputError(f"{printable(path)}: no such file; fetch it again") from None
-    except (*problems, Image.DecompressionBombWarning) as error:
-        reason = printable(str(error).replace(str(path), path.name))[:200]
-        raise InputError(f"{printable(path)}: cannot be read ({reason}); fetch it again") from None
-    return _with_bands(values, bands, path)
+    either = repeats_grey or len(bands) == 1
+    values, _ = read_image(path, None if either else len(bands), _FORMATS, taker="expected")
+    return _with_bands(values.transpose(1, 2, 0), bands, path)
 
 
 def _parts(divided: Mapping[str, list[Item]], bands: tuple[str, ...]) -> Iterator[ImageSource]:

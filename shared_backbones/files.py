@@ -1,10 +1,12 @@
 """Names fit to be shown, and files that appear complete or not at all."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from shared_backbones.errors import InputError
 
@@ -31,6 +33,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{printable(path)}: cannot be written ({error.strerror or error}); nothing was left behind; "
             "make room, or choose another output folder"
         ) from error
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Sha256 of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
+
+
+def spreadsheet_safe(value: Any) -> Any:
+    """A cell of a table: text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
 
 
 def printable(path: str | os.PathLike[str]) -> str:

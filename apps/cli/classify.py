@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,22 +20,20 @@ from apps.cli.classifying import (
     list_files,
     model_warnings,
     new_folder,
-    read_image,
     read_in_batches,
     say_unusable,
     side_car,
 )
-from apps.cli.program import COMPLETE, PARTLY_FAILED
-from apps.cli.scenes import find_model
+from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
 from medvision.classification import MedicalClassifier
-from medvision.datasets.medmnist import MedMnistImages, read_medmnist
+from medvision.datasets.medmnist import MedMnistImages, MedMnistSet, read_medmnist
+from pipelines.image_files import read_image
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import file_sha256, printable, replacing, spreadsheet_safe
 from shared_backbones.weights import CARD
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "TIFF")
-_FORMULA = ("=", "+", "-", "@")  # with which a spreadsheet takes a cell's text for one
 _PRESENT = 0.5  # probability from which an image is said to have a class, where it can have several
 
 Batches = Iterator[tuple[Sequence[int], Tensor]]
@@ -189,8 +186,7 @@ class _MedMnist:
         """Rows, and what the network sees of each `(n, C, size, size)`."""
         images, size = self.given.images, self.classifier.batch_size
         for first in range(0, len(images), size):
-            part = torch.from_numpy(images[first : first + size])
-            part = part[:, None] if part.ndim == 3 else part.permute(0, 3, 1, 2)
+            part = as_tensor(images[first : first + size])
             try:
                 prepared = self.classifier.prepare(part)
             except InputError as error:
@@ -199,16 +195,15 @@ class _MedMnist:
 
     def sha256(self) -> str:
         """Of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
     def figures(self, found: Predictions) -> tuple[dict[str, Any] | None, list[str]]:
         """What the probabilities are worth; None with the reason where that cannot be said."""
         from shared_backbones.probabilities import class_figures
 
-        facts, names = self.given.facts, self.classifier.names
-        if facts.multi_label != self.classifier.multi_label or [*map(_plain, facts.classes)] != [*map(_plain, names)]:
-            said = f"the classes of {facts.name} ({_listed(facts.classes)}) are not the model's ({_listed(names)})"
+        facts = self.given.facts
+        said = differing_classes(facts, self.classifier)
+        if said is not None:
             return None, [f"{said}; there are no figures"]
         if not self.given.targets.any():
             return None, ["no image has any of the classes; there are no figures"]
@@ -309,12 +304,7 @@ def _write_table(path: Path, columns: Sequence[tuple[str, Any]], meta: dict[str,
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(title for title, _ in columns)
-            writer.writerows(zip(*(map(_cell, values) for _, values in columns), strict=True))
-
-
-def _cell(value: Any) -> str:
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+            writer.writerows(zip(*(map(spreadsheet_safe, values) for _, values in columns), strict=True))
 
 
 def _counts(found: Predictions, classifier: MedicalClassifier) -> dict[str, Any]:
@@ -328,8 +318,22 @@ def _counts(found: Predictions, classifier: MedicalClassifier) -> dict[str, Any]
     }
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def as_tensor(images: np.ndarray) -> Tensor:
+    """Images of MedMNIST, `(N, H, W)` or `(N, H, W, 3)`, as classifiers take them, `(N, C, H, W)`."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def differing_classes(facts: MedMnistSet, classifier: MedicalClassifier) -> str | None:
+    """What to say where a set's classes are not the model's, in case, spaces and signs apart; else None."""
+
+    def plain(names: Sequence[str]) -> list[str]:
+        return [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+
+    names = classifier.names
+    if facts.multi_label == classifier.multi_label and plain(facts.classes) == plain(names):
+        return None
+    return f"the classes of {facts.name} ({_listed(facts.classes)}) are not the model's ({_listed(names)})"
 
 
 def _listed(names: Sequence[str]) -> str:

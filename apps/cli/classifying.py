@@ -9,17 +9,13 @@ import re
 import secrets
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-
-if TYPE_CHECKING:  # the programs' `--help` is fast
-    import numpy as np
 
 T = TypeVar("T")
 
@@ -68,54 +64,6 @@ def list_files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
-
-
-def read_image(path: Path, bands: int | None, formats: tuple[str, ...] = ("JPEG", "PNG")) -> "tuple[np.ndarray, bytes]":
-    """An image of 8 bits, `(C, H, W)` uint8 as it is stored, and the file's sha256.
-
-    Args:
-        path: of the file.
-        bands: 1 (grey) or 3 (red, green, blue); None for either.
-        formats: that are known, as Pillow calls them.
-
-    Raises:
-        InputError: it cannot be read, has other bands or several pages.
-    """
-    import numpy as np
-    from PIL import Image
-
-    expected = {None: [("L",), ("R", "G", "B")], 1: [("L",)], 3: [("R", "G", "B")]}.get(bands, [])
-    wanted = {
-        None: "expected grey or red, green, blue of 8 bits",
-        1: "the model takes 1 of 8 bits (L)",
-        3: "the model takes 3 of 8 bits (R, G, B)",
-    }.get(bands, f"the model takes {bands}")
-    known = " or ".join([", ".join(formats[:-1]), formats[-1]])
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # of metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.seek(0)
-            with Image.open(file, formats=formats) as image:
-                found, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
-                if found not in expected or ";16" in stored or "I" in image.mode:
-                    depth = " of 16 bits" if ";16" in stored or "I" in image.mode else ""
-                    raise InputError(
-                        f"{printable(path)}: has {len(found)} bands{depth} ({', '.join(found)}), {wanted}; convert it"
-                    )
-                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-                if pages != 1:
-                    raise InputError(f"{printable(path)}: has {pages} pages, expected one image; save it by itself")
-                values = np.array(image)
-    except FileNotFoundError:
-        raise InputError(f"{printable(path)}: no such file; fetch it again") from None
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes Pillow raise errors of every kind
-        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
-        raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); fetch it again") from None
-    return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
 
 
 def read_in_batches(

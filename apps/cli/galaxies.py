@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.cli.classifying import check_parents, draw_maps, model_warnings, new_folder, say_unusable, side_car
-from apps.cli.program import COMPLETE, PARTLY_FAILED
-from apps.cli.scenes import find_model
+from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 

@@ -1,7 +1,6 @@
 """What `astrovision classify` reads: colour images, HDF5 files of them, FITS cut-outs and sources of FITS mosaics."""
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apps.cli.classifying import joint_sha256, list_files, read_image, read_in_batches
+from apps.cli.classifying import joint_sha256, list_files, read_in_batches
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.datasets.galaxy10 import open_hdf5, plain_dataset, read_rows
 from astrovision.planes import reading
+from pipelines.image_files import read_image
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import file_sha256, printable
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 _HDF5 = (".h5", ".hdf5")
@@ -202,7 +202,7 @@ class _Hdf5(Source):
             )
 
     def sha256(self) -> str:
-        return _digest(self.path)
+        return file_sha256(self.path)
 
 
 class _Fits(Source):
@@ -295,7 +295,7 @@ def _sources(
         places = {"ra": np.asarray(catalogue.ra_deg), "dec": np.asarray(catalogue.dec_deg)}
     places |= {"x": positions[:, 0], "y": positions[:, 1]}
     ids, meaning = _identifiers(catalogue.table)
-    found = _Fits("mosaic", ids, meaning, places, {"catalogue_sha256": _digest(path)}, noted)
+    found = _Fits("mosaic", ids, meaning, places, {"catalogue_sha256": file_sha256(path)}, noted)
     side = contract.cutout or round(contract.size / contract.crop)
     found.cut(mosaic, positions, side, contract.pixel_scale_arcsec, classifier)
     return found
@@ -364,8 +364,3 @@ def _on_sky(files: Sequence[Path], mosaic: Mosaic, positions: np.ndarray) -> dic
             sky = mosaic.wcs.pixel_to_world(*positions[known].T).icrs
             found[:, known] = sky.ra.deg, sky.dec.deg
     return {"ra": found[0], "dec": found[1]}
-
-
-def _digest(path: Path) -> str:
-    with reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import run, show_version
+from apps.cli.program import find_model, run, show_version
 from apps.cli.program import split as split_items
 from apps.cli.running import add_run
 from shared_backbones.errors import InputError
@@ -98,14 +98,10 @@ def segment(
         raise InputError("--quiet and --verbose exclude each other; give one of them")
     from apps.cli.segment import Job, run_jobs
 
-    if model.startswith(("models:/", "runs:/")):
-        from pipelines.tracking import resolve_model
-
-        model = str(resolve_model(model))
     job = Job(
         input=input,
         output=output,
-        model=model,
+        model=str(find_model(model)),
         device=device,
         views=split_items(views),
         labels=split_items(labels),
@@ -218,7 +214,8 @@ def robustness(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
 ) -> int:
     """Measure a model under corruption of its input: a matrix, curves, pictures and a report in a new folder."""
-    from apps.cli.robustness import Job, run_robustness
+    from apps.cli.robustness import run_robustness
+    from apps.cli.robustness_inputs import Job
 
     job = Job(
         model=model,

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import typer
 
@@ -60,6 +61,15 @@ def show_version(program: str) -> Callable[[bool], None]:
             raise typer.Exit
 
     return show
+
+
+def find_model(model: str) -> Path:
+    """What `--model` names: a registered model's copy, or the folder or bundled name itself."""
+    if model.startswith(("models:/", "runs:/")):
+        from pipelines.tracking import resolve_model
+
+        return resolve_model(model)
+    return Path(model)
 
 
 def split(text: str | None) -> list[str] | None:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from apps.cli.classifying import check_parents, joint_sha256, list_files, new_folder, side_car
+from apps.cli.classify import as_tensor, differing_classes
+from apps.cli.classifying import check_parents, new_folder, side_car
 from apps.cli.program import COMPLETE
-from apps.cli.scenes import find_model as find_registered
+from apps.cli.program import find_model as find_registered
+from apps.cli.robustness_inputs import CorruptedImages, Job, PublishedImages, chosen
 from medvision.classification import MedicalClassifier
-from medvision.corruptions import FOLDS, SETS, corrupt
-from medvision.datasets.medmnist import find_set, read_medmnist
-from medvision.datasets.medmnist_c import read_corrupted
+from medvision.corruptions import FOLDS
 from medvision.models.catalogue import find_model
 from medvision.relative_errors import ALEXNET, relative_errors
 from medvision.segmentation import Segmenter
@@ -47,36 +46,6 @@ _RESAMPLES = 2000
 _ALEXNET_SIDE = 224  # pixels of the images that the published errors are of
 _OF_IMAGES = ("split", "corruptions", "images", "clean", "baseline", "batch_size", "seed")
 _OF_VOLUMES = ("labels", "label_map", "modality", "severities")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a user asked for; the fields are the program's options, None where one was not given."""
-
-    model: str
-    data: Path
-    output: Path
-    only: list[str] | None
-    split: str | None
-    corruptions: str | None
-    images: int | None
-    clean: Path | None
-    baseline: str | None
-    batch_size: int | None
-    seed: int | None
-    labels: Path | None
-    label_map: Path | None
-    modality: str | None
-    severities: list[str] | None
-    device: str
-    threads: int | None
-    precision: str
-    max_gigabytes: float
-
-    @property
-    def network(self) -> dict[str, Any]:
-        """Where and how the network runs."""
-        return {"device": self.device, "threads": self.threads, "precision": self.precision}
 
 
 def run_robustness(job: Job, *, as_json: bool, quiet: bool) -> int:
@@ -132,113 +101,16 @@ Meters = Callable[[int, int], None]
 Outcome = tuple[dict[str, Any], Pictures, _Page]
 
 
-class _Images:
-    """Images of a split of a file of MedMNIST, spread evenly over it, which are corrupted as they are asked for.
-
-    They are corrupted as they are stored, and brought to the network's size then: so all networks see the same ones.
-    """
-
-    kind = "medmnist"
-
-    def __init__(self, job: Job) -> None:
-        self.path = job.clean or job.data
-        self.facts = find_set(self.path)
-        self.names = self._names(job)
-        self.split = job.split or "test"
-        given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
-        self.count, self.warnings = len(given.images), list(given.notices)
-        wanted = min(job.images or self.count, self.count)
-        self.rows = np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
-        self.images, self.targets = given.images[self.rows], given.targets[self.rows]
-        if not self.targets.any():
-            raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
-
-    @property
-    def side(self) -> int:
-        """Shorter side of the images, in pixels."""
-        return min(self.images.shape[1:3])
-
-    def state(self, name: str | None, severity: int) -> np.ndarray:
-        """Images `(N, H, W)` or `(N, H, W, 3)` uint8 under a corruption, or as they are."""
-        if name is None:
-            return self.images
-        pairs = zip(self.images, self.rows, strict=True)
-        return np.stack(
-            [corrupt(self.corruption_set, name, image, severity, seed_key=[int(row)]) for image, row in pairs]
-        )
-
-    def sha256(self) -> str:
-        """Of the file."""
-        return _sha256(self.path)
-
-    def _names(self, job: Job) -> list[str]:
-        self.corruption_set = job.corruptions or self.facts.name
-        if self.corruption_set not in SETS:
-            raise InputError(f"--corruptions is {printable(self.corruption_set)!r}, expected one of: {', '.join(SETS)}")
-        return _chosen(job.only, list(SETS[self.corruption_set]), self.corruption_set)
-
-
-class _Published(_Images):
-    """Images as MedMNIST-C publishes them, in a file for each corruption, beside the clean ones."""
-
-    kind = "medmnist-c"
-
-    def __init__(self, job: Job) -> None:
-        if job.clean is None:
-            raise InputError(
-                f"{printable(job.data)}: is a folder, as of MedMNIST-C; give the images without corruption by --clean, "
-                "such as pneumoniamnist_224.npz"
-            )
-        if job.corruptions is not None or job.split not in (None, "test"):
-            option = "--split" if job.corruptions is None else "--corruptions"
-            raise InputError(f"{option} means nothing for files of MedMNIST-C, which hold a test split; leave it out")
-        self.files = {path.stem: path for path in list_files(job.data) if path.suffix.lower() == ".npz"}
-        super().__init__(job)
-        missing = [name for name in SETS[self.facts.name] if name not in self.files]
-        if missing and job.only is None:
-            self.warnings.append(f"there are no files of {', '.join(missing)}: means are over the other corruptions")
-
-    def state(self, name: str | None, severity: int) -> np.ndarray:
-        """As the files have them; the severities of a corruption are asked for in their order."""
-        if name is None:
-            return self.images
-        if severity == SEVERITIES[0]:
-            self._reading = read_corrupted(self.files[name])
-        images, labels = next(self._reading)
-        path = printable(self.files[name])
-        if len(images) != self.count:
-            raise InputError(
-                f"{path}: holds {len(images)} images 5 times, --clean has {self.count}; give files of one set"
-            )
-        there = self.targets if self.facts.multi_label else self.targets.argmax(1)[:, None]
-        if labels.shape[1:] != there.shape[1:] or (labels[self.rows] != there).any():
-            raise InputError(f"{path}: its labels are not those of --clean; give files of one set, in their order")
-        return images[self.rows]
-
-    def sha256(self) -> str:
-        """Of all files."""
-        paths = [self.path, *(self.files[name] for name in self.names)]
-        return joint_sha256([bytes.fromhex(_sha256(path)) for path in paths])
-
-    def _names(self, job: Job) -> list[str]:
-        self.corruption_set = self.facts.name
-        there = [name for name in SETS[self.facts.name] if name in self.files]
-        if not there:
-            raise InputError(
-                f"{printable(job.data)}: holds no file of a corruption of {self.facts.name}; expected "
-                f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
-            )
-        return _chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
-
-
 def _of_images(job: Job, folder: Path, meter: Meters) -> Outcome:
     """Measure a classifier."""
     if job.clean is not None and not job.data.is_dir():
         raise InputError(f"--clean is for a folder of MedMNIST-C, --data {printable(job.data)} is none; leave it out")
-    source = (_Published if job.data.is_dir() else _Images)(job)
+    source = (PublishedImages if job.data.is_dir() else CorruptedImages)(job)
     baseline = _baseline(job, source)
     classifier = MedicalClassifier(folder, symmetries=False, batch_size=job.batch_size or 64, **job.network)
-    _check_classes(source, classifier)
+    differing = differing_classes(source.facts, classifier)
+    if differing is not None:
+        raise InputError(f"{printable(source.path)}: {differing}; give a model that was trained on {source.facts.name}")
     pictures: Pictures = {}
 
     def score(name: str | None, severity: int) -> tuple[np.ndarray, str]:
@@ -246,7 +118,7 @@ def _of_images(job: Job, folder: Path, meter: Meters) -> Outcome:
         pictures[name, severity] = images[0] if images.ndim == 4 else np.repeat(images[0][..., None], 3, 2)
         try:
             parts = [
-                classifier.predict(classifier.prepare(_as_tensor(images[start : start + size]))).probabilities
+                classifier.predict(classifier.prepare(as_tensor(images[start : start + size]))).probabilities
                 for start in range(0, len(images), size)
             ]
         except InputError as error:
@@ -344,16 +216,7 @@ def _calibration_warnings(classifier: MedicalClassifier) -> list[str]:
     return []
 
 
-def _check_classes(source: _Images, classifier: MedicalClassifier) -> None:
-    facts, names = source.facts, classifier.names
-    if facts.multi_label != classifier.multi_label or [*map(_plain, facts.classes)] != [*map(_plain, names)]:
-        raise InputError(
-            f"{printable(source.path)}: {facts.name} has the classes {_listed(facts.classes)}, the model "
-            f"{_listed(names)}; give a model that was trained on {facts.name}"
-        )
-
-
-def _baseline(job: Job, source: _Images) -> tuple[str, Any, dict[str, Any] | None, list[str]] | None:
+def _baseline(job: Job, source: CorruptedImages) -> tuple[str, Any, dict[str, Any] | None, list[str]] | None:
     """A baseline's name, its errors as `relative_errors` takes them, its measurement, and what to know of it."""
     if job.baseline in (None, "none"):
         return None
@@ -400,7 +263,7 @@ def _of_volume(job: Job, folder: Path, meter: Meters) -> Outcome:
     severities = _severities(job.severities)
     card = read_card(folder)
     modality = _modality(job.modality, str(card["input"].get("modality")))
-    names = _chosen(job.only, list(SCALES[modality]), modality)
+    names = chosen(job.only, list(SCALES[modality]), modality)
     most = int(job.max_gigabytes * 2**30)
     volume = read_volume(job.data, max_bytes=most)
     reference, labels_sha256 = None, None
@@ -499,35 +362,8 @@ def _severities(asked: list[str] | None) -> list[int]:
     return sorted({known[text] for text in asked}) if asked else list(SEVERITIES)
 
 
-def _chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
-    """Names of the corruptions asked for, in their usual order."""
-    unknown = [name for name in only or [] if name not in names]
-    if unknown or only == []:
-        found = repr(printable(unknown[0])) if unknown else "nothing"
-        raise InputError(f"--only has {found}, unknown for {of}; expected some of: {', '.join(names)}")
-    return [name for name in names if not only or name in only]
-
-
-def _as_tensor(images: np.ndarray) -> torch.Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
-    return tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2)
-
-
 def _digest(images: np.ndarray) -> str:
     return hashlib.sha256(images.tobytes()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(printable(name)[:60] for name in names[:4]) + (f", ... {len(names)}" if len(names) > 4 else "")
 
 
 def _number(value: float | None) -> str:

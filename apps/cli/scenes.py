@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apps.cli.program import COMPLETE, PARTLY_FAILED
+from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
@@ -199,15 +199,6 @@ def embed_scenes(
     }
     _write_json(output.with_suffix(".json"), content)
     return content, PARTLY_FAILED if failed else COMPLETE
-
-
-def find_model(model: str) -> Path:
-    """Folder of a model: the path given, or that of a registered model's copy."""
-    if model.startswith(("models:/", "runs:/")):
-        from pipelines.tracking import resolve_model
-
-        return resolve_model(model)
-    return Path(model)
 
 
 def _provenance(network: Any, scene: Any, sha256: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`medvision segment`: scans in, label maps, side-cars and reports out."""
 
-import hashlib
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from medvision.segmentation import Segmentation, Segmenter
 from medvision.sidecar import build_sidecar
 from medvision.volumes import Volume, find_scans, read_labels, read_volume, scan_stem
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import file_sha256, printable
 
 NSD_TOLERANCE_MM = 1.0
 
@@ -112,7 +111,7 @@ def _segment_one(
         **segmenter.settings,
         "labels": kept,
         "save_probabilities": job.save_probabilities,
-        "reference_sha256": _sha256(reference_file) if reference_file else None,
+        "reference_sha256": file_sha256(reference_file) if reference_file else None,
         "volume_index": job.volume_index,
         "geometry": job.geometry,
         "allow_nonfinite": job.allow_nonfinite,
@@ -160,7 +159,7 @@ def _segment_one(
         if job.save_probabilities:
             segmentation.save_probabilities(staged["probabilities"])
         staged["report"].write_text(page, encoding="utf-8")
-        sidecar["outputs"] = {kind: {"sha256": _sha256(path)} for kind, path in staged.items() if kind != "sidecar"}
+        sidecar["outputs"] = {kind: {"sha256": file_sha256(path)} for kind, path in staged.items() if kind != "sidecar"}
         text = json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False)
         staged["sidecar"].write_text(text + "\n", encoding="utf-8")
     seconds = time.perf_counter() - started
@@ -262,25 +261,17 @@ def _is_done(folder: Path, names: dict[str, str], scan: Path, model_sha256: str,
     try:
         sidecar = json.loads((folder / names["sidecar"]).read_text(encoding="utf-8"))
         return (
-            sidecar["input"]["sha256"] == _sha256(scan)
+            sidecar["input"]["sha256"] == file_sha256(scan)
             and sidecar["model"]["sha256"] == model_sha256
             and sidecar["settings"] == settings
             and all(
-                _sha256(folder / name) == sidecar["outputs"][kind]["sha256"]
+                file_sha256(folder / name) == sidecar["outputs"][kind]["sha256"]
                 for kind, name in names.items()
                 if kind != "sidecar"
             )
         )
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
 
 
 @contextmanager

@@ -1,0 +1,153 @@
+"""What `medvision robustness` is asked for, and the images that it measures a classifier on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.cli.classifying import joint_sha256, list_files
+from medvision.corruptions import SETS, corrupt
+from medvision.datasets.medmnist import find_set, read_medmnist
+from medvision.datasets.medmnist_c import read_corrupted
+from pipelines.robustness import SEVERITIES
+from shared_backbones.errors import InputError
+from shared_backbones.files import file_sha256, printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a user asked for; the fields are the program's options, None where one was not given."""
+
+    model: str
+    data: Path
+    output: Path
+    only: list[str] | None
+    split: str | None
+    corruptions: str | None
+    images: int | None
+    clean: Path | None
+    baseline: str | None
+    batch_size: int | None
+    seed: int | None
+    labels: Path | None
+    label_map: Path | None
+    modality: str | None
+    severities: list[str] | None
+    device: str
+    threads: int | None
+    precision: str
+    max_gigabytes: float
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Where and how the network runs."""
+        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+
+
+class CorruptedImages:
+    """Images of a split of a file of MedMNIST, spread evenly over it, which are corrupted as they are asked for.
+
+    They are corrupted as they are stored, and brought to the network's size then: so all networks see the same ones.
+    """
+
+    kind = "medmnist"
+
+    def __init__(self, job: Job) -> None:
+        self.path = job.clean or job.data
+        self.facts = find_set(self.path)
+        self.names = self._names(job)
+        self.split = job.split or "test"
+        given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
+        self.count, self.warnings = len(given.images), list(given.notices)
+        wanted = min(job.images or self.count, self.count)
+        self.rows = np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
+        self.images, self.targets = given.images[self.rows], given.targets[self.rows]
+        if not self.targets.any():
+            raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
+
+    @property
+    def side(self) -> int:
+        """Shorter side of the images, in pixels."""
+        return min(self.images.shape[1:3])
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """Images `(N, H, W)` or `(N, H, W, 3)` uint8 under a corruption, or as they are."""
+        if name is None:
+            return self.images
+        pairs = zip(self.images, self.rows, strict=True)
+        return np.stack(
+            [corrupt(self.corruption_set, name, image, severity, seed_key=[int(row)]) for image, row in pairs]
+        )
+
+    def sha256(self) -> str:
+        """Of the file."""
+        return file_sha256(self.path)
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = job.corruptions or self.facts.name
+        if self.corruption_set not in SETS:
+            raise InputError(f"--corruptions is {printable(self.corruption_set)!r}, expected one of: {', '.join(SETS)}")
+        return chosen(job.only, list(SETS[self.corruption_set]), self.corruption_set)
+
+
+class PublishedImages(CorruptedImages):
+    """Images as MedMNIST-C publishes them, in a file for each corruption, beside the clean ones."""
+
+    kind = "medmnist-c"
+
+    def __init__(self, job: Job) -> None:
+        if job.clean is None:
+            raise InputError(
+                f"{printable(job.data)}: is a folder, as of MedMNIST-C; give the images without corruption by --clean, "
+                "such as pneumoniamnist_224.npz"
+            )
+        if job.corruptions is not None or job.split not in (None, "test"):
+            option = "--split" if job.corruptions is None else "--corruptions"
+            raise InputError(f"{option} means nothing for files of MedMNIST-C, which hold a test split; leave it out")
+        self.files = {path.stem: path for path in list_files(job.data) if path.suffix.lower() == ".npz"}
+        super().__init__(job)
+        missing = [name for name in SETS[self.facts.name] if name not in self.files]
+        if missing and job.only is None:
+            self.warnings.append(f"there are no files of {', '.join(missing)}: means are over the other corruptions")
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """As the files have them; the severities of a corruption are asked for in their order."""
+        if name is None:
+            return self.images
+        if severity == SEVERITIES[0]:
+            self._reading = read_corrupted(self.files[name])
+        images, labels = next(self._reading)
+        path = printable(self.files[name])
+        if len(images) != self.count:
+            raise InputError(
+                f"{path}: holds {len(images)} images 5 times, --clean has {self.count}; give files of one set"
+            )
+        there = self.targets if self.facts.multi_label else self.targets.argmax(1)[:, None]
+        if labels.shape[1:] != there.shape[1:] or (labels[self.rows] != there).any():
+            raise InputError(f"{path}: its labels are not those of --clean; give files of one set, in their order")
+        return images[self.rows]
+
+    def sha256(self) -> str:
+        """Of all files."""
+        paths = [self.path, *(self.files[name] for name in self.names)]
+        return joint_sha256([bytes.fromhex(file_sha256(path)) for path in paths])
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = self.facts.name
+        there = [name for name in SETS[self.facts.name] if name in self.files]
+        if not there:
+            raise InputError(
+                f"{printable(job.data)}: holds no file of a corruption of {self.facts.name}; expected "
+                f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
+            )
+        return chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
+
+
+def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
+    """Names of the corruptions asked for, in their usual order."""
+    unknown = [name for name in only or [] if name not in names]
+    if unknown or only == []:
+        found = repr(printable(unknown[0])) if unknown else "nothing"
+        raise InputError(f"--only has {found}, unknown for {of}; expected some of: {', '.join(names)}")
+    return [name for name in names if not only or name in only]
