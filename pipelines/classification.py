@@ -1,5 +1,8 @@
 """What an evaluation of class probabilities leaves behind: figures, tables, a reliability diagram and galleries."""
 
+import csv
+import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +88,42 @@ def write_classification(
     with replacing(folder / "summary.json") as path:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return found
+
+
+def merged_table(
+    figures: dict[str, Any], scores: np.ndarray, targets: np.ndarray, names: Sequence[str], merged: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures with some classes taken as one; they are added to `figures` as `merged_<figure>`."""
+    home = {part: whole for whole, parts in merged.items() for part in parts}
+    wholes = list(dict.fromkeys(home.get(name, name) for name in names))
+    matrix = np.zeros((len(names), len(wholes)))
+    for number, name in enumerate(names):
+        matrix[number, wholes.index(home.get(name, name))] = 1
+    together, truth = scores @ matrix, targets @ matrix
+    found = class_figures(together, truth, multi_label=False)
+    kept = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "brier")
+    figures |= {f"merged_{name}": found[name] for name in kept}
+    best, labels = together.argmax(1), truth.argmax(1)
+    rows = [
+        [whole, *(int(((labels == i) & (best == j)).sum()) for j in range(len(wholes)))]
+        for i, whole in enumerate(wholes)
+    ]
+    return {"title": "Confusion of the merged classes", "columns": ["Label", *wholes], "rows": rows}
+
+
+def write_predictions(
+    path: Path, keys: Sequence[str], targets: np.ndarray, scores: np.ndarray, names: Sequence[str]
+) -> None:
+    """Write a row for each image: `case`, from its key, its label, or labels with `|` between, and probabilities."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["case", "label", *(f"p_{name}" for name in names)])
+    for key, target, row in zip(keys, targets, scores, strict=True):
+        case = f"case-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        said = "|".join(name for name, there in zip(names, target, strict=True) if there)
+        writer.writerow([case, said, *(f"{value:.5f}" for value in row)])
+    with replacing(path) as temporary:
+        temporary.write_text(table.getvalue(), encoding="utf-8")
 
 
 def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:

@@ -1,11 +1,8 @@
 """What the stages do for labelled images: learning to classify them, and judging and calibrating the probabilities."""
 
 import contextlib
-import csv
 import functools
 import hashlib
-import io
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipelines.augmentation import Augmentation
-from pipelines.classification import write_classification
+from pipelines.classification import merged_table, write_classification, write_predictions
 from pipelines.classification_task import ClassificationTask
 from pipelines.image_sections import LabelledImages
 from pipelines.image_sets import ImageSource, find_images, read_images, split_digest
@@ -23,22 +20,23 @@ from pipelines.kinds import SPLITS, Kind
 from pipelines.progress import Meter
 from pipelines.recipe import Recipe, shown_init
 from pipelines.robustness import figures_of, measure, tables_of, write_robustness
-from pipelines.store import Sample, Store, write_store
+from pipelines.store import Sample, Store
 from pipelines.stored_images import DrawOrder, StoredImages
 from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
 from shared_backbones.image_classifier import ImageClassifier, ImageContract, mirror_of
 from shared_backbones.outliers import Outliers
 from shared_backbones.probabilities import (
     class_figures,
     conformal_quantile,
+    coverage_of,
     fit_temperature,
+    heated,
+    mean_coverage,
     prediction_sets,
 )
 
-_DIVISIONS = 50  # of the held part, over which the coverage of prediction sets is averaged
 _FALSE_ALARMS = 0.01  # share of validation images that are called outliers
 _USUAL = 2000  # training images that tell what is usual
 
@@ -158,10 +156,7 @@ class ClassifierKind(Kind):
         Raises:
             InputError: there are none.
         """
-        found = [source for source in self.sources if source.split == "test"]
-        if not found:
-            raise InputError(f"recipe {self.recipe.name}: no test image; raise data.split.test")
-        return found
+        return self.of_test_split(self.sources, "image; raise data.split.test")
 
     def identify(self, sources: Sequence[ImageSource]) -> list[list[Any]]:
         """Files, labels and splits as they are now."""
@@ -181,20 +176,9 @@ class ClassifierKind(Kind):
 
     def prepare(self, sources: Sequence[ImageSource], folder: Path) -> None:
         """Read the images of all splits."""
-        with contextlib.closing(Meter("prepare")) as meter:
-            write_store(
-                folder,
-                sources,
-                functools.partial(
-                    to_sample, size=self.data.stored, crop=self.data.crop, classes=len(self.class_names())
-                ),
-                settings=self.preparation_settings(),
-                splits=("train",),
-                workers=self.data.workers,
-                skip_unreadable=self.data.skip_unreadable,
-                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
-                on_progress=meter,
-            )
+        data = self.data
+        convert = functools.partial(to_sample, size=data.stored, crop=data.crop, classes=len(self.class_names()))
+        self.fill_store(folder, sources, convert, splits=("train",))
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""
@@ -314,7 +298,7 @@ class ClassifierKind(Kind):
         else:
             labels = targets.argmax(1)
             temperature = fit_temperature(np.log(np.clip(scores, 1e-12, 1)), labels)
-            quantile = conformal_quantile(_heated(scores, 1 / temperature), labels, data.coverage)
+            quantile = conformal_quantile(heated(scores, 1 / temperature), labels, data.coverage)
             calibration |= {"temperature": temperature, "coverage": data.coverage, "quantile": quantile}
         trained = weights.load(model)
         chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
@@ -353,7 +337,7 @@ class ClassifierKind(Kind):
             figures["called_outliers"] = float(outliers.mean())
         tables = []
         if data.merged:
-            tables.append(_merged_table(figures, scores, targets, names, data.merged))
+            tables.append(merged_table(figures, scores, targets, names, data.merged))
         if data.corrupted:
             found = self.robustness(classifier.folder, images, folder)
             figures |= figures_of(found)
@@ -370,7 +354,7 @@ class ClassifierKind(Kind):
             resamples=self.recipe.evaluate.resamples,
             seed=seed,
         )
-        _write_predictions(folder / "predictions.csv", keys, targets, scores, names)
+        write_predictions(folder / "predictions.csv", keys, targets, scores, names)
 
     def robustness(self, model: Path, images: StoredImages, folder: Path) -> dict[str, Any]:
         """Measure the model under the domain's corruptions, on single views of test images spread evenly over them."""
@@ -416,12 +400,12 @@ class ClassifierKind(Kind):
     ) -> dict[str, Any]:
         """What calibration did, what prediction sets cover, and whether mirror classes are told apart."""
         labels, data = targets.argmax(1), self.data
-        uncalibrated = class_figures(_heated(scores, classifier.temperature), targets, multi_label=False)
+        uncalibrated = class_figures(heated(scores, classifier.temperature), targets, multi_label=False)
         figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
         if classifier.quantile is not None:
             figures |= {
                 "coverage_nominal": data.coverage,
-                **_coverage(prediction_sets(scores, classifier.quantile), labels),
+                **coverage_of(prediction_sets(scores, classifier.quantile), labels),
                 "coverage_over_divisions": mean_coverage(scores, labels, data.coverage, seed=self.recipe.seed),
             }
         paired = np.array([self.mirror[label] != label for label in labels])
@@ -437,58 +421,6 @@ def to_sample(source: ImageSource, *, size: int, crop: float, classes: int) -> S
     arrays, record = read_images(source, size, crop, classes)
     name = f"case-{record['sha256'][:12]}"
     return Sample(name, name, source.split, arrays, record)
-
-
-def mean_coverage(scores: np.ndarray, labels: np.ndarray, coverage: float, *, seed: int) -> float:
-    """Mean coverage of prediction sets over random divisions of held images into calibration and test halves."""
-    random, found = np.random.default_rng(seed), []
-    for _ in range(_DIVISIONS):
-        order = random.permutation(len(labels))
-        known, asked = np.array_split(order, 2)
-        quantile = conformal_quantile(scores[known], labels[known], coverage)
-        found.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
-    return float(np.mean(found))
-
-
-def _coverage(sets: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Share of images whose set holds their class, its 95 % interval (Wilson), and the sets' mean size."""
-    share, count, z = float(sets[np.arange(len(labels)), labels].mean()), len(labels), 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return {
-        "coverage": share,
-        "coverage_low": float(middle - half),
-        "coverage_high": float(middle + half),
-        "mean_set_size": float(sets.sum(1).mean()),
-    }
-
-
-def _heated(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities whose logarithms are multiplied by a temperature: undoes a calibration with it."""
-    logits = np.log(np.clip(scores, 1e-12, 1)) * temperature
-    logits -= logits.max(1, keepdims=True)
-    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-
-
-def _merged_table(
-    figures: dict[str, Any], scores: np.ndarray, targets: np.ndarray, names: Sequence[str], merged: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Figures with some classes taken as one; they are added to `figures` as `merged_<figure>`."""
-    home = {part: whole for whole, parts in merged.items() for part in parts}
-    wholes = list(dict.fromkeys(home.get(name, name) for name in names))
-    matrix = np.zeros((len(names), len(wholes)))
-    for number, name in enumerate(names):
-        matrix[number, wholes.index(home.get(name, name))] = 1
-    together, truth = scores @ matrix, targets @ matrix
-    found = class_figures(together, truth, multi_label=False)
-    kept = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "brier")
-    figures |= {f"merged_{name}": found[name] for name in kept}
-    best, labels = together.argmax(1), truth.argmax(1)
-    rows = [
-        [whole, *(int(((labels == i) & (best == j)).sum()) for j in range(len(wholes)))]
-        for i, whole in enumerate(wholes)
-    ]
-    return {"title": "Confusion of the merged classes", "columns": ["Label", *wholes], "rows": rows}
 
 
 def _predicted(classifier: ImageClassifier, images: StoredImages, meter: Meter | None) -> tuple[np.ndarray, Any]:
@@ -507,20 +439,6 @@ def _predicted(classifier: ImageClassifier, images: StoredImages, meter: Meter |
 def _batches(images: StoredImages, numbers: np.ndarray) -> Iterator[torch.Tensor]:
     for first in range(0, len(numbers), 64):
         yield images.__getitems__([int(number) for number in numbers[first : first + 64]])["image"]
-
-
-def _write_predictions(
-    path: Path, keys: Sequence[str], targets: np.ndarray, scores: np.ndarray, names: Sequence[str]
-) -> None:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["case", "label", *(f"p_{name}" for name in names)])
-    for key, target, row in zip(keys, targets, scores, strict=True):
-        case = f"case-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-        said = "|".join(name for name, there in zip(names, target, strict=True) if there)
-        writer.writerow([case, said, *(f"{value:.5f}" for value in row)])
-    with replacing(path) as temporary:
-        temporary.write_text(table.getvalue(), encoding="utf-8")
 
 
 def _as_it_is(batch: Any) -> Any:

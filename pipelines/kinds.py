@@ -1,18 +1,21 @@
 """The kinds of data a recipe can name, and what all of them share."""
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.progress import Meter
 from pipelines.recipe import Recipe
-from pipelines.store import Store
+from pipelines.store import Sample, Store, write_store
 from pipelines.tracking import DatasetRecord
 from shared_backbones import weights
 from shared_backbones.errors import InputError
@@ -83,6 +86,39 @@ class Kind:
         """Files as they are now: a changed one makes another preparation."""
         stats = [(path, path.stat()) for path in sources]
         return [[os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+    def fill_store(
+        self, folder: Path, sources: Sequence[Any], convert: Callable[[Any], Sample], **options: Any
+    ) -> None:
+        """Convert sources into a store, telling what cannot be used and how far it is; see `write_store`."""
+        data: Any = self.recipe.data
+        with contextlib.closing(Meter("prepare")) as meter:
+            write_store(
+                folder,
+                sources,
+                convert,
+                settings=self.preparation_settings(),
+                workers=data.workers,
+                skip_unreadable=data.skip_unreadable,
+                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
+                on_progress=meter,
+                **options,
+            )
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the prepared data, in JSON types."""
+        raise NotImplementedError
+
+    def of_test_split(self, sources: Sequence[Any], lacking: str) -> list[Any]:
+        """Those of sources that are scored.
+
+        Raises:
+            InputError: there are none; `lacking` says what there is none of, and the way out.
+        """
+        found = [source for source in sources if source.split == "test"]
+        if not found:
+            raise InputError(f"recipe {self.recipe.name}: no test {lacking}")
+        return found
 
     def digest(self, prepared: Any) -> Any:
         """What a training on this data depends on: of a store, all but the test cases."""

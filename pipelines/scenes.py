@@ -50,7 +50,7 @@ from pipelines.scene_tasks import (
     reconstruct,
     span_of,
 )
-from pipelines.store import Sample, Store, write_store
+from pipelines.store import Sample, Store
 from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
@@ -141,13 +141,8 @@ class ScenesKind(Kind):
         Raises:
             InputError: there are none.
         """
-        found = [source for source in self.sources if source.split == "test"]
-        if not found:
-            raise InputError(
-                f"recipe {self.recipe.name}: no test part; raise data.split.test, lower data.split.block, or give more "
-                "scenes"
-            )
-        return found
+        hint = "part; raise data.split.test, lower data.split.block, or give more scenes"
+        return self.of_test_split(self.sources, hint)
 
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files, splits and regions as they are now."""
@@ -162,17 +157,8 @@ class ScenesKind(Kind):
 
     def prepare(self, sources: Sequence[Any], folder: Path) -> None:
         """Cut the patches of all splits."""
-        with contextlib.closing(Meter("prepare")) as meter:
-            write_store(
-                folder,
-                sources,
-                functools.partial(to_sample, cutting=self.cutting, classes=len(self.recipe.card.get("classes", ()))),
-                settings=self.preparation_settings(),
-                workers=self.data.workers,
-                skip_unreadable=self.data.skip_unreadable,
-                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
-                on_progress=meter,
-            )
+        classes = len(self.recipe.card.get("classes", ()))
+        self.fill_store(folder, sources, functools.partial(to_sample, cutting=self.cutting, classes=classes))
 
     def open(self, folder: Path) -> Store:
         """The prepared store.

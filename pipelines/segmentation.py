@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from pipelines import evaluation
 from pipelines.kinds import Kind
 from pipelines.progress import Meter
 from pipelines.recipe import Recipe, SyntheticData, VolumeData, shown_init
-from pipelines.store import Sample, Store, write_store
+from pipelines.store import Sample, Store
 from pipelines.tasks import SegmentationTask
 from pipelines.tracking import DatasetRecord
 from pipelines.training import Batches, Log, fit
@@ -210,19 +209,13 @@ class VolumeSegmentation(Segmentation):
 
     def prepare(self, sources: Sequence[Case], folder: Path) -> None:
         """Check all cases, and convert those of training and validation."""
-        with contextlib.closing(Meter("prepare")) as meter:
-            write_store(
-                folder,
-                sources,
-                functools.partial(to_sample, contract=self.contract),
-                settings=self.preparation_settings(),
-                splits=("train", "validation") if self.data.validation else ("train",),
-                workers=self.data.workers,
-                skip_unreadable=self.data.skip_unreadable,
-                estimate=functools.partial(bytes_of, contract=self.contract),
-                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
-                on_progress=meter,
-            )
+        self.fill_store(
+            folder,
+            sources,
+            functools.partial(to_sample, contract=self.contract),
+            splits=("train", "validation") if self.data.validation else ("train",),
+            estimate=functools.partial(bytes_of, contract=self.contract),
+        )
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""

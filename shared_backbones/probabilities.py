@@ -160,6 +160,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return math.exp(min((0.0, low, high, float(found.x)), key=loss))
 
 
+def heated(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities whose logarithms are multiplied by a temperature: undoes a calibration with it."""
+    logits = np.log(np.clip(scores, 1e-12, 1)) * temperature
+    logits -= logits.max(1, keepdims=True)
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
 def conformal_quantile(scores: np.ndarray, labels: np.ndarray, coverage: float) -> float:
     """Threshold of prediction sets that hold the class of a new image with at least a probability.
 
@@ -187,6 +194,30 @@ def prediction_sets(scores: np.ndarray, quantile: float) -> np.ndarray:
     sets would cover more than was asked for.
     """
     return 1 - scores <= quantile
+
+
+def coverage_of(sets: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Share of images whose set holds their class, its 95 % interval (Wilson), and the sets' mean size."""
+    share, count, z = float(sets[np.arange(len(labels)), labels].mean()), len(labels), 1.96
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return {
+        "coverage": share,
+        "coverage_low": float(middle - half),
+        "coverage_high": float(middle + half),
+        "mean_set_size": float(sets.sum(1).mean()),
+    }
+
+
+def mean_coverage(scores: np.ndarray, labels: np.ndarray, coverage: float, *, seed: int, divisions: int = 50) -> float:
+    """Mean coverage of prediction sets over random divisions of held images into calibration and test halves."""
+    random, found = np.random.default_rng(seed), []
+    for _ in range(divisions):
+        order = random.permutation(len(labels))
+        known, asked = np.array_split(order, 2)
+        quantile = conformal_quantile(scores[known], labels[known], coverage)
+        found.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
+    return float(np.mean(found))
 
 
 def bootstrap(

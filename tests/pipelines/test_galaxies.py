@@ -18,13 +18,13 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.corruptions import CORRUPTIONS
 from pipelines.augmentation import Augmentation
 from pipelines.classification import write_classification
-from pipelines.classifiers import mean_coverage
 from pipelines.recipe import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
 from pipelines.store import Store
 from pipelines.stored_images import DrawOrder, StoredImages
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from shared_backbones.probabilities import mean_coverage
 
 MARKER = "SECRETNAME"
 CLASSES = ("elliptical", "edge_on", "spiral_acw", "spiral_cw", "merger")
