@@ -45,7 +45,7 @@ class _Canvas:
         self.light = np.zeros((side, side, 3))
         self.centre = random.normal(0, 1, 2)
         self.angle = random.uniform(0, 2 * np.pi)
-        # half of the images are plain: their arms are easy to see, and what is learnt on them helps with the others
+        # how plain the image is, more often much than little: what is learnt on plain arms helps with the others
         self.plain = np.sqrt(random.random())
         self.radius = np.exp(self.drawn(np.log(8), np.log(24), 0.5))
 
