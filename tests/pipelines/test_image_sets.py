@@ -376,7 +376,9 @@ def test_a_record_sums_what_is_stored_and_names_the_contents(tmp_path: Path):
 def test_the_middle_is_kept(side: int, size: int, crop: float):
     image = pixels(0, side)
     ahead, back = resized(image, size, crop), resized(np.ascontiguousarray(image[::-1, ::-1]), size, crop)
-    assert np.abs(ahead.astype(int) - back[::-1, ::-1]).max() <= 1
+    # Rows and columns are resampled one after the other and each rounds to uint8; the second's weights, whose
+    # absolute values sum to more than one, enlarge a difference of the first.
+    assert np.abs(ahead.astype(int) - back[::-1, ::-1]).max() <= 2
     assert ahead.shape == (size, size, 3)
 
 
