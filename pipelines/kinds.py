@@ -19,6 +19,7 @@ from pipelines.store import Sample, Store, write_store
 from pipelines.tracking import DatasetRecord
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from shared_backbones.pyramids import fill_backbone
 
 KINDS = {
     "synthetic": "pipelines.segmentation:SyntheticSegmentation",
@@ -68,7 +69,16 @@ class Kind:
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
         # what nothing can use shows now, not after training
         with torch.device("meta"):
-            weights.build(recipe.model.architecture, recipe.model.arguments)
+            network = weights.build(recipe.model.architecture, recipe.model.arguments)
+        published = recipe.model.backbone_weights
+        if published and not hasattr(network, "backbone"):
+            raise InputError(
+                f"recipe {recipe.name}: {recipe.model.architecture} has no backbone; leave model.backbone_weights out"
+            )
+        if published and not Path(published).is_file():
+            raise InputError(
+                f"model.backbone_weights={published}: no such file; give one of weights, .safetensors or .pth"
+            )
         if recipe.model.init:
             self.find_model(recipe.model.init)
 
@@ -153,6 +163,8 @@ class Kind:
         network = weights.build(section.architecture, section.arguments)
         if section.init:
             self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
+        if section.backbone_weights:
+            fill_backbone(network.get_submodule("backbone"), section.backbone_weights)
         return network
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:

@@ -22,6 +22,7 @@ from pydantic import (
 from pipelines.image_sections import GalaxyData, MedicalImageData
 from pipelines.section import Section, Share
 from shared_backbones.errors import InputError
+from shared_backbones.files import file_sha256
 from shared_backbones.weights import read_card
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
@@ -196,6 +197,14 @@ class ModelSection(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: str | None = None
     """Trained model whose weights training starts from: a folder, a bundled name, or `models:/NAME@ALIAS`."""
+    backbone_weights: str | None = None
+    """File of torchvision's or timm's weights, such as ImageNet's, that the network's backbone starts from."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "ModelSection":
+        if self.init and self.backbone_weights:
+            raise ValueError("give either init or backbone_weights: init has weights for the backbone, too")
+        return self
 
 
 class TrainSection(Section):
@@ -307,8 +316,18 @@ def shown(recipe: Recipe) -> dict[str, Any]:
     content["data"].pop("root", None)
     for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
         content["data"].get("options", {}).pop(key, None)
-    content["model"]["init"] = shown_init(recipe)
+    content["model"] = shown_model(recipe)
     return content
+
+
+def shown_model(recipe: Recipe) -> dict[str, Any]:
+    """The model's section, with the sha256 of the weights that training starts from in place of paths."""
+    file = recipe.model.backbone_weights
+    return {
+        **recipe.model.model_dump(),
+        "init": shown_init(recipe),
+        "backbone_weights": None if file is None else f"sha256:{file_sha256(file)}",
+    }
 
 
 def shown_init(recipe: Recipe) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines import tracking
 from pipelines.kinds import find_kind
-from pipelines.recipe import STAGES, Recipe, shown
+from pipelines.recipe import STAGES, Recipe, shown, shown_model
 from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
@@ -119,7 +119,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
     made_from = {
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
-        "model": recipe.model.model_dump(),
+        "model": shown_model(recipe),
         "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every"}),
         "seed": recipe.seed,
         "card": recipe.card,

@@ -1,11 +1,14 @@
 """Multi-scale features from any timm backbone."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from shared_backbones.errors import require
+from shared_backbones.errors import InputError, require
+from shared_backbones.weights import check_tensor, read_foreign, sample_of
 
 REDUCTIONS = (4, 8, 16, 32)
 
@@ -64,3 +67,38 @@ class TimmPyramid(nn.Module):
         """Maps `(B, channels[i], H / reductions[i], W / reductions[i])` of `(B, C, H, W)`."""
         maps = self.network(x)
         return [feature.permute(0, 3, 1, 2) for feature in maps] if self.channels_last else list(maps)
+
+
+def fill_backbone(backbone: nn.Module, path: str | Path) -> None:
+    """Fill a `ResNet` or a `TimmPyramid` with published weights of torchvision or timm.
+
+    What the file has beyond the pyramid, such as its classifier, is left out. Where the backbone takes grey images and
+    the weights are for three colours, those of the first convolution are summed: a grey image then gives what the same
+    image gave in three equal bands.
+
+    Args:
+        backbone: to be filled; every entry of its state dict is.
+        path: of a `.safetensors` file, or one that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        InputError: the file cannot be read safely, or lacks an entry, or has one of another shape or not finite.
+    """
+    label, own = str(path), backbone.state_dict()
+    state = {_published_name(name): tensor for name, tensor in read_foreign(path).items()}
+    names = {name: _published_name(name) for name in own}
+    missing = [f for name, f in names.items() if f not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise InputError(f"{label}: no weights of this backbone: missing {sample_of(missing)}; give the backbone's own")
+    filled = {}
+    for name, tensor in own.items():
+        found = state.get(names[name], tensor)
+        if tensor.ndim == found.ndim == 4 and tensor.shape[1] == 1 and found.shape[1] == 3:
+            found = found.sum(1, keepdim=True)
+        check_tensor(names[name], found, tuple(tensor.shape), label)
+        filled[name] = found
+    backbone.load_state_dict(filled)
+
+
+def _published_name(name: str) -> str:
+    """An entry's name in the whole model: timm's pyramids write `stages_0` for `stages.0`, and put `model.` before."""
+    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name.removeprefix("network.").removeprefix("model."))

@@ -202,11 +202,7 @@ def load_foreign(
     import torch
 
     label = "the state dict" if isinstance(source, Mapping) else str(source)
-    state = source if isinstance(source, Mapping) else _read_state_dict(Path(source))
-    state = {name: tensor for name, tensor in _unwrap(state).items() if not PROFILER_ENTRIES.search(str(name))}
-    if state and all(str(name).startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
+    state = read_foreign(source)
     wanted = {name for foreign in names.values() for name in _flatten(foreign)}
     may_miss = re.compile("|".join([*optional, r"(.*\.)?num_batches_tracked$"]))
     missing = [name for name in sorted(wanted) if name not in state and not may_miss.match(name)]
@@ -214,14 +210,14 @@ def load_foreign(
     left_over = [str(name) for name in sorted(set(state).difference(wanted), key=str) if not skip.match(str(name))]
     if missing or left_over:
         raise InputError(
-            f"{label}: not the expected weights: missing {_sample(missing)}; unexpected {_sample(left_over)}; "
+            f"{label}: not the expected weights: missing {sample_of(missing)}; unexpected {sample_of(left_over)}; "
             "give the arguments the weights were trained with"
         )
 
     def assemble(foreign: "ForeignName", shape: tuple[int, ...]) -> torch.Tensor:
         if isinstance(foreign, str):
             tensor = torch.as_tensor(state[foreign])
-            _check(foreign, tensor, shape, label)
+            check_tensor(foreign, tensor, shape, label)
             return tensor
         return torch.stack([assemble(part, shape[1:]) for part in foreign])
 
@@ -232,10 +228,26 @@ def load_foreign(
             tensors[name] = own[name]
         elif convert and name in convert:
             tensors[name] = convert[name](torch.as_tensor(state[str(foreign)]))  # such an entry has one foreign name
-            _check(str(foreign), tensors[name], tuple(own[name].shape), label)
+            check_tensor(str(foreign), tensors[name], tuple(own[name].shape), label)
         else:
             tensors[name] = assemble(foreign, tuple(own[name].shape))
     module.load_state_dict(tensors)
+
+
+def read_foreign(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of published weights, without wrappers, the prefix `module.` and what profilers leave.
+
+    Args:
+        source: as `load_foreign` takes it.
+
+    Raises:
+        InputError: the file cannot be read safely.
+    """
+    state = source if isinstance(source, Mapping) else _read_state_dict(Path(source))
+    state = {str(name): tensor for name, tensor in _unwrap(state).items() if not PROFILER_ENTRIES.search(str(name))}
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
 
 
 def renamed(name: str, pairs: "Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]") -> str:
@@ -284,11 +296,11 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
     missing, left_over = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
     if missing or left_over:
         raise InputError(
-            f"{label}: does not fit the card's architecture: missing {_sample(missing)}; "
-            f"unexpected {_sample(left_over)}; fetch the model folder again"
+            f"{label}: does not fit the card's architecture: missing {sample_of(missing)}; "
+            f"unexpected {sample_of(left_over)}; fetch the model folder again"
         )
     for name, tensor in tensors.items():
-        _check(name, tensor, tuple(own[name].shape), label)
+        check_tensor(name, tensor, tuple(own[name].shape), label)
     module.load_state_dict(dict(tensors))
 
 
@@ -350,7 +362,12 @@ def _flatten(foreign: "ForeignName") -> Iterator[str]:
             yield from _flatten(part)
 
 
-def _check(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str) -> None:
+def check_tensor(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str) -> None:
+    """Find out whether a tensor read from `label` has the shape asked for, and is finite.
+
+    Raises:
+        InputError: it does not.
+    """
     if tuple(tensor.shape) != shape:
         raise InputError(
             f"{label}: {name} has shape {tuple(tensor.shape)}, expected {shape}; "
@@ -360,7 +377,7 @@ def _check(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str
         raise InputError(f"{label}: {name} holds values that are not finite; expected finite weights: fetch it again")
 
 
-def _sample(names: list[str]) -> str:
+def sample_of(names: list[str]) -> str:
     """The first five names and the count."""
     if not names:
         return "none"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from medvision.classification import MedicalClassifier
 from medvision.corruptions import SETS as CORRUPTIONS
@@ -16,10 +17,12 @@ from medvision.corruptions import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
 from pipelines.classifiers import to_sample
 from pipelines.kinds import find_kind
-from pipelines.recipe import bundled_recipes, load_recipe
+from pipelines.recipe import bundled_recipes, load_recipe, shown
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from shared_backbones.files import file_sha256
+from shared_backbones.resnet import ResNet
 
 SMALL = {
     "train.epochs": None, "train.steps": 3, "train.batch_size": 4, "train.warmup_steps": 1, "train.threads": 1,
@@ -95,7 +98,52 @@ def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(nam
 
 def test_every_recipe_of_labelled_images_is_tested_here():
     own = {name for name, path in bundled_recipes().items() if load_recipe(name).data.kind == "medical_images"}
-    assert own == {*NARROW, "medmnist_medvitv2", "tiles_duoformer"}
+    assert own == {*NARROW, "medmnist_medvitv2", "pneumoniamnist_medvitv2_112_cpu", "tiles_duoformer"}
+
+
+def test_the_published_order_of_tokens_runs_on_a_miniature(tmp_path: Path, store: str):
+    recipe = load_recipe("pneumoniamnist_medvitv2_112_cpu")
+    assert recipe.model.arguments["tokens"] == "reinterpreted" and recipe.model.arguments["dilations"] == [1, 1, 1, 1]
+    start(
+        recipe.name, npz(tmp_path / "pneumoniamnist.npz"), tmp_path / "out", ["prepare", "train"], train__steps=1,
+        **{f"model__arguments__{key}": value for key, value in NARROW["pneumoniamnist_medvitv2_cpu"].items()},
+    )  # fmt: skip
+    [model] = (tmp_path / "out" / "train").glob("*/model")
+    assert weights.load(model).module.arguments["tokens"] == "reinterpreted"
+
+
+def test_training_starts_from_published_weights_of_the_backbone(tmp_path: Path, store: str):
+    torch.manual_seed(0)
+    theirs, path = ResNet(18), tmp_path / "patients" / "resnet18.safetensors"
+    path.parent.mkdir()
+    save_file(theirs.state_dict(), path)
+    job = start(
+        "pneumoniamnist_duoformer_cpu", npz(tmp_path / "pneumoniamnist.npz"), tmp_path / "out", ["prepare", "train"],
+        model__backbone_weights=str(path), train__steps=1, train__learning_rate=1e-9, train__ema_decay=0,
+    )  # fmt: skip
+    [model] = (tmp_path / "out" / "train").glob("*/model")
+    ours = weights.load(model).module.get_submodule("backbone").state_dict()
+    expected = theirs.state_dict()["conv1.weight"].sum(1, keepdim=True)
+    torch.testing.assert_close(ours["conv1.weight"], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        ours["layer4.1.conv2.weight"], theirs.state_dict()["layer4.1.conv2.weight"], rtol=0, atol=1e-6
+    )
+    noted = shown(job.recipe)["model"]
+    assert noted["backbone_weights"] == f"sha256:{file_sha256(path)}" and "patients" not in json.dumps(noted)
+
+
+def test_backbone_weights_that_cannot_be_used_are_refused(tmp_path: Path, store: str):
+    path = npz(tmp_path / "pneumoniamnist.npz")
+    there = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, there)
+    for name, changes, message in (
+        ("pneumoniamnist_duoformer_cpu", {"model__backbone_weights": "absent.pth"}, "absent.pth: no such file"),
+        ("pneumoniamnist_medvitv2_cpu", {"model__backbone_weights": str(there)}, "medvitv2 has no backbone"),
+        ("pneumoniamnist_duoformer_cpu", {"model__backbone_weights": "a", "model__init": "b"}, "give either init or"),
+        ("pneumoniamnist_duoformer_cpu", {"model__backbone_weights": str(there)}, "no weights of this backbone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            start(name, path, tmp_path / "out", ["prepare", "train"], **changes)
 
 
 def test_the_published_recipe_for_medmnist_runs_on_a_miniature(tmp_path: Path, store: str):
