@@ -25,7 +25,7 @@ KINDS = {
     "synthetic": "pipelines.segmentation:SyntheticSegmentation",
     "volumes": "pipelines.segmentation:VolumeSegmentation",
     "scenes": "pipelines.scenes:ScenePretraining",
-    "labelled_scenes": "pipelines.scenes:SceneMapping",
+    "labelled_scenes": "pipelines.scene_mapping:SceneMapping",
     "labelled_images": "pipelines.images:ImageClassification",
     "galaxies": "pipelines.galaxies:GalaxyClassification",
     "medical_images": "pipelines.medical_images:MedicalClassification",

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from medvision.corruptions import (
-    COLOUR,
-    CORRUPTIONS,
-    FOLDS,
-    SETS,
-    augmentation,
-    corrupt,
-)
+from medvision.corruptions import COLOUR, FOLDS, SETS, augmentation, corrupt
+from medvision.image_corruptions import CORRUPTIONS
 from medvision.relative_errors import ALEXNET
 from shared_backbones.errors import InputError
 
