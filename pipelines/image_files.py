@@ -9,6 +9,9 @@ import numpy as np
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
+WITH_TIFF = ("JPEG", "PNG", "TIFF")
+"""What medical images and data sets of labelled images are read from."""
+
 
 def read_image(
     path: Path, bands: int | None, formats: tuple[str, ...] = ("JPEG", "PNG"), *, taker: str = "the model takes"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.image_files import read_image
+from pipelines.image_files import WITH_TIFF, read_image
 from pipelines.image_layouts import Item, find_items
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 COLORS = ("red", "green", "blue")
 """Bands of colour images."""
 GREY = ("grey",)
-_FORMATS = ("JPEG", "PNG", "TIFF")
 _PART = 256  # images that are prepared together
 
 
@@ -217,7 +216,7 @@ def open_image(path: Path, bands: tuple[str, ...] = COLORS, repeats_grey: bool =
         InputError: no JPEG, PNG or TIFF file, damaged, or with other bands than grey or red, green and blue.
     """
     either = repeats_grey or len(bands) == 1
-    values, _ = read_image(path, None if either else len(bands), _FORMATS, taker="expected")
+    values, _ = read_image(path, None if either else len(bands), WITH_TIFF, taker="expected")
     return _with_bands(values.transpose(1, 2, 0), bands, path)
 
 

@@ -27,13 +27,12 @@ from apps.cli.classifying import (
 from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistImages, MedMnistSet, read_medmnist
-from pipelines.image_files import read_image
+from pipelines.image_files import WITH_TIFF, read_image
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import file_sha256, printable, replacing, spreadsheet_safe
 from shared_backbones.weights import CARD
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_FORMATS = ("JPEG", "PNG", "TIFF")
 _PRESENT = 0.5  # probability from which an image is said to have a class, where it can have several
 
 Batches = Iterator[tuple[Sequence[int], Tensor]]
@@ -154,7 +153,7 @@ class _Files:
         return None, []
 
     def _read(self, path: Path) -> Tensor:
-        image, digest = read_image(path, None, _FORMATS)
+        image, digest = read_image(path, None, WITH_TIFF)
         try:
             prepared = self.classifier.prepare(torch.from_numpy(image)[None])
         except InputError as error:

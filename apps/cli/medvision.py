@@ -174,8 +174,8 @@ def robustness(
     data: Annotated[
         Path,
         typer.Option(
-            help="For a classifier a .npz file of MedMNIST, or a folder of published files of MedMNIST-C; for a model "
-            "that segments, a scan (.nii, .nii.gz, .mgz, .mgh)."
+            help="For a classifier a .npz file of MedMNIST, a folder of files of MedMNIST-C, or images in folders by "
+            "class; for a model that segments, a scan (.nii, .nii.gz, .mgz, .mgh)."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New or empty folder for the results.")],

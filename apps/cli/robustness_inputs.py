@@ -1,5 +1,6 @@
 """What `medvision robustness` is asked for, and the images that it measures a classifier on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from apps.cli.classifying import joint_sha256, list_files
 from medvision.corruptions import SETS, corrupt
-from medvision.datasets.medmnist import find_set, read_medmnist
+from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
 from medvision.datasets.medmnist_c import read_corrupted
+from pipelines.image_files import WITH_TIFF, read_image
+from pipelines.image_layouts import find_items
 from pipelines.robustness import SEVERITIES
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
@@ -60,8 +63,7 @@ class CorruptedImages:
         self.split = job.split or "test"
         given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
         self.count, self.warnings = len(given.images), list(given.notices)
-        wanted = min(job.images or self.count, self.count)
-        self.rows = np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
+        self.rows = self._spread(job)
         self.images, self.targets = given.images[self.rows], given.targets[self.rows]
         if not self.targets.any():
             raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
@@ -83,6 +85,11 @@ class CorruptedImages:
     def sha256(self) -> str:
         """Of the file."""
         return file_sha256(self.path)
+
+    def _spread(self, job: Job) -> np.ndarray:
+        """Rows of as many images as are asked for, evenly over all."""
+        wanted = min(job.images or self.count, self.count)
+        return np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
 
     def _names(self, job: Job) -> list[str]:
         self.corruption_set = job.corruptions or self.facts.name
@@ -142,6 +149,68 @@ class PublishedImages(CorruptedImages):
                 f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
             )
         return chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
+
+
+class FolderImages(CorruptedImages):
+    """Image files of one size in folders by class, or by split and class; an image's row is its place among all.
+
+    Args:
+        job: what a user asked for.
+        classes: of the model, whose names the folders have.
+    """
+
+    kind = "folders"
+
+    def __init__(self, job: Job, classes: Sequence[str]) -> None:
+        self.path = job.data
+        if job.corruptions is None:
+            raise InputError(
+                f"{printable(job.data)}: images in folders have no corruptions of their own; name a set whose they "
+                f"get with --corruptions: {', '.join(SETS)}"
+            )
+        items = find_items("folders", job.data, classes, {})
+        own = any(item.split for item in items)
+        if job.split is not None and not own:
+            raise InputError(f"--split means nothing for {printable(job.data)}, which has no folders of splits")
+        self.split = job.split or ("test" if own else "all")
+        wanted = {"val": "validation"}.get(self.split, self.split) if own else ""
+        items = [item for item in items if item.split == wanted]
+        if not items:
+            raise InputError(f"{printable(job.data)}: holds no image of the split {self.split}; choose another --split")
+        self.count, self.warnings = len(items), []
+        self.rows = self._spread(job)
+        picked = [items[row] for row in self.rows]
+        self.images = self._read([item.path for item in picked], job.max_gigabytes)
+        self.targets = np.eye(len(classes), dtype=np.uint8)[[item.label for item in picked]]
+        self.facts = MedMnistSet("folders", "multi-class", 3 if self.images.ndim == 4 else 1, tuple(classes), {})
+        self.names = self._names(job)
+
+    def sha256(self) -> str:
+        """Of the files that were read."""
+        return joint_sha256(self.digests)
+
+    def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
+        """Images `(N, H, W)` or `(N, H, W, 3)`."""
+        self.digests: list[bytes] = []
+        images = np.empty(0, np.uint8)
+        for number, path in enumerate(paths):
+            image, digest = read_image(path, None, WITH_TIFF)
+            if not number:
+                if image.nbytes * len(paths) > max_gigabytes * 2**30:
+                    raise InputError(
+                        f"{len(paths)} images of {image.nbytes:,} bytes take more than {max_gigabytes:g} GiB; take "
+                        "fewer with --images, or raise --max-gigabytes"
+                    )
+                images = np.empty((len(paths), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                found, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:]))
+                raise InputError(
+                    f"{printable(path)}: is {found} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
+                    "images of one size: resize them"
+                )
+            images[number] = image
+            self.digests.append(digest)
+        return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import binomtest
 
 import apps.cli.robustness
@@ -238,6 +239,68 @@ def test_published_files_give_the_figures_of_their_images(measure: Run, data: Pa
     read, made = found_in(tmp_path / "read"), found_in(tmp_path / "made")
     assert read["cells"] == made["cells"] and read["clean"] == made["clean"]
     assert read["input"]["kind"] == "medmnist-c" and read["input"]["sha256"] != made["input"]["sha256"]
+
+
+def write_folders(root: Path, parts: dict[str, Any], split: str = "") -> Path:
+    for name, images in parts.items():
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(folder / f"{MARKER}-{number}.png")
+    return root
+
+
+def test_folders_of_images_by_class_are_measured_under_the_corruptions_of_a_set(
+    measure: Run, classifier: Path, tmp_path: Path
+):
+    images = models.radiographs(COUNT, SIDE)
+    root = write_folders(tmp_path / "in", {"normal": images[::2], "pneumonia": images[1::2]})
+    asked = (root, tmp_path / "out", "--only", "gaussian_noise", "--corruptions", "pneumoniamnist")
+    assert measure(*asked).code == 0
+    found, ordered = found_in(tmp_path / "out"), np.concatenate([images[::2], images[1::2]])
+    assert found["input"]["kind"] == "folders" and found["input"]["split"] == "all" and found["images"] == COUNT
+    seen = np.stack([
+        corrupt("pneumoniamnist", "gaussian_noise", image, 3, seed_key=[row]) for row, image in enumerate(ordered)
+    ])  # fmt: skip
+    cell = next(c for c in found["cells"] if c["severity"] == 3)
+    assert cell["sha256"] == hashlib.sha256(seen.tobytes()).hexdigest()
+    labels = np.repeat([0, 1], [len(images[::2]), len(images[1::2])])
+    assert cell["accuracy"] == pytest.approx((answers(classifier, seen) == labels).mean())
+    for path in (tmp_path / "out").iterdir():
+        assert not holds_marker(path.read_bytes())
+
+
+def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path):
+    images = models.radiographs(COUNT, SIDE)
+    root = write_folders(tmp_path / "in", {"normal": images[:2], "pneumonia": images[2:4]}, "test")
+    write_folders(root, {"normal": images[4:5], "pneumonia": images[5:6]}, "val")
+    asked = ("--only", "jpeg_compression", "--corruptions", "pneumoniamnist")
+    assert measure(root, tmp_path / "out", *asked).code == 0
+    assert measure(root, tmp_path / "val", *asked, "--split", "val").code == 0
+    assert [found_in(tmp_path / name)["images"] for name in ("out", "val")] == [4, 2]
+    done = measure(root, tmp_path / "train", *asked, "--split", "train")
+    assert done.code == 2 and "holds no image of the split train" in done.err
+
+
+def test_folders_that_cannot_be_measured_are_refused(measure: Run, tmp_path: Path):
+    images = models.radiographs(COUNT, SIDE)
+    root = write_folders(tmp_path / "in", {"normal": images[:2], "pneumonia": images[2:4]})
+    asked = ("--only", "jpeg_compression", "--corruptions", "pneumoniamnist")
+    cases = [
+        ((), "name a set whose they get with --corruptions"),
+        ((*asked, "--split", "test"), "no folders of splits"),
+        ((*asked, "--max-gigabytes", 0.001, "--images", 2), None),
+    ]
+    Image.fromarray(np.zeros((SIDE, SIDE + 1), np.uint8)).save(root / "normal" / "z.png")
+    cases.append((asked, f"is 1 x {SIDE} x {SIDE + 1} (bands, rows, columns)"))
+    for number, (arguments, message) in enumerate(cases):
+        done = measure(root, tmp_path / f"out{number}", *arguments)
+        assert done.code == (0 if message is None else 2), done.err
+        assert message is None or (message in done.err and done.err.count("\n") == 1)
+    (root / "normal" / "z.png").unlink()
+    (root / "normal").rename(root / "healthy")
+    done = measure(root, tmp_path / "other", *asked)
+    assert done.code == 2 and "healthy" in done.err and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
