@@ -261,10 +261,16 @@ class ClassifierKind(Kind):
             return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
 
         validation = DataLoader(held, batch_size=64, collate_fn=_as_it_is) if len(held) else None
+        statistics = None
+        if settings.norm_images and validation is not None:  # drawn as training draws them
+            count = max(1, settings.norm_images // 64)
+            order = DrawOrder(labels, batch_size=64, steps=count, seed=seed, balance=data.balance)
+            plain = self._stored(prepared, "train")
+            statistics = DataLoader(plain, batch_sampler=order, collate_fn=_as_it_is)
         network = self.network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         model = fit(
             ClassificationTask(network, settings, steps, self.contract(card), data, len(self.mirror), self.multi_label),
-            Batches(loader, validation),
+            Batches(loader, validation, statistics),
             settings,
             steps=steps,
             validate_every=settings.validate_every or epoch,

@@ -237,6 +237,9 @@ class TrainSection(Section):
     gradient_clip: PositiveFloat | None = 1.0
     ema_decay: Share = 0.998
     """Of the averaged weights that are evaluated and kept; 0 keeps the last ones."""
+    norm_images: NonNegativeInt = 0
+    """Training images without augmentation that statistics of batch norms are estimated from before each validation,
+    of classifiers of images; 0 keeps the running ones, which are of augmented images under dropout."""
     loss: Literal["dice_ce", "dice_focal", "ce"] = "dice_ce"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: PositiveInt = 500

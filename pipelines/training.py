@@ -34,11 +34,17 @@ class Batches(lightning.LightningDataModule):
     Args:
         make: the training loader from batch `start` on, for `(start, rank, world_size)`.
         validation: the same for every process, or None.
+        statistics: batches such as validation's that batch norms are measured on before it, or None.
     """
 
-    def __init__(self, make: Callable[[int, int, int], DataLoader], validation: DataLoader | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[int, int, int], DataLoader],
+        validation: DataLoader | None = None,
+        statistics: DataLoader | None = None,
+    ) -> None:
         super().__init__()
-        self.make, self.validation, self.start = make, validation, 0
+        self.make, self.validation, self.statistics, self.start = make, validation, statistics, 0
 
     def train_dataloader(self) -> DataLoader:
         """Batches from where the last checkpoint stands."""
@@ -96,7 +102,7 @@ def fit(
     batches.start = done * settings.accumulate
     validated = batches.validation is not None
     # Statistics of batch norms are the latest, not averages: those lag behind the averaged weights, at times fatally.
-    average = WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
+    average = _Averaging(batches.statistics, use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
     keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -141,6 +147,36 @@ def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tenso
         get_ema_multi_avg_fn(now)(averages, weights, count)
 
     return update
+
+
+class _Averaging(WeightAveraging):
+    """Averages weights, and measures batch norms' statistics for the averaged ones where there are batches for it.
+
+    Running statistics are of augmented images, under dropout and of weights that are no longer there: validation then
+    goes up and down by the epoch (Wu and Johnson, arXiv 2105.07576, section 3).
+    """
+
+    def __init__(self, statistics: DataLoader | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.statistics = statistics
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        norms = [module for module in pl_module.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+        if self.statistics is None or not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        with torch.no_grad():
+            for number, batch in enumerate(self.statistics):
+                batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+                pl_module.validation_step(batch, number)  # its counts start anew when validation itself begins
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 class _Reseed(Callback):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from medvision.classification import MedicalClassifier
+from medvision.classification import MedicalClassifier, MedicalContract
 from medvision.corruptions import SETS as CORRUPTIONS
 from medvision.corruptions import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
@@ -19,6 +19,7 @@ from pipelines.classifiers import to_sample
 from pipelines.kinds import find_kind
 from pipelines.recipe import bundled_recipes, load_recipe, shown
 from pipelines.stages import Job, run_stages
+from pipelines.stored_images import DrawOrder
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256
@@ -110,6 +111,28 @@ def test_the_published_order_of_tokens_runs_on_a_miniature(tmp_path: Path, store
     )  # fmt: skip
     [model] = (tmp_path / "out" / "train").glob("*/model")
     assert weights.load(model).module.arguments["tokens"] == "reinterpreted"
+
+
+def test_batch_norms_are_measured_on_images_as_they_are(tmp_path: Path, store: str):
+    """Whatever augmentation, dropout and drawing made of the running statistics."""
+    path = npz(tmp_path / "pneumoniamnist.npz")
+    changes = {"train__steps": 3, "data__augmentation__brightness": 0.9, "data__balance": 0}
+    start("pneumoniamnist_medvitv2_cpu", path, tmp_path / "out", ["prepare", "train"], train__norm_images=64, **changes)
+    start("pneumoniamnist_medvitv2_cpu", path, tmp_path / "old", ["prepare", "train"], train__norm_images=0, **changes)
+    images = torch.from_numpy(np.load(path)["train_images"])[:, None]
+    draws = [number for batch in DrawOrder(np.zeros(24, int), batch_size=64, steps=1, seed=1) for _, number in batch]
+    differences = []
+    for name in ("out", "old"):
+        [model] = (tmp_path / name / "train").glob("*/model")
+        trained = weights.load(model)
+        contract = MedicalContract.from_card(trained.card, "m")
+        stem: Any = trained.module.get_submodule("stem.0")
+        with torch.no_grad():
+            seen = stem.convolution(contract.normalise(images[draws])).transpose(0, 1).flatten(1)
+        differences.append(float((stem.norm.running_mean - seen.mean(1)).abs().max()))
+        if name == "out":
+            torch.testing.assert_close(stem.norm.running_var, seen.var(1), rtol=1e-4, atol=1e-6)
+    assert differences[0] < 1e-5 < 1e-3 < differences[1]
 
 
 def test_training_starts_from_published_weights_of_the_backbone(tmp_path: Path, store: str):
