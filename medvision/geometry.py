@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
+from medvision.nibabel_headers import HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
 from shared_backbones.errors import InputError
 
 # qform and sform may disagree by this part of the smallest voxel edge at the corners. Rounding to float32 stays a

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import numpy as np
-from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
 from medvision.geometry import Grid, mgh_grid, nifti_grid
+from medvision.nibabel_headers import DATA_OFFSET, HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
 from shared_backbones.errors import InputError
 
 

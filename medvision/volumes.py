@@ -48,12 +48,14 @@ class Volume:
         grid: where the voxels lie.
         sha256: hex digest of the file's bytes.
         warnings: what a user should know about the file, one clause each, free of header text.
+        modality: what its header says, such as "CT" or "MR"; None where the format has no place for it.
     """
 
     data: np.ndarray
     grid: Grid
     sha256: str
     warnings: list[str] = field(default_factory=list)
+    modality: str | None = None
 
     @property
     def case_id(self) -> str:

@@ -1,0 +1,217 @@
+"""Where the DICOM files of an input are: a folder at any depth, a zip archive, or a single file."""
+
+import io
+import mmap
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+MOST_FILES = 100_000  # in a folder or an archive; a study has a few thousand
+MOST_EXPANSION = 200  # bytes unpacked for one packed; images compress to a tenth at best, bombs to a thousandth
+_SMALL = 64 * 2**20  # bytes unpacked below which any expansion is harmless
+_MAGIC = b"DICM"  # behind a preamble of 128 bytes
+_CONTAINERS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before the first byte is out
+
+
+@dataclass(frozen=True)
+class Member:
+    """A DICOM file of an input.
+
+    Attributes:
+        name: how errors call it, fit to be printed.
+        size: bytes, unpacked.
+        open: gives a stream of exactly these bytes, for a `with` block.
+    """
+
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+def holds_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is to be read as DICOM: a file with DICOM's magic, a zip archive, or a folder of such files.
+
+    A folder that holds scans in other formats (`.nii.gz` and so on) directly is a folder of scans; its subfolders are
+    not looked into.
+
+    Raises:
+        InputError: a folder that holds both directly, or too many files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path.is_file() and (_is_zip(path) or _is_dicom(path))
+    others = _volumes_in(path)
+    if not others:
+        return next(_files_below(path, []), None) is not None
+    direct = next((file for file in sorted(path.iterdir()) if file.is_file() and _is_dicom(file)), None)
+    if direct is None:
+        return False
+    others = [name for name in others if not name.split(".")[0].endswith(("_seg", "_prob"))]  # results of ours
+    if others:
+        raise InputError(
+            f"{printable(path)}: holds both DICOM files ({printable(direct.name)}) and other scans "
+            f"({printable(others[0])}); expected one kind; move one of them to a folder of its own"
+        )
+    return True
+
+
+def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Member], list[str]]:
+    """The DICOM files of an input, sorted by name, and what a user should know about the others.
+
+    Args:
+        path: a folder, a zip archive or a DICOM file.
+        max_bytes: most that an archive may unpack to, and that a file may have.
+
+    Raises:
+        InputError: none there, or an archive that is damaged, unsafe or too large.
+    """
+    path, name = Path(path), printable(path)
+    warnings: list[str] = []
+    try:
+        if path.is_dir():
+            members = [_local(file, printable(file)) for file in sorted(_files_below(path, warnings))]
+        elif _is_zip(path):
+            members = _in_archive(path, name, max_bytes)
+        else:
+            members = [_local(path, name)] if _is_dicom(path) else []
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    if not members:
+        links = f" ({warnings[0]})" if warnings else ""
+        raise InputError(f"{name}: holds no DICOM file{links}; expected files with DICM at byte 128; check the path")
+    largest = max(members, key=lambda member: member.size)
+    if largest.size > max_bytes:
+        raise InputError(
+            f"{largest.name}: has {largest.size / 2**30:.3g} GB; the limit is {max_bytes / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the file can be trusted"
+        )
+    return members, warnings
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == _MAGIC
+    except OSError:
+        return False
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
+
+
+def _volumes_in(folder: Path) -> list[str]:
+    from medvision.volumes import SUFFIXES
+
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
+    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+
+
+def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
+    """DICOM files at any depth; hidden ones, and links that lead out of the folder, are left out.
+
+    A DICOMDIR is a DICOM file like others, and holds no image: where its records point to is never followed.
+    """
+    inside, seen, outside = folder.resolve(), 0, 0
+    for parent, folders, names in os.walk(folder):  # does not walk into linked folders
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            seen += 1
+            if seen > MOST_FILES:
+                raise InputError(
+                    f"{printable(folder)}: holds more than {MOST_FILES} files; expected a study; give its own folder"
+                )
+            file = Path(parent, name)
+            if name.startswith(".") or not file.is_file():
+                continue
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+                outside += 1
+            elif _is_dicom(file):
+                yield file
+    if outside:
+        warnings.append(f"{outside} links that lead out of the folder were left out")
+
+
+def _local(path: Path, name: str) -> Member:
+    def open_mapped() -> BinaryIO:
+        # a map never allocates what a hostile length asks for, as a buffered read does
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+
+    return Member(name, path.stat().st_size, open_mapped)
+
+
+def _in_archive(path: Path, name: str, max_bytes: int) -> list[Member]:
+    """DICOM members of a zip archive. Nothing is extracted: members are read into memory, one at a time."""
+    try:
+        archive = zipfile.ZipFile(path)
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        _check_entries(entries, path.stat().st_size, name, max_bytes)
+        return [
+            _packed(archive, entry, f"{name}: {printable(entry.filename)}")
+            for entry in sorted(entries, key=lambda entry: entry.filename)
+            if entry.file_size > 132 and not PurePosixPath(entry.filename).name.startswith(".")
+            and _head(archive, entry)[128:] == _MAGIC
+        ]  # fmt: skip
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError):
+        raise InputError(f"{name}: is a damaged zip archive; copy or pack it again") from None
+
+
+def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as stream:
+        return stream.read(132)
+
+
+def _packed(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Member:
+    def unpack() -> BinaryIO:
+        try:
+            return io.BytesIO(archive.read(entry))  # no more than the size that was checked; its CRC is checked here
+        except Exception:  # zlib's, zipfile's and the system's errors for damaged bytes make no closed list
+            raise InputError(f"{name}: is damaged in the archive; copy or pack it again") from None
+
+    return Member(name, entry.file_size, unpack)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], packed: int, name: str, max_bytes: int) -> None:
+    if len(entries) > MOST_FILES:
+        raise InputError(f"{name}: holds {len(entries)} files; expected at most {MOST_FILES}; unpack what is needed")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise InputError(f"{name}: holds two members of one name; expected one of each; unpack what is needed")
+    for entry in entries:
+        file = entry.filename.replace("\\", "/")
+        kind = entry.external_attr >> 16
+        odd = (
+            "an absolute path" if file.startswith("/") or file[1:2] == ":"
+            else "a path that leaves the archive" if ".." in file.split("/")
+            else "a link" if stat.S_ISLNK(kind)
+            else "a special file" if stat.S_IFMT(kind) and not stat.S_ISREG(kind)
+            else "encrypted" if entry.flag_bits & 1
+            else "packed in an unusual way" if entry.compress_type not in _CONTAINERS
+            else None
+        )  # fmt: skip
+        if odd:
+            raise InputError(
+                f"{name}: its member {printable(entry.filename)} is {odd}; expected plain files; "
+                "unpack it with a program you trust, and give the folder"
+            )
+    total = sum(entry.file_size for entry in entries)
+    if total > _SMALL and total > MOST_EXPANSION * packed:
+        raise InputError(
+            f"{name}: {packed / 2**20:.3g} MB unpack to {total / 2**20:.3g} MB; expected at most {MOST_EXPANSION} "
+            "times as much; unpack it yourself if it can be trusted, and give the folder"
+        )
+    if total > max_bytes:
+        raise InputError(
+            f"{name}: unpacks to {total / 2**30:.3g} GB; the limit is {max_bytes / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the file can be trusted"
+        )

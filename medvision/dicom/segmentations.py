@@ -1,0 +1,323 @@
+"""Label maps as DICOM segmentations, on the slices of the series that they were made from."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from medvision.dicom.codes import ANATOMICAL_STRUCTURE, clean, code_of
+from medvision.dicom.files import Member, find_members
+from medvision.dicom.headers import Frame, Instance, damaged, quiet, read_header, read_whole
+from medvision.dicom.pixels import decode
+from medvision.dicom.series import DicomVolume
+from medvision.dicom.stacks import LPS_TO_RAS, make_affine
+from medvision.geometry import CONFLICT_TOLERANCE_VOXELS
+from medvision.volumes import Grid, Volume
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable, replacing
+
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+
+
+def write_segmentation(
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    volume: DicomVolume,
+    card: Mapping[str, Any],
+    model_sha256: str,
+    *,
+    kept: Sequence[int] | None = None,
+    max_bytes: int = 4 * 2**30,
+) -> None:
+    """Write labels as a DICOM segmentation of one binary segment for each class.
+
+    It refers to the instances of the series, or to the frames of its multi-frame image, and takes patient and study from
+    them. Slices without a label are left out. Labels on a resampled volume keep its grid and refer to the series alone.
+
+    Args:
+        path: replaced where it exists.
+        labels: (X, Y, Z) uint8 on `volume`, 0 for background.
+        volume: read from DICOM.
+        card: of the model: its classes, name and version.
+        model_sha256: of the model's weights.
+        kept: ids of the classes that were asked for. Segments are numbered from 1 in this order, and so by the classes'
+            ids where all are kept; a segment's label is always the class's name.
+        max_bytes: of one file of the series.
+
+    Raises:
+        InputError: the series lacks what the standard wants of a source, or the file cannot be written.
+    """
+    check_source(volume)
+    highdicom, uid = require("highdicom", "dicom"), require("pydicom.uid", "dicom")
+    classes = [entry for entry in card["classes"] if entry["id"] and (kept is None or entry["id"] in kept)]
+    numbers = np.zeros(256, np.uint8)
+    for number, entry in enumerate(classes, 1):
+        numbers[entry["id"]] = number
+    name = volume.frames[0].member.name
+    try:
+        with quiet():
+            segmentation = highdicom.seg.Segmentation(
+                source_images=_sources(volume, max_bytes),
+                pixel_array=_pixels(numbers[labels], volume),
+                segmentation_type="BINARY",
+                segment_descriptions=_descriptions(classes, card, model_sha256),
+                series_instance_uid=uid.generate_uid(),
+                series_number=1001,
+                sop_instance_uid=uid.generate_uid(),
+                instance_number=1,
+                manufacturer="domain-vision",
+                manufacturer_model_name="medvision segment",
+                software_versions=version("domain-vision"),
+                device_serial_number="none",
+                content_label="SEGMENTATION",
+                content_description="Research use only, not for diagnosis",
+                series_description=clean(f"Segmentation by {card.get('name') or 'a model'}"),
+            )
+            with replacing(path) as temporary:
+                segmentation.save_as(temporary, enforce_file_format=True)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # highdicom checks the source's values in its own ways, and may quote them
+        raise damaged(name, error) from error
+
+
+def check_source(volume: Volume) -> None:
+    """Refuse, before any work is done, a volume that no DICOM segmentation can refer to.
+
+    Raises:
+        InputError: not read from DICOM, from several multi-frame images, or without a frame of reference.
+    """
+    if not isinstance(volume, DicomVolume):
+        raise InputError(f"--dicom-seg: {volume.case_id} is no DICOM series; expected one; run without --dicom-seg")
+    members = {frame.member.name: frame for frame in volume.frames}
+    if len(members) > 1 and len(members) < len(volume.frames):
+        raise InputError(
+            f"--dicom-seg: the series has {len(members)} multi-frame files; a segmentation can refer to one only; "
+            "run without --dicom-seg"
+        )
+    header = read_header(volume.frames[0].member, 2**40, list(_NEEDED))
+    missing = [key for key in _NEEDED if not header.get(key)]
+    if missing:
+        raise InputError(
+            f"--dicom-seg: {volume.frames[0].member.name} has no {missing[0]}, which a segmentation has to name; "
+            "run without --dicom-seg"
+        )
+
+
+def read_segmentation(
+    path: str | os.PathLike[str],
+    *,
+    grid: Grid | None = None,
+    segments: Sequence[int] | None = None,
+    max_bytes: int = 4 * 2**30,
+) -> tuple[Volume, dict[int, str]]:
+    """Read a DICOM segmentation (binary or label map) as a label map.
+
+    Args:
+        path: one file.
+        grid: where the labels are to lie; the segmentation must cover the same places or a part of them, in any
+            orientation. By default a grid of its own, from its first to its last slice.
+        segments: numbers of the segments to read; by default all.
+        max_bytes: largest size that the headers may claim.
+
+    Returns:
+        The volume with `data` (X, Y, Z) uint8 or uint16, voxels being segment numbers, and the segments' labels by number.
+
+    Raises:
+        InputError: not such a file, segments that overlap, or places off the grid.
+    """
+    members, _ = find_members(path, max_bytes)
+    name = printable(path)
+    if len(members) != 1:
+        raise InputError(f"{name}: holds {len(members)} DICOM files; expected one segmentation; give its file")
+    dataset, sha256 = read_whole(members[0], max_bytes)
+    try:
+        with quiet():
+            frames, numbers, names, between = _described(dataset, members[0], name)
+    except InputError:
+        raise
+    except Exception as error:  # values are converted when they are looked at
+        raise damaged(name, error) from None
+    own, places = _own_grid(frames, between, name, max_bytes)
+    data = np.zeros(own.shape, np.uint8 if max(names, default=0) < 256 else np.uint16, order="F")
+    wanted = set(names if segments is None else segments)
+    for (frame, values), number, place in zip(decode(dataset, frames, name), numbers, places, strict=True):
+        del frame
+        plane = data[:, :, place]
+        marked = (values > 0) & (np.isin(values, list(wanted)) if number is None else number in wanted)
+        if plane[marked].any():
+            raise InputError(
+                f"{name}: segments {int(plane[marked].max())} and {number} overlap; expected one label a voxel; "
+                "read them one by one"
+            )
+        plane[marked] = values[marked] if number is None else number
+    if grid is not None:
+        data = _placed(data, own, grid, name)
+    return Volume(data, grid or own, sha256, [], "SEG"), names
+
+
+def _sources(volume: DicomVolume, max_bytes: int) -> list[Any]:
+    """Headers of the source's files in the order of the slices, made complete enough to be referred to.
+
+    Sizes are those that the slices' positions have: headers often lack the distance of slices, or have another one.
+    """
+    members = {frame.member.name: frame.member for frame in volume.frames}
+    headers = [read_header(member, max_bytes) for member in members.values()]
+    between = _decimal(float(volume.grid.spacing_mm[2]))
+    for header in headers:
+        for key in _MAY_BE_EMPTY:
+            if key not in header:
+                setattr(header, key, None)
+        if "PerFrameFunctionalGroupsSequence" not in header:
+            header.ImageOrientationPatient = headers[0].ImageOrientationPatient  # equal but for rounding
+            header.SliceThickness = header.get("SliceThickness") or between
+            header.SpacingBetweenSlices = between
+            continue
+        shared = header.SharedFunctionalGroupsSequence[0]
+        for key in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+            if key not in shared:
+                setattr(shared, key, header.PerFrameFunctionalGroupsSequence[0][key].value)
+        measures = shared.PixelMeasuresSequence[0]
+        measures.SliceThickness = measures.get("SliceThickness") or between
+        measures.SpacingBetweenSlices = between
+    return headers
+
+
+def _decimal(number: float) -> str:
+    """A number in the 16 characters that DICOM has for one."""
+    return f"{number:.10g}"[:16]
+
+
+def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
+    """Planes (frames, rows, columns) in the order of the source's; on another grid, with their own geometry."""
+    planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
+    if volume.resampled:
+        highdicom = require("highdicom", "dicom")
+        affine = (LPS_TO_RAS @ volume.grid.affine)[:, [2, 1, 0, 3]]
+        header = read_header(volume.frames[0].member, 2**40, ["FrameOfReferenceUID"])
+        return highdicom.Volume(planes, affine, "PATIENT", frame_of_reference_uid=header.FrameOfReferenceUID)
+    if len({frame.member.name for frame in volume.frames}) > 1:
+        return planes
+    return planes[np.argsort([frame.index for frame in volume.frames])]
+
+
+def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], model_sha256: str) -> list[Any]:
+    highdicom = require("highdicom", "dicom")
+    concept = require("highdicom.sr", "dicom").CodedConcept
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=clean(str(card.get("name") or "unnamed model")),
+        family=concept("123110", "DCM", "Artificial Intelligence"),
+        version=clean(str(card.get("version") or "unknown")),
+        source="domain-vision",
+        parameters={"model_sha256": model_sha256},
+    )
+    scheme, value, meaning = ANATOMICAL_STRUCTURE
+    return [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=clean(entry["name"]),
+            segmented_property_category=concept(value, scheme, meaning),
+            segmented_property_type=concept(*(code_of(entry)[part] for part in (1, 0, 2))),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+            display_color=highdicom.color.CIELabColor.from_rgb(*entry["color"]),
+        )
+        for number, entry in enumerate(classes, 1)
+    ]
+
+
+def _described(
+    dataset: Any, member: Member, name: str
+) -> tuple[list[Frame], list[int | None], dict[int, str], float | None]:
+    """Frames of a segmentation, the segment of each (None where voxels say it), the segments' labels, and the distance of
+    slices in mm where it is there."""
+    kind = str(dataset.get("SegmentationType"))
+    if dataset.get("Modality") != "SEG" or kind not in ("BINARY", "LABELMAP"):
+        found = "a fractional segmentation" if kind == "FRACTIONAL" else "not a DICOM segmentation"
+        raise InputError(f"{name}: is {found}; expected a binary one or a label map; convert it")
+    names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in dataset.SegmentSequence}
+    groups = list(dataset.PerFrameFunctionalGroupsSequence)
+    # the parts that every image has say the same of a segmentation
+    if "PhotometricInterpretation" in dataset and dataset.PhotometricInterpretation == "PALETTE COLOR":
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+    instance = Instance(
+        member=member,
+        uid="",
+        series_uid="",
+        series_number=None,
+        description="",
+        modality="SEG",
+        localizer=False,
+        frame_count=len(groups),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        header=dataset,
+    )
+    frames = instance.frames()
+    shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else {}
+    numbers: list[int | None] = []
+    for group in groups:
+        found = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+        numbers.append(None if kind == "LABELMAP" else int(found[0].ReferencedSegmentNumber))
+        if numbers[-1] is not None and not 1 <= numbers[-1] <= 65535:
+            raise InputError(f"{name}: refers to segment {numbers[-1]}; expected 1 to 65535; convert it again")
+    measures = shared.get("PixelMeasuresSequence") or [{}]
+    return frames, numbers, names, float(measures[0].get("SpacingBetweenSlices") or 0) or None
+
+
+def _own_grid(frames: Sequence[Frame], between: float | None, name: str, max_bytes: int) -> tuple[Grid, list[int]]:
+    """Grid from the first to the last slice, and the place of each frame on it."""
+    first = frames[0]
+    if any(np.abs(f.cosines - first.cosines).max() > 1e-3 or np.abs(f.spacing - first.spacing).max() > 1e-3 for f in frames):
+        raise InputError(f"{name}: mixes orientations or spacings; expected one; convert it again")
+    normal = np.cross(*first.cosines)
+    positions = np.array([frame.position for frame in frames])
+    distances = positions @ normal
+    lowest = int(np.argmin(distances))
+    distances = distances - distances[lowest]
+    steps = np.diff(np.unique(np.round(distances, 3)))
+    if between is None or not 1e-3 < between < 1e3 or np.abs(distances / between % 1 - 0.5).min() < 0.4:
+        between = float(steps.min()) if len(steps) else 1.0  # not there, or not of these slices
+    found = distances / between
+    places = np.rint(found).astype(int)
+    if np.abs(found - places).max() > CONFLICT_TOLERANCE_VOXELS:
+        raise InputError(f"{name}: its slices are not a multiple of {between:.3g} mm apart; convert it again")
+    count = int(places.max()) + 1
+    if 2.0 * first.columns * first.rows * count > max_bytes:
+        raise InputError(
+            f"{name}: its headers claim {2.0 * first.columns * first.rows * count / 2**30:.3g} GB of voxels; the limit "
+            f"is {max_bytes / 2**30:.3g} GB; raise it with --max-gigabytes if the file can be trusted"
+        )
+    farthest = int(np.argmax(distances))
+    span = positions[farthest] - positions[lowest]
+    step = span / (count - 1) if count > 1 else normal * between
+    affine = make_affine(first.cosines, first.spacing, step, positions[lowest])
+    return Grid.from_affine((first.columns, first.rows, count), affine), places.tolist()
+
+
+def _placed(data: np.ndarray, own: Grid, grid: Grid, name: str) -> np.ndarray:
+    """The labels on another grid that has the same voxels, in any orientation, and perhaps more of them."""
+    across = np.linalg.inv(grid.affine) @ own.affine  # voxel to voxel
+    turn = np.rint(across[:3, :3])
+    first = np.rint(across[:3, 3])
+    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(data.shape)[:, None] - 1)
+    exact, nearest = across[:3, :3] @ corners + across[:3, 3:], turn @ corners + first[:, None]
+    off = np.abs(exact - nearest).max()
+    if off > CONFLICT_TOLERANCE_VOXELS or not (np.abs(turn).sum(axis=0) == 1).all() or abs(np.linalg.det(turn)) != 1:
+        raise InputError(f"{name}: its voxels lie {off:.2g} voxels off the scan's grid; resample it to the scan")
+    if nearest.min() < 0 or (nearest.max(axis=1) >= grid.shape).any():
+        raise InputError(f"{name}: reaches beyond the scan; expected the scan's own places; resample it to the scan")
+    axes = np.abs(turn).argmax(axis=1)  # for each axis of the grid, the one of the segmentation
+    signs = turn.sum(axis=1).astype(int)
+    out = np.zeros(grid.shape, data.dtype, order="F")
+    low, high = nearest.min(axis=1).astype(int), nearest.max(axis=1).astype(int)
+    box = tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))
+    flips = tuple(slice(None, None, sign) for sign in signs)
+    out[box] = data.transpose(axes)[flips]
+    return out
