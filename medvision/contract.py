@@ -1,10 +1,13 @@
 """What a segmentation model expects of its input, as its card says it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shared_backbones.errors import InputError
+
+_WORDS = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
 
 AXIS_OF_VIEW = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Axis of a RAS volume that a view's slices are stacked along."""
@@ -90,7 +93,13 @@ class InputContract:
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise ValueError("every class must have a name of its own")
         for entry in self.classes:
-            color = entry["color"]
+            color, code = entry["color"], entry.get("code")
+            if code is not None and not (
+                len(code) == 3
+                and all(isinstance(part, str) and part.isprintable() for part in code)
+                and all(0 < len(part) <= most for part, most in zip(code, (16, 16, 64), strict=True))
+            ):
+                raise ValueError(f"code of {entry['name']} is {code!r}, expected scheme, value and meaning")
             if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
                 raise ValueError(f"color of {entry['name']} is {color}, expected three numbers from 0 to 255")
 
@@ -124,6 +133,19 @@ class InputContract:
             names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
             raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
         return sorted({by_name[label] for label in wanted})
+
+
+def modality_conflict(expected: str | None, found: str | None) -> str | None:
+    """One clause where a scan is of another modality than a model expects, else None.
+
+    Args:
+        expected: what the model's card says, in words such as "T1-weighted MRI".
+        found: what the scan's header says, such as "CT"; None where it says nothing.
+    """
+    said = [modality for modality, words in _WORDS.items() if re.search(words, expected or "")]
+    if found is None or not said or found in said:
+        return None
+    return f"the scan's header says {found}, the model expects {expected}"
 
 
 def _spacing(given: Any) -> tuple[float | None, ...]:

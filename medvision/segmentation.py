@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from medvision.contract import AXIS_OF_VIEW, InputContract
+from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.resampling import blocks, linear_weights, normalise, resize_linear
 from medvision.volumes import Volume, read_volume, to_ras, write_stack, write_volume
@@ -207,6 +207,7 @@ class Segmenter:
         found = _Scores(scores, len(self.views), way_back)
         labels, confidence = found.labels()
         clock.lap("labels")
+        conflict = modality_conflict(self.card["input"].get("modality"), volume.modality)
         return Segmentation(
             labels=labels,
             volume=volume,
@@ -216,7 +217,11 @@ class Segmenter:
             device=str(self.device),
             precision=self.precision,
             timings_s=clock.laps,
-            warnings=[*volume.warnings, *self.warnings],
+            warnings=[
+                *([f"{conflict}: the labels cannot be relied on"] if conflict else []),
+                *volume.warnings,
+                *self.warnings,
+            ],
             model_sha256=self.model_sha256,
             _scores=found if keep_scores else None,
         )

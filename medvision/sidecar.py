@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from medvision.contract import modality_conflict
 from medvision.statistics import qa_flags, structure_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def build_sidecar(
     classes = [entry for entry in card["classes"] if not wanted or entry["id"] in wanted]
     rows = structure_rows(segmentation.labels, volume.data, volume.grid.affine, classes, segmentation.confidence)
     header = volume.grid.header
+    conflict = modality_conflict(card["input"].get("modality"), volume.modality)
+    of_scan = [{"code": "other_modality", "structure": None, "rule": conflict, "value": True}] if conflict else []
     content = {
         "schema_version": SCHEMA_VERSION,
         "case": volume.case_id,
@@ -56,12 +59,14 @@ def build_sidecar(
             "sform_code": int(header["sform_code"]),
             "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
             "modality": card["input"].get("modality"),
+            **({"header_modality": volume.modality} if volume.modality else {}),
         },
         "settings": dict(settings),
         "device": segmentation.device,
         "precision": segmentation.precision,
         "structures": rows,
-        "flags": qa_flags(
+        "flags": of_scan
+        + qa_flags(
             rows,
             volume.grid.spacing_mm,
             card["input"].get("volume_range_ml"),

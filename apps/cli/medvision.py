@@ -45,7 +45,12 @@ def medvision(version: _Version = False) -> None:
 @app.command()
 def segment(
     input: Annotated[
-        Path, typer.Option("--input", "-i", help="Scan (.nii, .nii.gz, .mgz, .mgh), or a folder of scans.")
+        Path,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Scan (.nii, .nii.gz, .mgz, .mgh) or a folder of scans; or DICOM: a folder, .zip or file.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; by default beside the input.")
@@ -65,8 +70,24 @@ def segment(
     ] = False,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Label map to compare with (Dice, HD95, NSD); for a folder, a folder of the same names."),
+        typer.Option(
+            help="Label map or DICOM segmentation to compare with (Dice, HD95, NSD); for a folder of scans, a folder "
+            "of the same names."
+        ),
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="DICOM: number or UID of the series, where there are several.")
+    ] = None,
+    resample_irregular: Annotated[
+        bool,
+        typer.Option(
+            "--resample-irregular", help="DICOM: interpolate tilted, missing or irregular slices on a regular grid."
+        ),
+    ] = False,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option("--dicom-seg", help="DICOM: write the labels as a DICOM segmentation, too; it names the patient."),
+    ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="One view at a coarser spacing.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
@@ -115,8 +136,31 @@ def segment(
         geometry="sform" if use_sform else "qform" if use_qform else None,
         allow_nonfinite=allow_nonfinite,
         max_bytes=int(max_gigabytes * 2**30),
+        series=series,
+        resample_irregular=resample_irregular,
+        dicom_seg=dicom_seg,
     )
     return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@app.command("series")
+def list_series(
+    input: Annotated[Path, typer.Argument(help="DICOM: a folder, a .zip or a file.")],
+    max_gigabytes: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Largest that an archive may unpack to.")
+    ] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the DICOM series with images, by the numbers that `segment --series` takes."""
+    from medvision.dicom.series import find_series
+
+    found = find_series(input, max_bytes=int(max_gigabytes * 2**30))
+    if as_json:
+        keys = ("number", "uid", "modality", "description", "images")
+        print(json.dumps([{key: getattr(series, key) for key in keys} for series in found], indent=2))
+        return
+    for series in found:
+        print(series.describe())
 
 
 @app.command()

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from apps.cli.program import COMPLETE, PARTLY_FAILED
+from apps.cli.scans import Scan, find_inputs, read_reference
+from medvision.dicom.segmentations import check_source, write_segmentation
+from medvision.dicom.series import DicomVolume
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.sidecar import build_sidecar
-from medvision.volumes import Volume, find_scans, read_labels, read_volume, scan_stem
+from medvision.volumes import Volume, find_scans, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -44,17 +47,18 @@ class Job:
     geometry: str | None
     allow_nonfinite: bool
     max_bytes: int
+    series: str | None = None
+    resample_irregular: bool = False
+    dicom_seg: bool = False
 
 
 def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Segment a scan or a folder of scans, and return the exit code.
+    """Segment a scan, a folder of scans or a DICOM series, and return the exit code.
 
     Raises:
         InputError: nothing could be started, or the only scan failed.
     """
-    batch = os.path.isdir(job.input)
-    scans = find_scans(job.input) if batch else [job.input]
-    folder = job.output or (job.input if batch else job.input.parent)
+    scans, folder, batch = find_inputs(job)
     _check_reference(job, batch)
     segmenter = Segmenter(
         job.model,
@@ -69,7 +73,7 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
         _make_writable(folder)
     results = []
     for number, scan in enumerate(scans, 1):
-        name = printable(scan.name)
+        name = printable(scan.path.name)
         prefix = f"[{number}/{len(scans)}] " if batch else ""
         with _progress(prefix + name, shown=not (quiet or as_json)) as progress:
             try:
@@ -78,7 +82,7 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
                 if not batch:
                     raise
                 reason = str(error) if isinstance(error, InputError) else f"{name}: out of memory"
-                result = {"input": printable(scan), "status": "failed", "error": reason}
+                result = {"input": printable(scan.path), "status": "failed", "error": reason}
         results.append(result)
         if not as_json:
             _print_result(result, prefix, quiet, verbose)
@@ -96,48 +100,44 @@ def _segment_one(
     job: Job,
     segmenter: Segmenter,
     kept: list[int] | None,
-    scan: Path,
+    scan: Scan,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Segment one scan and put its files in place, all of them or none."""
     started = time.perf_counter()
-    stem = scan_stem(scan)
+    stem, path = scan.stem, scan.path
     names = {"labels": f"{stem}_seg.nii.gz", "sidecar": f"{stem}_seg.json", "report": f"{stem}_report.html"}
     if job.save_probabilities:
         names["probabilities"] = f"{stem}_prob.nii.gz"
+    if job.dicom_seg:
+        names["dicom_seg"] = f"{stem}_seg.dcm"
     reference_file = _reference_of(job, scan)
     settings = {
         **segmenter.settings,
         "labels": kept,
         "save_probabilities": job.save_probabilities,
         "reference_sha256": file_sha256(reference_file) if reference_file else None,
-        "volume_index": job.volume_index,
-        "geometry": job.geometry,
-        "allow_nonfinite": job.allow_nonfinite,
+        **scan.settings(job),
     }
     result: dict[str, Any] = {
-        "input": printable(scan),
+        "input": printable(path),
         "outputs": {kind: printable(folder / name) for kind, name in names.items()},
     }
     if job.resume and _is_done(folder, names, scan, segmenter.model_sha256, settings):
         return result | {"status": "skipped"}
 
-    volume = read_volume(
-        scan,
-        volume_index=job.volume_index,
-        geometry=job.geometry,
-        allow_nonfinite=job.allow_nonfinite,
-        max_bytes=job.max_bytes,
-    )
-    reference = _read_reference(job, reference_file, volume) if reference_file else None
+    volume = scan.read(job)
+    reference = read_reference(reference_file, volume, segmenter.card["classes"], job) if reference_file else None
+    if job.dicom_seg:
+        check_source(volume)
     read = time.perf_counter() - started
     _make_writable(folder)
-    _check_targets(folder, names, [scan, *([reference_file] if reference_file else [])])
+    _check_targets(folder, names, [path, *([reference_file] if reference_file else [])])
     try:
         segmentation = segmenter.segment(volume, keep_scores=job.save_probabilities, progress=progress)
     except InputError as error:  # the engine knows the case, the user knows the file
-        raise InputError(str(error).replace(volume.case_id, printable(scan))) from error
+        raise InputError(str(error).replace(volume.case_id, printable(path))) from error
     segmentation.timings_s["read"] = round(read, 3)
     if kept is not None:
         segmentation.labels[~np.isin(segmentation.labels, kept)] = 0
@@ -158,6 +158,11 @@ def _segment_one(
         segmentation.save(staged["labels"])
         if job.save_probabilities:
             segmentation.save_probabilities(staged["probabilities"])
+        if isinstance(volume, DicomVolume) and job.dicom_seg:
+            write_segmentation(
+                staged["dicom_seg"], segmentation.labels, volume, segmentation.card, segmentation.model_sha256,
+                kept=kept, max_bytes=job.max_bytes,
+            )  # fmt: skip
         staged["report"].write_text(page, encoding="utf-8")
         sidecar["outputs"] = {kind: {"sha256": file_sha256(path)} for kind, path in staged.items() if kind != "sidecar"}
         text = json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False)
@@ -180,27 +185,17 @@ def _check_reference(job: Job, batch: bool) -> None:
         find_scans(job.reference)
 
 
-def _reference_of(job: Job, scan: Path) -> Path | None:
+def _reference_of(job: Job, scan: Scan) -> Path | None:
     """The reference's file for a scan: in a folder, that of the same stem."""
     if job.reference is None or job.reference.is_file():
         return job.reference
-    matches = [path for path in find_scans(job.reference) if scan_stem(path) == scan_stem(scan)]
+    matches = [path for path in find_scans(job.reference) if scan_stem(path) == scan.stem]
     if not matches:
         raise InputError(
-            f"{printable(scan.name)}: no reference of that name in {printable(job.reference)}; "
+            f"{printable(scan.path.name)}: no reference of that name in {printable(job.reference)}; "
             "add it, or run without --reference"
         )
     return matches[0]
-
-
-def _read_reference(job: Job, path: Path, volume: Volume) -> Volume:
-    reference = read_labels(path, geometry=job.geometry, max_bytes=job.max_bytes)
-    difference = reference.grid.differs_from(volume.grid)
-    if difference:
-        raise InputError(
-            f"--reference {printable(path)}: not on the scan's grid: {difference}; resample it to the scan"
-        )
-    return reference
 
 
 def _compare(
@@ -256,12 +251,12 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     )
 
 
-def _is_done(folder: Path, names: dict[str, str], scan: Path, model_sha256: str, settings: dict[str, Any]) -> bool:
+def _is_done(folder: Path, names: dict[str, str], scan: Scan, model_sha256: str, settings: dict[str, Any]) -> bool:
     """Whether the results in place are complete, and of this input, model and settings."""
     try:
         sidecar = json.loads((folder / names["sidecar"]).read_text(encoding="utf-8"))
         return (
-            sidecar["input"]["sha256"] == file_sha256(scan)
+            sidecar["input"]["sha256"] == scan.sha256()
             and sidecar["model"]["sha256"] == model_sha256
             and sidecar["settings"] == settings
             and all(

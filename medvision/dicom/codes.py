@@ -31,7 +31,7 @@ def code_of(entry: Mapping[str, Any]) -> tuple[str, str, str]:
     joins several structures, has a code of the suite's private scheme, made from its name.
     """
     name = str(entry["name"])
-    if "code" in entry:
+    if entry.get("code"):
         scheme, value, meaning = entry["code"]
         return str(scheme), str(value), str(meaning)
     if name in _SNOMED:

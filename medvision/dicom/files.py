@@ -5,6 +5,7 @@ import mmap
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -53,13 +54,10 @@ def holds_dicom(path: str | os.PathLike[str]) -> bool:
     direct = next((file for file in sorted(path.iterdir()) if file.is_file() and _is_dicom(file)), None)
     if direct is None:
         return False
-    others = [name for name in others if not name.split(".")[0].endswith(("_seg", "_prob"))]  # results of ours
-    if others:
-        raise InputError(
-            f"{printable(path)}: holds both DICOM files ({printable(direct.name)}) and other scans "
-            f"({printable(others[0])}); expected one kind; move one of them to a folder of its own"
-        )
-    return True
+    raise InputError(
+        f"{printable(path)}: holds both DICOM files ({printable(direct.name)}) and other scans "
+        f"({printable(others[0])}); expected one kind; move one of them to a folder of its own"
+    )
 
 
 def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Member], list[str]]:
@@ -163,7 +161,7 @@ def _in_archive(path: Path, name: str, max_bytes: int) -> list[Member]:
             if entry.file_size > 132 and not PurePosixPath(entry.filename).name.startswith(".")
             and _head(archive, entry)[128:] == _MAGIC
         ]  # fmt: skip
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         raise InputError(f"{name}: is a damaged zip archive; copy or pack it again") from None
 
 

@@ -180,7 +180,7 @@ def _parsed(stream: Any, name: str, max_bytes: int, **options: Any) -> Any:
 
 
 def _check_deflated(stream: Any, name: str, max_bytes: int) -> None:
-    """pydicom inflates a deflated data set whole; count before what that would give. The stream is behind the meta."""
+    """Count what a deflated data set gives before pydicom inflates it whole; the stream is behind the meta header."""
     inflater, total, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, stream.read()
     while packed and not inflater.eof:
         total += len(inflater.decompress(packed, 2**22))
@@ -196,7 +196,9 @@ def _frames(instance: Instance) -> Iterator[Frame]:
     header, name = instance.header, instance.member.name
     if int(header.get("SamplesPerPixel") or 1) != 1 or str(header.get("PhotometricInterpretation")) != "MONOCHROME2":
         found = str(header.get("PhotometricInterpretation"))
-        kind = f"its pixels are {found}" if re.fullmatch(r"[A-Z0-9_ ]{1,16}", found) else "its kind of pixels is unknown"
+        kind = (
+            f"its pixels are {found}" if re.fullmatch(r"[A-Z0-9_ ]{1,16}", found) else "its kind of pixels is unknown"
+        )
         raise InputError(f"{name}: {kind}; expected grey ones, bright for high (MONOCHROME2); choose another series")
     if "ModalityLUTSequence" in header:
         raise InputError(f"{name}: scales its values by a table; expected a slope and an intercept; export it again")

@@ -60,7 +60,8 @@ def _decoder(dataset: Any, name: str) -> str:
         )
     if found[0] == "gdcm":  # it prints what it thinks of a file
         trace: Any = require("gdcm", "dicom").Trace
-        trace.ErrorOff(), trace.WarningOff(), trace.DebugOff()
+        trace.ErrorOff()
+        trace.WarningOff()
     return found[0]
 
 
@@ -73,15 +74,15 @@ def _check_streams(dataset: Any, frame: Frame, name: str) -> None:
         size = stream_size(stream)
         if size is not None and size != (frame.rows, frame.columns):
             raise InputError(
-                f"{name}: its compressed pixels claim {size[1]} x {size[0]}, its header {frame.columns} x {frame.rows}; "
-                "expected the same; export the series again"
+                f"{name}: its compressed pixels claim {size[1]} x {size[0]}, its header "
+                f"{frame.columns} x {frame.rows}; expected the same; export the series again"
             )
 
 
 def stream_size(stream: bytes) -> tuple[int, int] | None:
     """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream claims; None for others, and where it claims none."""
     start = stream.find(_JPEG_2000, 0, 256)  # a JP2 file may wrap it
-    if start >= 0 and not stream.startswith(b"\xff\xd8"):
+    if start >= 0 and len(stream) >= start + 24 and not stream.startswith(b"\xff\xd8"):
         right, bottom, left, top = (int.from_bytes(stream[k : k + 4]) for k in range(start + 8, start + 24, 4))
         return bottom - top, right - left
     if not stream.startswith(b"\xff\xd8"):

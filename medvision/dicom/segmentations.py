@@ -37,8 +37,9 @@ def write_segmentation(
 ) -> None:
     """Write labels as a DICOM segmentation of one binary segment for each class.
 
-    It refers to the instances of the series, or to the frames of its multi-frame image, and takes patient and study from
-    them. Slices without a label are left out. Labels on a resampled volume keep its grid and refer to the series alone.
+    It refers to the instances of the series, or to the frames of its multi-frame image, and takes patient and study
+    from them. Slices without a label are left out. Labels on a resampled volume keep its grid, and refer to the series
+    as a whole.
 
     Args:
         path: replaced where it exists.
@@ -79,6 +80,7 @@ def write_segmentation(
                 content_description="Research use only, not for diagnosis",
                 series_description=clean(f"Segmentation by {card.get('name') or 'a model'}"),
             )
+            segmentation.ContentCreatorName = None  # the standard wants it there, empty where no person was
             with replacing(path) as temporary:
                 segmentation.save_as(temporary, enforce_file_format=True)
     except (InputError, MemoryError):
@@ -95,7 +97,8 @@ def check_source(volume: Volume) -> None:
     """
     if not isinstance(volume, DicomVolume):
         raise InputError(f"--dicom-seg: {volume.case_id} is no DICOM series; expected one; run without --dicom-seg")
-    members = {frame.member.name: frame for frame in volume.frames}
+    require("highdicom", "dicom")
+    members = {frame.member.name for frame in volume.frames}
     if len(members) > 1 and len(members) < len(volume.frames):
         raise InputError(
             f"--dicom-seg: the series has {len(members)} multi-frame files; a segmentation can refer to one only; "
@@ -127,7 +130,8 @@ def read_segmentation(
         max_bytes: largest size that the headers may claim.
 
     Returns:
-        The volume with `data` (X, Y, Z) uint8 or uint16, voxels being segment numbers, and the segments' labels by number.
+        The volume with `data` (X, Y, Z) uint8 or uint16, voxels being segment numbers, and the segments' labels by
+        number.
 
     Raises:
         InputError: not such a file, segments that overlap, or places off the grid.
@@ -235,8 +239,7 @@ def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any],
 def _described(
     dataset: Any, member: Member, name: str
 ) -> tuple[list[Frame], list[int | None], dict[int, str], float | None]:
-    """Frames of a segmentation, the segment of each (None where voxels say it), the segments' labels, and the distance of
-    slices in mm where it is there."""
+    """Frames, the segment of each (None where voxels say it), the segments' labels, and the slices' distance in mm."""
     kind = str(dataset.get("SegmentationType"))
     if dataset.get("Modality") != "SEG" or kind not in ("BINARY", "LABELMAP"):
         found = "a fractional segmentation" if kind == "FRACTIONAL" else "not a DICOM segmentation"
@@ -264,9 +267,10 @@ def _described(
     numbers: list[int | None] = []
     for group in groups:
         found = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
-        numbers.append(None if kind == "LABELMAP" else int(found[0].ReferencedSegmentNumber))
-        if numbers[-1] is not None and not 1 <= numbers[-1] <= 65535:
-            raise InputError(f"{name}: refers to segment {numbers[-1]}; expected 1 to 65535; convert it again")
+        number = None if kind == "LABELMAP" or not found else int(found[0].ReferencedSegmentNumber)
+        if kind == "BINARY" and number not in names:
+            raise InputError(f"{name}: has a frame of segment {number}, which it does not describe; convert it again")
+        numbers.append(number)
     measures = shared.get("PixelMeasuresSequence") or [{}]
     return frames, numbers, names, float(measures[0].get("SpacingBetweenSlices") or 0) or None
 
@@ -274,7 +278,9 @@ def _described(
 def _own_grid(frames: Sequence[Frame], between: float | None, name: str, max_bytes: int) -> tuple[Grid, list[int]]:
     """Grid from the first to the last slice, and the place of each frame on it."""
     first = frames[0]
-    if any(np.abs(f.cosines - first.cosines).max() > 1e-3 or np.abs(f.spacing - first.spacing).max() > 1e-3 for f in frames):
+    if any(
+        np.abs(f.cosines - first.cosines).max() > 1e-3 or np.abs(f.spacing - first.spacing).max() > 1e-3 for f in frames
+    ):
         raise InputError(f"{name}: mixes orientations or spacings; expected one; convert it again")
     normal = np.cross(*first.cosines)
     positions = np.array([frame.position for frame in frames])

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,12 +26,14 @@ class Series:
     Attributes:
         number: from 1, by which `choose` finds it; counted in the order of series numbers.
         uid: SeriesInstanceUID.
+        name: how errors call it.
         instances: files with images, at least one.
         warnings: what a user should know about the input as a whole.
     """
 
     number: int
     uid: str
+    name: str
     instances: tuple[Instance, ...]
     warnings: tuple[str, ...] = ()
 
@@ -46,10 +47,15 @@ class Series:
         """Such as CT or MR; None where the header says nothing known."""
         return self.instances[0].modality
 
+    @property
+    def description(self) -> str:
+        """What the header calls it, fit to be printed on a terminal; it may name the patient."""
+        return printable(self.instances[0].description).strip()
+
     def describe(self) -> str:
         """One clause: number, modality, description, images and voxel size, fit to be printed on a terminal."""
         first = self.instances[0]
-        text = printable(first.description).strip() or "without description"
+        text = self.description or "without description"
         clause = f"{self.number} {self.modality or 'unknown'} '{text}' {self.images} of {first.columns} x {first.rows}"
         try:
             stack = arrange(_frames_of(self, "")[0], "")
@@ -102,9 +108,12 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
             f"{printable(path)}: holds {len(members)} DICOM files and no image among them; expected a series of images"
         )
     groups = sorted(by_uid.items(), key=lambda item: (_order(item[1]), item[0]))
+    name = printable(path)
     return [
-        Series(number, uid, tuple(instances.values()), tuple(warnings))
-        for number, (uid, instances) in enumerate(groups, 1)
+        Series(
+            number, uid, f"{name}, series {number}" if len(groups) > 1 else name, tuple(found.values()), tuple(warnings)
+        )
+        for number, (uid, found) in enumerate(groups, 1)
     ]
 
 
@@ -143,14 +152,16 @@ def read_series(
         smallest_axis: voxels that there must be along each axis.
 
     Returns:
-        The volume with `data` (columns, rows, slices) float32, after slope and intercept (HU for CT). Its `sha256` is of
-        the files' contents, whatever their names and order.
+        The volume with `data` (columns, rows, slices) float32, after slope and intercept (HU for CT). Its `sha256` is
+        of the files' contents, whatever their names and order.
 
     Raises:
         InputError: no such series, or not a volume that can be used.
     """
-    chosen = path if isinstance(path, Series) else choose(find_series(path, max_bytes=max_bytes), series, printable(path))
-    name = _common_name(chosen)
+    chosen = (
+        path if isinstance(path, Series) else choose(find_series(path, max_bytes=max_bytes), series, printable(path))
+    )
+    name = chosen.name
     frames, warnings = _frames_of(chosen, name)
     stack = arrange(frames, name)
     if 4 * np.prod(stack.shape, dtype=float) > max_bytes:
@@ -231,12 +242,3 @@ def _file_sha256(instance: Instance) -> str:
 
 def _digest_of(digests: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(set(digests))).encode()).hexdigest()
-
-
-def _common_name(series: Series) -> str:
-    """How errors call a series: its file, or the folder of its files."""
-    names = [instance.member.name for instance in series.instances]
-    if len(names) == 1:
-        return names[0]
-    common = os.path.commonprefix(names)
-    return re.sub(r"[^/\\:]*$", "", common).rstrip("/\\: ") or "the series"

@@ -1,7 +1,7 @@
 """Slices put in order: where each lies, whether they make a regular grid, and what to do where they do not.
 
-Frames come in DICOM's coordinates (left, back, up). One matrix takes them to the suite's (right, front, up), and no array
-is ever turned or flipped for it.
+Frames come in DICOM's coordinates (left, back, up). One matrix takes them to the suite's (right, front, up), and no
+array is ever turned or flipped for it.
 """
 
 from collections import Counter
@@ -85,7 +85,9 @@ def arrange(frames: Sequence[Frame], name: str) -> Stack:
     """
     _check_alike((f"{frame.columns} x {frame.rows} pixels" for frame in frames), "sizes", name)
     spacings = np.array([frame.spacing for frame in frames])
-    _check_alike((f"{x:.4g} x {y:.4g} mm" for y, x in _rounded(spacings, 1e-3 * spacings.max())), "pixel spacings", name)
+    _check_alike(
+        (f"{x:.4g} x {y:.4g} mm" for y, x in _rounded(spacings, 1e-3 * spacings.max())), "pixel spacings", name
+    )
     cosines = np.array([frame.cosines for frame in frames])
     if np.abs(cosines - cosines[0]).max() > COSINE_TOLERANCE:
         groups = _rounded(cosines.reshape(-1, 6), 0.01)
@@ -205,7 +207,8 @@ def _problems(stack: Stack) -> list[str]:
     line = stack.positions[0] + np.arange(len(stack.frames))[:, None] * mean
     astray = np.linalg.norm(stack.positions - line, axis=1)
     if astray.max() > REGULAR_TOLERANCE * np.linalg.norm(mean):
-        gaps, usual = np.diff(stack.distances), float(np.median(np.diff(stack.distances)))
+        gaps = np.diff(stack.distances)
+        usual = float(np.percentile(gaps, 50, method="lower"))
         odd = np.flatnonzero(np.abs(gaps - usual) > REGULAR_TOLERANCE * usual)
         worst = sorted(odd, key=lambda index: -abs(gaps[index] - usual))[:3]
         places = ", ".join(

@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
@@ -30,7 +31,11 @@ def make_slices(
     """A classic series of stored integers (X, Y, Z): one data set for each plane along Z, of any affine to RAS mm."""
     lps = LPS @ affine
     edges = np.linalg.norm(lps[:3, :2], axis=0)
-    uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid(), "FrameOfReferenceUID": generate_uid()}
+    uids = {
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "FrameOfReferenceUID": generate_uid(),
+    }
     slices = []
     for index in range(data.shape[2]):
         dataset = _image(data[:, :, index], CTImageStorage if modality == "CT" else MRImageStorage)
@@ -71,7 +76,7 @@ def make_enhanced(
             ),
             PixelMeasuresSequence=_item(
                 PixelSpacing=[decimal(edges[1]), decimal(edges[0])],
-                SliceThickness=decimal(np.linalg.norm(lps[:3, 2])),
+                SliceThickness=decimal(float(np.linalg.norm(lps[:3, 2]))),
             ),
         )
     ]
@@ -127,7 +132,7 @@ def _item(**tags: Any) -> Dataset:
     return item
 
 
-def _image(plane: np.ndarray, kind: str) -> FileDataset:
+def _image(plane: np.ndarray, kind: UID) -> FileDataset:
     uid = generate_uid()
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, uid
