@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medvision.classification import MedicalClassifier
     from medvision.datasets.medmnist import read_medmnist
+    from medvision.dicom.segmentations import read_segmentation, write_segmentation
+    from medvision.dicom.series import find_series, read_series
     from medvision.models.official import load_official
     from medvision.segmentation import Segmentation, Segmenter
     from medvision.volumes import Volume, read_labels, read_volume, write_volume
@@ -15,10 +17,14 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "Volume",
+    "find_series",
     "load_official",
     "read_labels",
     "read_medmnist",
+    "read_segmentation",
+    "read_series",
     "read_volume",
+    "write_segmentation",
     "write_volume",
 ]
 
@@ -27,10 +33,14 @@ _HOMES = {
     "Segmentation": "medvision.segmentation",
     "Segmenter": "medvision.segmentation",
     "Volume": "medvision.volumes",
+    "find_series": "medvision.dicom.series",
     "load_official": "medvision.models.official",
     "read_labels": "medvision.volumes",
     "read_medmnist": "medvision.datasets.medmnist",
+    "read_segmentation": "medvision.dicom.segmentations",
+    "read_series": "medvision.dicom.series",
     "read_volume": "medvision.volumes",
+    "write_segmentation": "medvision.dicom.segmentations",
     "write_volume": "medvision.volumes",
 }
 

@@ -164,7 +164,9 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     outputs = {f"{stem}{ending}" for stem in stems for ending in ("_seg", "_prob")}
     scans = [scan for scan in scans if scan_stem(scan) not in outputs]
     if not scans:
-        raise InputError(f"{name}: holds no scan; expected files ending in {', '.join(SUFFIXES)} directly in it")
+        raise InputError(
+            f"{name}: holds no scan; expected files ending in {', '.join(SUFFIXES)} directly in it, or DICOM files"
+        )
     by_stem: dict[str, Path] = {}
     for scan in scans:
         other = by_stem.setdefault(scan_stem(scan), scan)

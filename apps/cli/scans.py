@@ -1,5 +1,6 @@
 """What `medvision segment` was given: a scan, a folder of scans, or a DICOM series."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ def find_inputs(job: "Job") -> tuple[list[Scan], Path, bool]:
     if not holds_dicom(job.input):
         _refuse_options(job, {"--series": job.series, "--resample-irregular": job.resample_irregular,
                               "--dicom-seg": job.dicom_seg}, "no DICOM input")  # fmt: skip
-        if not job.input.is_dir():
+        if not os.path.isdir(job.input):
             return [Scan(job.input, scan_stem(job.input))], job.output or job.input.parent, False
         return [Scan(path, scan_stem(path)) for path in find_scans(job.input)], job.output or job.input, True
     _refuse_options(job, {"--volume-index": job.volume_index is not None, "--allow-nonfinite": job.allow_nonfinite,

@@ -1,5 +1,6 @@
 """Where the DICOM files of an input are: a folder at any depth, a zip archive, or a single file."""
 
+import contextlib
 import io
 import mmap
 import os
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -18,6 +19,7 @@ MOST_FILES = 100_000  # in a folder or an archive; a study has a few thousand
 MOST_EXPANSION = 200  # bytes unpacked for one packed; images compress to a tenth at best, bombs to a thousandth
 _SMALL = 64 * 2**20  # bytes unpacked below which any expansion is harmless
 _MAGIC = b"DICM"  # behind a preamble of 128 bytes
+_NAMES = (".dcm", ".ima", ".zip")
 _CONTAINERS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before the first byte is out
 
 
@@ -37,7 +39,7 @@ class Member:
 
 
 def holds_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is to be read as DICOM: a file with DICOM's magic, a zip archive, or a folder of such files.
+    """Whether a path is to be read as DICOM: a file with DICOM's magic, named `.dcm` or `.zip`, or a folder of such.
 
     A folder that holds scans in other formats (`.nii.gz` and so on) directly is a folder of scans; its subfolders are
     not looked into.
@@ -46,12 +48,12 @@ def holds_dicom(path: str | os.PathLike[str]) -> bool:
         InputError: a folder that holds both directly, or too many files.
     """
     path = Path(path)
-    if not path.is_dir():
-        return path.is_file() and (_is_zip(path) or _is_dicom(path))
+    if not os.path.isdir(path):  # and not Path's own method, which raises for names that cannot be
+        return os.path.isfile(path) and (path.suffix.lower() in _NAMES or _looks_dicom(path))
     others = _volumes_in(path)
     if not others:
         return next(_files_below(path, []), None) is not None
-    direct = next((file for file in sorted(path.iterdir()) if file.is_file() and _is_dicom(file)), None)
+    direct = next((file for file in sorted(path.iterdir()) if file.is_file() and _looks_dicom(file)), None)
     if direct is None:
         return False
     raise InputError(
@@ -94,11 +96,14 @@ def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Mem
 
 
 def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == _MAGIC
-    except OSError:
-        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == _MAGIC
+
+
+def _looks_dicom(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return _is_dicom(path)
+    return False
 
 
 def _is_zip(path: Path) -> bool:
@@ -121,7 +126,12 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
     A DICOMDIR is a DICOM file like others, and holds no image: where its records point to is never followed.
     """
     inside, seen, outside = folder.resolve(), 0, 0
-    for parent, folders, names in os.walk(folder):  # does not walk into linked folders
+
+    def refuse(error: OSError) -> NoReturn:
+        where = printable(error.filename or folder)
+        raise InputError(f"{where}: cannot be read ({error.strerror}); check its rights, or move it away") from None
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):  # does not walk into linked folders
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             seen += 1
@@ -134,7 +144,12 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
                 continue
             if file.is_symlink() and not file.resolve().is_relative_to(inside):
                 outside += 1
-            elif _is_dicom(file):
+                continue
+            try:
+                found = _is_dicom(file)
+            except OSError as error:  # it may be a slice, so that it cannot be left out
+                refuse(error)
+            if found:
                 yield file
     if outside:
         warnings.append(f"{outside} links that lead out of the folder were left out")
@@ -143,8 +158,12 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
 def _local(path: Path, name: str) -> Member:
     def open_mapped() -> BinaryIO:
         # a map never allocates what a hostile length asks for, as a buffered read does
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+        try:
+            with path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+        except (OSError, ValueError) as error:  # gone, closed to the user, or emptied since
+            reason = getattr(error, "strerror", None) or "it is empty"
+            raise InputError(f"{name}: cannot be read ({reason}); check the file and its rights") from None
 
     return Member(name, path.stat().st_size, open_mapped)
 

@@ -175,6 +175,8 @@ def _sources(volume: DicomVolume, max_bytes: int) -> list[Any]:
     headers = [read_header(member, max_bytes) for member in members.values()]
     between = _decimal(float(volume.grid.spacing_mm[2]))
     for header in headers:
+        header.decode()
+        header.SpecificCharacterSet = "ISO_IR 192"  # any text can be written so, whatever its file says or leaves out
         for key in _MAY_BE_EMPTY:
             if key not in header:
                 setattr(header, key, None)
@@ -245,6 +247,7 @@ def _described(
         found = "a fractional segmentation" if kind == "FRACTIONAL" else "not a DICOM segmentation"
         raise InputError(f"{name}: is {found}; expected a binary one or a label map; convert it")
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in dataset.SegmentSequence}
+    names.pop(0, None)  # a label map may describe its background
     groups = list(dataset.PerFrameFunctionalGroupsSequence)
     # the parts that every image has say the same of a segmentation
     if "PhotometricInterpretation" in dataset and dataset.PhotometricInterpretation == "PALETTE COLOR":

@@ -2,6 +2,8 @@
 
 import io
 import stat
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -536,6 +538,17 @@ def test_a_stream_that_claims_no_size_has_none(stream: bytes):
 
 
 # what is DICOM, and what are other scans
+
+
+def test_what_reads_other_scans_imports_no_dicom_library():
+    code = (
+        "import sys, medvision.volumes, medvision.dicom.series, medvision.dicom.segmentations\n"
+        "print(*sorted({'pydicom', 'highdicom', 'gdcm', 'requests'} & set(sys.modules)))\n"
+        "import pydicom, nibabel\n"
+        "assert nibabel.Nifti1Image"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
 def test_folders_of_dicom_and_of_other_scans_are_told_apart(tmp_path: Path):
