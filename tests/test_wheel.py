@@ -103,4 +103,4 @@ def test_the_installed_program_segments_from_another_directory(programs: Path, e
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "torch" in loaded
     heavy = {"monai", "lightning", "torchmetrics", "mlflow", "torchvision", "timm", "pandas"}
-    assert loaded & (heavy | {"pydicom", "highdicom", "gdcm"}) == set()
+    assert loaded & (heavy | {"pydicom", "highdicom", "imagecodecs"}) == set()

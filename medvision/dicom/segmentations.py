@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medvision.dicom.codes import ANATOMICAL_STRUCTURE, clean, code_of
+from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
 from medvision.dicom.headers import Frame, Instance, damaged, quiet, read_header, read_whole
 from medvision.dicom.pixels import decode
@@ -151,16 +152,17 @@ def read_segmentation(
     own, places = _own_grid(frames, between, name, max_bytes)
     data = np.zeros(own.shape, np.uint8 if max(names, default=0) < 256 else np.uint16, order="F")
     wanted = set(names if segments is None else segments)
-    for (frame, values), number, place in zip(decode(dataset, frames, name), numbers, places, strict=True):
-        del frame
-        plane = data[:, :, place]
-        marked = (values > 0) & (np.isin(values, list(wanted)) if number is None else number in wanted)
-        if plane[marked].any():
-            raise InputError(
-                f"{name}: segments {int(plane[marked].max())} and {number} overlap; expected one label a voxel; "
-                "read them one by one"
-            )
-        plane[marked] = values[marked] if number is None else number
+    with Decoder() as decoder:
+        decoded = decode(dataset, frames, name, decoder)
+        for (_, values), number, place in zip(decoded, numbers, places, strict=True):
+            plane = data[:, :, place]
+            marked = (values > 0) & (np.isin(values, list(wanted)) if number is None else number in wanted)
+            if plane[marked].any():
+                raise InputError(
+                    f"{name}: segments {int(plane[marked].max())} and {number} overlap; expected one label a voxel; "
+                    "read them one by one"
+                )
+            plane[marked] = values[marked] if number is None else number
     if grid is not None:
         data = _placed(data, own, grid, name)
     return Volume(data, grid or own, sha256, [], "SEG"), names

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import find_members
 from medvision.dicom.headers import Frame, Instance, read_instance, read_whole
 from medvision.dicom.pixels import decode
@@ -222,16 +223,17 @@ def _read_pixels(
     for place, frame in enumerate(frames):
         places[frame.member.name].append((place, frame))
     digests = []
-    for instance in series.instances:
-        wanted = places.get(instance.member.name)
-        if wanted is None:
-            digests.append(_file_sha256(instance))
-            continue
-        dataset, digest = read_whole(instance.member, max_bytes)
-        digests.append(digest)
-        decoded = decode(dataset, [frame for _, frame in wanted], instance.member.name)
-        for (place, _), (_, values) in zip(wanted, decoded, strict=True):
-            data[:, :, place] = values
+    with Decoder() as decoder:
+        for instance in series.instances:
+            wanted = places.get(instance.member.name)
+            if wanted is None:
+                digests.append(_file_sha256(instance))
+                continue
+            dataset, digest = read_whole(instance.member, max_bytes)
+            digests.append(digest)
+            decoded = decode(dataset, [frame for _, frame in wanted], instance.member.name, decoder)
+            for (place, _), (_, values) in zip(wanted, decoded, strict=True):
+                data[:, :, place] = values
     return data, _digest_of(digests)
 
 

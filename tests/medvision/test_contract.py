@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from medvision.contract import InputContract
+from medvision.contract import InputContract, modality_conflict
 from shared_backbones.errors import InputError
 
 CARD = {
@@ -69,6 +69,8 @@ def test_a_card_is_read():
         ("input", ["axial"], "cannot be used"),
         ("input.spacing_mm", MISSING, "lacks 'spacing_mm'"),
         ("input.spacing_mm", "wide", "'wide'"),
+        ("classes.1.code", ["SCT", "123"], "code of white_matter"),
+        ("classes.1.code", ["SCT", "1" * 17, "White matter"], "code of white_matter"),
         ("input.spacing_mm", 0.01, "spacing_mm is 0.01"),
         ("input.spacing_mm", [1, 1], "spacing_mm has 2 values"),
         ("input.spacing_mm", [1, None, 0.01], "spacing_mm is 0.01"),
@@ -103,3 +105,21 @@ def test_labels_are_known_by_name_and_number():
     for wanted in (["cortex", "bone"], ["0"], ["background"], ["4"], []):
         with pytest.raises(InputError, match="expected some of 1 white_matter, 2 cortex, 3 fluid"):
             contract.label_ids(wanted)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "conflict"),
+    [
+        ("T1-weighted MRI", "CT", True),
+        ("T1-weighted MRI", "MR", False),
+        ("CT", "MR", True),
+        ("contrast-enhanced CT", "CT", False),
+        ("PET or CT", "PT", False),
+        ("T1-weighted MRI", None, False),
+        ("photographs", "CT", False),
+        (None, "CT", False),
+    ],
+)
+def test_a_scan_of_another_modality_is_told_where_both_say_what_they_are(expected, found, conflict):
+    clause = modality_conflict(expected, found)
+    assert clause == (f"the scan's header says {found}, the model expects {expected}" if conflict else None)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+import medvision.dicom.decoding
 import medvision.dicom.files
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.pixels import stream_size
@@ -150,23 +152,18 @@ def test_lossless_transfer_syntaxes(tmp_path: Path, syntax: Any):
     expect(read_series(write_series(tmp_path, slices)), values.astype(np.float32), AFFINE)
 
 
-def test_lossless_jpeg(tmp_path: Path):
-    gdcm: Any = pytest.importorskip("gdcm")
-    write_series(tmp_path / "plain", make_slices(STORED.clip(0), AFFINE))
-    (tmp_path / "packed").mkdir()
-    for path in (tmp_path / "plain").iterdir():
-        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-        reader.SetFileName(str(path))
-        assert reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        writer.SetFileName(str(tmp_path / "packed" / path.name))
-        assert writer.Write()
-    assert dcmread(next((tmp_path / "packed").iterdir())).file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    expect(read_series(tmp_path / "packed"), STORED.clip(0).astype(np.float32), AFFINE)
+@pytest.mark.parametrize(("bits", "signed"), [(16, 0), (12, 0), (16, 1), (13, 1)])
+def test_lossless_jpeg(tmp_path: Path, bits: int, signed: int):
+    values = STORED if signed else STORED.clip(0)
+    slices = make_slices(values, AFFINE)
+    for index, dataset in enumerate(slices):
+        plane = np.ascontiguousarray(values[:, :, index].T).view(np.uint16) & (2**bits - 1)
+        stream = imagecodecs.jpeg8_encode(plane, lossless=True, bitspersample=bits)
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, signed
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        dataset.PixelData = encapsulate([stream])
+        dataset["PixelData"].is_undefined_length = True
+    expect(read_series(write_series(tmp_path, slices)), values.astype(np.float32), AFFINE)
 
 
 def test_lossy_jpeg(tmp_path: Path):
@@ -532,6 +529,42 @@ def test_a_deflated_bomb_is_not_inflated(tmp_path: Path):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected"), [("crash", "the decoder crashed"), ("sleep", "the decoder took over 1 s")]
+)
+def test_a_decoder_that_crashes_or_never_ends_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, expected: str
+):
+    slices = make_slices(np.tile(STORED.clip(0), (4, 4, 1)), AFFINE)
+    for dataset in slices:
+        dataset.PixelRepresentation = 0
+        dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    write_series(tmp_path, slices)
+    program = tmp_path / ".program.py"
+    program.write_text("import os, time\n" + {"crash": "os.abort()", "sleep": "time.sleep(60)"}[fault])
+    monkeypatch.setattr(medvision.dicom.decoding, "__file__", str(program))
+    monkeypatch.setattr(medvision.dicom.decoding, "_SECONDS", 1.0)
+    assert expected in refusal(lambda: read_series(tmp_path))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.keyword)
+def test_damaged_compressed_pixels_end_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: Any):
+    monkeypatch.setattr(medvision.dicom.decoding, "_SECONDS", 3.0)
+    slices = make_slices(np.tile(STORED.clip(0), (4, 4, 1)), AFFINE)
+    random = np.random.default_rng(0)
+    for dataset in slices:
+        dataset.PixelRepresentation = 0
+        dataset.compress(syntax, generate_instance_uid=False)
+        stream = bytearray(dataset.PixelData)
+        stream[200 : len(stream) - 40] = random.integers(0, 256, len(stream) - 240).astype(np.uint8).tobytes()
+        dataset.PixelData = bytes(stream)
+    write_series(tmp_path, slices)
+    try:
+        read_series(tmp_path)  # such streams may decode, to noise
+    except InputError as error:
+        assert "pixels cannot be decoded" in str(error) and str(error).isprintable()
+
+
 @pytest.mark.parametrize("stream", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0\x00", b"\xff\x4f\xff\x51\x00", b"\x00" * 99])
 def test_a_stream_that_claims_no_size_has_none(stream: bytes):
     assert stream_size(stream) is None
@@ -543,7 +576,7 @@ def test_a_stream_that_claims_no_size_has_none(stream: bytes):
 def test_what_reads_other_scans_imports_no_dicom_library():
     code = (
         "import sys, medvision.volumes, medvision.dicom.series, medvision.dicom.segmentations\n"
-        "print(*sorted({'pydicom', 'highdicom', 'gdcm', 'requests'} & set(sys.modules)))\n"
+        "print(*sorted({'pydicom', 'highdicom', 'imagecodecs', 'requests'} & set(sys.modules)))\n"
         "import pydicom, nibabel\n"
         "assert nibabel.Nifti1Image"
     )

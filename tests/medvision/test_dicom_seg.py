@@ -124,7 +124,7 @@ def test_frames_of_an_enhanced_image_are_referred_to(tmp_path: Path):
 
 
 def test_what_the_object_says(tmp_path: Path):
-    tags = {"PatientID": "007", "PatientName": "Doe^Jane", "StudyID": "5", "SpacingBetweenSlices": "9"}
+    tags: dict[str, Any] = {"PatientID": "007", "PatientName": "Doe^Jane", "StudyID": "5", "SpacingBetweenSlices": "9"}
     slices = make_slices(STORED, make_affine("LPS", (1, 2, 3)), **tags)
     volume = read_series(write_series(tmp_path / "series", slices))
     write_segmentation(tmp_path / "seg.dcm", make_map(), volume, CARD, HASH)
