@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 _SECONDS = 30.0  # for a frame, and as much again for every 4 million pixels
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
@@ -48,8 +48,9 @@ class Decoder:
 
         if self._process is None:
             command = [sys.executable, "-P", __file__]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._process = subprocess.Popen(command, **pipes)  # noqa: S603 - this very interpreter and file
+            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter and file
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
         process = self._process
         seconds = _SECONDS * (1 + settings["Rows"] * settings["Columns"] / 4e6)
         timer = threading.Timer(seconds, process.kill)
@@ -70,13 +71,13 @@ class Decoder:
         raise DecodingError(answer["error"])
 
 
-def send(stream: BinaryIO, header: Mapping[str, Any], content: bytes = b"") -> None:
+def send(stream: IO[bytes], header: Mapping[str, Any], content: bytes = b"") -> None:
     """Write a line of JSON and the bytes that it announces."""
     stream.write(json.dumps(header).encode() + b"\n" + content)
     stream.flush()
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until there are no more."""
     while line := requests.readline():
         settings = json.loads(line)
@@ -104,7 +105,7 @@ def decode_frame(stream: bytes, settings: dict[str, Any]) -> Any:
         return np.left_shift(found, unused).view(signed) >> unused
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
