@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench viewer clean
 # Two targets would otherwise install into one .venv at the same time under `make -j`.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -24,7 +24,14 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	$(BIN)/python -m pytest -q -s tests/benchmarks
 
+# The viewer of reports; needs Node and npm. Where it was not built, reports do without.
+viewer: pipelines/report/assets/viewer.js.gz
+
+pipelines/report/assets/viewer.js.gz: $(addprefix apps/review/, package-lock.json build.mjs viewer.js LICENSE-niivue.txt)
+	cd apps/review && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
+
 clean:
+	rm -rf apps/review/node_modules pipelines/report/assets
 	rm -rf .venv demo-output dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,5 +1,6 @@
 """The side-car of a segmentation: every figure a program may want, and where the labels came from."""
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ def build_sidecar(
     content = {
         "schema_version": SCHEMA_VERSION,
         "case": volume.case_id,
+        "report": _report_identity(segmentation),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
             "name": card.get("name"),
@@ -79,6 +81,19 @@ def build_sidecar(
     if reference is not None:
         content["reference"] = dict(reference)
     return content
+
+
+def _report_identity(segmentation: "Segmentation") -> dict[str, str]:
+    """What a reviewer's verdict is about: these labels, of this input, by this model.
+
+    Side-car and page both hold it, so it cannot be a hash of either.
+    """
+    volume, labels = segmentation.volume, segmentation.labels
+    about = f"{volume.sha256} {segmentation.model_sha256} {labels.shape} {labels.dtype.name}"
+    digest = hashlib.sha256(about.encode())
+    for index in range(labels.shape[2]):
+        digest.update(labels[:, :, index].tobytes("F"))
+    return {"id": f"{volume.case_id}-{digest.hexdigest()[:8]}", "sha256": digest.hexdigest()}
 
 
 def _version(package: str) -> str:

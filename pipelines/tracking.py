@@ -310,6 +310,26 @@ class Run:
         print(f"warning: {line}{'' if problem is None else f' ({_reason(problem)})'}", flush=True)
 
 
+def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path], *, folder: str) -> None:
+    """Note figures and keep files with a run that is there already, whatever its state, which stays as it is.
+
+    Raises:
+        InputError: the store cannot be used, or has no such run.
+    """
+    from mlflow.entities import Metric
+
+    store = tracking_uri()
+    open_store(store)
+    with _reaching(store):
+        client = _client(store)
+        if _existing(client, run_id) is None:
+            raise InputError(f"run {run_id}: not in {store}; see the ids there, or set MLFLOW_TRACKING_URI")
+        now = int(time.time() * 1000)
+        client.log_batch(run_id, metrics=[Metric(_key(name), float(value), now, 0) for name, value in figures.items()])
+        for path in files:
+            client.log_artifact(run_id, str(path), folder)
+
+
 def resolve_model(uri: str, cache: Path | None = None) -> Path:
     """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
 

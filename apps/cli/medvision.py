@@ -12,6 +12,7 @@ import typer
 from apps.cli.importing import add_import
 from apps.cli.program import find_model, run, show_version
 from apps.cli.program import split as split_items
+from apps.cli.review import add_review
 from apps.cli.running import add_run
 from shared_backbones.errors import InputError
 
@@ -287,6 +288,7 @@ def robustness(
 
 add_import(app, "medvision")
 add_run(app, "medvision")
+add_review(app)
 
 
 @models_app.command("list")

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,20 @@ _PATH = re.compile(
 )
 
 
-def render_page(template: str, **content: Any) -> str:
+def render_page(template: str, *, styles: Sequence[str] = ("report.css",), **content: Any) -> str:
     """A page from a template of this package, with the suite's style and the hash by which its policy allows it."""
-    style = _environment().get_template("report.css").render()
-    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _environment().get_template(template).render(style=style, style_hash=style_hash, **content)
+    style = "".join(page_source(name) for name in styles)
+    return _environment().get_template(template).render(style=style, style_hash=source_digest(style), **content)
+
+
+def page_source(name: str) -> str:
+    """A style sheet or script of this package, as it stands in a page."""
+    return _environment().get_template(name).render()
+
+
+def source_digest(source: str) -> str:
+    """The hash by which a content security policy allows a style sheet or a script."""
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
 def without_paths(item: Any) -> Any:

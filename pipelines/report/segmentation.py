@@ -11,11 +11,13 @@ import numpy as np
 
 from medvision.geometry import Grid
 from medvision.overlays import AGREEMENT, Rendering, class_colours, render_slices
-from pipelines.report.page import as_text, render_page, without_paths
+from pipelines.report.page import as_text, page_source, render_page, source_digest, without_paths
+from pipelines.report.viewer import viewer_content
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.
 _PIXELS = 5_400_000
+_PAGE = 7_900_000  # bytes of the whole page; what the pictures leave is the viewer's
 _LONGEST_SIDE = 380
 _SLICES = 6  # of each plane
 
@@ -44,8 +46,10 @@ def segmentation_report(
 ) -> str:
     """Build the page: slices with contours, figures, quality checks, and where all of it came from.
 
-    The page is one file under 8 MB: style and pictures are inside, there is no script, and its content security policy
-    lets nothing be fetched. All texts are escaped; a path or the file name of a scan in one of them is left out.
+    The page is one file under 8 MB: style, pictures, scripts and the viewer's volumes are inside, and its content
+    security policy runs these scripts alone and lets nothing be fetched. Without scripts it lacks the viewer and the
+    form of the verdict, and nothing else. All texts are escaped; a path or the file name of a scan in one of them is
+    left out.
 
     Args:
         sidecar: what `<name>_seg.json` holds. Required: `case` (`case-` and 8 hex digits). Shown where present:
@@ -53,6 +57,7 @@ def segmentation_report(
             `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
             `medvision.statistics.structure_rows`); `flags` (of `qa_flags`); `warnings` (texts); `reference` (`rows` of
             `medvision.metrics.compare`, `summary` of `medvision.metrics.summary`, `nsd_tolerance_mm`, `sha256`);
+            `report` (`id`, `sha256`), without which no verdict can be given;
             `device` and `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are
             not shown.
         card: the model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
@@ -79,8 +84,11 @@ def segmentation_report(
     names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
 
     structures, notes = _structure_table(data.get("structures", []))
-    return render_page(
-        "segmentation.html.j2",
+    script = page_source("review.js")
+    content = dict(
+        styles=("report.css", "viewer.css"),
+        script=script,
+        script_hash=source_digest(script),
         case=data["case"],
         data=data,
         card=about,
@@ -103,6 +111,16 @@ def segmentation_report(
             ("Software", list(data.get("versions", {}).items())),
         ],
     )
+    viewer = viewer_content(
+        image,
+        labels,
+        grid,
+        about["classes"],
+        modality=data.get("input", {}).get("modality"),
+        window=rendering.window,
+        room=_PAGE - len(render_page("segmentation.html.j2", **content, viewer=None).encode()),
+    )
+    return render_page("segmentation.html.j2", **content, viewer=viewer)
 
 
 def _planes(rendering: Rendering, names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
