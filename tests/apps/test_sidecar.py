@@ -40,6 +40,7 @@ ROW = {
 SCHEMA = {
     "schema_version": int,
     "case": re.compile(r"case-[0-9a-f]{8}"),
+    "report": {"id": re.compile(r"case-[0-9a-f]{8}-[0-9a-f]{8}"), "sha256": SHA256},
     "created": str,
     "model": {"name": str, "version": str, "architecture": str, "sha256": SHA256, "license": str},
     "input": {

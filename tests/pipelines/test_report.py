@@ -1,6 +1,7 @@
 """The segmentation report: self-contained, safe, complete."""
 
 import base64
+import gzip
 import hashlib
 import io
 import re
@@ -22,6 +23,7 @@ CLASSES = [
     {"id": 2, "name": "shell", "color": [0, 160, 255]},
     {"id": 3, "name": "absent", "color": [0, 200, 120]},
 ]
+DATA = ("application/json", "text/plain")  # types of scripts that no browser runs
 VOID = {"meta", "img", "rect", "br", "link", "input", "hr"}
 
 
@@ -47,7 +49,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.texts.append(data)
 
     def all(self, tag):
@@ -159,7 +161,7 @@ def test_hostile_texts_are_shown_and_never_run():
     sidecar["input"].update(orientation=HOSTILE, modality=HOSTILE, sha256=HOSTILE)
     html = segmentation_report(**arguments)
     page = Page(html)
-    assert not page.all("script")
+    assert [kind for attributes in page.all("script") if (kind := attributes.get("type")) not in DATA] == [None]
     assert not any(name.startswith("on") or name == "style" for _, attributes in page.elements for name in attributes)
     assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
     assert 'alert("x")' in page.text
@@ -169,9 +171,15 @@ def test_policy_allows_this_style_and_nothing_from_outside():
     html = segmentation_report(**inputs())
     policy = next(a["content"] for a in Page(html).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.S)
+    sources = [script]
+    if packed := re.search('id="viewer-program">data:application/gzip;base64,([^<]*)<', html):
+        sources.append(gzip.decompress(base64.b64decode(packed[1])).decode())
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, *sources)]
+    scripts = " ".join(f"'sha256-{digest}'" for digest in digests[1:])
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digests[0]}'; script-src {scripts}; base-uri 'none'; "
+        "form-action 'none'"
     )
     assert not re.search(r"https?://|@import|url\(|<link", html)
 

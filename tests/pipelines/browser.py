@@ -1,0 +1,48 @@
+"""A headless Chromium for tests of pages, with what it says and asks for."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOFTWARE_GL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+
+@dataclass
+class Visit:
+    """A page, everything but notes that its console said, and every address that it asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The system's Chromium; skips the test where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine: install the package chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", *SOFTWARE_GL])
+        yield browser
+        browser.close()
+
+
+def visit(browser: Any, path: Path, *, scripts: bool = True) -> Visit:
+    """Open a page as a user does who double-clicks the file."""
+    context = browser.new_context(
+        viewport={"width": 900, "height": 640}, java_script_enabled=scripts, accept_downloads=True, reduced_motion="reduce"
+    )
+    context.set_default_timeout(60_000)
+    seen = Visit(context.new_page())
+    seen.page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
+    seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    seen.page.on("request", lambda request: seen.requests.append(request.url))
+    seen.page.goto(path.as_uri())
+    return seen
