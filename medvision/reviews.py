@@ -179,7 +179,9 @@ def _whole(text: str) -> str:
 
 
 def _unusable(path: Path, key: str, found: Any, expected: str) -> InputError:
-    shown = printable(json.dumps(found)[:60]) if isinstance(found, str | int | float | bool | None) else "something else"
+    shown = (
+        printable(json.dumps(found)[:60]) if isinstance(found, str | int | float | bool | None) else "something else"
+    )
     return InputError(f"{printable(path)}: its {key} is {shown}; expected {expected}; save the verdict again")
 
 

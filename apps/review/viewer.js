@@ -25,7 +25,7 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     multiplanarShowRender: SHOW_RENDER.NEVER,
     multiplanarPadPixels: 4,
     crosshairColor: [0.94, 0.64, 0.01, 0.9],
-    crosshairWidth: 0.5,
+    crosshairWidth: 0.4,
     crosshairWidthUnit: "percent",
     crosshairGap: 4,
     dragMode: DRAG_MODE.slicer3D, // of the right button: zoom

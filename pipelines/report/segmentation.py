@@ -85,7 +85,7 @@ def segmentation_report(
 
     structures, notes = _structure_table(data.get("structures", []))
     script = page_source("review.js")
-    content = dict(
+    content: dict[str, Any] = dict(
         styles=("report.css", "viewer.css"),
         script=script,
         script_hash=source_digest(script),

@@ -25,14 +25,14 @@ _WINDOWS_HU = {"soft tissue": (400, 40), "lung": (1500, -600), "bone": (1800, 40
 _COMPRESSION = 4  # of gzip: within 1 % of the default's size, in half the time or less
 _LABELS = 1002  # NIfTI's intent of labels; NiiVue draws contours of no other volume
 _MOST_VOXELS = 20_000_000  # that a graphics card and a page can take
-_FEWEST_VOXELS = 1_000  # below this there is nothing to look at
+_FEWEST_VOXELS = 1_000  # of a reduced scan; below this there is nothing to look at
 _MOST_STRUCTURES = 255
 _SAMPLED = 8  # every eighth slice tells how well the rest will compress
 
 
 @dataclass(frozen=True)
 class Program:
-    """The viewer's program: `packed` is its gzip file, `digest` that of a script in a policy, `notices` its licences."""
+    """The viewer's program: `packed` is its gzip file, `digest` allows it in a policy, `notices` are its licences."""
 
     packed: bytes
     digest: str
@@ -159,7 +159,7 @@ def _packed(
 ) -> tuple[tuple[int, int, int], np.ndarray, bytes, bytes] | None:
     """The finest copy whose two files stay below a size: factors, labels as codes from 1, and the files."""
     for factors in _factors(grid):
-        if np.prod(_reduced_shape(grid.shape, factors)) < _FEWEST_VOXELS:
+        if factors != (1, 1, 1) and np.prod(_reduced_shape(grid.shape, factors)) < _FEWEST_VOXELS:
             break
         sample = np.stack([*_mean_slices(image, factors, scale, _SAMPLED)], axis=-1)
         share = sample.shape[2] / _reduced_shape(grid.shape, factors)[2]

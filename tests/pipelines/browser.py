@@ -37,7 +37,10 @@ def chromium() -> Iterator[Any]:
 def visit(browser: Any, path: Path, *, scripts: bool = True) -> Visit:
     """Open a page as a user does who double-clicks the file."""
     context = browser.new_context(
-        viewport={"width": 900, "height": 640}, java_script_enabled=scripts, accept_downloads=True, reduced_motion="reduce"
+        viewport={"width": 900, "height": 640},
+        java_script_enabled=scripts,
+        accept_downloads=True,
+        reduced_motion="reduce",
     )
     context.set_default_timeout(60_000)
     seen = Visit(context.new_page())

@@ -33,7 +33,7 @@ REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
-    """A block, brighter on the patient's right, with a ball on the left, and one to the right, in front and above; stored as LPI."""
+    """A block, brighter on the right, with a ball on the left, and one to the right, in front and above; stored as LPI."""
     grid = Grid.from_affine(SHAPE, make_affine("LPI", (2, 2, 2.5), origin=(40, 45, 44)))
     x, y, z = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.indices(SHAPE)) + grid.affine[:3, 3, None, None, None]
     labels = np.zeros(SHAPE, np.uint8)
@@ -80,7 +80,9 @@ def opened(report: Path, browser: Any) -> Visit:
 
 def told(seen: Visit) -> tuple[dict[str, float], float, str]:
     """What the read-out says: mm towards R, A and S, value, structure."""
-    position, value, structure = (seen.page.inner_text(f"[data-part={part}]") for part in ("position", "value", "structure"))
+    position, value, structure = (
+        seen.page.inner_text(f"[data-part={part}]") for part in ("position", "value", "structure")
+    )
     signs = {"R": ("R", 1), "L": ("R", -1), "A": ("A", 1), "P": ("A", -1), "S": ("S", 1), "I": ("S", -1)}
     found = {signs[letter][0]: signs[letter][1] * float(mm) for letter, mm in re.findall(r"([A-Z]) ([\d.]+)", position)}
     return found, float(value), structure
