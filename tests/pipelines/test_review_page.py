@@ -33,7 +33,7 @@ REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
-    """A block, brighter on the right, with a ball on the left, and one to the right, in front and above; stored as LPI."""
+    """A block, brighter on the right, with a ball on the left, and one to the right, in front, above; stored as LPI."""
     grid = Grid.from_affine(SHAPE, make_affine("LPI", (2, 2, 2.5), origin=(40, 45, 44)))
     x, y, z = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.indices(SHAPE)) + grid.affine[:3, 3, None, None, None]
     labels = np.zeros(SHAPE, np.uint8)
