@@ -197,7 +197,7 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
         "medvision", "run", uri=uri, parameters={}, tags={}, datasets=[], spool=tmp_path / "spool", system_metrics=False
     ) as run:
         pass
-    put(folder / "p_review.json", verdict(2, 22, comment="see /home/jane/scan.nii.gz", reviewer="JD"))
+    put(folder / "p_review.json", verdict(2, 22, comment="see /scans/jane/scan.nii.gz", reviewer="JD"))
     assert medvision("review", "collect", folder, "-o", folder / "t.csv", "--log-to-run", run.run_id).code == 0
     noted = MlflowClient(uri).get_run(run.run_id)
     assert {name: value for name, value in noted.data.metrics.items() if name.startswith("review.")} == {
