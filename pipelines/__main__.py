@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 
+from pipelines import preemption
 from shared_backbones.errors import InputError, require
 
 
@@ -32,8 +33,12 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except preemption.Preempted:
+        print(preemption.goodbye(), file=sys.stderr)
+        return preemption.EXIT_CODE
     return 0
 
 
 if __name__ == "__main__":
+    preemption.listen()
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,9 @@
 """Training checkpoints as one safetensors file: tensors as they are, everything else as JSON in its header."""
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,14 @@ _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 
 
 class SafetensorsCheckpoints(CheckpointIO):
-    """Lightning's checkpoints without pickle; a file appears complete or not at all."""
+    """Lightning's checkpoints without pickle; a file appears complete or not at all.
+
+    Args:
+        origin: of the training, noted in the file; see `steps_in`.
+    """
+
+    def __init__(self, origin: str = "") -> None:
+        self.origin = origin
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint of tensors, numbers, texts, lists, tuples and dicts."""
@@ -27,7 +37,9 @@ class SafetensorsCheckpoints(CheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             try:
-                save_file(tensors, temporary, {"state": state})
+                save_file(tensors, temporary, {"state": state, "origin": self.origin})
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())  # before it takes the place of the one before: a node may go down
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(str(error)) from None
 
@@ -37,24 +49,40 @@ class SafetensorsCheckpoints(CheckpointIO):
         Raises:
             InputError: the file cannot be read, or is no such checkpoint.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                state = json.loads(file.metadata()["state"])
-                return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a training checkpoint of ours ({error}); remove it to start anew") from None
+        with _reading(path), safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
-def steps_in(path: Path) -> int:
-    """Optimiser steps behind a checkpoint; 0 where there is none."""
+def steps_in(path: Path, origin: str | None = None) -> int:
+    """Optimiser steps behind a checkpoint; 0 where there is none.
+
+    Raises:
+        InputError: it is damaged, or of a training with another `origin` than the one given.
+    """
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        return int(json.loads(file.metadata()["state"])["global_step"])
+    with _reading(path), safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        steps = int(json.loads(metadata["state"])["global_step"])
+    if origin and metadata.get("origin") and metadata["origin"] != origin:
+        raise InputError(
+            f"{path}: is a checkpoint of another recipe or of other data (found {metadata['origin']}, expected "
+            f"{origin}); move it away to start anew"
+        )
+    return steps
+
+
+@contextlib.contextmanager
+def _reading(path: Any) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a training checkpoint of ours ({error}); remove it to start anew") from None
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

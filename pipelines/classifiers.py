@@ -17,6 +17,7 @@ from pipelines.classification_task import ClassificationTask
 from pipelines.image_sections import LabelledImages
 from pipelines.image_sets import ImageSource, find_images, read_images, split_digest
 from pipelines.kinds import SPLITS, Kind
+from pipelines.processes import first_process
 from pipelines.progress import Meter
 from pipelines.recipe import Recipe, shown_init
 from pipelines.robustness import figures_of, measure, tables_of, write_robustness
@@ -221,7 +222,7 @@ class ClassifierKind(Kind):
                 "seed": recipe.seed,
                 "init": shown_init(recipe),
                 "split": split_digest(items),
-                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
             },
         }
 
@@ -249,7 +250,7 @@ class ClassifierKind(Kind):
         learnt = self._stored(prepared, "train", augment=self.varied(), mirror=mirror, seed=seed)
         held = self._stored(prepared, "validation")
         labels, card = learnt.labels(), self.card(prepared)
-        batch = settings.batch_size * settings.devices * settings.accumulate
+        batch = settings.batch_size * settings.accumulate
         epoch = settings.steps_per_epoch or max(1, len(learnt) // batch)
         steps = settings.steps or epoch * (settings.epochs or 1)
 
@@ -277,10 +278,11 @@ class ClassifierKind(Kind):
             seed=seed,
             folder=folder,
             card=card,
+            origin=folder.name,
             monitor="validation_log_likelihood",
             log=log,
         )
-        if len(held):
+        if len(held) and first_process():
             self.calibrate(model, self._stored(prepared, "train"), held)
 
     def calibrate(self, model: Path, learnt: StoredImages, held: StoredImages) -> None:

@@ -215,7 +215,7 @@ class TrainSection(Section):
     steps_per_epoch: PositiveInt | None = None
     """Length of an epoch; by default as many as it takes to draw every slice once."""
     batch_size: PositiveInt = 16
-    """Of each process."""
+    """Of all processes together: however many there are, they learn from the same batches."""
     accumulate: PositiveInt = 1
     """Batches whose gradients are summed for a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -248,7 +248,12 @@ class TrainSection(Section):
     patience: PositiveInt | None = None
     """Validations without a better one after which training ends."""
     devices: PositiveInt = 1
-    """Processes that train together, each on a device (or CPU thread pool) of its own and on batches of its own."""
+    """Processes that train together, each on a device (or CPU thread pool) of its own and on its share of each batch;
+    where srun or torchrun start them, as many as those start."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How they do: each has the whole network (DDP), or a part of its weights and of the optimiser's state (FSDP)."""
+    sync_batchnorm: bool = False
+    """Take a batch norm's statistics over all processes; else each has those of its own share."""
     threads: PositiveInt | None = None
     """CPU threads of each process."""
 

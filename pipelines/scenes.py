@@ -220,7 +220,7 @@ class ScenesKind(Kind):
                 "recipe": recipe.name,
                 "seed": recipe.seed,
                 "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
             },
         }
 
@@ -237,9 +237,7 @@ class ScenesKind(Kind):
         settings, seed = self.recipe.train, self.recipe.seed
         learnt, held_out = (stored_patches(prepared, split) for split in ("train", "validation"))
         card = self.card(prepared)
-        epoch = settings.steps_per_epoch or max(
-            1, len(learnt) // (settings.batch_size * settings.devices * settings.accumulate)
-        )
+        epoch = settings.steps_per_epoch or max(1, len(learnt) // (settings.batch_size * settings.accumulate))
         steps = settings.steps or epoch * (settings.epochs or 1)
 
         def loader(start: int, rank: int, world_size: int) -> DataLoader:
@@ -261,6 +259,7 @@ class ScenesKind(Kind):
             seed=seed,
             folder=folder,
             card=card,
+            origin=folder.name,
             monitor=self.monitor,
             log=log,
         )

@@ -22,6 +22,7 @@ from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
 from pipelines.kinds import Kind
+from pipelines.processes import share_of
 from pipelines.progress import Meter
 from pipelines.recipe import Recipe, SyntheticData, VolumeData, shown_init
 from pipelines.store import Sample, Store
@@ -67,6 +68,7 @@ class Segmentation(Kind):
             seed=recipe.seed,
             folder=folder,
             card=self.card(),
+            origin=folder.name,
             log=log,
         )
 
@@ -125,7 +127,7 @@ class SyntheticSegmentation(Segmentation):
                 "recipe": recipe.name,
                 "seed": recipe.seed,
                 "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.devices,
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
                 "synthesis": synthesis,
             },
         }
@@ -142,11 +144,12 @@ class SyntheticSegmentation(Segmentation):
                 slices_per_volume=data.slices_per_volume,
                 buffer=data.buffer,
                 seed=self.recipe.seed,
-                start=start * size * world_size // data.slices_per_volume,
+                start=start * size // data.slices_per_volume,
                 rank=rank,
                 world_size=world_size,
             )
-            return DataLoader(stream, size, num_workers=data.workers, persistent_workers=data.workers > 0)
+            share = share_of(size, world_size)
+            return DataLoader(stream, share, num_workers=data.workers, persistent_workers=data.workers > 0)
 
         steps = self.recipe.train.steps
         assert steps is not None  # noqa: S101 - seen to when the recipe was read
@@ -248,7 +251,7 @@ class VolumeSegmentation(Segmentation):
                 "recipe": recipe.name,
                 "seed": recipe.seed,
                 "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.devices * recipe.train.accumulate,
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
             },
         }
 
@@ -259,7 +262,7 @@ class VolumeSegmentation(Segmentation):
         augment = Augment(data.augmentation.model_dump(), data.size)
         learnt = LabelledSlices(StoredVolumes(prepared, "train"), **shared, augment=augment)
         held_out = LabelledSlices(StoredVolumes(prepared, "validation"), **shared)
-        epoch = settings.steps_per_epoch or max(1, len(learnt) // (settings.batch_size * settings.devices))
+        epoch = settings.steps_per_epoch or max(1, len(learnt) // settings.batch_size)
         steps = settings.steps or epoch * (settings.epochs or 1)
 
         def loader(start: int, rank: int, world_size: int) -> DataLoader:

@@ -5,13 +5,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import tracking
+from pipelines import preemption, tracking
 from pipelines.kinds import find_kind
+from pipelines.processes import first_process, launcher, tags
 from pipelines.recipe import STAGES, Recipe, shown, shown_model
 from pipelines.report.training import training_report
 from shared_backbones.errors import InputError
@@ -19,6 +21,8 @@ from shared_backbones.files import replacing
 from shared_backbones.weights import read_card
 
 DONE = "done.json"
+LOG = "DOMAIN_VISION_LOG"
+"""Variable with the path of the job's log, which is kept with its run."""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Job:
         """The folder of a stage's results, named by a hash of what they are made from; emptied under `restart`."""
         content = json.dumps(made_from, sort_keys=True, default=str).encode()
         folder = self.output / stage / hashlib.sha256(content).hexdigest()[:12]
-        if stage in self.restart and _first_process():
+        if stage in self.restart and first_process():
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self.made[stage] = folder
@@ -66,7 +70,10 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
 
     Raises:
         InputError: something in the recipe or the data is wrong, or the tracking store cannot be used.
+        Preempted: the process was told to leave, and has kept what is done.
     """
+    if restart and launcher():
+        raise InputError("--restart: would begin anew each time that a scheduler starts the job again; leave it out")
     chosen = [stage for stage in STAGES if stage in (STAGES if stages is None else stages)]
     for stage in [*(stages or ()), *restart]:
         if stage not in STAGES:
@@ -85,17 +92,18 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
     job = Job(recipe, output, chosen, restart)
     uri = tracking.tracking_uri()
-    if _first_process():
+    if first_process():
         tracking.open_store(uri)  # an unreachable store shows now, not after hours of training
     prepared = _prepare(job, kind)
     with _tracked(job, kind, uri) as run:
         model = _train(job, kind, prepared, run)
-        if not _first_process():
+        if not first_process():
             return job
-        if kind.evaluates:
-            _evaluate(job, kind, model, run)
-        _report(job, model, run)
-        _register(job, kind, model, run)
+        with preemption.leaving_at_once():
+            if kind.evaluates:
+                _evaluate(job, kind, model, run)
+            _report(job, model, run)
+            _register(job, kind, model, run)
     return job
 
 
@@ -106,8 +114,12 @@ def _prepare(job: Job, kind: Any) -> Any:
         if "prepare" not in job.stages:
             raise InputError("stage prepare was not finished before from these inputs; add it to --stages")
         _say(f"prepare: {len(sources)} cases")
-        kind.prepare(sources, folder)
-        _finish(folder)
+        with preemption.leaving_at_once():
+            if first_process():
+                kind.prepare(sources, folder)
+                _finish(folder)
+            else:
+                _wait_for(folder)
     prepared = kind.open(folder)
     for line in kind.notices(prepared):
         _say(line)
@@ -120,7 +132,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
         "model": shown_model(recipe),
-        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every"}),
+        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "strategy"}),
         "seed": recipe.seed,
         "card": recipe.card,
     }
@@ -130,7 +142,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
             raise InputError("stage train was not finished before with these settings; add it to --stages")
         _say(f"train: {recipe.model.architecture}")
         kind.train(prepared, folder, None if run is None else run.log_metrics)
-        if _first_process():
+        if first_process():
             _finish(folder)
     _say(f"model: {folder / 'model'}")
     return folder / "model"
@@ -195,7 +207,7 @@ def _register(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
 @contextlib.contextmanager
 def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
     """One run of the tracking store for a job, however often it is started again and however many processes it has."""
-    if not _first_process():
+    if not first_process():
         yield None
         return
     recipe = job.recipe
@@ -207,7 +219,7 @@ def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
         recipe.name,
         uri=uri,
         parameters=shown(recipe),
-        tags={"recipe": recipe.name, "domain": recipe.domain},
+        tags={"recipe": recipe.name, "domain": recipe.domain, **tags()},
         datasets=kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",
         system_metrics=recipe.tracking.system_metrics,
@@ -215,7 +227,21 @@ def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
     ) as run:
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps({"run_id": run.run_id, "uri": uri}), encoding="utf-8")
-        yield run
+        try:
+            yield run
+        finally:
+            if os.environ.get(LOG):
+                run.log_artifact(Path(os.environ[LOG]), "logs")
+
+
+def _wait_for(folder: Path) -> None:
+    """Until the first process has finished a folder; should that one fail, whoever started both ends this one."""
+    said = time.monotonic()
+    while not _finished(folder):
+        time.sleep(0.2)
+        if time.monotonic() - said > 60:
+            said = time.monotonic()
+            print(f"waiting for {folder}: if the first process has finished it, nodes do not share it", flush=True)
 
 
 def _finished(folder: Path) -> bool:
@@ -227,11 +253,6 @@ def _finish(folder: Path, content: Mapping[str, Any] | None = None) -> None:
         path.write_text(json.dumps(content or {}), encoding="utf-8")
 
 
-def _first_process() -> bool:
-    """Whether this is the process that notes and writes: Lightning starts the others with a rank of their own."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
 def _say(line: str) -> None:
-    if _first_process():
+    if first_process():
         print(line, flush=True)

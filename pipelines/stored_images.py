@@ -85,7 +85,7 @@ class DrawOrder(Sampler[list[Draw]]):
 
     Args:
         labels: class of each image, `(N,)`.
-        batch_size: of one process.
+        batch_size: of all processes together; each has every `world_size`-th of its places.
         steps: batches in all.
         seed: of the order.
         balance: 0 draws every image once an epoch; 1 every class equally often; between, classes in proportion to the
@@ -119,8 +119,9 @@ class DrawOrder(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield [(turn, self._at(turn)) for turn in range(first, first + self.batch_size)]
+            first = step * self.batch_size
+            turns = range(first + self.rank, first + self.batch_size, self.world_size)
+            yield [(turn, self._at(turn)) for turn in turns]
 
     def _at(self, turn: int) -> int:
         count = len(self.shares)

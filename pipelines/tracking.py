@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preemption import Preempted
 from shared_backbones.errors import InputError, require
 from shared_backbones.outliers import FILE as OUTLIERS
 from shared_backbones.weights import CARD, WEIGHTS, read_card
@@ -172,7 +173,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | Preempted)
+        status = "FINISHED" if kind is None else "KILLED" if stopped else "FAILED"
         if self._monitor is not None:
             self._monitor.finish()
         self.flush()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from pipelines import preemption, processes
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.progress import Meter
 from pipelines.recipe import TrainSection
@@ -33,8 +34,8 @@ class Batches(lightning.LightningDataModule):
 
     Args:
         make: the training loader from batch `start` on, for `(start, rank, world_size)`.
-        validation: the same for every process, or None.
-        statistics: batches such as validation's that batch norms are measured on before it, or None.
+        validation: all of it, or None; each process takes every `world_size`-th item.
+        statistics: batches such as validation's that every process measures batch norms on before it, or None.
     """
 
     def __init__(
@@ -53,7 +54,14 @@ class Batches(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Validation batches; an empty list where there is no validation."""
-        return self.validation if self.validation is not None else []
+        assert self.trainer is not None  # noqa: S101
+        if self.validation is None:
+            return []
+        items: Any = self.validation.dataset
+        if self.trainer.world_size == 1 or len(items) < self.trainer.world_size:
+            return self.validation  # figures are ratios of sums: counting all in every process changes none
+        share: Any = range(self.trainer.global_rank, len(items), self.trainer.world_size)
+        return DataLoader(items, self.validation.batch_size, sampler=share, collate_fn=self.validation.collate_fn)
 
 
 def fit(
@@ -67,12 +75,14 @@ def fit(
     folder: Path,
     card: Mapping[str, Any],
     monitor: str = "validation_dice",
+    origin: str = "",
     log: Log | None = None,
 ) -> Path:
     """Train until `steps`, from the last checkpoint in `folder` if there is one.
 
     Everything random at a step is drawn from a generator seeded with the step's number, so that a run that was killed
-    and started again ends with the weights of one that was not, bit for bit on a CPU.
+    and started again ends with the weights of one that was not, bit for bit on a CPU. Told to leave (see
+    `pipelines.preemption`), all processes write a checkpoint after the same step.
 
     Args:
         task: with the network as `task.model`.
@@ -85,17 +95,24 @@ def fit(
             trained-model folder: of the best validation, or of the last checkpoint where nothing is validated.
         card: content of `model.json` beside what training adds.
         monitor: the validation figure that is to be high.
+        origin: stands for everything that decides the result; a checkpoint of another one is refused.
         log: called with figures and the step, in the first process only.
 
     Returns:
         The trained-model folder.
+
+    Raises:
+        InputError: a checkpoint is damaged or of another training, batches cannot be shared out, or the disk is full.
+        Preempted: the process was told to leave.
     """
+    devices, nodes = processes.placement(settings.devices)
+    processes.share_of(settings.batch_size, devices * nodes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / LAST
-    done = steps_in(last)
+    done = steps_in(last, origin)
     validate_every = min(validate_every, steps)  # at least once, at the end
     if done >= steps:
         return folder / MODEL
@@ -106,7 +123,10 @@ def fit(
     keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
-        devices=settings.devices,
+        devices=devices,
+        num_nodes=nodes,
+        sync_batchnorm=settings.sync_batchnorm,
+        use_distributed_sampler=False,
         precision=settings.precision,
         max_steps=steps,
         max_epochs=-1,
@@ -120,7 +140,7 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_checkpointing=False,
-        plugins=[SafetensorsCheckpoints()],
+        plugins=[SafetensorsCheckpoints(origin), processes.environment()],
         callbacks=[average, _Reseed(seed), keeper, _Progress(steps, folder / HISTORY, log)],
     )
     with warnings.catch_warnings():
@@ -129,6 +149,8 @@ def fit(
         # the order of batches is a function of the step
         warnings.filterwarnings("ignore", message=".*not resumable.*")
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+        # where SLURM is installed: who starts this process is known
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         try:
             trainer.fit(task, batches, ckpt_path=last if done else None)
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -205,7 +227,7 @@ class _Keeper(Callback):
         self.folder, self.card, self.settings, self.steps = folder, card, settings, steps
         self.average, self.monitor = average, monitor
         self.best, self.best_step, self.since_best = float("-inf"), 0, 0
-        self.saved_at = -1
+        self.saved_at, self.leaving = -1, False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "since_best": self.since_best}
@@ -215,16 +237,25 @@ class _Keeper(Callback):
         self.since_best = state_dict["since_best"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        preemption.listen_again()  # Lightning has handlers of its own
         # Killed after the last validation that patience allowed, and before the end.
         trainer.should_stop = bool(self.settings.patience and self.since_best >= self.settings.patience)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.settings.accumulate:
+            return  # gradients of half a step are in no checkpoint
         step = trainer.global_step
-        due = step % self.settings.checkpoint_every == 0 or step == self.steps
-        if due and step != self.saved_at and not self._validates_now(trainer):
+        self.leaving = _agreed(trainer, preemption.asked()) and step < self.steps
+        due = step % self.settings.checkpoint_every == 0 or step == self.steps or self.leaving
+        if self._validates_now(trainer):
+            return  # which comes next, and saves
+        if due and step != self.saved_at:
             self._save(trainer)
             if self.monitor is None:
                 self._write_model(trainer, pl_module)
+        self._leave(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if self.monitor is None:
@@ -239,6 +270,13 @@ class _Keeper(Callback):
             trainer.should_stop = True
         # Only now: whoever starts from this checkpoint has this validation behind them.
         self._save(trainer)
+        self._leave(trainer)
+
+    def _leave(self, trainer: lightning.Trainer) -> None:
+        if self.leaving:
+            if trainer.is_global_zero:
+                print(f"told to leave: checkpoint at step {trainer.global_step} of {self.steps}", flush=True)
+            raise preemption.Preempted
 
     def _validates_now(self, trainer: lightning.Trainer) -> bool:
         if self.monitor is None:
@@ -257,6 +295,11 @@ class _Keeper(Callback):
         figures = {self.monitor: self.best} if self.monitor else {}
         training = {**self.card.get("training", {}), "steps": trainer.global_step, **figures}
         weights.save(self.folder / MODEL, network, {**self.card, "training": training})
+
+
+def _agreed(trainer: lightning.Trainer, asked: bool) -> bool:
+    """Whether any process was told to leave: signals reach them one by one, and all must stop after the same step."""
+    return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
 
 class _Progress(Callback):

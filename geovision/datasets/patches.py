@@ -254,7 +254,7 @@ class PatchOrder(Sampler[list[int]]):
 
     Args:
         count: of patches.
-        batch_size: of one process.
+        batch_size: of all processes together; each has every `world_size`-th of its places.
         steps: batches in all.
         seed: of the order.
         start: first batch.
@@ -275,8 +275,8 @@ class PatchOrder(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield [self._at(turn) for turn in range(first, first + self.batch_size)]
+            first = step * self.batch_size
+            yield [self._at(turn) for turn in range(first + self.rank, first + self.batch_size, self.world_size)]
 
     def _at(self, turn: int) -> int:
         lap, position = divmod(turn, self.count)

@@ -94,7 +94,7 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
 
     Args:
         labelled: which slices have a label, `(N,)` bool.
-        batch_size: of one process.
+        batch_size: of all processes together; each has every `world_size`-th of its places.
         steps: batches in all.
         foreground: share of labelled slices, in [0, 1).
         seed: of the order and of all variation.
@@ -126,7 +126,7 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
-            yield [self._draw(step, place) for place in range(self.batch_size)]
+            yield [self._draw(step, place) for place in range(self.rank, self.batch_size, self.world_size)]
 
     def _draw(self, step: int, place: int) -> tuple[int, int]:
         # Labelled slices take the first places of every batch, so that each pool is walked through evenly.
@@ -134,9 +134,9 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
         pool = 0 if place < labelled else 1
         width = labelled if pool == 0 else self.batch_size - labelled
         within = place if pool == 0 else place - labelled
-        turn = (step * self.world_size + self.rank) * width + within
+        turn = step * width + within
         lap, position = divmod(turn, len(self.pools[pool]))
-        seed = zlib.crc32(f"{self.seed}:{step}:{self.rank}:{place}".encode())
+        seed = zlib.crc32(f"{self.seed}:{step}:0:{place}".encode())  # the 0 keeps the variation of earlier trainings
         return int(self._order(pool, lap)[position]), seed
 
     def _order(self, pool: int, lap: int) -> np.ndarray:

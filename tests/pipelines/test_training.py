@@ -177,7 +177,7 @@ def test_two_processes_train_together(maps, tmp_path, store):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     card = weights.load(trained_in(tmp_path) / "model").card
-    assert card["training"]["steps"] == 3 and card["training"]["batch_size"] == 8
+    assert card["training"]["steps"] == 3 and card["training"]["batch_size"] == 4
     from mlflow import MlflowClient
 
     client = MlflowClient(store)

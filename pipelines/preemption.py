@@ -1,0 +1,83 @@
+"""Being told to leave, by a scheduler or a user: SIGUSR1 and SIGTERM are noted, and obeyed where nothing is lost.
+
+Imports next to nothing, as handlers must stand before the slow imports of a training.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+EXIT_CODE = 128 + signal.SIGTERM
+LEFT = "DOMAIN_VISION_LEFT"
+"""Variable with the path of a file that is made on leaving: it tells a batch script that the job wants to go on."""
+
+_listening = _asked = _at_once = False
+
+
+class Preempted(BaseException):
+    """The process was told to leave; what is done is kept, and the same command goes on from there."""
+
+
+def listen() -> None:
+    """Note SIGUSR1 and SIGTERM from now on, in place of ending at once."""
+    global _listening
+    _listening = True
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, _note)
+
+
+def listen_again() -> None:
+    """Take the signals back from a library that put handlers of its own there; nothing where `listen` was not called."""
+    if _listening:
+        listen()
+
+
+def asked() -> bool:
+    """Whether the process was told to leave."""
+    return _asked
+
+
+def leave_if_asked() -> None:
+    """Leave now if told to.
+
+    Raises:
+        Preempted: it was.
+    """
+    if _asked:
+        raise Preempted
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Work that goes on by itself when it is begun again: it is left the moment the signal comes.
+
+    Raises:
+        Preempted: the process was told to leave, before or now. So is whatever fails because helpers were told, too.
+    """
+    global _at_once
+    _at_once = True
+    try:
+        leave_if_asked()
+        yield
+    except Exception as error:
+        if _asked:
+            raise Preempted from error
+        raise
+    finally:
+        _at_once = False
+
+
+def goodbye() -> str:
+    """What to say on leaving; also makes the file that a batch script waits for."""
+    if os.environ.get(LEFT):
+        Path(os.environ[LEFT]).touch()
+    return "told to leave; the same command goes on from here"
+
+
+def _note(number: int, frame: object) -> None:
+    global _asked
+    _asked = True
+    if _at_once:
+        raise Preempted
