@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench viewer clean
+.PHONY: demo test test-cluster lint bench viewer clean
 # Two targets would otherwise install into one .venv at the same time under `make -j`.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -14,6 +14,10 @@ demo: .venv/demo.stamp
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# Starts a SLURM of two nodes on this machine; see apps/cluster/README.md.
+test-cluster: .venv/test.stamp
+	$(BIN)/python -m pytest tests/cluster
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check

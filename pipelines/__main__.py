@@ -40,5 +40,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    preemption.listen()
-    sys.exit(main(sys.argv[1:]))
+    with preemption.listening():  # before what is slow to import
+        sys.exit(main(sys.argv[1:]))

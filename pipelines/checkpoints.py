@@ -17,6 +17,7 @@ from shared_backbones.files import replacing
 
 # Single keys that stand for what JSON does not know.
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
+_ORIGIN = "__origin__"
 
 
 class SafetensorsCheckpoints(CheckpointIO):
@@ -32,12 +33,13 @@ class SafetensorsCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint of tensors, numbers, texts, lists, tuples and dicts."""
         tensors: dict[str, torch.Tensor] = {}
-        state = json.dumps(_pack(checkpoint, tensors))
+        # one entry: the order of several in a header is not always the same
+        state = json.dumps({_ORIGIN: self.origin, **_pack(checkpoint, tensors)})
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             try:
-                save_file(tensors, temporary, {"state": state, "origin": self.origin})
+                save_file(tensors, temporary, {"state": state})
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())  # before it takes the place of the one before: a node may go down
             except SafetensorError as error:  # what it makes of a full disk
@@ -51,6 +53,7 @@ class SafetensorsCheckpoints(CheckpointIO):
         """
         with _reading(path), safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
+            state.pop(_ORIGIN, None)
             return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -67,11 +70,11 @@ def steps_in(path: Path, origin: str | None = None) -> int:
     if not path.exists():
         return 0
     with _reading(path), safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        steps = int(json.loads(metadata["state"])["global_step"])
-    if origin and metadata.get("origin") and metadata["origin"] != origin:
+        state = json.loads(file.metadata()["state"])
+        steps, found = int(state["global_step"]), state.get(_ORIGIN)
+    if origin and found and found != origin:
         raise InputError(
-            f"{path}: is a checkpoint of another recipe or of other data (found {metadata['origin']}, expected "
+            f"{path}: is a checkpoint of another recipe or of other data (found {found}, expected "
             f"{origin}); move it away to start anew"
         )
     return steps

@@ -13,6 +13,7 @@ EXIT_CODE = 128 + signal.SIGTERM
 LEFT = "DOMAIN_VISION_LEFT"
 """Variable with the path of a file that is made on leaving: it tells a batch script that the job wants to go on."""
 
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _listening = _asked = _at_once = False
 
 
@@ -20,33 +21,31 @@ class Preempted(BaseException):
     """The process was told to leave; what is done is kept, and the same command goes on from there."""
 
 
-def listen() -> None:
-    """Note SIGUSR1 and SIGTERM from now on, in place of ending at once."""
-    global _listening
-    _listening = True
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, _note)
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Note SIGUSR1 and SIGTERM, in place of ending at once."""
+    global _listening, _asked
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _listening, _asked = True, False
+    listen_again()
+    try:
+        yield
+    finally:
+        _listening = _asked = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def listen_again() -> None:
-    """Take the signals back from a library that put handlers of its own there; nothing where `listen` was not called."""
+    """Take the signals back from a library that has put handlers of its own there; nothing outside `listening`."""
     if _listening:
-        listen()
+        for number in _SIGNALS:
+            signal.signal(number, _note)
 
 
 def asked() -> bool:
     """Whether the process was told to leave."""
     return _asked
-
-
-def leave_if_asked() -> None:
-    """Leave now if told to.
-
-    Raises:
-        Preempted: it was.
-    """
-    if _asked:
-        raise Preempted
 
 
 @contextlib.contextmanager
@@ -59,7 +58,8 @@ def leaving_at_once() -> Iterator[None]:
     global _at_once
     _at_once = True
     try:
-        leave_if_asked()
+        if _asked:
+            raise Preempted
         yield
     except Exception as error:
         if _asked:
@@ -78,6 +78,7 @@ def goodbye() -> str:
 
 def _note(number: int, frame: object) -> None:
     global _asked
+    if _at_once and not _asked:
+        _asked = True
+        raise Preempted  # once: while leaving, more signals change nothing
     _asked = True
-    if _at_once:
-        raise Preempted

@@ -141,6 +141,51 @@ def start_run(
     return run
 
 
+def check_seen_from_nodes(uri: str) -> None:
+    """See that an address means the same store on other machines.
+
+    Raises:
+        InputError: it is that of a server on this very machine.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    host = parts.hostname or ""
+    if parts.scheme in {"http", "https"} and (host in {"localhost", "::1"} or host.startswith("127.")):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI={uri}: means another machine on every node of a cluster; give the name or address "
+            "under which nodes reach the server"
+        )
+
+
+def schedule_run(uri: str, experiment: str, name: str) -> str:
+    """Make a run for a job that is yet to start, and which finds it by `MLFLOW_RUN_ID`.
+
+    Returns:
+        Its id.
+    """
+    with _reaching(uri):
+        client = _client(uri)
+        run_id = client.create_run(_experiment(client, uri, experiment), run_name=name).info.run_id
+        client.update_run(run_id, status="SCHEDULED")
+    return run_id
+
+
+def close_run(uri: str, run_id: str, status: str, log: Path | None = None) -> None:
+    """Note how the job of a run ended, where the job could not do so itself, and keep its log.
+
+    Args:
+        uri: of the store.
+        run_id: of the run.
+        status: `FINISHED`, `FAILED` or `KILLED`.
+        log: a file.
+    """
+    with _reaching(uri):
+        client = _client(uri)
+        if log is not None and log.exists():
+            client.log_artifact(run_id, str(log), "logs")
+        if client.get_run(run_id).info.status != status:
+            client.set_terminated(run_id, status)
+
+
 class Run:
     """One run of a store, written by one process; a context that notes how the run ended. Made by `start_run`.
 

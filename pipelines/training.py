@@ -141,11 +141,13 @@ def fit(
         enable_progress_bar=False,
         enable_checkpointing=False,
         plugins=[SafetensorsCheckpoints(origin), processes.environment()],
-        callbacks=[average, _Reseed(seed), keeper, _Progress(steps, folder / HISTORY, log)],
+        callbacks=[average, _Reseed(seed), _Progress(steps, folder / HISTORY, log), keeper],
     )
     with warnings.catch_warnings():
         # packed data needs no loading processes, and synthesis has those its recipe names
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # figures of a validation are the same in every process when they are logged
+        warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         # the order of batches is a function of the step
         warnings.filterwarnings("ignore", message=".*not resumable.*")
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
@@ -313,30 +315,40 @@ class _Progress(Callback):
         self.count = 0
         self.meter = Meter("train", every=None)  # where there is no terminal, the lines of figures tell
 
+    def state_dict(self) -> dict[str, Any]:
+        # means of a run that goes on are those of one that never stopped
+        return {"sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums, self.count = state_dict["sums"], state_dict["count"]
+
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         self.meter.close()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.meter.close()  # else the terminal stays without a cursor
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero:
+        loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")  # over all processes
+        self.sums["loss"] = self.sums.get("loss", 0.0) + float(loss) * trainer.accumulate_grad_batches
+        self.count += 1
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.meter(step, self.steps)
         if self.counted_from < 0:
             self.counted_from = step - 1
-        self.sums["loss"] = self.sums.get("loss", 0.0) + float(outputs["loss"]) * trainer.accumulate_grad_batches
-        self.count += 1
+        if trainer.is_global_zero:
+            self.meter(step, self.steps)
         if step % self.every and step != self.steps:
-            return
-        if step == self.counted_from:
             return
         now = time.monotonic()
         figures = {name: total / self.count for name, total in self.sums.items()}
         figures["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         figures["steps_per_second"] = (step - self.counted_from) / max(now - self.since, 1e-9)
-        self._tell(figures, step)
+        if trainer.is_global_zero:
+            self._tell(figures, step)
         self.since, self.counted_from, self.count, self.sums = now, step, 0, {}
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from pipelines import preemption
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -17,7 +18,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a program and return its exit code.
 
     0 complete, 2 something the user can mend (one line on stderr), 5 part of a batch failed, 130 interrupted. A bug
-    raises, and the interpreter exits with 1.
+    raises, and the interpreter exits with 1. Of commands that listen to SIGTERM and SIGUSR1: 143 told to leave.
     """
     # Not by calling `app`: that turns interrupts and broken pipes into exit codes of its own.
     command = typer.main.get_command(app)
@@ -29,6 +30,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except KeyboardInterrupt:
         return _refuse("interrupted; nothing was left half-written", INTERRUPTED)
+    except preemption.Preempted:
+        return _refuse(preemption.goodbye(), preemption.EXIT_CODE)
     except MemoryError:
         return _refuse("out of memory; use a machine with more, or a smaller scan")
     except BrokenPipeError:

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
 from apps.cli.program import split
+from pipelines import preemption
 from shared_backbones.errors import InputError, require
 
 _Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a bundled recipe, or path of a YAML file.")]
@@ -18,6 +21,10 @@ _Stages = Annotated[
 ]
 _Restart = Annotated[str | None, typer.Option(help="Stages, with commas, whose earlier results are not used again.")]
 _Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out cases that cannot be used, and count them.")]
+
+
+def _of_job(help: str, *names: str, min: int | None = None) -> Any:
+    return typer.Option(*names, min=min, help=help, rich_help_panel="With --on slurm")
 
 
 def add_run_of_kind(
@@ -53,22 +60,47 @@ def _run(
     restart: str | None,
     skip_unreadable: bool,
     only: tuple[str, str] | None = None,
+    job: "_Job | None" = None,
 ) -> None:
-    require("lightning", "train")
-    from pipelines.recipe import load_recipe
-    from pipelines.stages import run_stages
+    overrides = [*overrides, *(["data.skip_unreadable=true"] if skip_unreadable else [])]
+    with preemption.listening():  # before what is slow to import
+        require("lightning" if job is None else "pydantic", "train")
+        from pipelines.recipe import load_recipe
 
-    loaded = load_recipe(recipe, [*overrides, *(["data.skip_unreadable=true"] if skip_unreadable else [])])
-    if loaded.domain != domain:
-        raise InputError(
-            f"recipe {loaded.name}: is for {loaded.domain}, not {domain}; run it with: {loaded.domain} run"
-        )
-    if only is not None and loaded.data.kind != only[1]:
-        raise InputError(
-            f"recipe {loaded.name}: its data is of kind {loaded.data.kind}, {only[0]} takes {only[1]}; use "
-            f"`{domain} run`, or another recipe"
-        )
-    run_stages(loaded, split(stages), restart=split(restart) or ())
+        loaded = load_recipe(recipe, overrides)
+        if loaded.domain != domain:
+            raise InputError(
+                f"recipe {loaded.name}: is for {loaded.domain}, not {domain}; run it with: {loaded.domain} run"
+            )
+        if only is not None and loaded.data.kind != only[1]:
+            raise InputError(
+                f"recipe {loaded.name}: its data is of kind {loaded.data.kind}, {only[0]} takes {only[1]}; use "
+                f"`{domain} run`, or another recipe"
+            )
+        if job is None:
+            from pipelines.stages import run_stages
+
+            run_stages(loaded, split(stages), restart=split(restart) or ())
+    if job is not None:
+        if restart:
+            raise InputError("--restart: a job would begin anew each time it is requeued; leave it out")
+        from apps.cluster.slurm import SlurmSettings, run_recipe
+
+        arguments = [recipe, *overrides, *([f"--stages={stages}"] if stages else [])]
+        run_recipe(loaded, arguments, SlurmSettings.read(job.settings), dry_run=job.dry_run, wait=job.wait)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is queued in place of running here."""
+
+    settings: dict[str, Any]
+    dry_run: bool
+    wait: bool
+
+
+class _Scheduler(StrEnum):
+    slurm = "slurm"
 
 
 def add_run(app: typer.Typer, domain: str) -> None:
@@ -81,12 +113,33 @@ def add_run(app: typer.Typer, domain: str) -> None:
         stages: _Stages = None,
         restart: _Restart = None,
         skip_unreadable: _Skip = False,
+        on: Annotated[_Scheduler | None, typer.Option(help="Queue it as a job, in place of running it here.")] = None,
+        nodes: Annotated[int | None, _of_job("Machines that train together.", min=1)] = None,
+        gpus_per_node: Annotated[int | None, _of_job("Each gets a process; without any, a node has one.", min=1)] = None,
+        cpus_per_task: Annotated[int | None, _of_job("CPU cores of each process.", min=1)] = None,
+        mem: Annotated[str | None, _of_job("Memory of each node, such as 64G.")] = None,
+        partition: Annotated[str | None, _of_job("Of SLURM; sinfo lists them.")] = None,
+        time: Annotated[str | None, _of_job("Longest time of one start, such as 12:00:00.")] = None,
+        account: Annotated[str | None, _of_job("Of SLURM.")] = None,
+        sbatch: Annotated[list[str] | None, _of_job("Another option of sbatch, such as qos=long; repeatable.")] = None,
+        no_requeue: Annotated[bool, _of_job("End where the job would be requeued.", "--no-requeue")] = False,
+        wait: Annotated[bool, _of_job("Wait for the end of the job.", "--wait")] = False,
+        dry_run: Annotated[bool, _of_job("Print the batch script, and queue nothing.", "--dry-run")] = False,
     ) -> None:
         """Run a recipe: raw files, prepared data, training, metrics, report and a registered model.
 
         What an earlier run finished from the same inputs and settings is used again; what it began goes on.
         """
-        _run(domain, recipe, overrides or [], stages, restart, skip_unreadable)
+        asked = {
+            "nodes": nodes, "gpus_per_node": gpus_per_node, "cpus_per_task": cpus_per_task, "mem": mem,
+            "partition": partition, "time": time, "account": account, "sbatch": sbatch or None,
+            "requeue": False if no_requeue else None,
+        }  # fmt: skip
+        settings = {name: value for name, value in asked.items() if value is not None}
+        if on is None and (settings or wait or dry_run):
+            raise InputError("options of a job are given, but not where it is queued; add --on slurm")
+        job = None if on is None else _Job(settings, dry_run, wait)
+        _run(domain, recipe, overrides or [], stages, restart, skip_unreadable, job=job)
 
     recipes = typer.Typer(help="The bundled recipes.")
     app.add_typer(recipes, name="recipes")

@@ -159,5 +159,5 @@ def test_an_order_can_be_entered_anywhere_and_sees_every_patch_once_an_epoch():
     assert order(7) == order()[7:] and len(PatchOrder(10, batch_size=2, steps=20, seed=3)) == 20
     assert Counter(number for batch in order()[:5] for number in batch) == Counter(range(10))
     assert order()[:5] != order()[5:10]
-    together = [b for pair in zip(order(rank=0, world_size=2), order(rank=1, world_size=2), strict=True) for b in pair]
-    assert Counter(number for batch in together[:5] for number in batch) == Counter(range(10))
+    for whole, *parts in zip(order(), order(rank=0, world_size=2), order(rank=1, world_size=2), strict=True):
+        assert Counter(whole) == Counter(parts[0] + parts[1]) and len(parts[0]) == len(parts[1]) == 1

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
 from medvision.models.hbformer import HBFormer
+from pipelines import preemption
 from pipelines.recipe import Augmentation, TrainSection
 from pipelines.tasks import SegmentationTask
 from pipelines.training import Batches, fit
@@ -80,5 +81,9 @@ def train(folder: Path, **changes: object) -> Path:
 
 
 if __name__ == "__main__":
-    print("training", flush=True)
-    train(Path(sys.argv[1]))
+    with preemption.listening():
+        print("training", flush=True)
+        try:
+            train(Path(sys.argv[1]))
+        except preemption.Preempted:
+            sys.exit(preemption.EXIT_CODE)

@@ -376,6 +376,10 @@ def test_an_order_can_be_entered_anywhere(count: int, batch: int, start: int, ba
 
     for rank in range(world):
         assert order(0, rank)[start:] == order(start, rank)
+    # together the processes have the batches of one that is alone
+    alone = DrawOrder(labels, batch_size=batch, steps=8, seed=1, balance=balance)
+    for parts in zip(alone, *(order(0, rank) for rank in range(world)), strict=True):
+        assert sorted(parts[0]) == sorted(draw for part in parts[1:] for draw in part)
     if not balance:
         draws = sorted(draw for rank in range(world) for part in order(0, rank) for draw in part)
         lap = [index for _, index in draws[:count]]

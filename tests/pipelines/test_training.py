@@ -1,5 +1,6 @@
 """Training from label maps to a trained-model folder, with a network of a few thousand weights."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,13 +186,13 @@ def test_two_processes_train_together(maps, tmp_path, store):
     assert len(client.search_runs(experiments)) == 1  # however many processes
 
 
-def start(folder: Path, seconds: float | None = None) -> None:
-    """Run the small training as a program; after so many seconds of training it is killed."""
+def start(folder: Path, seconds: float | None = None, stop: signal.Signals = signal.SIGKILL) -> int:
+    """Run the small training as a program; after so many seconds of training it gets a signal. Returns how it ended."""
     command = [sys.executable, "-m", "tests.pipelines.small_training", str(folder)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if seconds is None:
         assert process.wait(timeout=900) == 0
-        return
+        return 0
     # not before its first steps are over, nor while a slow machine still imports
     deadline = time.monotonic() + 300
     last = folder / "last.safetensors"
@@ -203,8 +204,8 @@ def start(folder: Path, seconds: float | None = None) -> None:
     ):
         time.sleep(0.02)
     time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(stop)
+    return process.wait(timeout=60)
 
 
 def test_a_training_killed_at_any_point_ends_with_the_same_bytes(tmp_path):
@@ -215,10 +216,50 @@ def test_a_training_killed_at_any_point_ends_with_the_same_bytes(tmp_path):
     assert 0 < first < small_training.STEPS
     start(broken, 0.1)
     assert first < steps_in(broken / "last.safetensors") < small_training.STEPS
+    kept = steps_in(broken / "last.safetensors")
+    for number in (signal.SIGUSR1, signal.SIGTERM):  # told to leave
+        assert start(broken, 0.0, number) == 143
+        assert kept < (kept := steps_in(broken / "last.safetensors")) < small_training.STEPS
     start(broken)
     assert steps_in(broken / "last.safetensors") == small_training.STEPS
     for name in ("model/model.safetensors", "model/model.json", "last.safetensors"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    small_training.train(tmp_path / "run", steps=6)
+    before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    code = (
+        "import resource, sys; from pathlib import Path; from tests.pipelines import small_training\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2}, resource.RLIM_INFINITY))\n"
+        "small_training.train(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True)
+    assert "InputError" in done.stderr and "last.safetensors: cannot be written" in done.stderr, done.stderr
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".tmp-*"))
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(maps, tmp_path, capsys):
+    run(maps, tmp_path)
+    last = trained_in(tmp_path) / "last.safetensors"
+    arguments = ["run", "brain_structures", *overrides(maps, tmp_path, "seed=5"), "--stages", "prepare,train"]
+    assert program.main(arguments) == 0
+    (other,) = (folder for folder in (tmp_path / "train").iterdir() if folder != last.parent)
+    shutil.copyfile(last, other / "last.safetensors")
+    (other / "done.json").unlink()
+    capsys.readouterr()
+    assert program.main(arguments) == 2
+    assert "is a checkpoint of another recipe or of other data" in capsys.readouterr().err
+    assert (other / "last.safetensors").read_bytes() == last.read_bytes()
+
+
+@pytest.mark.parametrize("launched", [{"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "none"}, {}])
+def test_a_batch_that_cannot_be_shared_out_is_one_line(maps, tmp_path, monkeypatch, launched):
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"train.batch_size=4: cannot be shared out to 3 processes"):
+        run(maps, tmp_path, *([] if launched else ["train.devices=3"]))
 
 
 def test_training_ends_when_validations_get_no_better(tmp_path, monkeypatch):

@@ -1,0 +1,93 @@
+"""`mlflow run . --backend domain-vision-slurm -c slurm.json`: MLflow projects as jobs of SLURM."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import RunStatus
+from mlflow.exceptions import ExecutionException
+from mlflow.projects import utils
+from mlflow.projects.backend.abstract_backend import AbstractBackend
+from mlflow.projects.submitted_run import SubmittedRun
+
+from apps.cluster.slurm import SlurmJob, SlurmSettings, batch_script, check, submit
+from pipelines import tracking
+from shared_backbones.errors import InputError
+
+
+class SlurmBackend(AbstractBackend):
+    """Queues an entry point of a project; the JSON file of `--backend-config` holds `SlurmSettings`."""
+
+    def run(
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: dict[str, Any],
+        version: str | None,
+        backend_config: dict[str, Any],
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> "SlurmRun":
+        """Queue it, with the run that MLflow makes.
+
+        Raises:
+            ExecutionException: in one line, what the user can mend.
+        """
+        folder = utils.fetch_and_validate_project(project_uri, version, entry_point, params)
+        # those in capitals are MLflow's own
+        own = {name: value for name, value in backend_config.items() if not name.isupper()}
+        try:
+            settings = SlurmSettings.read(own)
+            command = utils.get_entry_point_command(
+                utils.load_project(folder), entry_point, params, backend_config.get(utils.PROJECT_STORAGE_DIR)
+            )
+            script = batch_script(settings, entry_point, command[0])
+            tracking.open_store(tracking_uri)
+            tracking.check_seen_from_nodes(tracking_uri)
+            check(script, folder)
+            run = utils.get_or_create_run(None, project_uri, experiment_id, folder, version, entry_point, params)
+            # the project's `python` is the one that queues it
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+            job = submit(
+                script,
+                settings,
+                uri=tracking_uri,
+                run_id=run.info.run_id,
+                folder=folder,
+                environment={"PATH": path},
+            )
+        except InputError as error:
+            raise ExecutionException(str(error)) from None
+        print(f"job {job}: queued; run {job.run_id}; log {job.log}", flush=True)
+        return SlurmRun(job)
+
+
+class SlurmRun(SubmittedRun):
+    """A queued entry point, as MLflow follows it."""
+
+    def __init__(self, job: SlurmJob) -> None:
+        self.job = job
+
+    @property
+    def run_id(self) -> str:
+        """Of the run in the tracking store."""
+        return self.job.run_id
+
+    def wait(self) -> bool:
+        """Until the job has ended; whether it completed."""
+        return self.job.wait() == "COMPLETED"
+
+    def get_status(self) -> Any:
+        """MLflow's status of the job."""
+        return RunStatus.from_string(self.job.status())
+
+    def cancel(self) -> None:
+        """End the job."""
+        self.job.cancel()
+        self.job.wait()
+
+
+def build() -> SlurmBackend:
+    """What the entry point of group `mlflow.project_backend` names."""
+    return SlurmBackend()

@@ -1,0 +1,268 @@
+"""Recipes as jobs of SLURM: one template of the batch script, queued once everything that can be checked here has been."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from pipelines import processes, tracking
+from pipelines.recipe import Recipe
+from pipelines.section import Section
+from shared_backbones.errors import InputError
+
+# How a run ends by how its job ended; what is not here has not ended.
+_ENDS = {"COMPLETED": "FINISHED", "CANCELLED": "KILLED", "PREEMPTED": "KILLED"} | dict.fromkeys(
+    ("BOOT_FAIL", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"), "FAILED"
+)
+
+_Text = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]+$", max_length=500)]  # one word of a line of the script
+
+
+class SlurmSettings(Section):
+    """What a job asks for; also the content of the file that `mlflow run --backend-config` names."""
+
+    nodes: PositiveInt = 1
+    gpus_per_node: NonNegativeInt = 0
+    """Each gets a process; without any, a node has one process on its CPUs."""
+    cpus_per_task: PositiveInt | None = None
+    mem: _Text | None = None
+    """Memory of a node, as sbatch takes it."""
+    partition: _Text | None = None
+    time: _Text | None = None
+    account: _Text | None = None
+    requeue: bool = True
+    """Let the job go back into the queue when it is preempted, loses a node or runs out of time."""
+    signal_seconds: PositiveInt = 120
+    """How long before the end of its time the job is told to write a checkpoint."""
+    logs: _Text = "slurm-logs"
+    """Folder of the job's log."""
+    sbatch: list[_Text] = Field(default_factory=list)
+    """More options of sbatch, such as `qos=long`."""
+
+    @property
+    def processes(self) -> int:
+        """All that train together."""
+        return self.nodes * max(1, self.gpus_per_node)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "SlurmSettings":
+        """Settings of a mapping.
+
+        Raises:
+            InputError: an unknown key, or a value of the wrong kind.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            known = f"; expected some of: {', '.join(cls.model_fields)}" if problem["type"] == "extra_forbidden" else ""
+            where = ".".join(map(str, problem["loc"]))
+            raise InputError(f"SLURM settings: {where}: {problem['msg']}{known}") from None
+
+
+def run_recipe(
+    recipe: Recipe,
+    arguments: Sequence[str],
+    settings: SlurmSettings,
+    *,
+    dry_run: bool = False,
+    wait: bool = False,
+) -> None:
+    """Run a recipe as a job.
+
+    Args:
+        recipe: as read, to be checked here.
+        arguments: of `python -m pipelines run`, from which the job reads it again.
+        settings: of the job.
+        dry_run: only print the batch script.
+        wait: until the job has ended, however often it is requeued.
+
+    Raises:
+        InputError: the recipe does not suit the number of processes, SLURM or the tracking store refuses the job, or
+            it was waited for and did not complete.
+    """
+    processes.share_of(recipe.train.batch_size, settings.processes)
+    command = [sys.executable, "-m", "pipelines", "run", *arguments]
+    script = batch_script(settings, recipe.name, shlex.join(command))
+    if dry_run:
+        print(script, end="")
+        return
+    uri = tracking.tracking_uri()
+    tracking.open_store(uri)
+    tracking.check_seen_from_nodes(uri)
+    check(script)
+    run_id = os.environ.get("MLFLOW_RUN_ID") or tracking.schedule_run(
+        uri, recipe.tracking.experiment or recipe.domain, recipe.name
+    )
+    job = submit(script, settings, uri=uri, run_id=run_id)
+    print(f"job {job}: queued; run {run_id}; log {job.log}")
+    if wait:
+        state = job.wait()
+        print(f"job {job}: {state}")
+        if state != "COMPLETED":
+            raise InputError(f"job {job}: ended as {state}; its log says more: {job.log}")
+
+
+def batch_script(settings: SlurmSettings, name: str, command: str) -> str:
+    """The script that sbatch takes.
+
+    Args:
+        settings: of the job.
+        name: of the recipe.
+        command: of a shell, started once for each process.
+    """
+    options = {
+        "job-name": f"domain-vision-{name}",
+        "nodes": settings.nodes,
+        "ntasks-per-node": max(1, settings.gpus_per_node),
+        "gpus-per-node": settings.gpus_per_node or None,
+        **settings.model_dump(include={"cpus_per_task", "mem", "partition", "time", "account"}),
+        "signal": f"USR1@{settings.signal_seconds}",
+        "output": f"{settings.logs}/job-%j.log",
+        "open-mode": "append",
+    }
+    lines = [f"{key.replace('_', '-')}={value}" for key, value in options.items() if value is not None]
+    lines += ["requeue" if settings.requeue else "no-requeue", *settings.sbatch]
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # noqa: S701 - a shell script, whose values are quoted for the shell
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["quote"] = shlex.quote
+    return templates.get_template("job.sbatch.j2").render(
+        options=lines, logs=settings.logs, cpus=settings.cpus_per_task, command=command
+    )
+
+
+def check(script: str, folder: str | None = None) -> None:
+    """Ask SLURM whether it would take a job, without queueing it.
+
+    Raises:
+        InputError: it would not, or there is no SLURM here.
+    """
+    _sbatch(script, ["--test-only"], folder=folder)
+
+
+class SlurmJob:
+    """A job and the run of the tracking store that it belongs to."""
+
+    def __init__(self, number: str, log: Path, uri: str, run_id: str) -> None:
+        self.number, self.log, self.uri, self.run_id = number, log, uri, run_id
+
+    def __str__(self) -> str:
+        return self.number
+
+    def state(self) -> str | None:
+        """SLURM's word for how it is; None where SLURM has forgotten it, or does not answer now."""
+        asked = _output("squeue", "-h", "-t", "all", "-j", self.number, "-o", "%T")
+        if not asked and shutil.which("sacct"):
+            asked = _output("sacct", "-n", "-X", "-P", "-o", "State", "-j", self.number)
+        return asked.split()[0] if asked else None
+
+    def status(self) -> str:
+        """How the run of the tracking store is: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
+        state = self.state() or "RUNNING"
+        return _ENDS.get(state, "SCHEDULED" if state == "PENDING" else "RUNNING")
+
+    def wait(self, seconds: float = 3.0) -> str:
+        """Until it has ended, however often it is requeued; then its run gets the job's end and log.
+
+        Returns:
+            SLURM's word for how it ended; `UNKNOWN` where SLURM has forgotten the job.
+        """
+        before, silent = "", 0
+        while True:
+            state = self.state()
+            silent = 0 if state else silent + 1
+            if silent >= 20:
+                return "UNKNOWN"
+            if state in _ENDS and state == before:  # twice: a job on its way back into the queue looks ended for a moment
+                break
+            before = state or before
+            time.sleep(seconds)
+        tracking.close_run(self.uri, self.run_id, _ENDS[state], self.log)
+        return state
+
+    def cancel(self) -> None:
+        """Take it out of the queue, or end it."""
+        _output("scancel", self.number)
+
+
+def submit(
+    script: str,
+    settings: SlurmSettings,
+    *,
+    uri: str,
+    run_id: str,
+    folder: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> SlurmJob:
+    """Queue a job.
+
+    Args:
+        script: of `batch_script`.
+        settings: those that it was made with.
+        uri: of the tracking store.
+        run_id: of the run that the job goes on with, at every start.
+        folder: where it runs; by default the current one.
+        environment: variables beside those that are set here.
+
+    Raises:
+        InputError: SLURM does not take it; the run is then noted as failed.
+    """
+    logs = Path(folder or ".", settings.logs).absolute()
+    variables = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_ID": run_id, **(environment or {})}
+    try:
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{logs}: cannot be made ({error.strerror}); name another folder for logs") from None
+        number = _sbatch(script, ["--parsable"], folder=folder, variables=variables).partition(";")[0]
+    except InputError:
+        tracking.close_run(uri, run_id, "FAILED")
+        raise
+    return SlurmJob(number, logs / f"job-{number}.log", uri, run_id)
+
+
+def _sbatch(
+    script: str, options: Sequence[str], *, folder: str | None = None, variables: Mapping[str, str] | None = None
+) -> str:
+    """What sbatch says of a script."""
+    program = shutil.which("sbatch")
+    if program is None:
+        raise InputError("sbatch: not found; run this where SLURM's programs are installed, or without --on slurm")
+    # A job is no step of the job that it may have been queued from.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+    done = subprocess.run(  # noqa: S603 - the words are checked by SlurmSettings
+        [program, *options],
+        input=script,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**own, **(variables or {})},
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = re.sub(r"^(sbatch: )?(error: |allocation failure: )?", "", lines[-1]) if lines else "no reason given"
+        raise InputError(
+            f"SLURM does not take this job ({reason}); see partitions and nodes with sinfo, and change --partition, "
+            "--nodes, --gpus-per-node, --time or --account"
+        )
+    return done.stdout.strip()
+
+
+def _output(*command: str) -> str:
+    """What a program of SLURM prints; nothing where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - fixed words and a job's number
+    return done.stdout.strip() if done.returncode == 0 else ""
