@@ -35,7 +35,7 @@ def placement(devices: int) -> tuple[int, int]:
 
 def environment() -> Any:
     """How Lightning learns of the other processes."""
-    from lightning.pytorch.plugins import environments
+    from lightning.fabric.plugins import environments
 
     if launcher() == "torchrun":
         return environments.TorchElasticEnvironment()

@@ -115,7 +115,7 @@ def add_run(app: typer.Typer, domain: str) -> None:
         skip_unreadable: _Skip = False,
         on: Annotated[_Scheduler | None, typer.Option(help="Queue it as a job, in place of running it here.")] = None,
         nodes: Annotated[int | None, _of_job("Machines that train together.", min=1)] = None,
-        gpus_per_node: Annotated[int | None, _of_job("Each gets a process; without any, a node has one.", min=1)] = None,
+        gpus_per_node: Annotated[int | None, _of_job("Each gets a process; by default one per node.", min=1)] = None,
         cpus_per_task: Annotated[int | None, _of_job("CPU cores of each process.", min=1)] = None,
         mem: Annotated[str | None, _of_job("Memory of each node, such as 64G.")] = None,
         partition: Annotated[str | None, _of_job("Of SLURM; sinfo lists them.")] = None,

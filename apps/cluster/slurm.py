@@ -1,4 +1,4 @@
-"""Recipes as jobs of SLURM: one template of the batch script, queued once everything that can be checked here has been."""
+"""Recipes as jobs of SLURM: one batch script, queued once everything that can be checked here has been."""
 
 import os
 import re
@@ -187,7 +187,8 @@ class SlurmJob:
             silent = 0 if state else silent + 1
             if silent >= 20:
                 return "UNKNOWN"
-            if state in _ENDS and state == before:  # twice: a job on its way back into the queue looks ended for a moment
+            # twice: a job on its way back into the queue looks ended for a moment
+            if state in _ENDS and state == before:
                 break
             before = state or before
             time.sleep(seconds)

@@ -74,7 +74,10 @@ def test_what_cannot_be_queued_is_one_line(options, message, capsys, tmp_path, m
 
 def test_settings_from_a_file_are_checked():
     assert SlurmSettings.read({"nodes": 2, "gpus_per_node": 4}).processes == 8
-    for content, message in (({"node": 2}, "expected some of: nodes"), ({"nodes": 0}, "nodes: Input should be greater")):
+    for content, message in (
+        ({"node": 2}, "expected some of: nodes"),
+        ({"nodes": 0}, "nodes: Input should be greater"),
+    ):
         with pytest.raises(InputError, match=message):
             SlurmSettings.read(content)
 

@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,6 +29,9 @@ NETWORK = {
     "depth": 2, "num_heads": 2,
 }  # fmt: skip
 STEPS = 400
+
+Environment = Mapping[str, str]
+NOTHING: Environment = MappingProxyType({})
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +59,10 @@ class Home:
 
     @property
     def variables(self) -> dict[str, str]:
-        # the nodes' names mean nothing to the resolver
+        paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         return {
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": self.uri,
-            "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": self.uri,
+            "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo",  # the nodes' names mean nothing to the resolver
         }  # fmt: skip
 
     def overrides(self, output: str, **changes: Any) -> list[str]:
@@ -72,26 +76,26 @@ class Home:
         }  # fmt: skip
         return ["pneumoniamnist_medvitv2_cpu", *(f"{key}={value}" for key, value in settings.items())]
 
-    def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, environment: Environment = NOTHING) -> subprocess.Popen[str]:
         """Start a program in the folder; all it prints is in one stream."""
         return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, **self.variables, **variables}, stdout=subprocess.PIPE,
+            command, cwd=self.folder, env={**os.environ, **self.variables, **environment}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def run(self, *command: str, code: int = 0, **variables: str) -> str:
+    def run(self, *command: str, code: int = 0) -> str:
         """What a program prints that ends with a code."""
-        process = self.start(*command, **variables)
+        process = self.start(*command)
         printed = process.communicate(timeout=600)[0]
         assert process.returncode == code, printed
         return printed
 
-    def medvision(self, *arguments: str, code: int = 0, **variables: str) -> str:
+    def medvision(self, *arguments: str, code: int = 0, environment: Environment = NOTHING) -> str:
         """What `medvision` prints, in this process: that has already imported what it needs."""
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
             patch.chdir(self.folder)
-            for name, value in {**self.variables, **variables}.items():
+            for name, value in {**self.variables, **environment}.items():
                 patch.setenv(name, value)
             with contextlib.redirect_stderr(printed):
                 assert run(app, arguments) == code, printed.getvalue()
@@ -111,7 +115,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def whole(home: Home, cluster: SmallCluster) -> str:
     """The run of a job that nothing happened to; all its stages."""
     printed = home.medvision(
-        "run", *home.overrides("whole"), "--on=slurm", "--nodes=2", "--wait", **cluster.environment
+        "run", *home.overrides("whole"), "--on=slurm", "--nodes=2", "--wait", environment=cluster.environment
     )
     assert "COMPLETED" in printed
     run_id = re.search(r"run (\w+);", printed)

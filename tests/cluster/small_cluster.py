@@ -78,7 +78,9 @@ class SmallCluster:
             "key-file": key, "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log",
             "seed-file": "munge.seed",
         }  # fmt: skip
-        subprocess.run(["munged", *(f"--{name}={self.folder / str(value)}" for name, value in options.items())], check=True)
+        subprocess.run(
+            ["munged", *(f"--{name}={self.folder / str(value)}" for name, value in options.items())], check=True
+        )
         self.run("slurmctld", "-c", "-f", str(self.conf))
         for node in ("n1", "n2"):
             self.restore(node)
@@ -118,7 +120,9 @@ class SmallCluster:
 
     def restore(self, node: str) -> None:
         self.run("slurmd", "-f", str(self.conf), "-N", node)
-        wait_until(lambda: self.run("sinfo", "-h", "-n", node, "-p", "low", "-o", "%t") == "idle", f"{node} is not idle")
+        wait_until(
+            lambda: self.run("sinfo", "-h", "-n", node, "-p", "low", "-o", "%t") == "idle", f"{node} is not idle"
+        )
 
     def _end(self, name: str, number: signal.Signals) -> None:
         note = self.folder / f"{name}.pid"

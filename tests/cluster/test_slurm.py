@@ -17,7 +17,7 @@ def submit(home: Home, cluster: SmallCluster, output: str, *options: str) -> tup
     """Queue the small training; the job's number and its run."""
     printed = home.medvision(
         "run", *home.overrides(output), "--stages=prepare,train", "--on=slurm", "--nodes=2", *options,
-        **cluster.environment,
+        environment=cluster.environment,
     )  # fmt: skip
     found = re.search(r"job (\d+): queued; run (\w+);", printed)
     assert found, printed
@@ -51,9 +51,9 @@ def test_two_nodes_learn_what_one_process_learns_in_one_tracked_run(home: Home, 
     together = client.get_run(whole)
     assert together.info.status == "FINISHED"
     tags = {name: value for name, value in together.data.tags.items() if name.startswith("slurm.")}
-    assert tags.pop("slurm.job_id").isdigit()
+    job = tags.pop("slurm.job_id")
     assert tags == {"slurm.nodes": "2", "slurm.processes": "2", "slurm.requeues": "0"}
-    assert [file.path for file in client.list_artifacts(whole, "logs")] == [f"logs/job-{together.data.tags['slurm.job_id']}.log"]
+    assert [file.path for file in client.list_artifacts(whole, "logs")] == [f"logs/job-{job}.log"]
     assert {file.path for file in client.list_artifacts(whole)} >= {"evaluation", "report.html"}
     assert client.get_model_version_by_alias("pneumoniamnist_medvitv2_cpu", "newest").run_id == whole
     mine, theirs = figures(home, whole), figures(home, alone)
@@ -110,7 +110,7 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
     mlflow = home.start(
         sys.executable, "-m", "mlflow", "run", str(ROOT), "--backend=domain-vision-slurm", "-c", "slurm.json",
         "-P", f"recipe={name}", "-P", f"overrides={shlex.join(overrides)}", "--experiment-name=backend",
-        **cluster.environment,
+        environment=cluster.environment,
     )  # fmt: skip
     try:
         wait_for_step(home, "failed", 20)
@@ -132,7 +132,12 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
 def test_what_slurm_or_the_store_cannot_do_is_said_before_a_job_is_queued(home: Home, cluster: SmallCluster):
     def refused(*options: str, **variables: str) -> str:
         printed = home.medvision(
-            "run", *home.overrides("refused"), "--on=slurm", *options, code=2, **{**cluster.environment, **variables}
+            "run",
+            *home.overrides("refused"),
+            "--on=slurm",
+            *options,
+            code=2,
+            environment={**cluster.environment, **variables},
         )
         (line,) = printed.splitlines()
         return line

@@ -52,7 +52,7 @@ def start(home: Home, hosts: tuple[list[Host], str], output: str) -> list[subpro
             *host.prefix, sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(machines)}",
             "--nproc-per-node=1", f"--node-rank={number}", f"--master-addr={address}", "--master-port=29511",
             "-m", "pipelines", "run", *home.overrides(output), "--stages=prepare,train",
-            GLOO_SOCKET_IFNAME=host.interface,
+            environment={"GLOO_SOCKET_IFNAME": host.interface},
         )
         for number, host in enumerate(machines)
     ]  # fmt: skip
