@@ -1,5 +1,6 @@
 """Which of the processes that train together this one is, and who started them: srun, torchrun or Lightning itself."""
 
+import importlib
 import os
 from typing import Any
 
@@ -35,7 +36,7 @@ def placement(devices: int) -> tuple[int, int]:
 
 def environment() -> Any:
     """How Lightning learns of the other processes."""
-    from lightning.fabric.plugins import environments
+    environments: Any = importlib.import_module("lightning.pytorch.plugins.environments")
 
     if launcher() == "torchrun":
         return environments.TorchElasticEnvironment()
