@@ -250,8 +250,6 @@ class TrainSection(Section):
     devices: PositiveInt = 1
     """Processes that train together, each on a device (or CPU thread pool) of its own and on its share of each batch;
     where srun or torchrun start them, as many as those start."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """How they do: each has the whole network (DDP), or a part of its weights and of the optimiser's state (FSDP)."""
     sync_batchnorm: bool = False
     """Take a batch norm's statistics over all processes; else each has those of its own share."""
     threads: PositiveInt | None = None

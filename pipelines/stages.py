@@ -132,7 +132,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
         "model": shown_model(recipe),
-        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "strategy"}),
+        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices"}),
         "seed": recipe.seed,
         "card": recipe.card,
     }

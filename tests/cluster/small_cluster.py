@@ -1,12 +1,13 @@
 """Two nodes of SLURM on one machine: a controller and two daemons on free ports of the loopback interface."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -103,20 +104,31 @@ class SmallCluster:
         wait_until(lambda: self.state(job) in states, f"job {job} does not become {' or '.join(states)}", 180)
         return self.state(job)
 
+    @contextlib.contextmanager
+    def without(self, node: str) -> Iterator[None]:
+        """Lose a node for a while."""
+        self.lose(node)
+        try:
+            yield
+        finally:
+            self.restore(node)
+
     def lose(self, node: str) -> None:
         """Kill a node's daemon and all it has started, as if the machine were gone."""
         self._end(f"slurmd-{node}", signal.SIGKILL)
-        victims = set()
+        tasks, steps = set(), set()
         for process in psutil.process_iter():
             try:
                 own = process.environ()
                 if own.get("SLURMD_NODENAME") == node and own.get("SLURM_CONF") == str(self.conf):
-                    victims |= {process, *(p for p in process.parents() if p.name() == "slurmstepd")}
+                    tasks.add(process)
+                    steps |= {parent for parent in process.parents() if parent.name() == "slurmstepd"}
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        assert victims, f"nothing ran on {node}"
-        for victim in victims:
-            victim.kill()
+        assert tasks and steps, f"nothing ran on {node}"
+        for victim in (*steps, *tasks):  # in this order: nobody is left who could tell of a killed task
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
 
     def restore(self, node: str) -> None:
         self.run("slurmd", "-f", str(self.conf), "-N", node)

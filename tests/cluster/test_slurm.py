@@ -92,10 +92,9 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
 def test_a_job_that_loses_a_node_is_requeued_and_goes_on(home: Home, cluster: SmallCluster, whole: str):
     job, run_id = submit(home, cluster, "lost")
     wait_for_step(home, "lost", 40)
-    cluster.lose("n2")
-    wait_until(lambda: cluster.state(job) == "PENDING", "the job is not requeued", 90)
-    assert 40 <= progress(home, "lost") < STEPS and "told to leave" not in log(home, job)
-    cluster.restore("n2")
+    with cluster.without("n2"):
+        wait_until(lambda: cluster.state(job) == "PENDING", "the job is not requeued", 90)
+        assert 40 <= progress(home, "lost") < STEPS and "told to leave" not in log(home, job)
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "lost")
     run = MlflowClient(home.uri).get_run(run_id)
@@ -114,8 +113,8 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
     )  # fmt: skip
     try:
         wait_for_step(home, "failed", 20)
-        cluster.lose("n2")
-        printed = mlflow.communicate(timeout=120)[0]
+        with cluster.without("n2"):
+            printed = mlflow.communicate(timeout=120)[0]
     finally:
         mlflow.kill()
     assert mlflow.returncode == 1
@@ -126,7 +125,6 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
     assert client.get_run(found[2]).info.status == "FAILED"
     assert [file.path for file in client.list_artifacts(found[2], "logs")] == [f"logs/job-{found[1]}.log"]
     assert client.get_run(found[2]).data.tags["slurm.job_id"] == found[1]
-    cluster.restore("n2")
 
 
 def test_what_slurm_or_the_store_cannot_do_is_said_before_a_job_is_queued(home: Home, cluster: SmallCluster):
