@@ -106,7 +106,11 @@ def run_recipe(
     job = submit(script, settings, uri=uri, run_id=run_id)
     print(f"job {job}: queued; run {run_id}; log {job.log}")
     if wait:
-        state = job.wait()
+        try:
+            state = job.wait()
+        except KeyboardInterrupt:
+            print(f"job {job} goes on; scancel {job} ends it")
+            raise
         print(f"job {job}: {state}")
         if state != "COMPLETED":
             raise InputError(f"job {job}: ended as {state}; its log says more: {job.log}")
