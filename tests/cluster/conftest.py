@@ -28,7 +28,7 @@ NETWORK = {
     "name": "vit_tiny_patch16_224", "num_classes": 2, "in_chans": 1, "img_size": 28, "patch_size": 7, "embed_dim": 32,
     "depth": 2, "num_heads": 2,
 }  # fmt: skip
-STEPS = 400
+STEPS = 300
 
 Environment = Mapping[str, str]
 NOTHING: Environment = MappingProxyType({})

@@ -101,7 +101,7 @@ class SmallCluster:
         return self.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
     def wait_for(self, job: str, *states: str) -> str:
-        wait_until(lambda: self.state(job) in states, f"job {job} does not become {' or '.join(states)}", 180)
+        wait_until(lambda: self.state(job) in states, f"job {job} does not become {' or '.join(states)}", 600)
         return self.state(job)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class SmallCluster:
             note.unlink(missing_ok=True)
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, what

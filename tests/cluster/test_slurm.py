@@ -69,16 +69,18 @@ def test_two_nodes_learn_what_one_process_learns_in_one_tracked_run(home: Home, 
 def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Home, cluster: SmallCluster, whole: str):
     job, run_id = submit(home, cluster, "preempted")
     wait_for_step(home, "preempted", 20)
-    urgent = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "2", "-o", "/dev/null", "--wrap", "srun sleep 1")
-    wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave", 60)
+    cluster.run("scancel", "--signal=TERM", job)
+    wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave")
     first = progress(home, "preempted")
     assert f"told to leave: checkpoint at step {first} of {STEPS}" in log(home, job)
     assert MlflowClient(home.uri).get_run(run_id).info.status == "KILLED"
-    cluster.wait_for(urgent, "COMPLETED")
     wait_for_step(home, "preempted", first + 20)
-    cluster.run("scancel", "--signal=TERM", job)
-    wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave", 60)
-    assert first < progress(home, "preempted") < STEPS
+    urgent = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "2", "-o", "/dev/null", "--wrap", "srun sleep 1")
+    wait_until(lambda: cluster.state(job) == "PENDING", "the job does not make room")
+    second = progress(home, "preempted")
+    assert first + 20 <= second < STEPS
+    assert f"told to leave: checkpoint at step {second} of {STEPS}" in log(home, job)
+    cluster.wait_for(urgent, "COMPLETED")
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "preempted")
     run = MlflowClient(home.uri).get_run(run_id)
@@ -86,14 +88,13 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     mine, theirs = figures(home, run_id), figures(home, whole)
     for name in ("loss", "validation_log_likelihood", "validation_accuracy", "learning_rate"):
         assert mine[name] == theirs[name], name
-    assert log(home, job).count("told to leave: checkpoint at step") == 2
 
 
 def test_a_job_that_loses_a_node_is_requeued_and_goes_on(home: Home, cluster: SmallCluster, whole: str):
     job, run_id = submit(home, cluster, "lost")
     wait_for_step(home, "lost", 40)
     with cluster.without("n2"):
-        wait_until(lambda: cluster.state(job) == "PENDING", "the job is not requeued", 90)
+        wait_until(lambda: cluster.state(job) == "PENDING", "the job is not requeued")
         assert 40 <= progress(home, "lost") < STEPS and "told to leave" not in log(home, job)
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "lost")
@@ -114,7 +115,7 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
     try:
         wait_for_step(home, "failed", 20)
         with cluster.without("n2"):
-            printed = mlflow.communicate(timeout=120)[0]
+            printed = mlflow.communicate(timeout=300)[0]
     finally:
         mlflow.kill()
     assert mlflow.returncode == 1

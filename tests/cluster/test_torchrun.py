@@ -65,11 +65,11 @@ def test_two_hosts_learn_what_two_nodes_of_slurm_learn_although_told_to_leave(
     wait_for_step(home, "hosts", 20)
     for agent in agents:
         agent.terminate()
-    printed = [agent.communicate(timeout=60)[0] for agent in agents]
+    printed = [agent.communicate(timeout=120)[0] for agent in agents]
     assert all(agent.returncode for agent in agents)
     left = progress(home, "hosts")
     assert 20 <= left < STEPS and f"told to leave: checkpoint at step {left} of {STEPS}" in printed[0]
     agents = start(home, hosts, "hosts")
-    printed = [agent.communicate(timeout=300)[0] for agent in agents]
+    printed = [agent.communicate(timeout=600)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], printed
     same_bytes(home, "whole", "hosts")
