@@ -35,16 +35,16 @@ class SlurmBackend(AbstractBackend):
             ExecutionException: in one line, what the user can mend.
         """
         folder = utils.fetch_and_validate_project(project_uri, version, entry_point, params)
-        # those in capitals are MLflow's own
-        own = {name: value for name, value in backend_config.items() if not name.isupper()}
+        mlflows = {value for name, value in vars(utils).items() if name.startswith("PROJECT_")}
+        own = {name: value for name, value in backend_config.items() if name not in mlflows}
         try:
             settings = SlurmSettings.read(own)
             command = utils.get_entry_point_command(
                 utils.load_project(folder), entry_point, params, backend_config.get(utils.PROJECT_STORAGE_DIR)
             )
             script = batch_script(settings, entry_point, command[0])
-            tracking.open_store(tracking_uri)
             tracking.check_seen_from_nodes(tracking_uri)
+            tracking.open_store(tracking_uri)
             check(script, folder)
             run = utils.get_or_create_run(None, project_uri, experiment_id, folder, version, entry_point, params)
             # the project's `python` is the one that queues it

@@ -97,8 +97,8 @@ def run_recipe(
         print(script, end="")
         return
     uri = tracking.tracking_uri()
-    tracking.open_store(uri)
     tracking.check_seen_from_nodes(uri)
+    tracking.open_store(uri)
     check(script)
     run_id = os.environ.get("MLFLOW_RUN_ID") or tracking.schedule_run(
         uri, recipe.tracking.experiment or recipe.domain, recipe.name

@@ -1,4 +1,4 @@
-"""Two nodes of SLURM on one machine: a controller and two daemons on free ports of the loopback interface."""
+"""SLURM on one machine: two nodes and a spare one, each a daemon on a free port of the loopback interface."""
 
 import contextlib
 import os
@@ -48,8 +48,9 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000 State=UNKNOWN
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000 State=UNKNOWN
-PartitionName=low Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
-PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
+NodeName=n3 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[3]} CPUs=1 RealMemory=4000 State=UNKNOWN
+PartitionName=low Nodes=n1,n2,n3 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
+PartitionName=high Nodes=n1,n2,n3 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
 """
 
 
@@ -74,7 +75,7 @@ class SmallCluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         self.folder.chmod(0o755)  # everyone must reach munge's socket, and nobody else may write beside it
-        self.conf.write_text(_CONF.format(folder=self.folder, ports=_free_ports(3)))
+        self.conf.write_text(_CONF.format(folder=self.folder, ports=_free_ports(4)))
         options = {
             "key-file": key, "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log",
             "seed-file": "munge.seed",
@@ -83,11 +84,11 @@ class SmallCluster:
             ["munged", *(f"--{name}={self.folder / str(value)}" for name, value in options.items())], check=True
         )
         self.run("slurmctld", "-c", "-f", str(self.conf))
-        for node in ("n1", "n2"):
+        for node in ("n1", "n2", "n3"):
             self.restore(node)
 
     def stop(self) -> None:
-        for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munged"):
+        for name in ("slurmd-n1", "slurmd-n2", "slurmd-n3", "slurmctld", "munged"):
             self._end(name, signal.SIGTERM)
 
     def run(self, *command: str) -> str:
