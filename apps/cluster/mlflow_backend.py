@@ -16,8 +16,15 @@ from pipelines import tracking
 from shared_backbones.errors import InputError
 
 
+class BackendSettings(SlurmSettings):
+    """Content of the JSON file of `--backend-config`."""
+
+    wait: bool = True
+    """Until the job has ended: the program `mlflow run` itself waits for no backend but its own."""
+
+
 class SlurmBackend(AbstractBackend):
-    """Queues an entry point of a project; the JSON file of `--backend-config` holds `SlurmSettings`."""
+    """Queues an entry point of a project, as `BackendSettings` say."""
 
     def run(
         self,
@@ -32,13 +39,13 @@ class SlurmBackend(AbstractBackend):
         """Queue it, with the run that MLflow makes.
 
         Raises:
-            ExecutionException: in one line, what the user can mend.
+            ExecutionException: in one line, what the user can mend; or the job was waited for and did not complete.
         """
         folder = utils.fetch_and_validate_project(project_uri, version, entry_point, params)
         mlflows = {value for name, value in vars(utils).items() if name.startswith("PROJECT_")}
         own = {name: value for name, value in backend_config.items() if name not in mlflows}
         try:
-            settings = SlurmSettings.read(own)
+            settings = BackendSettings.read(own)
             command = utils.get_entry_point_command(
                 utils.load_project(folder), entry_point, params, backend_config.get(utils.PROJECT_STORAGE_DIR)
             )
@@ -60,6 +67,8 @@ class SlurmBackend(AbstractBackend):
         except InputError as error:
             raise ExecutionException(str(error)) from None
         print(f"job {job}: queued; run {job.run_id}; log {job.log}", flush=True)
+        if settings.wait and (state := job.wait()) != "COMPLETED":
+            raise ExecutionException(f"job {job}: ended as {state}; its log says more: {job.log}")
         return SlurmRun(job)
 
 

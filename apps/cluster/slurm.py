@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import jinja2
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
@@ -54,7 +54,7 @@ class SlurmSettings(Section):
         return self.nodes * max(1, self.gpus_per_node)
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> "SlurmSettings":
+    def read(cls, content: Mapping[str, Any]) -> Self:
         """Settings of a mapping.
 
         Raises:
