@@ -24,7 +24,7 @@ _Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out cases 
 
 
 def _of_job(help: str, *names: str, min: int | None = None) -> Any:
-    return typer.Option(*names, min=min, help=help, rich_help_panel="With --on slurm")
+    return typer.Option(*names, min=min, help=help, rich_help_panel="With --on")
 
 
 def add_run_of_kind(
@@ -84,9 +84,14 @@ def _run(
     if job is not None:
         if restart:
             raise InputError("--restart: a job would begin anew each time it is requeued; leave it out")
+        arguments = [recipe, *overrides, *([f"--stages={stages}"] if stages else [])]
+        if job.on is _Scheduler.kubernetes:
+            from apps.cluster.kubernetes import PodSettings, print_recipe
+
+            print_recipe(loaded, arguments, PodSettings.read(job.settings))
+            return
         from apps.cluster.slurm import SlurmSettings, run_recipe
 
-        arguments = [recipe, *overrides, *([f"--stages={stages}"] if stages else [])]
         run_recipe(loaded, arguments, SlurmSettings.read(job.settings), dry_run=job.dry_run, wait=job.wait)
 
 
@@ -94,6 +99,7 @@ def _run(
 class _Job:
     """What is queued in place of running here."""
 
+    on: "_Scheduler"
     settings: dict[str, Any]
     dry_run: bool
     wait: bool
@@ -101,6 +107,7 @@ class _Job:
 
 class _Scheduler(StrEnum):
     slurm = "slurm"
+    kubernetes = "kubernetes"
 
 
 def add_run(app: typer.Typer, domain: str) -> None:
@@ -113,7 +120,9 @@ def add_run(app: typer.Typer, domain: str) -> None:
         stages: _Stages = None,
         restart: _Restart = None,
         skip_unreadable: _Skip = False,
-        on: Annotated[_Scheduler | None, typer.Option(help="Queue it as a job, in place of running it here.")] = None,
+        on: Annotated[
+            _Scheduler | None, typer.Option(help="Queue it as a job of SLURM, or print it as one of Kubernetes.")
+        ] = None,
         nodes: Annotated[int | None, _of_job("Machines that train together.", min=1)] = None,
         gpus_per_node: Annotated[int | None, _of_job("Each gets a process; by default one per node.", min=1)] = None,
         cpus_per_task: Annotated[int | None, _of_job("CPU cores of each process.", min=1)] = None,
@@ -122,6 +131,9 @@ def add_run(app: typer.Typer, domain: str) -> None:
         time: Annotated[str | None, _of_job("Longest time of one start, such as 12:00:00.")] = None,
         account: Annotated[str | None, _of_job("Of SLURM.")] = None,
         sbatch: Annotated[list[str] | None, _of_job("Another option of sbatch, such as qos=long; repeatable.")] = None,
+        image: Annotated[str | None, _of_job("Kubernetes: image of the containers.")] = None,
+        volume: Annotated[list[str] | None, _of_job("Kubernetes: CLAIM:/PATH of a volume; repeatable.")] = None,
+        form: Annotated[str | None, _of_job("Kubernetes: trainjob (of Kubeflow, the default) or job.")] = None,
         no_requeue: Annotated[bool, _of_job("End where the job would be requeued.", "--no-requeue")] = False,
         wait: Annotated[bool, _of_job("Wait for the end of the job.", "--wait")] = False,
         dry_run: Annotated[bool, _of_job("Print the batch script, and queue nothing.", "--dry-run")] = False,
@@ -133,12 +145,12 @@ def add_run(app: typer.Typer, domain: str) -> None:
         asked = {
             "nodes": nodes, "gpus_per_node": gpus_per_node, "cpus_per_task": cpus_per_task, "mem": mem,
             "partition": partition, "time": time, "account": account, "sbatch": sbatch or None,
-            "requeue": False if no_requeue else None,
+            "requeue": False if no_requeue else None, "image": image, "volumes": volume or None, "form": form,
         }  # fmt: skip
         settings = {name: value for name, value in asked.items() if value is not None}
         if on is None and (settings or wait or dry_run):
-            raise InputError("options of a job are given, but not where it is queued; add --on slurm")
-        job = None if on is None else _Job(settings, dry_run, wait)
+            raise InputError("options of a job are given, but not where; add --on slurm or --on kubernetes")
+        job = None if on is None else _Job(on, settings, dry_run, wait)
         _run(domain, recipe, overrides or [], stages, restart, skip_unreadable, job=job)
 
     recipes = typer.Typer(help="The bundled recipes.")

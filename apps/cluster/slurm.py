@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
 
 import jinja2
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
+from apps.cluster.settings import JobSettings, Word
 from pipelines import processes, tracking
 from pipelines.recipe import Recipe
-from pipelines.section import Section
 from shared_backbones.errors import InputError
 
 # How a run ends by how its job ended; what is not here has not ended.
@@ -24,49 +23,22 @@ _ENDS = {"COMPLETED": "FINISHED", "CANCELLED": "KILLED", "PREEMPTED": "KILLED"} 
     ("BOOT_FAIL", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"), "FAILED"
 )
 
-_Text = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]+$", max_length=500)]  # one word of a line of the script
 
-
-class SlurmSettings(Section):
+class SlurmSettings(JobSettings):
     """What a job asks for; also the content of the file that `mlflow run --backend-config` names."""
 
-    nodes: PositiveInt = 1
-    gpus_per_node: NonNegativeInt = 0
-    """Each gets a process; without any, a node has one process on its CPUs."""
     cpus_per_task: PositiveInt | None = None
-    mem: _Text | None = None
-    """Memory of a node, as sbatch takes it."""
-    partition: _Text | None = None
-    time: _Text | None = None
-    account: _Text | None = None
+    partition: Word | None = None
+    time: Word | None = None
+    account: Word | None = None
     requeue: bool = True
     """Let the job go back into the queue when it is preempted, loses a node or runs out of time."""
     signal_seconds: PositiveInt = 120
     """How long before the end of its time the job is told to write a checkpoint."""
-    logs: _Text = "slurm-logs"
+    logs: Word = "slurm-logs"
     """Folder of the job's log."""
-    sbatch: list[_Text] = Field(default_factory=list)
+    sbatch: list[Word] = Field(default_factory=list)
     """More options of sbatch, such as `qos=long`."""
-
-    @property
-    def processes(self) -> int:
-        """All that train together."""
-        return self.nodes * max(1, self.gpus_per_node)
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
-        """Settings of a mapping.
-
-        Raises:
-            InputError: an unknown key, or a value of the wrong kind.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            known = f"; expected some of: {', '.join(cls.model_fields)}" if problem["type"] == "extra_forbidden" else ""
-            where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"SLURM settings: {where}: {problem['msg']}{known}") from None
 
 
 def run_recipe(

@@ -1,0 +1,43 @@
+"""What every job asks for, whoever runs it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from pipelines.section import Section
+from shared_backbones.errors import InputError
+
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]+$", max_length=500)]
+"""Text without spaces: it stands in a line of a script or of a manifest."""
+
+
+class JobSettings(Section):
+    """What a job asks for."""
+
+    nodes: PositiveInt = 1
+    """Machines, or pods, that train together."""
+    gpus_per_node: NonNegativeInt = 0
+    """Each gets a process; without any, a node has one process on its CPUs."""
+    mem: Word | None = None
+    """Memory of a node, such as 64G (SLURM) or 64Gi (Kubernetes)."""
+
+    @property
+    def processes(self) -> int:
+        """All that train together."""
+        return self.nodes * max(1, self.gpus_per_node)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """Settings of a mapping.
+
+        Raises:
+            InputError: an unknown key, or a value of the wrong kind.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            known = f"; expected some of: {', '.join(cls.model_fields)}" if problem["type"] == "extra_forbidden" else ""
+            where = ".".join(map(str, problem["loc"]))
+            raise InputError(f"settings of the job: {where}: {problem['msg']}{known}") from None
