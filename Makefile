@@ -15,7 +15,7 @@ demo: .venv/demo.stamp
 test: lint
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# Starts a SLURM of two nodes on this machine; see apps/cluster/README.md.
+# Starts a SLURM of three nodes on this machine; see apps/cluster/README.md.
 test-cluster: .venv/test.stamp
 	$(BIN)/python -m pytest tests/cluster
 
