@@ -79,6 +79,7 @@ class InputContract:
             if not 1 <= contract.smallest_slice <= 4096:
                 raise ValueError(f"smallest_slice is {contract.smallest_slice}, expected 1 to 4096")
             _check_normalisation(contract.normalisation)
+            _check_expectations(given, {entry["name"] for entry in contract.classes})
             contract.check_views(contract.views)
         except KeyError as error:
             raise InputError(f"model {model}: its card lacks {error}; it is no model for segmenting volumes") from None
@@ -93,13 +94,15 @@ class InputContract:
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise ValueError("every class must have a name of its own")
         for entry in self.classes:
-            color, code = entry["color"], entry.get("code")
+            color, code, pieces = entry["color"], entry.get("code"), entry.get("pieces", 2)
             if code is not None and not (
                 len(code) == 3
                 and all(isinstance(part, str) and part.isprintable() for part in code)
                 and all(0 < len(part) <= most for part, most in zip(code, (16, 16, 64), strict=True))
             ):
                 raise ValueError(f"code of {entry['name']} is {code!r}, expected scheme, value and meaning")
+            if not isinstance(pieces, int) or not 1 <= pieces <= 1000:
+                raise ValueError(f"pieces of {entry['name']} is {pieces!r}, expected a number from 1 to 1000")
             if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
                 raise ValueError(f"color of {entry['name']} is {color}, expected three numbers from 0 to 255")
 
@@ -163,3 +166,23 @@ def _check_normalisation(how: Any) -> None:
         raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")
     if name == "window" and not (isinstance(how, Mapping) and float(how["low"]) < float(how["high"])):
         raise ValueError("normalisation by a window needs low < high")
+
+
+def _check_expectations(given: Mapping[str, Any], names: set[str]) -> None:
+    """Raise a ValueError unless what the card expects of structures can be compared with (`medvision.quality`)."""
+    for name, (low, high) in (given.get("volume_range_ml") or {}).items():
+        if name not in names or not 0 <= float(low) <= float(high):
+            raise ValueError(f"volume_range_ml of {name} is {low} to {high}, expected a class and rising volumes")
+    for name, limit in (given.get("min_confidence") or {}).items():
+        if name not in names or not 0 <= float(limit) <= 1:
+            raise ValueError(f"min_confidence of {name} is {limit}, expected a class and 0 to 1")
+    for name, (places, dice) in ((given.get("expected_dice") or {}).get("knots") or {}).items():
+        rising = [float(place) for place in places] == sorted(map(float, places)) and len(places) == len(dice) > 0
+        if name not in names or not rising or not all(0 <= float(value) <= 1 for value in [*places, *dice]):
+            raise ValueError(f"expected_dice of {name} is no curve of confidences, rising, and Dice from 0 to 1")
+    order = given.get("brightest_first") or []
+    if isinstance(order, str) or not set(order) <= names:
+        raise ValueError(f"brightest_first is {order}, expected names of classes")
+    for name, letter, other in given.get("positions") or ():
+        if not {name, other} <= names or letter not in tuple("RLAPSI"):
+            raise ValueError(f"positions has {[name, letter, other]}, expected a class, a letter of RLAPSI and a class")

@@ -111,6 +111,22 @@ def corner_displacement(first: np.ndarray, second: np.ndarray, shape: tuple[int,
     return float(np.linalg.norm(corners @ (first - second)[:3].T, axis=1).max())
 
 
+def forms_apart_voxels(grid: Grid) -> float | None:
+    """How far qform and sform of a grid's header place its corners apart, in edges of the smallest voxel.
+
+    0 where only one of them is set, infinite where the qform is not a rotation, None where neither is set.
+    """
+    codes = [int(grid.header[f"{form}_code"]) for form in ("sform", "qform")]
+    if max(codes) <= 0:
+        return None
+    if min(codes) <= 0:
+        return 0.0
+    qform, sform = _form(grid.header, "qform"), _form(grid.header, "sform")
+    if not (np.isfinite(qform).all() and _usable(sform)):
+        return np.inf
+    return _conflict_voxels(qform, sform, grid.shape)
+
+
 def nifti_grid(
     header: Nifti1Header, shape: tuple[int, int, int], name: str, geometry: str | None
 ) -> tuple[Grid, list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from medvision.geometry import Grid, to_ras
+from medvision.keyslices import AXES, label_box, plan_slices, ras_affine, sample_intensities
 
 Colour = tuple[int, int, int]
 
@@ -34,8 +35,6 @@ _BASE: tuple[Colour, ...] = (
     (190, 160, 255),
     (0, 220, 220),
 )
-_AXES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the RAS axis that a plane is stacked along
-_PERCENTILES = (0.5, 99.5)
 _MAX_COLOURS = 96  # contour colours in one picture; the other entries of the 256-colour palette are grey levels
 _OBLIQUE = math.sin(math.radians(15))  # from this tilt on, a second letter says where an edge points
 _SMALLEST = 72  # pixels; a thinner picture is set on black so that its letters fit
@@ -88,6 +87,7 @@ def render_slices(
     reference: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
     count: int = 6,
+    plan: Mapping[str, Any] | None = None,
     side: int = 380,
 ) -> Rendering:
     """Draw `count` slices of each of the three planes, plain and with contours.
@@ -104,6 +104,7 @@ def render_slices(
         reference: (X, Y, Z), integer, labels to compare with.
         window: (black, white); default: percentiles 0.5-99.5 of what is brighter than air.
         count: slices per plane, spread over the extent of labels > 0 (of the volume when there are none).
+        plan: of `plan_slices`, for these arrays: which window and slices; `window` and `count` are then of no effect.
         side: longest side of a picture in pixels.
 
     Raises:
@@ -112,15 +113,13 @@ def render_slices(
     arrays = [image, labels] if reference is None else [image, labels, reference]
     if any(array.shape != tuple(grid.shape) for array in arrays):
         raise ValueError(f"shapes {[array.shape for array in arrays]} do not all equal the grid's {grid.shape}")
+    plan = plan or plan_slices(image, labels, grid, reference=reference, window=window, count=count)
     scan, *label_maps = [to_ras(array, grid)[0] for array in arrays]
-    affine = _ras_affine(grid)
+    affine = ras_affine(grid)
     spacing = np.linalg.norm(affine[:, :3], axis=0)
-    sample, step = _sample(scan)
-    rule = "set by the caller"
-    if window is None:
-        window, rule = _window(sample), "percentiles 0.5 to 99.5 of the foreground"
-    extent = _label_box(label_maps)
-    frame = _frame(_bright_box(sample, step, scan.shape, window), extent, scan.shape, spacing)
+    window = (plan["window"][0], plan["window"][1])
+    extent = label_box(label_maps)
+    frame = _frame(_bright_box(*sample_intensities(scan), scan.shape, window), extent, scan.shape, spacing)
     scale = side / max((high - low) * mm for (low, high), mm in zip(frame, spacing, strict=True))  # pixels per mm
     bar_mm = _scale_bar(side / scale)
     ids = sorted({int(entry["id"]) for entry in classes} - {0})
@@ -128,7 +127,8 @@ def render_slices(
     judge = _Pen((1, 2, 3, 4), dict(enumerate(AGREEMENT.values(), start=1)))
 
     slices = []
-    for plane, axis in _AXES.items():
+    for entry in plan["slices"]:
+        index, axis = entry["index"], AXES[entry["plane"]]
         across, up = (other for other in range(3) if other != axis)
         letters = {
             "left": direction_letters(affine[:, across]),
@@ -137,27 +137,24 @@ def render_slices(
             "bottom": direction_letters(-affine[:, up]),
         }
         size = [max(1, round((frame[a][1] - frame[a][0]) * spacing[a] * scale)) for a in (across, up)]
-        for index in _spread(*extent[axis], count):
-            grey = _picture(_cut(scan, axis, index, frame), window, size)
-            drawn = [_pad(_nearest(_cut(label_map, axis, index, frame), size)) for label_map in label_maps]
-            canvas, ink = _annotate(_pad(grey), letters, bar_mm * scale, f"{bar_mm:g} mm")
-            centre = [(n - 1) / 2 for n in scan.shape]
-            centre[axis] = index
-            slices.append(
-                Slice(
-                    plane=plane,
-                    index=index,
-                    position=_position(affine @ [*centre, 1.0], axis),
-                    letters=letters,
-                    width=canvas.shape[1],
-                    height=canvas.shape[0],
-                    present=tuple(int(i) for i in np.unique(drawn[0]) if i),
-                    plain=_png(Image.fromarray(canvas)),
-                    contours=pen.draw(canvas, np.where(outline(drawn[0]), drawn[0], 0), ink),
-                    agreement=None if reference is None else judge.draw(canvas, _agreement(drawn[0], drawn[1]), ink),
-                )
+        grey = _picture(_cut(scan, axis, index, frame), window, size)
+        drawn = [_pad(_nearest(_cut(label_map, axis, index, frame), size)) for label_map in label_maps]
+        canvas, ink = _annotate(_pad(grey), letters, bar_mm * scale, f"{bar_mm:g} mm")
+        slices.append(
+            Slice(
+                plane=entry["plane"],
+                index=index,
+                position=entry["position"],
+                letters=letters,
+                width=canvas.shape[1],
+                height=canvas.shape[0],
+                present=tuple(int(i) for i in np.unique(drawn[0]) if i),
+                plain=_png(Image.fromarray(canvas)),
+                contours=pen.draw(canvas, np.where(outline(drawn[0]), drawn[0], 0), ink),
+                agreement=None if reference is None else judge.draw(canvas, _agreement(drawn[0], drawn[1]), ink),
             )
-    return Rendering(window, rule, bar_mm, tuple(slices))
+        )
+    return Rendering(window, plan["window_rule"], bar_mm, tuple(slices))
 
 
 def palette(count: int) -> list[Colour]:
@@ -239,49 +236,6 @@ def _agreement(result: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.where(outline(state), state, shared)
 
 
-def _ras_affine(grid: Grid) -> np.ndarray:
-    """(3, 4): from an index of the RAS-ordered view to scanner mm, read off `to_ras` so that the two cannot differ."""
-    corner = np.zeros(3)
-    steps = np.zeros((3, 3))
-    for axis, size in enumerate(grid.shape):
-        ramp = np.arange(size).reshape([-1 if other == axis else 1 for other in range(3)])
-        view = to_ras(np.broadcast_to(ramp, grid.shape), grid)[0]  # number of the stored voxel along `axis`; no copy
-        corner[axis] = view[0, 0, 0]
-        ends = (view[-1, 0, 0], view[0, -1, 0], view[0, 0, -1])
-        steps[axis] = [(float(end) - corner[axis]) / max(1, n - 1) for end, n in zip(ends, view.shape, strict=True)]
-    affine = np.asarray(grid.affine, dtype=np.float64)
-    return np.column_stack([affine[:3, :3] @ steps, affine[:3, :3] @ corner + affine[:3, 3]])
-
-
-def _sample(scan: np.ndarray) -> tuple[np.ndarray, int]:
-    """Every `step`-th voxel along each axis as float32, about a million in all; NaN and infinite ones become NaN."""
-    step = max(1, math.ceil((scan.size / 1e6) ** (1 / 3)))
-    sample = scan[::step, ::step, ::step].astype(np.float32)
-    sample[~np.isfinite(sample)] = np.nan
-    return sample, step
-
-
-def _window(sample: np.ndarray) -> tuple[float, float]:
-    """Percentiles 0.5 and 99.5 of the voxels above air, which is the lowest 2 % of the range of intensities."""
-    values = sample[np.isfinite(sample)]
-    if not values.size:
-        return 0.0, 1.0
-    darkest, brightest = np.percentile(values, (0.1, 99.9))
-    foreground = values[values > darkest + 0.02 * (brightest - darkest)]
-    low, high = np.percentile(foreground if foreground.size else values, _PERCENTILES)
-    return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
-
-
-def _label_box(label_maps: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Half-open range of labels > 0 along each axis, over all maps; the whole volume when there are none."""
-    box = []
-    for axis, size in enumerate(label_maps[0].shape):
-        others = tuple(other for other in range(3) if other != axis)
-        used = np.flatnonzero(np.logical_or.reduce([view.any(axis=others) for view in label_maps]))
-        box.append((int(used[0]), int(used[-1]) + 1) if used.size else (0, size))
-    return box
-
-
 def _bright_box(
     sample: np.ndarray, step: int, shape: Sequence[int], window: tuple[float, float]
 ) -> list[tuple[int, int]]:
@@ -304,12 +258,6 @@ def _frame(
         margin = math.ceil(_MARGIN_MM / mm)
         frame.append((max(0, min(low, first) - margin), min(size, max(high, last) + margin)))
     return frame
-
-
-def _spread(first: int, last: int, count: int) -> list[int]:
-    """At most `count` indices spread evenly over the half-open range, away from its ends."""
-    places = first + (np.arange(count) + 0.5) * (last - first) / count
-    return sorted({int(place) for place in places})
 
 
 def _cut(view: np.ndarray, axis: int, index: int, frame: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -368,11 +316,6 @@ def _scale_bar(extent_mm: float) -> float:
     """The longest of 1, 2, 5, 10, 20, 50 … mm that takes at most a quarter of the extent."""
     power = 10.0 ** math.floor(math.log10(extent_mm / 4))
     return max(power * digit for digit in (1, 2, 5) if power * digit <= extent_mm / 4)
-
-
-def _position(point: np.ndarray, axis: int) -> str:
-    value = float(point[axis])
-    return f"{'RAS'[axis] if value >= 0 else 'LPI'[axis]} {abs(value):.1f} mm"
 
 
 def _png(picture: Image.Image) -> bytes:

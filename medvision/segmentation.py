@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from medvision.certainty import weakest_slices
 from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.resampling import blocks, linear_weights, normalise, resize_linear
@@ -62,6 +63,9 @@ class Segmentation:
         timings_s: seconds by step.
         warnings: what a user should know.
         model_sha256: of the weights.
+        fallbacks: those of the warnings that tell of something that ran in another way than was preferred.
+        weakest_slices: axial slice of each class, counted upwards, in which its winning scores are lowest on average,
+            and that mean; see `medvision.certainty`.
     """
 
     labels: np.ndarray
@@ -74,6 +78,8 @@ class Segmentation:
     timings_s: dict[str, float]
     warnings: list[str]
     model_sha256: str
+    fallbacks: list[str] = field(default_factory=list)
+    weakest_slices: dict[int, tuple[int, float]] = field(default_factory=dict)
     _scores: "_Scores | None" = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
@@ -223,6 +229,8 @@ class Segmenter:
                 *self.warnings,
             ],
             model_sha256=self.model_sha256,
+            fallbacks=list(self.warnings),
+            weakest_slices=found.weakest_slices(),
             _scores=found if keep_scores else None,
         )
 
@@ -337,6 +345,13 @@ class _Scores:
         mean = sums / counts.clamp(min=1) / (255 * self.views)
         confidence = {k: min(1.0, float(mean[k])) if counts[k] else None for k in range(classes)}
         return np.asfortranarray(self.way_back.undo(out)), confidence
+
+    def weakest_slices(self) -> dict[int, tuple[int, float]]:
+        """As `medvision.certainty.weakest_slices`, with the slices of the scan, whose axes are turned to RAS."""
+        w = self.way_back
+        step, start, last = w.network_spacing_mm[2] / w.spacing_mm[2], w.box[2].start or 0, w.fine_shape[2] - 1
+        found = weakest_slices(self.values, 255 * self.views)
+        return {k: (min(last, int((start + place + 0.5) * step)), score) for k, (place, score) in found.items()}
 
     def probabilities(self) -> Iterator[np.ndarray]:
         """Probabilities `(X, Y, Z)` uint8 in 1/255 on the input's grid, class by class."""

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -36,6 +37,7 @@ _BLOCK = 1 << 22  # bytes read or written at a time
 SMALLEST_AXIS = 8  # voxels; thinner volumes leave a network nothing to see
 _DEFLATE_RATIO = 1032  # no deflate stream expands further
 _LARGEST_TAIL = 1 << 20  # bytes looked at behind the voxels, to reach and verify the gzip checksum
+_OUTPUT = re.compile(r"case-[0-9a-f]{8}_(seg|prob)")  # of results under a pseudonym
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
 
@@ -149,7 +151,8 @@ def scan_stem(path: str | os.PathLike[str]) -> str:
 def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     """Scans directly in a folder, sorted by name.
 
-    Hidden files are left out, and so are label maps and probabilities (`_seg`, `_prob`) beside the scan of that name.
+    Hidden files are left out, and so are label maps and probabilities (`_seg`, `_prob`) beside the scan of that name or
+    named by a scan's hash.
 
     Raises:
         InputError: not a folder, no scans in it, or two with the same stem.
@@ -162,7 +165,7 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     scans = [file for file in files if _suffix(file.name) and not file.name.startswith(".")]
     stems = {scan_stem(scan) for scan in scans}
     outputs = {f"{stem}{ending}" for stem in stems for ending in ("_seg", "_prob")}
-    scans = [scan for scan in scans if scan_stem(scan) not in outputs]
+    scans = [scan for scan in scans if scan_stem(scan) not in outputs and not _OUTPUT.fullmatch(scan_stem(scan))]
     if not scans:
         raise InputError(
             f"{name}: holds no scan; expected files ending in {', '.join(SUFFIXES)} directly in it, or DICOM files"

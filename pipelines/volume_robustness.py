@@ -1,6 +1,7 @@
 """What corruption does to a segmentation: overlap under every corruption and severity, and whether flags caught it."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from medvision.segmentation import Segmentation, Segmenter
 from medvision.sidecar import build_sidecar
 from medvision.volume_corruptions import corrupt_volume
 from medvision.volumes import Volume
+from pipelines.flag_usefulness import flag_usefulness
 from pipelines.robustness import severities_of
 from shared_backbones.errors import InputError
 
@@ -45,18 +47,25 @@ def measure_volume(
     Args:
         segmenter: of the model.
         volume: the scan, CT in HU.
-        reference: class ids `(X, Y, Z)` on its grid; None takes the segmentation of the scan as it is.
+        reference: class ids `(X, Y, Z)` on its grid, structures that it does not hold are not judged; None takes the
+            segmentation of the scan as it is.
         corruptions: their names, of `medvision.volume_corruptions.SCALES[modality]`.
         severities: of 1 to 5, rising.
         modality: `mr` or `ct`.
         on_progress: called with the cells done and their number.
 
     Returns:
-        What a side-car says of the scan as it is, with `clean` and `cells`: mean `dice` and `nsd`, Dice of each
-        structure (`dice_of`), and `sha256` of the voxels; cells also `corruption`, `severity`, `lost` (clean Dice less
-        theirs), `new_flags` and `new_warnings`, those that the scan as it is does not raise, and `caught`, whether
-        there are any. `corruptions`: means over cells. `worst`: the cell of the lowest Dice. `caught`: how many cells
-        were, of all, and of those that lost more than `LOST`. And slices with contours, by corruption and severity.
+        What a side-car says of the scan as it is, with
+
+        - `clean` and `cells`: mean `dice` and `nsd`, Dice of each structure (`dice_of`), number of quality `flags`, and
+          of those of each structure (`flags_of`), `mean_confidence`, `lowest_confidence` and that of each structure
+          (`confidence_of`), `sha256` of the voxels; cells also `corruption`, `severity`, `lost` (clean Dice less
+          theirs), `new_flags` and `new_warnings`, those that the scan as it is does not raise, and `caught`, whether
+          there are any;
+        - `corruptions`: means over cells; `worst`: the cell of the lowest Dice; `caught`: how many cells were, of all,
+          and of those that lost more than `LOST`; `usefulness`: of `pipelines.flag_usefulness`.
+
+        And slices with contours, by corruption and severity.
 
     Raises:
         InputError: the reference holds none of the model's structures, or the scan cannot be used.
@@ -68,7 +77,10 @@ def measure_volume(
         raise InputError(f"{volume.case_id}: {what}, so that nothing can be lost; give another scan or labels")
     sidecar = build_sidecar(plain, settings=segmenter.settings)
     show = _Slice(volume, truth, segmenter.contract.classes)
-    clean = _state(plain, truth)
+    judged = [
+        entry for entry in plain.card["classes"] if entry["id"] and (reference is None or (truth == entry["id"]).any())
+    ]
+    clean = _state(plain, truth, judged, sidecar)
     known, warned = _flags(sidecar), set(sidecar["warnings"])
     pictures: Pictures = {(None, 0): show(volume.data, plain.labels)}
     cells: list[dict[str, Any]] = []
@@ -80,7 +92,7 @@ def measure_volume(
             )  # fmt: skip
             found = segmenter.segment(replace(volume, data=data))
             said = build_sidecar(found, settings=segmenter.settings)
-            state = _state(found, truth)
+            state = _state(found, truth, judged, said)
             flags = [dict(zip(("code", "structure"), flag, strict=True)) for flag in _flags(said) if flag not in known]
             warnings = [line for line in said["warnings"] if line not in warned]
             cells.append(
@@ -101,7 +113,7 @@ def measure_volume(
     serious = [cell for cell in cells if cell["lost"] > LOST]
     return {
         **{key: sidecar[key] for key in _KEPT},
-        "clean": {**clean, "flags": len(known)},
+        "clean": clean,
         "cells": cells,
         "corruptions": {
             name: {
@@ -118,6 +130,7 @@ def measure_volume(
             "cells_that_lost": len(serious),
             "caught_that_lost": sum(cell["caught"] for cell in serious),
         },
+        "usefulness": flag_usefulness([clean, *cells]),
     }, pictures
 
 
@@ -152,6 +165,22 @@ def volume_tables(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             "rows": lost,
         },
         matrix("Quality flags and warnings that the clean scan does not raise", [], _said),
+        *_usefulness_tables(found["usefulness"]),
+    ]
+
+
+def _usefulness_tables(useful: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """AUROC of flags and confidence, where there are both poor and other ones."""
+    parts = {part: useful[part] for part in ("cases", "structures")}
+    if not any(figure is not None for part in parts.values() for figure in part["auroc"].values()):
+        return []
+    signals = list(parts["cases"]["auroc"])
+    return [
+        {
+            "title": f"AUROC of what can be seen without labels, against Dice below {useful['dice_below']:g}",
+            "columns": ["Signal", *(f"{part}: {says['poor']} of {says['count']} poor" for part, says in parts.items())],
+            "rows": [[signal, *(part["auroc"].get(signal) for part in parts.values())] for signal in signals],
+        }
     ]
 
 
@@ -161,15 +190,23 @@ def _said(cell: Mapping[str, Any]) -> str:
     return ", ".join([*counts, *(["warnings"] if cell["new_warnings"] else [])]) or "none"
 
 
-def _state(found: Segmentation, truth: np.ndarray) -> dict[str, Any]:
-    """Overlap of a segmentation with the reference, and the sha256 of the voxels that were segmented."""
+def _state(
+    found: Segmentation, truth: np.ndarray, judged: Sequence[Mapping[str, Any]], said: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Overlap of a segmentation with the reference, what its side-car says, and the sha256 of what was segmented."""
     volume = found.volume
-    rows = compare(found.labels, truth, volume.grid.spacing_mm, found.card["classes"], NSD_TOLERANCE_MM)
+    rows = compare(found.labels, truth, volume.grid.spacing_mm, judged, NSD_TOLERANCE_MM)
     means = summary(rows)
+    flagged = Counter(flag["structure"] for flag in said["flags"])
     return {
         "dice": means["dice"],
         "nsd": means["nsd"],
         "dice_of": {row["name"]: row["dice"] for row in rows},
+        "flags": flagged.total(),
+        "flags_of": {row["name"]: flagged[row["name"]] for row in said["structures"]},
+        "mean_confidence": said["summary"]["mean_confidence"],
+        "lowest_confidence": said["summary"]["lowest_confidence"],
+        "confidence_of": {row["name"]: row["mean_confidence"] for row in said["structures"]},
         "sha256": hashlib.sha256(volume.data.tobytes()).hexdigest(),
     }
 

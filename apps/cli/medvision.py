@@ -93,6 +93,9 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
     ] = False,
+    pseudonyms: Annotated[
+        bool, typer.Option("--pseudonyms", help="Name results by the scan's hash, not by its file name.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
     volume_index: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
@@ -140,6 +143,7 @@ def segment(
         series=series,
         resample_irregular=resample_irregular,
         dicom_seg=dicom_seg,
+        pseudonyms=pseudonyms,
     )
     return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
 

@@ -192,7 +192,7 @@ class FolderImages(CorruptedImages):
     def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
         """Images `(N, H, W)` or `(N, H, W, 3)`."""
         self.digests: list[bytes] = []
-        images = np.empty(0, np.uint8)
+        images: Any = None
         for number, path in enumerate(paths):
             image, digest = read_image(path, None, WITH_TIFF)
             if not number:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.cli.batch import INDEX, Outcome, case_of, check_index, write_index
 from apps.cli.program import COMPLETE, PARTLY_FAILED
 from apps.cli.scans import Scan, find_inputs, read_reference
 from medvision.dicom.segmentations import check_source, write_segmentation
@@ -50,6 +51,7 @@ class Job:
     series: str | None = None
     resample_irregular: bool = False
     dicom_seg: bool = False
+    pseudonyms: bool = False
 
 
 def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
@@ -71,7 +73,8 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
     kept = segmenter.contract.label_ids(job.labels) if job.labels is not None else None
     if batch:
         _make_writable(folder)
-    results = []
+        check_index(folder)
+    results, outcomes = [], []
     for number, scan in enumerate(scans, 1):
         name = printable(scan.path.name)
         prefix = f"[{number}/{len(scans)}] " if batch else ""
@@ -83,14 +86,21 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
                     raise
                 reason = str(error) if isinstance(error, InputError) else f"{name}: out of memory"
                 result = {"input": printable(scan.path), "status": "failed", "error": reason}
+        if batch:
+            result["case"] = case_of(scan, number)
+            outcomes.append(_outcome(job, scan, folder, result))
         results.append(result)
         if not as_json:
             _print_result(result, prefix, quiet, verbose)
     failed = sum(result["status"] == "failed" for result in results)
+    if batch:
+        private = [path for path in (job.input, job.reference) if path is not None]
+        write_index(folder, outcomes, segmenter.card, private)
     if as_json:
-        print(json.dumps({"schema_version": 1, "results": results}, indent=2))
+        index = {"index": printable(folder / INDEX)} if batch else {}
+        print(json.dumps({"schema_version": 1, **index, "results": results}, indent=2))
     elif batch and not quiet:
-        print(f"results in {printable(folder)}")
+        print(f"results in {printable(folder)}, worst first in {INDEX}")
     if failed and not as_json:
         print(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
     return PARTLY_FAILED if failed else COMPLETE
@@ -106,12 +116,8 @@ def _segment_one(
 ) -> dict[str, Any]:
     """Segment one scan and put its files in place, all of them or none."""
     started = time.perf_counter()
-    stem, path = scan.stem, scan.path
-    names = {"labels": f"{stem}_seg.nii.gz", "sidecar": f"{stem}_seg.json", "report": f"{stem}_report.html"}
-    if job.save_probabilities:
-        names["probabilities"] = f"{stem}_prob.nii.gz"
-    if job.dicom_seg:
-        names["dicom_seg"] = f"{stem}_seg.dcm"
+    path = scan.path
+    names = _names(job, scan)
     reference_file = _reference_of(job, scan)
     settings = {
         **segmenter.settings,
@@ -142,7 +148,8 @@ def _segment_one(
     if kept is not None:
         segmentation.labels[~np.isin(segmentation.labels, kept)] = 0
     compared = _compare(segmentation, reference, kept, settings) if reference else None
-    sidecar = build_sidecar(segmentation, settings=settings, reference=compared)
+    truth = reference.data if reference else None
+    sidecar = build_sidecar(segmentation, settings=settings, reference=compared, reference_labels=truth)
 
     from pipelines.report.segmentation import segmentation_report
 
@@ -152,7 +159,7 @@ def _segment_one(
         volume.data,
         segmentation.labels,
         volume.grid,
-        reference=reference.data if reference else None,
+        reference=truth,
     )
     with _placing(folder, names) as staged:
         segmentation.save(staged["labels"])
@@ -169,6 +176,27 @@ def _segment_one(
         staged["sidecar"].write_text(text + "\n", encoding="utf-8")
     seconds = time.perf_counter() - started
     return result | {"status": "done", "seconds": round(seconds, 2), "sidecar": sidecar}
+
+
+def _names(job: Job, scan: Scan) -> dict[str, str]:
+    """File names of a scan's results."""
+    stem = f"case-{scan.sha256()[:8]}" if job.pseudonyms else scan.stem
+    names = {"labels": f"{stem}_seg.nii.gz", "sidecar": f"{stem}_seg.json", "report": f"{stem}_report.html"}
+    if job.save_probabilities:
+        names["probabilities"] = f"{stem}_prob.nii.gz"
+    if job.dicom_seg:
+        names["dicom_seg"] = f"{stem}_seg.dcm"
+    return names
+
+
+def _outcome(job: Job, scan: Scan, folder: Path, result: dict[str, Any]) -> Outcome:
+    """What the index of a batch is told of a scan."""
+    if result["status"] == "failed":
+        return Outcome(scan.path, result["case"], "failed", reason=result["error"])
+    names = _names(job, scan)
+    return Outcome(
+        scan.path, result["case"], result["status"], sidecar=folder / names["sidecar"], report=folder / names["report"]
+    )
 
 
 def _check_reference(job: Job, batch: bool) -> None:
@@ -313,7 +341,7 @@ def _progress(name: str, *, shown: bool):
 def _print_result(result: dict[str, Any], prefix: str, quiet: bool, verbose: bool) -> None:
     """One line, and where there is only one scan or details are wanted, what belongs to it."""
     if result["status"] == "failed":
-        print(f"{prefix}error: {result['error']}", file=sys.stderr, flush=True)
+        print(f"{prefix}error: {result['error']} ({result['case']})", file=sys.stderr, flush=True)
         return
     if quiet:
         return
@@ -325,8 +353,8 @@ def _print_result(result: dict[str, Any], prefix: str, quiet: bool, verbose: boo
     if "reference" in sidecar and sidecar["reference"]["summary"]["dice"] is not None:
         remarks.append(f"mean Dice {sidecar['reference']['summary']['dice']:.3f}")
     if sidecar["flags"]:
-        remarks.append(f"{len(sidecar['flags'])} quality flags")
-    print(f"{prefix}{result['input']}: {'; '.join(remarks)}", flush=True)
+        remarks.append(f"{len(sidecar['flags'])} quality flag{'s' * (len(sidecar['flags']) > 1)}")
+    print(f"{prefix}{result['input']}: {'; '.join([*remarks, sidecar['case']])}", flush=True)
     for warning in sidecar["warnings"]:
         print(f"{prefix}warning: {warning}", file=sys.stderr, flush=True)
     if verbose or not prefix:

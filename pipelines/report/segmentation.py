@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from medvision.geometry import Grid
-from medvision.overlays import AGREEMENT, Rendering, class_colours, render_slices
+from medvision.keyslices import plan_slices
+from medvision.overlays import AGREEMENT, Slice, class_colours, render_slices
 from pipelines.report.page import as_text, page_source, render_page, source_digest, without_paths
 from pipelines.report.viewer import viewer_content
 
@@ -26,6 +27,7 @@ _REASONS = {
     "touches_border": "the structure reaches the edge of the scan, so only a part of it is in view",
     "not_finite": "the image holds NaN or infinite values inside the structure",
     "not_measured": "the segmentation came without a confidence",
+    "not_calibrated": "what its confidence stands for was not measured, or not with these settings",
 }
 _STATES = {
     "missed": "missed",
@@ -55,11 +57,11 @@ def segmentation_report(
         sidecar: what `<name>_seg.json` holds. Required: `case` (`case-` and 8 hex digits). Shown where present:
             `created` (text); `model` (`name`, `version`, `sha256`, `architecture`); `input` (`sha256`, `shape`,
             `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
-            `medvision.statistics.structure_rows`); `flags` (of `qa_flags`); `warnings` (texts); `reference` (`rows` of
-            `medvision.metrics.compare`, `summary` of `medvision.metrics.summary`, `nsd_tolerance_mm`, `sha256`);
-            `report` (`id`, `sha256`), without which no verdict can be given;
-            `device` and `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are
-            not shown.
+            `medvision.statistics.structure_rows`); `flags` (of `medvision.quality`); `warnings` (texts);
+            `reference` (`rows` of `medvision.metrics.compare`, `summary` of `medvision.metrics.summary`,
+            `nsd_tolerance_mm`, `sha256`); `report` (`id`, `sha256`), without which no verdict can be given; `display`
+            (of `medvision.keyslices.plan_slices`: window and slices that are shown); `device` and `precision` (texts);
+            `timings_s`; and any key of `settings` and `versions`. Other keys are not shown.
         card: the model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
             `description` and `training` are shown where present.
         image: (X, Y, Z), the scan as it was read.
@@ -77,12 +79,14 @@ def segmentation_report(
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
     data = without_paths(sidecar)
     about = without_paths(card)
-    pictures = 3 * _SLICES * (2 if reference is None else 3)
+    plan = data.get("display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
+    pictures = len(plan["slices"]) * (2 if reference is None else 3)
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // pictures))
-    rendering = render_slices(image, labels, grid, card["classes"], reference=reference, count=_SLICES, side=side)
+    rendering = render_slices(image, labels, grid, card["classes"], reference=reference, plan=plan, side=side)
     colours = {number: f"#{r:02x}{g:02x}{b:02x}" for number, (r, g, b) in class_colours(card["classes"]).items()}
     names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
 
+    shown = list(zip(rendering.slices, plan["slices"], strict=True))
     structures, notes = _structure_table(data.get("structures", []))
     script = page_source("review.js")
     content: dict[str, Any] = dict(
@@ -97,12 +101,14 @@ def segmentation_report(
         agreement=[(name, f"#{r:02x}{g:02x}{b:02x}") for name, (r, g, b) in AGREEMENT.items()],
         window=f"{rendering.window[0]:.4g} to {rendering.window[1]:.4g}",
         window_rule=rendering.window_rule,
-        planes=_planes(rendering, names),
+        planes=_planes([drawn for drawn, said in shown if "why" not in said], names),
+        key_slices=[_figure(drawn, names) | {"said": said} for drawn, said in shown if "why" in said],
         structures=structures,
         notes=notes,
         intensity_digits=_digits([row.get("mean_intensity") for row in structures]),
         reference=_reference(data.get("reference")),
         facts=_facts(data),
+        calibration=(about.get("input") or {}).get("expected_dice") or {},
         geometry=_geometry(data.get("input", {}), grid),
         tables=[
             ("Run", [(key, data[key]) for key in ("created", "device", "precision") if key in data]),
@@ -123,28 +129,25 @@ def segmentation_report(
     return render_page("segmentation.html.j2", **content, viewer=viewer)
 
 
-def _planes(rendering: Rendering, names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Plane names with their figures: size, caption, and (kind, alternative text, data URI) of each picture."""
-    planes = []
-    for plane, slices in groupby(rendering.slices, key=lambda item: item.plane):
-        figures = []
-        for item in slices:
-            where = f"{plane.capitalize()} slice at {item.position}"
-            inside = (
-                ", ".join(names.get(number, str(number)) for number in item.present) or "no structure in this slice"
-            )
-            kinds = [("image", f"{where}, image alone", item.plain), ("contours", f"{where}: {inside}", item.contours)]
-            if item.agreement is not None:
-                kinds.append(("agreement", f"{where}, agreement with the reference", item.agreement))
-            pictures = [
-                (kind, alt, "data:image/png;base64," + base64.b64encode(png).decode()) for kind, alt, png in kinds
-            ]
-            figures.append(
-                {"position": item.position, "index": item.index, "width": item.width, "height": item.height,
-                 "pictures": pictures}
-            )  # fmt: skip
-        planes.append((plane, figures))
-    return planes
+def _planes(slices: Sequence[Slice], names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Plane names with their figures."""
+    return [
+        (plane, [_figure(item, names) for item in items]) for plane, items in groupby(slices, lambda item: item.plane)
+    ]
+
+
+def _figure(item: Slice, names: Mapping[int, str]) -> dict[str, Any]:
+    """A slice's place and size, and (kind, alternative text, data URI) of each of its pictures, the plain one first."""
+    where = f"{item.plane.capitalize()} slice at {item.position}"
+    inside = ", ".join(names.get(number, str(number)) for number in item.present) or "no structure in this slice"
+    kinds = [("image", f"{where}, image alone", item.plain), ("contours", f"{where}: {inside}", item.contours)]
+    if item.agreement is not None:
+        kinds.append(("agreement", f"{where}, agreement with the reference", item.agreement))
+    pictures = [(kind, alt, "data:image/png;base64," + base64.b64encode(png).decode()) for kind, alt, png in kinds]
+    return {
+        "plane": item.plane, "position": item.position, "index": item.index, "width": item.width,
+        "height": item.height, "pictures": pictures,
+    }  # fmt: skip
 
 
 def _structure_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:

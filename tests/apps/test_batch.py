@@ -1,5 +1,6 @@
 """`medvision segment` on a folder, runs that are resumed, and runs that end early."""
 
+import hashlib
 import json
 import shutil
 
@@ -27,8 +28,15 @@ def folder(tmp_path):
     return folder
 
 
+INDEX = {"index.html", "index.json", "reports"}
+
+
 def results(*stems):
     return {f"{stem}{ending}" for stem in stems for ending in ("_seg.nii.gz", "_seg.json", "_report.html")}
+
+
+def index_of(folder):
+    return json.loads((folder / "index.json").read_text(encoding="utf-8"))
 
 
 def test_a_folder_means_its_direct_files(segment, folder, monkeypatch):
@@ -40,15 +48,20 @@ def test_a_folder_means_its_direct_files(segment, folder, monkeypatch):
     assert done.code == 5
     assert len(loaded) == 1
     after = contents(folder)
-    assert set(after) - set(before) == results("a", "c")
+    links = {case["report"] for case in index_of(folder)["cases"] if case["report"]}
+    assert set(after) - set(before) == results("a", "c") | INDEX | links
     assert {name: after[name] for name in before} == before
 
     first, third, last = done.out.splitlines()
     assert first.startswith(f"[1/3] {folder / 'a.nii.gz'}: segmented in ")
     assert third.startswith(f"[3/3] {folder / 'c.nii'}: segmented in ")
-    assert last == f"results in {folder}"
+    assert last == f"results in {folder}, worst first in index.html"
     failed, count = done.err.splitlines()
     assert failed.startswith(f"[2/3] error: {folder / 'b.nii'}: is cut short")
+    cases = {name: f"case-{sha256_of(folder / name)[:8]}" for name in ("a.nii.gz", "b.nii", "c.nii")}
+    assert first.endswith(f"; {cases['a.nii.gz']}") and failed.endswith(f" ({cases['b.nii']})"), (
+        "for the index's reader"
+    )
     assert count == "error: 1 of 3 scans failed"
     assert json.loads(after["a_seg.json"] or "")["case"] != json.loads(after["c_seg.json"] or "")["case"]
 
@@ -61,13 +74,17 @@ def test_a_folder_means_its_direct_files(segment, folder, monkeypatch):
 def test_json_of_a_folder(segment, folder, tmp_path):
     done = segment(folder, "--json", "-o", tmp_path / "out")
     assert (done.code, done.err) == (5, "")
+    assert {result["case"] for result in json.loads(done.out)["results"]} == {
+        row["case"] for row in index_of(tmp_path / "out")["cases"]
+    }
     statuses = {result["input"]: result["status"] for result in json.loads(done.out)["results"]}
     assert statuses == {
         str(folder / "a.nii.gz"): "done",
         str(folder / "b.nii"): "failed",
         str(folder / "c.nii"): "done",
     }
-    assert {path.name for path in (tmp_path / "out").iterdir()} == results("a", "c")
+    assert json.loads(done.out)["index"] == str(tmp_path / "out" / "index.html")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == results("a", "c") | INDEX
 
 
 def test_a_folder_without_failures(segment, folder):
@@ -247,3 +264,74 @@ def test_a_bug_is_not_dressed_up(segment, scan, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         segment(scan)
     assert list(contents(scan.parent)) == [scan.name]
+
+
+# ---------------------------------------------------------------------------------------------------------- index
+
+
+def test_the_index_is_worst_first_and_links_copies_named_by_hash(segment, folder, tmp_path):
+    output = tmp_path / "out"
+    references = tmp_path / "references"
+    references.mkdir()
+    (folder / "b.nii").unlink()
+    write_scan(folder / "z.nii", make_image(SHAPE, seed=9), make_affine(spacing=(4, 4, 4)))
+    for name, labels in {"a": np.ones(SHAPE), "c": np.full(SHAPE, 8)}.items():
+        affine = read_volume(folder / f"{name}.nii.gz" if name == "a" else folder / f"{name}.nii").grid.affine
+        write_scan(references / f"{name}.nii", labels.astype(np.uint8), affine)
+    assert segment(folder, "-o", output, "--reference", references).code == 5
+    index = index_of(output)
+    assert index["count"] == {"scans": 3, "failed": 1, "done": 2}
+    failed, *done = index["cases"]
+    case = f"case-{hashlib.sha256((folder / 'z.nii').read_bytes()).hexdigest()[:8]}"
+    assert (failed["case"], failed["status"], failed["report"], failed["structures"]) == (case, "failed", None, None)
+    assert failed["reason"].startswith("no reference of that name in [path left out]; add it")
+    assert [row["place"] for row in index["cases"]] == [1, 2, 3]
+    assert done[0]["mean_dice"] < done[1]["mean_dice"]
+    for row in done:
+        stem = next(path.stem for path in folder.glob("[ac].nii*") if row["case"][5:] in sha256_of(path))[0]
+        sidecar = json.loads((output / f"{stem}_seg.json").read_text())
+        assert row["report"] == f"reports/{row['case']}.html"
+        assert (output / row["report"]).read_bytes() == (output / f"{stem}_report.html").read_bytes()
+        assert row["flags"] == [{"code": f["code"], "structure": f["structure"]} for f in sidecar["flags"]] != []
+        assert row["mean_dice"] == sidecar["reference"]["summary"]["dice"]
+        judged = [r for r in sidecar["structures"] if r["mean_confidence"] is not None and r["id"] != 6]
+        least = min(judged, key=lambda r: r["mean_confidence"])
+        assert (row["lowest_confidence"], row["least_certain"]) == (least["mean_confidence"], least["name"])
+        assert row["structures_found"] == sum(r["voxels"] > 0 for r in sidecar["structures"])
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_index_of_a_run_that_goes_on_holds_what_was_done_before(segment, folder):
+    assert segment(folder).code == 5
+    first = index_of(folder)
+    assert segment(folder, "--resume").code == 5
+    again = index_of(folder)
+    assert again["count"] == {"scans": 3, "failed": 1, "skipped": 2}
+    for before, after in zip(first["cases"], again["cases"], strict=True):
+        assert {**before, "status": None} == {**after, "status": None}
+
+
+def test_a_page_that_is_no_index_is_not_written_over(segment, folder):
+    (folder / "index.html").write_text("<title>my notes</title>")
+    before = contents(folder)
+    assert "index.html: is there and no index of this program" in segment(folder).error
+    assert contents(folder) == before
+
+
+def test_a_single_scan_has_no_index(segment, scan):
+    assert segment(scan).code == 0
+    assert INDEX.isdisjoint(contents(scan.parent))
+
+
+def test_pseudonyms_name_every_result(segment, folder):
+    assert segment(folder, "--pseudonyms").code == 5
+    cases = [f"case-{sha256_of(folder / name)[:8]}" for name in ("a.nii.gz", "c.nii")]
+    made = set(contents(folder)) - {"a.nii.gz", "b.nii", "c.nii", ".e.nii", "deeper", "deeper/d.nii", "notes.txt"}
+    assert made == results(*cases) | {"index.html", "index.json"}, "reports need no copies"
+    links = {row["report"] for row in index_of(folder)["cases"]}
+    assert links == {f"{case}_report.html" for case in cases} | {None}
+    again = segment(folder, "--pseudonyms", "--resume", "--json")  # its own results are no scans
+    assert [result["status"] for result in json.loads(again.out)["results"]] == ["skipped", "failed", "skipped"]

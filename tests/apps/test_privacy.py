@@ -99,3 +99,37 @@ def test_no_result_holds_a_marker(segment, tmp_path):
     assert len(sidecar["warnings"]) >= 2
     assert sidecar["case"] == f"case-{sidecar['input']['sha256'][:8]}"
     assert len(re.findall("base64,", (output / f"T1 {MARKER}_report.html").read_text())) > 18
+
+
+def test_no_page_of_a_batch_holds_a_marker(segment, tmp_path):
+    folder = tmp_path / f"of {MARKER}"
+    folder.mkdir()
+    affine = make_affine(spacing=(4, 4, 4))
+    hostile = f'<img src=x onerror="alert(1)">{MARKER}&amp;.nii.gz'
+    write_scan(folder / hostile, make_image(SHAPE), affine, marker=MARKER)
+    for name, content in {
+        f"cut {MARKER}.nii": b"\x5c\x01",
+        f"empty {MARKER}.nii.gz": b"",
+        f"{MARKER}.mgz": b"x",
+    }.items():
+        (folder / name).write_bytes(content)
+    output = folder / "results"
+    done = segment(folder, "-o", output)
+    assert done.code == 5 and done.err.count(MARKER) >= 3, "the terminal does say which"
+    linked = {path.name for path in (output / "reports").iterdir()}
+    for path in (output / "index.html", output / "index.json", *(output / "reports").iterdir()):
+        content = path.read_bytes()
+        assert not holds_marker(content), path.name
+        assert b"onerror" not in content and tmp_path.name.encode() not in content, path.name
+    index = json.loads((output / "index.json").read_text())
+    assert [row["status"] for row in index["cases"]] == ["failed"] * 3 + ["done"]
+    assert all(row["reason"] for row in index["cases"][:3])
+    assert linked == {f"{index['cases'][3]['case']}.html"}
+
+    hidden = tmp_path / "hidden"
+    assert segment(folder, "-o", hidden, "--pseudonyms", "--save-probabilities").code == 5
+    names = {str(path.relative_to(hidden)) for path in hidden.rglob("*")}
+    case = index["cases"][3]["case"]
+    endings = ("_seg.nii.gz", "_seg.json", "_report.html", "_prob.nii.gz")
+    assert names == {"index.html", "index.json", *(case + ending for ending in endings)}
+    assert not any(holds_marker(path.read_bytes()) for path in hidden.iterdir())

@@ -50,7 +50,7 @@ def test_results_lie_beside_the_scan(segment, scan):
     assert lines[0].startswith(f"{scan}: segmented in ")
     assert {line.split()[-1] for line in lines[1:4]} == {str(scan.parent / name) for name in RESULTS}
     flags = sidecar_in(scan.parent)["flags"]
-    assert lines[0].endswith(f"; {len(flags)} quality flags")
+    assert f"; {len(flags)} quality flags; {sidecar_in(scan.parent)['case']}" in lines[0]
     assert f"touches border {sum(flag['code'] == 'touches_border' for flag in flags)}" in lines[4]
 
 

@@ -10,7 +10,7 @@ from types import NoneType
 import numpy as np
 import pytest
 
-from medvision.volumes import read_labels, read_volume
+from medvision.volumes import read_labels, read_volume, to_ras
 from tests.apps.conftest import SHAPE
 from tests.medvision.phantoms import write_scan
 
@@ -21,10 +21,13 @@ STRUCTURE = {
     "name": str,
     "voxels": int,
     "components": int,
+    "main_pieces": int,
     "touches_border": bool,
+    "centroid_mm": (list, NoneType),
     "volume_ml": (float, NoneType),
     "mean_intensity": (float, NoneType),
     "mean_confidence": (float, NoneType),
+    "expected_dice": (float, NoneType),
     "largest_share": (float, NoneType),
     "main_share": (float, NoneType),
     "reasons": dict,
@@ -67,9 +70,17 @@ SCHEMA = {
     },
     "device": str,
     "precision": re.compile(r"float32|bfloat16"),
+    "summary": {
+        "structures": int,
+        "structures_found": int,
+        "mean_confidence": (float, NoneType),
+        "lowest_confidence": (float, NoneType),
+        "least_certain": (str, NoneType),
+    },
     "structures": [STRUCTURE],
     "flags": [{"code": str, "structure": (str, NoneType), "rule": str, "value": (bool, int, float)}],
     "warnings": [str],
+    "display": {"window": [float], "window_rule": str, "slices": list},
     "timings_s": {"read": NUMBER, "prepare": NUMBER, "network": NUMBER, "labels": NUMBER},
     "versions": {"python": str, "domain-vision": str, "torch": str, "numpy": str, "scipy": str, "nibabel": str},
     "outputs": {"labels": {"sha256": SHA256}, "report": {"sha256": SHA256}},
@@ -168,7 +179,7 @@ def test_a_missing_figure_has_a_reason(plain):
         assert set(row["reasons"]) == missing
         reasons |= set(row["reasons"].values())
         assert (row["volume_ml"] is None) == (row["touches_border"] or not row["voxels"])
-    assert reasons == {"empty", "touches_border"}, "the phantom no longer shows both"
+    assert reasons == {"empty", "touches_border", "not_calibrated"}, "the phantom no longer shows both"
     assert {flag["structure"] for flag in plain["flags"] if flag["code"] == "empty"} == {
         "cerebellar_white_matter",
         "cerebellar_cortex",
@@ -192,3 +203,66 @@ def test_provenance(plain, scan, model):
     assert datetime.fromisoformat(plain["created"]).utcoffset() is not None
     assert plain["timings_s"]["network"] > 0
     assert plain["timings_s"]["read"] > 0
+
+
+def test_what_confidence_stands_for_is_said_where_it_was_measured(segment, scan, model):
+    """With the model's own views and spacing, and not under --fast, whose confidences are others."""
+    card = json.loads((model / "model.json").read_text())["input"]
+    for options, measured in (((), True), (("--fast",), False), (("--views", "coronal"), False)):
+        assert segment(scan, *options).code == 0
+        sidecar = read(scan.parent / "scan_seg.json")
+        rows = [row for row in sidecar["structures"] if row["voxels"] and row["name"] in card["min_confidence"]]
+        assert rows
+        for row in rows:
+            assert (row["expected_dice"] is not None) == measured
+            limit = card["min_confidence"][row["name"]] if measured else 0.6
+            flagged = [f for f in sidecar["flags"] if (f["code"], f["structure"]) == ("low_confidence", row["name"])]
+            assert bool(flagged) == (row["mean_confidence"] < limit)
+        assert "Expected Dice: what a structure" in (scan.parent / "scan_report.html").read_text()
+
+
+def test_the_page_shows_the_slices_that_the_side_car_names(segment, scan):
+    """Every slice of the page stands in the side-car: those to look at first, with their reason, come last there."""
+    volume = read_volume(scan)
+    assert segment(scan).code == 0
+    labels = read_labels(scan.parent / "scan_seg.nii.gz").data
+    truth = np.roll(labels, 2, 1)
+    write_scan(scan.parent / "t.nii", truth, volume.grid.affine)
+    assert segment(scan, "--reference", scan.parent / "t.nii").code == 0
+    sidecar, page = read(scan.parent / "scan_seg.json"), (scan.parent / "scan_report.html").read_text()
+    slices = sidecar["display"]["slices"]
+    key = [entry for entry in slices if "why" in entry]
+    assert [entry["why"] for entry in key] == ["most errors"] * 3 + ["least certain"] * 3 and key == slices[-6:]
+    assert page.count("<figure>") == len(slices) and page.count("<img ") == 3 * len(slices)
+    for entry in slices:
+        assert f"{entry['plane']} slice {entry['index']}" in page and entry["position"] in page
+    low, high = sidecar["display"]["window"]
+    assert f"{low:.4g} to {high:.4g}" in page
+
+    ids = {row["name"]: row["id"] for row in sidecar["structures"]}
+    here, there = (to_ras(array, volume.grid)[0] for array in (labels, truth))
+    for entry in key[:3]:
+        wrong = ((here == ids[entry["structure"]]) != (there == ids[entry["structure"]])).sum((0, 1))
+        assert (wrong[entry["index"]], wrong.max()) == (entry["value"], entry["value"])
+    dice = {row["name"]: row["dice"] for row in sidecar["reference"]["rows"] if row["dice"] is not None}
+    assert [entry["structure"] for entry in key[:3]] == sorted(dice, key=dice.__getitem__)[:3]
+    for entry in key[3:]:
+        assert (here[..., entry["index"]] == ids[entry["structure"]]).any()
+        row = next(row for row in sidecar["structures"] if row["name"] == entry["structure"])
+        assert 0 < entry["value"] <= row["mean_confidence"] + 0.02
+
+
+def test_every_figure_of_the_page_is_in_the_side_car(segment, scan):
+    """Numbers in the page's tables and facts, rounded as there."""
+    assert segment(scan).code == 0
+    text, sidecar = (scan.parent / "scan_report.html").read_text(), read(scan.parent / "scan_seg.json")
+    part = text[text.index('id="volumes"') : text.index('id="provenance"')]
+    shown = set(re.findall(r'<td class="n">([\d.,%]+)', part))
+    digits = range(7)
+    known = {f"{value:,.{n}f}" for row in sidecar["structures"] for value in row.values()
+             if isinstance(value, int | float) for n in digits}  # fmt: skip
+    known |= {f"{row['largest_share']:.1%}" for row in sidecar["structures"] if row["voxels"]}
+    assert len(shown) > 20 and shown <= known
+    found = f"{sidecar['summary']['structures_found']} of {sidecar['summary']['structures']}"
+    assert f"<dt>Structures found</dt><dd>{found}</dd>" in text
+    assert f"<dt>Quality flags</dt><dd>{len(sidecar['flags'])}</dd>" in text

@@ -1,4 +1,4 @@
-"""Figures per structure, the reasons of missing ones, and the flags raised on them."""
+"""Figures per structure, and the reasons of missing ones."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvision.statistics import qa_flags, structure_rows
+from medvision.statistics import structure_rows
 
 CLASSES = [
     {"id": 0, "name": "background", "color": [0, 0, 0]},
@@ -39,20 +39,25 @@ def test_row_of_a_known_structure() -> None:
         "name": "one",
         "voxels": 32,
         "components": 2,
+        "main_pieces": 2,
         "touches_border": False,
         "volume_ml": pytest.approx(32 * 3 / 1000),
         "mean_intensity": 15.5,
         "mean_confidence": 0.875,
         "largest_share": 30 / 32,
         "main_share": 1.0,
+        "centroid_mm": pytest.approx(
+            [-0.5 * (30 * 3 + 2 * 7) / 32, 2 * (30 * 2.5 + 2 * 7) / 32, 3 * (30 * 4 + 15) / 32], abs=0.005
+        ),
         "reasons": {},
     }
-    figures = ("volume_ml", "mean_intensity", "mean_confidence", "largest_share", "main_share")
+    figures = ("volume_ml", "centroid_mm", "mean_intensity", "mean_confidence", "largest_share", "main_share")
     assert absent == {
         "id": 4,
         "name": "four",
         "voxels": 0,
         "components": 0,
+        "main_pieces": 2,
         "touches_border": False,
         **dict.fromkeys(figures),
         "reasons": dict.fromkeys(figures, "empty"),
@@ -80,7 +85,7 @@ def test_structure_cut_by_the_edge_has_no_volume(axis: int, side: int) -> None:
     row = row_of(mask, confidence={1: 0.5})
     assert row["touches_border"] is True
     assert row["volume_ml"] is None
-    assert row["reasons"] == {"volume_ml": "touches_border"}
+    assert row["reasons"] == {"volume_ml": "touches_border", "centroid_mm": "touches_border"}
     assert (row["voxels"], row["mean_intensity"], row["mean_confidence"]) == (65, 1.0, 0.5)
 
 
@@ -109,6 +114,8 @@ def test_pieces_that_share_a_corner_are_one() -> None:
     mask[4, 4, 4] = True
     row = row_of(mask)
     assert (row["components"], row["largest_share"], row["main_share"]) == (2, pytest.approx(2 / 3), 1)
+    (row,) = structure_rows(mask.astype(np.uint8), mask, np.eye(4), [{**CLASSES[1], "pieces": 1}])
+    assert (row["main_pieces"], row["main_share"]) == (1, pytest.approx(2 / 3))
 
 
 def test_sums_are_exact_where_float32_would_drift() -> None:
@@ -147,74 +154,4 @@ def test_rows_equal_masks_one_by_one(
             assert row["mean_intensity"] == pytest.approx(image[mask].mean(dtype=float))
             assert row["volume_ml"] == (None if row["touches_border"] else pytest.approx(mask.sum() * 0.002))
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-    assert {type(value) for row in rows for value in row.values()} <= {int, str, float, bool, type(None), dict}
-
-
-GOOD = {
-    "id": 1,
-    "name": "one",
-    "voxels": 1000,
-    "components": 2,
-    "touches_border": False,
-    "volume_ml": 1.0,
-    "mean_intensity": 5.0,
-    "mean_confidence": 0.9,
-    "largest_share": 0.5,
-    "main_share": 1.0,
-    "reasons": {},
-}
-
-
-def test_nothing_to_flag() -> None:
-    """A pair of organs within every limit, the limits themselves included."""
-    assert qa_flags([GOOD], (1, 1, 3), {"one": [1.0, 2.0], "other": [5, 6]}) == []
-    assert qa_flags([{**GOOD, "components": 1000, "main_share": 0.9, "mean_confidence": 0.6}], (1, 1, 1)) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "code", "value", "threshold"),
-    [
-        ({"touches_border": True, "volume_ml": None}, "touches_border", True, "edge"),
-        ({"components": 1001}, "fragments", 1001, "1000"),
-        ({"main_share": 0.89}, "fragments", 0.89, "90%"),
-        ({"volume_ml": 0.99}, "volume_range", 0.99, "1 to 2.5 mL"),
-        ({"volume_ml": 2.51}, "volume_range", 2.51, "1 to 2.5 mL"),
-        ({"mean_confidence": 0.59}, "low_confidence", 0.59, "0.6"),
-        ({"voxels": 0, "main_share": None, "volume_ml": None, "mean_confidence": None}, "empty", 0, "no voxel"),
-    ],
-)
-def test_each_rule_raises_its_flag(change: dict[str, Any], code: str, value: Any, threshold: str) -> None:
-    (flag,) = qa_flags([{**GOOD, **change}], (1, 1, 1), {"one": [1.0, 2.5]})
-    assert (flag["code"], flag["structure"], flag["value"]) == (code, "one", value)
-    assert threshold in flag["rule"]
-
-
-def test_strong_anisotropy_is_flagged_for_the_scan() -> None:
-    (flag,) = qa_flags([GOOD], (1.5, 5.0, 1.25))
-    assert (flag["code"], flag["structure"], flag["value"]) == ("anisotropy", None, 4.0)
-    assert "3 times" in flag["rule"]
-
-
-def test_thresholds_can_be_set() -> None:
-    flags = qa_flags([GOOD], (1, 1, 2), max_components=1, min_main_share=1.1, min_confidence=0.95, max_anisotropy=1.5)
-    assert [flag["code"] for flag in flags] == ["anisotropy", "fragments", "fragments", "low_confidence"]
-
-
-def test_flags_of_a_measured_map_are_plain_json() -> None:
-    labels = np.zeros((9, 9, 9), dtype=np.uint8)
-    labels[0:3, 1:3, 1:3] = labels[5, 5, 5] = labels[7, 7, 7] = 1
-    rows = structure_rows(labels, labels.astype(np.float32), np.eye(4), CLASSES, {1: 0.25})
-    flags = qa_flags(rows, (1, 1, 4), {"one": [0.1, 0.2]})
-    assert [(flag["code"], flag["structure"]) for flag in flags] == [
-        ("anisotropy", None),
-        ("touches_border", "one"),
-        ("low_confidence", "one"),
-        ("empty", "four"),
-    ]
-    assert json.loads(json.dumps(flags)) == flags
-
-
-def test_what_is_scattered_by_nature_is_not_flagged_for_its_pieces():
-    row = {**GOOD, "main_share": 0.3}
-    assert [flag["code"] for flag in qa_flags([row], (1, 1, 1))] == ["fragments"]
-    assert qa_flags([row], (1, 1, 1), scattered=[row["id"]]) == []
+    assert {type(value) for row in rows for value in row.values()} <= {int, str, float, bool, type(None), dict, list}

@@ -13,7 +13,8 @@ from PIL import Image
 
 from medvision.geometry import Grid
 from medvision.metrics import compare, summary
-from medvision.statistics import qa_flags, structure_rows
+from medvision.quality import structure_flags
+from medvision.statistics import structure_rows
 from pipelines.report.segmentation import segmentation_report
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -79,7 +80,7 @@ def inputs(shape=(24, 28, 32), with_reference=False):
             "qform_code": 2,
         },
         "structures": rows,
-        "flags": qa_flags(rows, (1, 1, 2)),
+        "flags": structure_flags(rows),
         "warnings": ["two views were used"],
         "settings": {"views": ["axial", "coronal"], "fast": False},
         "device": "cpu",

@@ -78,10 +78,23 @@ def test_what_is_gone_is_caught(volume: Volume):
     assert found["caught"] == {
         "cells": 2, "caught": 2, "lost_more_than": 0.05, "cells_that_lost": 2, "caught_that_lost": 2,
     }  # fmt: skip
-    assert volume_tables(found)[-1]["rows"] == [["noise", "empty 1, warnings", "empty 1, warnings"]]
+    useful = found["usefulness"]["cases"]
+    assert (useful["count"], useful["poor"], useful["auroc"]["number of flags"]) == (3, 2, 1)
+    tables = volume_tables(found)
+    assert tables[-1]["columns"] == ["Signal", "cases: 2 of 3 poor", "structures: 2 of 3 poor"]
+    assert ["number of flags", 1, 1] in tables[-1]["rows"]
+    assert tables[-2]["rows"] == [["noise", "empty 1, warnings", "empty 1, warnings"]]
 
 
 def test_a_reference_without_structures_is_refused(volume: Volume):
     segmenter: Any = Fragile()
     with pytest.raises(InputError, match="case-abababab: its labels hold no structure"):
         measure_volume(segmenter, volume, np.zeros(SHAPE, np.uint8), ["noise"], [1], modality="mr")
+
+
+def test_structures_that_the_reference_does_not_hold_are_not_judged(volume: Volume):
+    segmenter: Any = Fragile()
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[4:8, 4:8, 4:8] = 2
+    found, _ = measure_volume(segmenter, volume, truth, ["noise"], [1], modality="mr")
+    assert found["clean"]["dice_of"] == {"shell": 0} and found["clean"]["flags_of"] == {"core": 0, "shell": 1}
