@@ -10,6 +10,7 @@ import typer
 from apps.cli.importing import add_import
 from apps.cli.program import run, show_version, split
 from apps.cli.running import add_run
+from apps.cli.sharding import Shard, ShardOption
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app, "astrovision")
@@ -65,6 +66,7 @@ def classify(
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64,
+    shard: ShardOption = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False,
@@ -79,6 +81,8 @@ def classify(
     from apps.cli.galaxies import classify_galaxies
     from apps.cli.galaxy_inputs import InputOptions
 
+    part = Shard.read(shard)
+    output = part.beside(output) if part else output
     found, code = classify_galaxies(
         input,
         output,
@@ -86,7 +90,8 @@ def classify(
         InputOptions(catalogue=catalogue, ra=ra, dec=dec, x=x, y=y, hdu=split(hdu), bands=split(bands)),
         coverage=coverage,
         symmetries=not no_symmetries,
-        cam_folder=grad_cam,
+        shard=part,
+        cam_folder=part.beside(grad_cam) if part and grad_cam else grad_cam,
         batch_size=batch_size,
         skip_unreadable=skip_unreadable,
         quiet=quiet or as_json,

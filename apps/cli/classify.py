@@ -5,7 +5,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from apps.cli.classifying import (
     side_car,
 )
 from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.sharding import Shard, share
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistImages, MedMnistSet, read_medmnist
 from pipelines.image_files import WITH_TIFF, read_image
@@ -65,6 +66,7 @@ def classify_images(
     skip_unreadable: bool,
     max_gigabytes: float,
     quiet: bool,
+    shard: Shard | None,
     network: dict[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
@@ -79,6 +81,7 @@ def classify_images(
         skip_unreadable: leave out image files that cannot be used.
         max_gigabytes: that the images of a file of MedMNIST may take.
         quiet: show no progress.
+        shard: part of the images, and of the rows of a file; None for all.
         network: `device`, `threads` and `precision`.
 
     Raises:
@@ -89,7 +92,7 @@ def classify_images(
     if output.suffix.lower() == ".parquet":
         require("pyarrow", "train")
     check_parents(output, cam_folder)
-    files = _find(path, split)
+    files = share(_find(path, split), shard if path.suffix.lower() != ".npz" or path.is_dir() else None)
     classifier = MedicalClassifier(find_model(model), batch_size=batch_size, **network)
     beside = output.with_suffix(".json")
     if beside.resolve() == (classifier.folder / CARD).resolve():
@@ -99,7 +102,7 @@ def classify_images(
         pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
         source: _Files | _MedMnist
         if path.suffix.lower() == ".npz" and not path.is_dir():
-            source = _MedMnist(path, split or "test", max_gigabytes, classifier)
+            source = _MedMnist(path, split or "test", max_gigabytes, classifier, shard)
         else:
             source = _Files(files, classifier, say_unusable if skip_unreadable else None)
         found = _classify(source, classifier, pictures, quiet, printable(path))
@@ -172,10 +175,15 @@ class _MedMnist:
 
     failed = 0
 
-    def __init__(self, path: Path, split: str, max_gigabytes: float, classifier: MedicalClassifier) -> None:
+    def __init__(
+        self, path: Path, split: str, max_gigabytes: float, classifier: MedicalClassifier, shard: Shard | None
+    ) -> None:
         self.path, self.classifier = path, classifier
-        self.given: MedMnistImages = read_medmnist(path, split, max_gigabytes=max_gigabytes)
-        self.ids = np.arange(len(self.given.images))
+        given: MedMnistImages = read_medmnist(path, split, max_gigabytes=max_gigabytes)
+        rows = range(len(given.images)) if shard is None else shard.rows(len(given.images))
+        part = slice(rows.start, rows.stop)
+        self.given = replace(given, images=given.images[part], targets=given.targets[part])
+        self.ids = np.array(rows)
         self.described: dict[str, Any] = {
             "kind": "medmnist", "set": self.given.facts.name, "split": split, "shape": list(self.given.images.shape)
         }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 from apps.cli.classifying import check_parents, draw_maps, model_warnings, new_folder, say_unusable, side_car
 from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.sharding import Shard
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
@@ -23,6 +24,7 @@ def classify_galaxies(
     batch_size: int,
     skip_unreadable: bool,
     quiet: bool,
+    shard: Shard | None,
     network: dict[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Classify an input's images and write the table, its side-car and maps; returns the side-car and the exit code.
@@ -38,6 +40,7 @@ def classify_galaxies(
         batch_size: images that the network sees at once.
         skip_unreadable: leave out image files that cannot be used.
         quiet: show no progress.
+        shard: part of the images or sources; None for all.
         network: `device`, `threads` and `precision`.
 
     Raises:
@@ -60,7 +63,7 @@ def classify_galaxies(
     beside = output.with_suffix(".json")
     with contextlib.ExitStack() as stack:
         source, files = open_source(
-            text, options, classifier, on_failure=say_unusable if skip_unreadable else None, stack=stack
+            text, options, classifier, shard, on_failure=say_unusable if skip_unreadable else None, stack=stack
         )
         for path in files:
             if path.resolve() in (output.resolve(), beside.resolve()):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from apps.cli.classifying import joint_sha256, list_files, read_in_batches
+from apps.cli.sharding import Shard, share
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Mosaic, open_mosaic
@@ -89,6 +90,7 @@ def open_source(
     text: str,
     options: InputOptions,
     classifier: GalaxyClassifier,
+    shard: Shard | None = None,
     *,
     on_failure: Callable[[str], None] | None,
     stack: contextlib.ExitStack,
@@ -99,6 +101,7 @@ def open_source(
         text: path of a file or folder, or those of FITS files with commas between them.
         options: how it is read.
         classifier: that the images are prepared for.
+        shard: part of the image files, of a file's images or of a catalogue's sources; None for all.
         on_failure: told of image files that cannot be used and are left out; None for none to be.
         stack: what is open is closed with it.
 
@@ -125,16 +128,19 @@ def open_source(
             )
         mosaic = stack.enter_context(open_mosaic(files, bands=options.bands, hdu=options.hdu))
         if options.catalogue is None:
+            if shard is not None:
+                raise InputError(f"--shard: {printable(text)} is one image; give sources with --catalogue")
             return _cutout(files, mosaic, classifier), files
         positions = {"ra": options.ra, "dec": options.dec, "x": options.x, "y": options.y}
         catalogue = read_catalogue(options.catalogue, **positions)
-        return _sources(files, mosaic, catalogue, options.catalogue, classifier), [*files, options.catalogue]
+        return _sources(files, mosaic, catalogue, options.catalogue, classifier, shard), [*files, options.catalogue]
     if contract.stretch is not None:
         raise InputError(
             f"{printable(text)}: holds colour images, the model takes fluxes of {', '.join(contract.bands)}; give FITS"
         )
     if kind == "hdf5":
-        return _Hdf5(files[0], classifier), files
+        return _Hdf5(files[0], classifier, shard), files
+    files = share(files, shard)
     return _Images(files, classifier, on_failure), files
 
 
@@ -170,7 +176,7 @@ class _Images(Source):
 class _Hdf5(Source):
     """The images of an HDF5 file."""
 
-    def __init__(self, path: Path, classifier: GalaxyClassifier) -> None:
+    def __init__(self, path: Path, classifier: GalaxyClassifier, shard: Shard | None) -> None:
         with open_hdf5(path) as file:
             count = len(file["images"])
             places = {}
@@ -186,12 +192,14 @@ class _Hdf5(Source):
                         places[name] = values[()].astype(np.float64)
         if not count:
             raise InputError(f"{printable(path)}: holds no image; expected one or more")
-        super().__init__("hdf5", np.arange(count), "row in the HDF5 file, from 0", places)
+        self.rows = range(count) if shard is None else shard.rows(count)
+        places = {name: values[self.rows.start : self.rows.stop] for name, values in places.items()}
+        super().__init__("hdf5", np.array(self.rows), "row in the HDF5 file, from 0", places)
         self.path, self.classifier = path, classifier
 
     def batches(self) -> Iterator[Batch]:
         size = self.classifier.batch_size
-        images = read_rows(self.path, range(len(self)))
+        images = read_rows(self.path, self.rows)
         for first in range(0, len(self), size):
             part = np.stack(list(itertools.islice(images, size))).transpose(0, 3, 1, 2)
             rows = np.arange(first, first + len(part))
@@ -274,7 +282,12 @@ def _cutout(files: Sequence[Path], mosaic: Mosaic, classifier: GalaxyClassifier)
 
 
 def _sources(
-    files: Sequence[Path], mosaic: Mosaic, catalogue: Catalogue, path: Path, classifier: GalaxyClassifier
+    files: Sequence[Path],
+    mosaic: Mosaic,
+    catalogue: Catalogue,
+    path: Path,
+    classifier: GalaxyClassifier,
+    shard: Shard | None,
 ) -> Source:
     """A catalogue's sources in a mosaic."""
     contract, noted = classifier.contract, []
@@ -295,6 +308,11 @@ def _sources(
         places = {"ra": np.asarray(catalogue.ra_deg), "dec": np.asarray(catalogue.dec_deg)}
     places |= {"x": positions[:, 0], "y": positions[:, 1]}
     ids, meaning = _identifiers(catalogue.table)
+    if shard is not None:
+        rows = shard.rows(len(catalogue))
+        part = slice(rows.start, rows.stop)
+        ids, positions = ids[part], positions[part]
+        places = {name: values[part] for name, values in places.items()}
     found = _Fits("mosaic", ids, meaning, places, {"catalogue_sha256": file_sha256(path)}, noted)
     side = contract.cutout or round(contract.size / contract.crop)
     found.cut(mosaic, positions, side, contract.pixel_scale_arcsec, classifier)

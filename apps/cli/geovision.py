@@ -9,8 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import run, show_version, split
+from apps.cli.program import COMPLETE, run, show_version, split
 from apps.cli.running import add_run, add_run_of_kind
+from apps.cli.sharding import Shard, ShardOption
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
@@ -75,8 +78,13 @@ def info(
 
 @app.command("map")
 def map_(
-    input: _Input,
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif).")],
+    input: Annotated[
+        Path,
+        typer.Option("--input", "-i", help="GeoTIFF or JPEG 2000 file, product, or folder of scenes."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif); for many scenes a folder.")
+    ],
     model: _Model,
     probabilities: Annotated[
         Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")
@@ -85,6 +93,10 @@ def map_(
         float, typer.Option(min=0, max=0.9, help="Share of a tile that is blended with the next.")
     ] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Tiles that the network sees at once.")] = 8,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
+    ] = False,
+    shard: ShardOption = None,
     sensor: _Sensor = None,
     bands: _Bands = None,
     scale: _Scale = None,
@@ -95,23 +107,38 @@ def map_(
     threads: _Threads = None,
     precision: _Precision = Precision.auto,
     as_json: _Json = False,
-) -> None:
-    """Map a scene: a cloud-optimised GeoTIFF of classes on the scene's own grid, and a JSON side-car."""
-    from apps.cli.scenes import map_scene
+) -> int:
+    """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes on its own grid, and a side-car."""
+    from apps.cli.scenes import map_folder, map_scene
+    from geovision.scenes import is_product
 
+    options = _options(sensor, bands, scale, offset, crs, any_resolution)
+    network = {"device": device, "threads": threads, "precision": precision.value}
+    if input.is_dir() and not is_product(input):
+        if probabilities is not None:
+            raise InputError("--probabilities: means nothing for a folder of scenes; map one scene, or leave it out")
+        results, code = map_folder(
+            input, output, model, options,
+            overlap=overlap, batch_size=batch_size, resume=resume, shard=Shard.read(shard), network=network,
+        )  # fmt: skip
+        if as_json:
+            print(json.dumps({"results": results}, indent=2))
+        return code
+    if resume or shard is not None:
+        raise InputError(f"{printable(input)}: is one scene; --resume and --shard are for a folder of them")
     found = map_scene(
         input,
         output,
         model,
-        _options(sensor, bands, scale, offset, crs, any_resolution),
+        options,
         probabilities=probabilities,
         overlap=overlap,
         batch_size=batch_size,
-        network={"device": device, "threads": threads, "precision": precision.value},
+        network=network,
     )
     if as_json:
         print(json.dumps(found, indent=2))
-        return
+        return COMPLETE
     for warning in found["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     total = sum(row["pixels"] for row in found["classes"])
@@ -119,6 +146,7 @@ def map_(
         hectares = "" if row["hectares"] is None else f"  {row['hectares']:,.1f} ha"
         print(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")
     print(f"map: {output}")
+    return COMPLETE
 
 
 @app.command()
@@ -133,6 +161,7 @@ def embed(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
     ] = False,
+    shard: ShardOption = None,
     sensor: _Sensor = None,
     bands: _Bands = None,
     scale: _Scale = None,
@@ -147,6 +176,7 @@ def embed(
     """Embed scenes window by window: vectors with footprints, scene and model, as GeoParquet or NumPy arrays."""
     from apps.cli.scenes import embed_scenes
 
+    part = Shard.read(shard)
     found, code = embed_scenes(
         input,
         output,
@@ -155,12 +185,14 @@ def embed(
         batch_size=batch_size,
         min_valid=min_valid,
         skip_unreadable=skip_unreadable,
+        shard=part,
         network={"device": device, "threads": threads, "precision": precision.value},
     )
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        print(f"{output}: {found['vectors']} vectors of {found['width']} numbers from {len(found['inputs'])} scenes")
+        counts = f"{found['vectors']} vectors of {found['width']} numbers from {len(found['inputs'])} scenes"
+        print(f"{part.beside(output) if part else output}: {counts}")
     return code
 
 

@@ -14,6 +14,7 @@ from apps.cli.program import find_model, run, show_version
 from apps.cli.program import split as split_items
 from apps.cli.review import add_review
 from apps.cli.running import add_run
+from apps.cli.sharding import Shard, ShardOption
 from shared_backbones.errors import InputError
 
 app = typer.Typer(name="medvision", add_completion=False)
@@ -93,6 +94,7 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
     ] = False,
+    shard: ShardOption = None,
     pseudonyms: Annotated[
         bool, typer.Option("--pseudonyms", help="Name results by the scan's hash, not by its file name.")
     ] = False,
@@ -144,6 +146,7 @@ def segment(
         resample_irregular=resample_irregular,
         dicom_seg=dicom_seg,
         pseudonyms=pseudonyms,
+        shard=Shard.read(shard),
     )
     return run_jobs(job, as_json=as_json, quiet=quiet, verbose=verbose)
 
@@ -185,6 +188,7 @@ def classify(
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64,
+    shard: ShardOption = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False,
@@ -201,12 +205,15 @@ def classify(
     from apps.cli.classify import classify_images
     from apps.cli.classifying import report
 
+    part = Shard.read(shard)
+    output = part.beside(output) if part else output
     found, code = classify_images(
         input,
         output,
         model,
         split=split,
-        cam_folder=grad_cam,
+        shard=part,
+        cam_folder=part.beside(grad_cam) if part and grad_cam else grad_cam,
         batch_size=batch_size,
         skip_unreadable=skip_unreadable,
         max_gigabytes=max_gigabytes,

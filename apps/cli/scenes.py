@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.sharding import Shard, share
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
@@ -97,8 +98,6 @@ def map_scene(
         InputError: scene, model and output do not go together, or the map cannot be written.
     """
     from geovision.mapping import Mapper
-    from geovision.scenes import open_for_model
-    from pipelines.progress import Meter
 
     for target in (output, probabilities):
         if target is not None and target.suffix.lower() not in {".tif", ".tiff"}:
@@ -108,11 +107,96 @@ def map_scene(
     if probabilities == output:
         raise InputError(f"{printable(output)}: is named for classes and for probabilities; give two names")
     mapper = Mapper(find_model(model), overlap=overlap, batch_size=batch_size, **network)
+    content = _map_one(mapper, path, output, options, probabilities, {"overlap": overlap, "batch_size": batch_size})
+    assert content is not None  # noqa: S101 - nothing is skipped
+    return content
+
+
+def map_folder(
+    path: Path,
+    output: Path,
+    model: str,
+    options: SceneOptions,
+    *,
+    overlap: float,
+    batch_size: int,
+    resume: bool,
+    shard: Shard | None,
+    network: dict[str, Any],
+) -> tuple[list[dict[str, Any]], int]:
+    """Map the scenes of a folder into another one, with the model loaded once.
+
+    Each gets `<scene>_map.tif` and its side-car. One that cannot be used fails alone.
+
+    Args:
+        path: the folder.
+        output: folder of the maps; made where it is absent.
+        model: folder or URI of a trained model.
+        options: how scenes are read.
+        overlap: share of a tile that is blended with the next.
+        batch_size: tiles that the network sees at once.
+        resume: leave out scenes whose maps are there, of the same input, model and settings.
+        shard: part of the scenes; None for all.
+        network: `device`, `threads` and `precision`.
+
+    Returns:
+        For each scene its `input` and `status` (`done`, `skipped` or `failed`, with the `error`), and the exit code.
+
+    Raises:
+        InputError: nothing could be started.
+    """
+    from geovision.mapping import Mapper
+    from geovision.scenes import find_scenes
+
+    scenes = find_scenes(path)
+    stems = [scene.name if scene.is_dir() else scene.stem for scene in scenes]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise InputError(f"{printable(path)}: holds several scenes named {printable(twice)}; rename them")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{printable(output)}: cannot be made ({error.strerror}); choose another folder") from None
+    mapper = Mapper(find_model(model), overlap=overlap, batch_size=batch_size, **network)
+    results = []
+    settings = {"overlap": overlap, "batch_size": batch_size}
+    chosen = share(list(zip(scenes, stems, strict=True)), shard)
+    for number, (scene, stem) in enumerate(chosen, 1):
+        found: dict[str, Any] = {"input": printable(scene), "status": "done"}
+        try:
+            if _map_one(mapper, scene, output / f"{stem}_map.tif", options, None, settings, resume=resume) is None:
+                found["status"] = "skipped"
+        except InputError as error:
+            found |= {"status": "failed", "error": str(error)}
+        results.append(found)
+        print(f"[{number}/{len(chosen)}] {found['input']}: {found.get('error', found['status'])}", flush=True)
+    failed = sum(found["status"] == "failed" for found in results)
+    return results, PARTLY_FAILED if failed else COMPLETE
+
+
+def _map_one(
+    mapper: Any,
+    path: Path,
+    output: Path,
+    options: SceneOptions,
+    probabilities: Path | None,
+    settings: dict[str, Any],
+    *,
+    resume: bool = False,
+) -> dict[str, Any] | None:
+    """Map one scene; returns the side-car's content, None where the same map is there already."""
+    from geovision.scenes import open_for_model
+    from pipelines.progress import Meter
+
+    beside = output.with_suffix(".json")
     with open_for_model(path, mapper.contract, **options.reading()) as scene:
         if scene.grid.crs is None:
             raise InputError(f"{scene.label}: has no CRS, so its map would have none; give it with --crs EPSG:CODE")
         scene.check(mapper.contract, any_resolution=options.any_resolution)
         sha256 = scene.sha256()
+        asked = {**settings, **_shown(options)}
+        if resume and output.exists() and _is_of(beside, sha256, mapper.sha256, asked):
+            return None
         run = mapper.card.get("training", {}).get("run_id")
         tags = {"input_sha256": sha256, "software": _software(), **({"run_id": str(run)} if run else {})}
         with contextlib.closing(Meter("map")) as meter:
@@ -129,12 +213,25 @@ def map_scene(
         ]
         content = {
             **_provenance(mapper, scene, sha256),
-            "settings": {"overlap": overlap, "batch_size": batch_size, **_shown(options)},
+            "settings": asked,
             "classes": rows,
             "timings_s": {name: round(figures[name], 3) for name in ("read", "network", "write", "all")},
         }
-    _write_json(output.with_suffix(".json"), content)
+    _write_json(beside, content)
     return content
+
+
+def _is_of(beside: Path, sha256: str, model_sha256: str, settings: dict[str, Any]) -> bool:
+    """Whether a side-car, which is written last, is of this input, model and settings."""
+    try:
+        there = json.loads(beside.read_text(encoding="utf-8"))
+        return (
+            there["input"]["sha256"] == sha256
+            and there["model"]["sha256"] == model_sha256
+            and there["settings"] == json.loads(json.dumps(settings))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def embed_scenes(
@@ -146,6 +243,7 @@ def embed_scenes(
     batch_size: int,
     min_valid: float,
     skip_unreadable: bool,
+    shard: Shard | None,
     network: dict[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Embed a scene or all scenes of a folder into one table; returns the side-car's content and the exit code.
@@ -158,7 +256,8 @@ def embed_scenes(
     from pipelines.progress import Meter
 
     check_format(output)
-    scenes = find_scenes(path)
+    scenes = share(find_scenes(path), shard)
+    output = output if shard is None else shard.beside(output)
     embedder = Embedder(find_model(model), batch_size=batch_size, min_valid=min_valid, **network)
     parts, noted, failed = [], [], 0
     with contextlib.closing(Meter("embed")) as meter:

@@ -17,6 +17,7 @@ import numpy as np
 from apps.cli.batch import INDEX, Outcome, case_of, check_index, write_index
 from apps.cli.program import COMPLETE, PARTLY_FAILED
 from apps.cli.scans import Scan, find_inputs, read_reference
+from apps.cli.sharding import Shard, share
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
 from medvision.segmentation import Segmentation, Segmenter
@@ -52,6 +53,7 @@ class Job:
     resample_irregular: bool = False
     dicom_seg: bool = False
     pseudonyms: bool = False
+    shard: Shard | None = None
 
 
 def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
@@ -61,6 +63,9 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
         InputError: nothing could be started, or the only scan failed.
     """
     scans, folder, batch = find_inputs(job)
+    if job.shard is not None and not batch:
+        raise InputError(f"--shard: {printable(job.input)} is one scan; expected a folder of them")
+    scans = share(scans, job.shard)
     _check_reference(job, batch)
     segmenter = Segmenter(
         job.model,
@@ -93,14 +98,15 @@ def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
         if not as_json:
             _print_result(result, prefix, quiet, verbose)
     failed = sum(result["status"] == "failed" for result in results)
-    if batch:
+    indexed = batch and job.shard is None  # jobs side by side would write over one another's
+    if indexed:
         private = [path for path in (job.input, job.reference) if path is not None]
         write_index(folder, outcomes, segmenter.card, private)
     if as_json:
-        index = {"index": printable(folder / INDEX)} if batch else {}
+        index = {"index": printable(folder / INDEX)} if indexed else {}
         print(json.dumps({"schema_version": 1, **index, "results": results}, indent=2))
     elif batch and not quiet:
-        print(f"results in {printable(folder)}, worst first in {INDEX}")
+        print(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
     if failed and not as_json:
         print(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
     return PARTLY_FAILED if failed else COMPLETE

@@ -253,6 +253,18 @@ def test_identifiers_of_a_fits_catalogue_reach_every_format(
     assert found == [str(value) for value in expected]
 
 
+def test_shards_of_a_catalogue_are_parts_of_the_whole_table(
+    mosaic: Path, catalogue: Path, flux_model: Path, tmp_path: Path
+):
+    own = ("--model", flux_model, "-q", "--batch-size", 1)  # sums of one order
+    asked = ("-i", mosaic, "--catalogue", catalogue, "-o", tmp_path / "t.csv", *own)
+    assert classify(*asked) == 0
+    for number in (1, 2):
+        assert classify(*asked, "--shard", f"{number}/2") == 0
+    first, second, whole = ((tmp_path / f"t{part}.csv").read_text().splitlines() for part in (".1-of-2", ".2-of-2", ""))
+    assert first[0] == second[0] == whole[0] and first[1:] + second[1:] == whole[1:]
+
+
 def test_bands_without_names_are_asked_for(tmp_path: Path, catalogue: Path, flux_model: Path, capsys):
     path = tmp_path / "cube.fits"
     fits.PrimaryHDU(sky()[[2, 0, 1]], wcs().to_header()).writeto(path)

@@ -1,0 +1,60 @@
+"""`--shard I/N`: one of N equal parts of an input, so that the jobs of an array share it out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+T = TypeVar("T")
+
+ShardOption = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Take part I of N of the input alone, I from 1 to N.")
+]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` (from 1) of `count`."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str | None) -> "Shard | None":
+        """A shard as typed; None where none was.
+
+        Raises:
+            InputError: it is none.
+        """
+        if text is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise InputError(f"--shard {printable(text)}: expected I/N with I from 1 to N, such as 3/10")
+        return cls(int(found[1]), int(found[2]))
+
+    def rows(self, count: int) -> range:
+        """The numbers of its items among `count`: a run of them; all shards together have each once.
+
+        Raises:
+            InputError: it has none.
+        """
+        rows = range(count * (self.number - 1) // self.count, count * self.number // self.count)
+        if not rows:
+            raise InputError(f"--shard {self.number}/{self.count}: has none of {count} inputs; take fewer shards")
+        return rows
+
+    def beside(self, path: Path) -> Path:
+        """Where a table of this shard goes: `out.csv` becomes `out.3-of-10.csv`."""
+        return path.with_name(f"{path.stem}.{self.number}-of-{self.count}{path.suffix}")
+
+
+def share(items: Sequence[T], shard: Shard | None) -> list[T]:
+    """The shard's items; all without one."""
+    return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
