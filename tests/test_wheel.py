@@ -101,7 +101,8 @@ def test_the_installed_program_segments_from_another_directory(programs: Path, e
     assert "Research use only" in (elsewhere / "results/phantom_report.html").read_text()
 
     # Every import is a line that ends in the module's name.
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    loaded = {name.partition(".")[0] for name in names - {"pydicom"}}  # nibabel's attempt, which is made to fail
     assert "torch" in loaded
     heavy = {"monai", "lightning", "torchmetrics", "mlflow", "torchvision", "timm", "pandas"}
     assert loaded & (heavy | {"pydicom", "highdicom", "imagecodecs"}) == set()

@@ -348,8 +348,14 @@ def _print_entries(entries: Mapping[str, Any], indent: str = "") -> None:
             print(name)
             _print_entries(value, indent + "  ")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else value
-            print(f"{name:26}{text}")
+            print(f"{name:26}{_words(value)}")
+
+
+def _words(value: Any) -> str:
+    """A value of a card for a reader; of lists in a list, each after a semicolon."""
+    if isinstance(value, list):
+        return ("; " if any(isinstance(part, list) for part in value) else ", ").join(map(_words, value))
+    return "-" if value is None else str(value)
 
 
 def main() -> None:

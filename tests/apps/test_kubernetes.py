@@ -90,7 +90,7 @@ def test_the_program_prints_what_kubectl_takes(capsys: pytest.CaptureFixture, mo
     ("options", "uri", "message"),
     [
         (["output=/runs/a", "--on=kubernetes", "--volume=data:/data"], "http://m:5000", "settings of the job: image"),
-        (["output=/tmp/a", *POD], "http://m:5000", "output=/tmp/a: in no volume of the pods"),
+        (["output=/elsewhere/a", *POD], "http://m:5000", "output=/elsewhere/a: in no volume of the pods"),
         (POD, "http://m:5000", "output is needed"),
         (["output=/runs/a", *POD], "sqlite:///x.db", "is no server, which pods need"),
         (["output=/runs/a", *POD], "http://127.0.0.1:5000", "means another machine on every node"),
@@ -115,7 +115,9 @@ def test_torchrun_reads_where_it_is_from_the_variables_that_the_job_sets(tmp_pat
     [container] = documents[1]["spec"]["template"]["spec"]["containers"]
     given = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
     script = tmp_path / "print_ranks.py"
-    script.write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n")
+    script.write_text(
+        'import os\nos.write(1, f\'rank {os.environ["RANK"]} of {os.environ["WORLD_SIZE"]}\\n\'.encode())\n'
+    )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", str(script)],
         env={**given, "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "0", "PATH": "/usr/bin:/bin",

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from medvision.geometry import Grid
-from medvision.statistics import qa_flags, structure_rows
+from medvision.quality import scan_flags, structure_flags
+from medvision.statistics import structure_rows
 from pipelines.report import segmentation
 from pipelines.report.viewer import viewer_program
 from tests.medvision.phantoms import make_affine
@@ -51,7 +52,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image, labels, grid = phantom()
     rows = structure_rows(labels, image, grid.affine, CLASSES, {3: 0.9, 7: 0.8, 8: None})
     sidecar = {
-        "case": "case-0a1b2c3d", "report": REPORT, "structures": rows, "flags": qa_flags(rows, grid.spacing_mm),
+        "case": "case-0a1b2c3d", "report": REPORT, "structures": rows,
+        "flags": [*scan_flags(image, grid, "T1-weighted MRI"), *structure_flags(rows)],
         "input": {"modality": "T1-weighted MRI"},
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
