@@ -110,7 +110,8 @@ def test_the_published_order_of_tokens_runs_on_a_miniature(tmp_path: Path, store
         **{f"model__arguments__{key}": value for key, value in NARROW["pneumoniamnist_medvitv2_cpu"].items()},
     )  # fmt: skip
     [model] = (tmp_path / "out" / "train").glob("*/model")
-    assert weights.load(model).module.arguments["tokens"] == "reinterpreted"
+    module: Any = weights.load(model).module
+    assert module.arguments["tokens"] == "reinterpreted"
 
 
 def test_batch_norms_are_measured_on_images_as_they_are(tmp_path: Path, store: str):
