@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from shared_backbones.errors import InputError, require
@@ -91,7 +92,7 @@ def fill_backbone(backbone: nn.Module, path: str | Path) -> None:
         raise InputError(f"{label}: no weights of this backbone: missing {sample_of(missing)}; give the backbone's own")
     filled = {}
     for name, tensor in own.items():
-        found = state.get(names[name], tensor)
+        found = torch.as_tensor(state.get(names[name], tensor))
         if tensor.ndim == found.ndim == 4 and tensor.shape[1] == 1 and found.shape[1] == 3:
             found = found.sum(1, keepdim=True)
         check_tensor(names[name], found, tuple(tensor.shape), label)

@@ -17,7 +17,7 @@ from apps.cli.classify import as_tensor, differing_classes
 from apps.cli.classifying import check_parents, new_folder, side_car
 from apps.cli.program import COMPLETE
 from apps.cli.program import find_model as find_registered
-from apps.cli.robustness_inputs import CorruptedImages, FolderImages, Job, PublishedImages, chosen
+from apps.cli.robustness_inputs import CorruptedImages, FolderImages, Job, PublishedImages, chosen, holds_class_folders
 from medvision.classification import MedicalClassifier
 from medvision.corruptions import FOLDS
 from medvision.models.catalogue import find_model
@@ -107,7 +107,7 @@ def _of_images(job: Job, folder: Path, meter: Meters) -> Outcome:
         raise InputError(f"--clean is for a folder of MedMNIST-C, --data {printable(job.data)} is none; leave it out")
     if not job.data.is_dir():
         source = CorruptedImages(job)
-    elif any(path.is_dir() for path in job.data.iterdir()):
+    elif holds_class_folders(job.data):
         source = FolderImages(job, [str(entry["name"]) for entry in read_card(folder).get("classes", ())])
     else:
         source = PublishedImages(job)

@@ -213,6 +213,12 @@ class FolderImages(CorruptedImages):
         return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
+def holds_class_folders(folder: Path) -> bool:
+    """Whether a folder is one of images in folders, and not of files of MedMNIST-C."""
+    published = any(path.suffix.lower() == ".npz" for path in list_files(folder))
+    return not published and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
+
+
 def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
     """Names of the corruptions asked for, in their usual order."""
     unknown = [name for name in only or [] if name not in names]

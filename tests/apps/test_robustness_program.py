@@ -270,6 +270,13 @@ def test_folders_of_images_by_class_are_measured_under_the_corruptions_of_a_set(
         assert not holds_marker(path.read_bytes())
 
 
+def test_a_folder_beside_published_files_makes_them_no_folders_of_images(measure: Run, data: Path, tmp_path: Path):
+    (tmp_path / "in" / "__MACOSX").mkdir(parents=True)
+    np.savez(tmp_path / "in" / "notes.npz", a=1)
+    done = measure(tmp_path / "in", tmp_path / "out", "--clean", data)
+    assert done.code == 2 and "holds no file of a corruption of pneumoniamnist" in done.err
+
+
 def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path):
     images = models.radiographs(COUNT, SIDE)
     root = write_folders(tmp_path / "in", {"normal": images[:2], "pneumonia": images[2:4]}, "test")
