@@ -90,7 +90,12 @@ def segment(
         bool,
         typer.Option("--dicom-seg", help="DICOM: write the labels as a DICOM segmentation, too; it names the patient."),
     ] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="One view at a coarser spacing.")] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="One view at a coarser spacing; brain-structures then wants a skull-stripped scan."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
     ] = False,
