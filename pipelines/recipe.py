@@ -242,6 +242,8 @@ class TrainSection(Section):
     of classifiers of images; 0 keeps the running ones, which are of augmented images under dropout."""
     loss: Literal["dice_ce", "dice_focal", "ce"] = "dice_ce"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    """Compile the network with torch.compile before the first step; wants a C++ compiler."""
     checkpoint_every: PositiveInt = 500
     validate_every: PositiveInt | None = None
     """Steps between validations; by default an epoch."""

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 import time
 import warnings
 import zlib
@@ -21,6 +23,7 @@ from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.progress import Meter
 from pipelines.recipe import TrainSection
 from shared_backbones import weights
+from shared_backbones.errors import InputError
 
 LAST = "last.safetensors"
 MODEL = "model"
@@ -50,7 +53,9 @@ class Batches(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches from where the last checkpoint stands."""
         assert self.trainer is not None  # noqa: S101 - Lightning sets it before it asks for a loader
-        return self.make(self.start, self.trainer.global_rank, self.trainer.world_size)
+        loader = self.make(self.start, self.trainer.global_rank, self.trainer.world_size)
+        loader.pin_memory = torch.cuda.is_available()  # so that a batch is copied while the one before is learnt from
+        return loader
 
     def val_dataloader(self) -> DataLoader | list:
         """Validation batches; an empty list where there is no validation."""
@@ -153,6 +158,9 @@ def fit(
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
         # where SLURM is installed: who starts this process is known
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        if settings.compile:
+            _check_compiler()
+            task.model.compile()  # in place: names of weights stay
         try:
             trainer.fit(task, batches, ckpt_path=last if done else None)
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -160,6 +168,13 @@ def fit(
                 raise KeyboardInterrupt from None
             raise
     return folder / MODEL
+
+
+def _check_compiler() -> None:
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        raise InputError(
+            "train.compile=true: wants a C++ compiler, found neither g++ nor clang++; install one, or leave it out"
+        )
 
 
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:

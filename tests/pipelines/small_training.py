@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
@@ -35,7 +36,7 @@ class Boxes:
         return image, labels
 
 
-def train(folder: Path, **changes: object) -> Path:
+def train(folder: Path, network: nn.Module | None = None, **changes: object) -> Path:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = TrainSection(
@@ -58,7 +59,20 @@ def train(folder: Path, **changes: object) -> Path:
         )
         return DataLoader(learnt, batch_sampler=order)
 
-    network = HBFormer.compact(
+    return fit(
+        SegmentationTask(network or small_network(), settings, STEPS, ["background", "box"]),
+        Batches(loader, held_out),
+        settings,
+        steps=STEPS,
+        validate_every=8,
+        seed=1,
+        folder=folder,
+        card=CARD,
+    )
+
+
+def small_network() -> nn.Module:
+    return HBFormer.compact(
         num_classes=2,
         in_channels=3,
         feature_size=4,
@@ -67,16 +81,6 @@ def train(folder: Path, **changes: object) -> Path:
         window_size=4,
         img_size=32,
         drop_path_rate=0.3,
-    )
-    return fit(
-        SegmentationTask(network, settings, STEPS, ["background", "box"]),
-        Batches(loader, held_out),
-        settings,
-        steps=STEPS,
-        validate_every=8,
-        seed=1,
-        folder=folder,
-        card=CARD,
     )
 
 

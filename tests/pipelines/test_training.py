@@ -21,6 +21,7 @@ from pipelines.stages import run_stages
 from pipelines.tasks import SegmentationTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from shared_backbones.unet import Unet
 from tests.conftest import ROOT
 from tests.medvision.heads import make_head_labels, write_heads
 from tests.pipelines import small_training
@@ -309,3 +310,29 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     (tmp_path / "last.safetensors").write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="not a training checkpoint of ours"):
         SafetensorsCheckpoints().load_checkpoint(tmp_path / "last.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore")  # of dynamo, about itself
+def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch):
+    original, graphs = torch.nn.Module.compile, []
+
+    def traced(self):  # all but the C++ compiler, which takes minutes
+        original(self, backend=lambda graph, _: graphs.append(graph) or graph)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    models = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        network = Unet(2, encoder="tu-test_resnet", decoder_channels=(8, 8, 8, 8, 8))
+        folder = small_training.train(tmp_path / str(compile), network, compile=compile)
+        models.append(weights.load(folder).module.state_dict())
+        assert bool(graphs) == compile
+    assert list(models[0]) == list(models[1])
+    torch.testing.assert_close(models[1], models[0], rtol=1e-3, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"train.compile=true: wants a C\+\+ compiler"):
+        small_training.train(tmp_path / "run", compile=True)
