@@ -2,7 +2,35 @@
 // The page calls `openSegmentationViewer` after it has unpacked this bundle; nothing here fetches anything.
 import { DRAG_MODE, MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER } from "@niivue/niivue";
 
-const UNSEEN = 1e-3; // fill between contours; NiiVue leaves a layer of opacity 0 out, contours and all
+// How a slice is drawn. NiiVue's own contours are those of the surface in space, which fill a slice wherever the surface
+// runs along it; these are of the slice alone: a pixel of a label is on its contour where, at the line's width to the
+// left, right, top or bottom on the screen, there is another label or none. `overlay` holds each label's colour, and a
+// transparent voxel where there is none; it is fetched as it is, without interpolation.
+const SLICE_SHADER = `#version 300 es
+precision highp int;
+precision highp float;
+uniform highp sampler3D volume;
+uniform highp sampler3D overlay;
+uniform float overlayOutlineWidth; // of contours in pixels; 0: filled
+uniform float overlayAlphaShader; // opacity of either
+in vec3 texPos;
+out vec4 color;
+vec4 label(vec3 place) {
+  if (any(lessThan(place, vec3(0.0))) || any(greaterThanEqual(place, vec3(1.0)))) return vec4(0.0);
+  vec4 found = texelFetch(overlay, ivec3(place * vec3(textureSize(overlay, 0))), 0);
+  return found.a > 0.0 ? vec4(found.rgb, 1.0) : vec4(0.0);
+}
+void main() {
+  color = vec4(texture(volume, texPos).rgb, 1.0);
+  float reach = overlayOutlineWidth + 0.01; // no gap by rounding where a voxel's edge meets a pixel's centre
+  vec3 across = dFdx(texPos) * reach;
+  vec3 down = dFdy(texPos) * reach;
+  vec4 here = label(texPos);
+  bool drawn = overlayOutlineWidth == 0.0 || here != label(texPos - across) || here != label(texPos + across)
+    || here != label(texPos - down) || here != label(texPos + down);
+  if (drawn) color.rgb = mix(color.rgb, here.rgb, here.a * overlayAlphaShader);
+}`;
+const LINE = 1; // width of contours in CSS pixels
 
 /**
  * Draw both volumes and bring the controls to life.
@@ -39,6 +67,7 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     nv.setPan2Dxyzmm([0, 0, 0, 1]);
   });
   await nv.attachToCanvas(canvas);
+  nv.setCustomSliceShader(SLICE_SHADER);
 
   const [low, high] = data.windows[0];
   const scan = await NVImage.loadFromBase64({ base64: data.scan, name: "scan.nii.gz", cal_min: low, cal_max: high });
@@ -62,10 +91,10 @@ globalThis.openSegmentationViewer = async (panel, data) => {
   };
 
   const restyle = () => {
-    const opacity = Number(part("opacity").value) / 100;
     const style = part("style").value;
-    nv.opts.atlasOutline = style === "contours" ? opacity : 0;
-    nv.setOpacity(1, { contours: UNSEEN, filled: opacity, none: 0 }[style]);
+    nv.overlayOutlineWidth = style === "contours" ? Math.max(1, Math.round(LINE * devicePixelRatio)) : 0;
+    nv.overlayAlphaShader = style === "none" ? 0 : Number(part("opacity").value) / 100;
+    nv.drawScene();
   };
   const boxes = [...panel.querySelectorAll("input[data-code]")];
   const relabel = () => {
@@ -97,7 +126,7 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     if (!found?.mm) return;
     nv.scene.crosshairPos = nv.mm2frac(found.mm, 0, true);
     nv.createOnLocationChange();
-    nv.updateGLVolume();
+    nv.drawScene();
   };
   for (const button of panel.querySelectorAll("button[data-code]")) {
     button.addEventListener("click", () => jump(Number(button.dataset.code)));
@@ -128,10 +157,16 @@ function followKeys(canvas, nv) {
   }
 }
 
+/** Labels' colours as NiiVue takes them. No two are the same, as the slices' shader knows labels by their colours. */
 function colormap(structures) {
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0] };
+  const taken = new Set();
   for (const { code, color } of structures) {
-    [table.R, table.G, table.B].forEach((channel, index) => channel.push(color[index]));
+    const [red, green, other] = color;
+    let blue = other;
+    while (taken.has(`${red} ${green} ${blue}`)) blue = (blue + 1) % 256;
+    taken.add(`${red} ${green} ${blue}`);
+    [table.R, table.G, table.B].forEach((channel, index) => channel.push([red, green, blue][index]));
     table.A.push(255);
     table.I.push(code);
   }

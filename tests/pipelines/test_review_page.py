@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from medvision.geometry import Grid
+from medvision.overlays import outline
 from medvision.quality import scan_flags, structure_flags
 from medvision.statistics import structure_rows
 from pipelines.report import segmentation
@@ -28,18 +30,23 @@ CLASSES = [
     {"id": 3, "name": LEFT, "color": [255, 0, 255]},
     {"id": 7, "name": FRONT, "color": [0, 255, 0]},
     {"id": 8, "name": "absent", "color": [0, 0, 255]},
+    {"id": 9, "name": "twin", "color": [0, 255, 0]},
 ]
 MAGENTA, GREEN = 0, 1
 REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
-    """A block, brighter on the right, with a ball on the left, and one to the right, in front, above; stored as LPI."""
+    """A block, brighter on the right, with a ball on the left, and one to the right, in front, above; stored as LPI.
+
+    A part of the second ball is a structure of its own, of the same colour.
+    """
     grid = Grid.from_affine(SHAPE, make_affine("LPI", (2, 2, 2.5), origin=(40, 45, 44)))
     x, y, z = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.indices(SHAPE)) + grid.affine[:3, 3, None, None, None]
     labels = np.zeros(SHAPE, np.uint8)
     labels[(x + 20) ** 2 + y**2 + z**2 < 9**2] = 3
     labels[(x - 15) ** 2 + (y - 20) ** 2 + (z - 15) ** 2 < 9**2] = 7
+    labels[(labels == 7) & (x > 18)] = 9
     image = np.where(x > 0, 150, 100).astype(np.float32)
     image[:3, :3, :3] = 0
     return image, labels, grid
@@ -50,7 +57,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if viewer_program() is None:
         pytest.skip("the viewer was not built: run make viewer")
     image, labels, grid = phantom()
-    rows = structure_rows(labels, image, grid.affine, CLASSES, {3: 0.9, 7: 0.8, 8: None})
+    rows = structure_rows(labels, image, grid.affine, CLASSES, {3: 0.9, 7: 0.8, 8: None, 9: 0.7})
     sidecar = {
         "case": "case-0a1b2c3d", "report": REPORT, "structures": rows,
         "flags": [*scan_flags(image, grid, "T1-weighted MRI"), *structure_flags(rows)],
@@ -72,11 +79,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def opened(report: Path, browser: Any) -> Visit:
-    """The page with its viewer open."""
+    """The page with its viewer open, and nothing of the scan too dark to be seen."""
     seen = visit(browser, report)
     assert not seen.page.is_visible("#viewer-panel"), "the viewer was loaded before it was asked for"
     seen.page.click("#open-viewer")
     seen.page.locator("[data-part=structure]", has_text=re.compile(".")).wait_for()
+    seen.page.select_option("[data-part=window]", "2")  # the full range
     return seen
 
 
@@ -118,13 +126,18 @@ def share_of(pixels: np.ndarray, colour: int) -> tuple[float, float, float]:
     return len(rows) / red.size, columns.mean() / red.shape[1], rows.mean() / red.shape[0]
 
 
+def labels_in(pixels: np.ndarray) -> np.ndarray:
+    """Numbers of the labels (H, W) that a picture shows in their own colours, and nothing else."""
+    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}  # twins are one shade apart
+    return np.select([(pixels == shade).all(axis=2) for shade in shades.values()], [1, 2, 3])
+
+
 def go(seen: Visit, name: str) -> None:
     seen.page.get_by_role("button", name=name, exact=True).and_(seen.page.locator(".structures button")).click()
 
 
 def test_both_volumes_are_drawn_and_the_patients_left_is_on_the_right(opened: Visit):
     opened.page.select_option("[data-part=style]", "filled")
-    opened.page.select_option("[data-part=window]", "2")  # the full range
     opened.page.locator("[data-part=opacity]").fill("100")
     go(opened, LEFT)
     axial, coronal = panels(picture(opened))
@@ -148,7 +161,7 @@ def test_contours_leave_the_inside_free_and_labels_can_be_hidden(opened: Visit):
     filled = share_of(panels(picture(opened))[0], MAGENTA)[0]
     opened.page.select_option("[data-part=style]", "contours")
     contours = share_of(panels(picture(opened))[0], MAGENTA)[0]
-    assert 0.2 * filled < contours < 0.8 * filled
+    assert 0.02 * filled < contours < 0.3 * filled
     box = opened.page.get_by_label(f"show {LEFT}")
     box.uncheck()
     assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
@@ -158,6 +171,32 @@ def test_contours_leave_the_inside_free_and_labels_can_be_hidden(opened: Visit):
     opened.page.select_option("[data-part=style]", "none")
     assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
     opened.page.select_option("[data-part=style]", "contours")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "labels"), [(LEFT, "PageDown", {1}), (FRONT, "PageUp", {2, 3})], ids=["left", "front and twin"]
+)
+def test_contours_are_the_border_of_every_label_in_the_plane(opened: Visit, name: str, key: str, labels: set[int]):
+    """Also near the pole of a ball, where a contour of the surface in space would fill the slice."""
+    page = opened.page
+    page.locator("[data-part=opacity]").fill("100")
+    go(opened, name)
+    page.locator("canvas").focus()
+    for _ in range(3):
+        page.keyboard.press(key)
+    page.select_option("[data-part=style]", "filled")
+    pixels = picture(opened)
+    page.select_option("[data-part=style]", "contours")
+    filled, lines = labels_in(pixels), labels_in(picture(opened))
+    height, width = filled.shape
+    for plane in (filled[: height // 2, : width // 2], filled[: height // 2, width // 2 :], filled[height // 2 :]):
+        assert (plane > 0).sum() > 100, "a plane without labels proves nothing"
+    assert set(np.unique(filled).tolist()) == {0} | labels
+    crosshair = binary_dilation((pixels[..., 0] > 150) & (pixels[..., 2] < 90), np.ones((3, 3)))
+    expected = np.where(outline(filled), filled, 0)
+    wrong = (lines != expected) & ~crosshair
+    assert not (wrong & (expected > 0)).any(), "a contour has a gap"
+    assert wrong.sum() < 0.05 * (expected > 0).sum(), "where a voxel's edge meets a pixel's centre, it may be two wide"
 
 
 def test_a_structure_is_gone_to_from_the_list_and_from_the_tables(opened: Visit):
