@@ -15,7 +15,7 @@ from pipelines import preemption, tracking
 from pipelines.kinds import find_kind
 from pipelines.processes import first_process, launcher, tags
 from pipelines.recipe import STAGES, Recipe, shown, shown_model
-from pipelines.report.training import training_report
+from pipelines.report.training import training_content, training_report
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.weights import read_card
@@ -182,9 +182,11 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
     page = folder / "report.html"
     made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
     figures = [path for path in made if path.suffix in {".svg", ".png"}]
-    html = training_report(shown(job.recipe), read_card(model), history, job.summary, figures)
-    with replacing(page) as path:
-        path.write_text(html, encoding="utf-8")
+    content = training_content(shown(job.recipe), read_card(model), history, job.summary)
+    texts = {page: training_report(content, figures), page.with_suffix(".json"): json.dumps(content, indent=1) + "\n"}
+    for target, text in texts.items():
+        with replacing(target) as path:
+            path.write_text(text, encoding="utf-8")
     _say(f"report: {page}")
     if run is not None:
         run.log_artifact(page)

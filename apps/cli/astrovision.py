@@ -9,11 +9,13 @@ import typer
 
 from apps.cli.importing import add_import
 from apps.cli.program import run, show_version, split
+from apps.cli.review import add_review
 from apps.cli.running import add_run
 from apps.cli.sharding import Shard, ShardOption
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app, "astrovision")
+add_review(app)
 add_run(app, "astrovision")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from apps.cli.importing import add_import
 from apps.cli.program import COMPLETE, run, show_version, split
+from apps.cli.review import add_review
 from apps.cli.running import add_run, add_run_of_kind
 from apps.cli.sharding import Shard, ShardOption
 from shared_backbones.errors import InputError
@@ -17,6 +18,7 @@ from shared_backbones.files import printable
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
+add_review(app)
 add_run(app, "geovision")
 add_run_of_kind(app, "geovision", "pretrain", "scenes", "Pretrain an encoder: `run`, for recipes that pretrain.")
 add_run_of_kind(app, "geovision", "finetune", "labelled_images", "Fine-tune a classifier: `run`, for such recipes.")

@@ -1,10 +1,11 @@
-"""`medvision review collect`: reviewers' verdicts and reports in one table."""
+"""`review collect` of all programs: reviewers' verdicts and reports in one table."""
 
 import csv
 import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ def add_review(app: typer.Typer) -> None:
     @group.command("collect")
     def collect(
         folders: Annotated[
-            list[Path], typer.Argument(metavar="DIR", help="Folders with side-cars (*_seg.json) and verdicts.")
+            list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
         ],
         output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")],
         log_to_run: Annotated[
@@ -42,18 +43,21 @@ def add_review(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     ) -> int:
-        """Match verdicts (*_review.json) with reports (*_seg.json) by number and content hash; the latest counts.
+        """Match verdicts (*_review.json) with reports by number and content hash; the latest counts.
 
-        The table has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
+        Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
+        has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
         """
-        from medvision.reviews import REPORTS, REVIEWS, collect_reviews
+        from pipelines.reviews import REPORTS, REVIEWS, collect_reviews
 
         if output.suffix.lower() not in _FORMATS:
             raise InputError(
                 f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}"
             )
-        if output.name.endswith((REPORTS, REVIEWS)):
-            raise InputError(f"{printable(output)}: a table of that name would be read as a verdict; choose another")
+        if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS.values())):
+            raise InputError(
+                f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
+            )
         found = collect_reviews(folders)
         with replacing(output) as temporary:
             _write_table(temporary, found.rows, output.suffix.lower())
@@ -72,7 +76,7 @@ def add_review(app: typer.Typer) -> None:
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
     """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
-    from medvision.reviews import COLUMNS
+    from pipelines.reviews import COLUMNS
 
     columns = [column for column in COLUMNS if not rows or column in rows[0]]
     if suffix == ".json":

@@ -27,6 +27,7 @@ from medvision.volume_corruptions import SCALES
 from medvision.volumes import read_labels, read_volume
 from pipelines.progress import Meter
 from pipelines.report.robustness import robustness_report
+from pipelines.reviews import report_identity
 from pipelines.robustness import (
     SEVERITIES,
     check_same,
@@ -69,6 +70,8 @@ def run_robustness(job: Job, *, as_json: bool, quiet: bool) -> int:
     ):
         meter = (lambda done, count: None) if quiet or as_json else m
         found, pictures, page = (_of_volume if segments else _of_images)(job, folder, meter)
+        judged = [found["model"]["sha256"], found["input"]["sha256"], found["settings"], found["clean"], found["cells"]]
+        found["report"] = report_identity(found["case"], judged)
         found["runtime_s"] = round(time.perf_counter() - started, 1)
         side = {"figure": "dice", "side": STRIP_SIDE} if segments else {}
         write_robustness(target, found, lambda name, severity: pictures[name, severity], **side)

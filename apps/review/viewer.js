@@ -94,7 +94,9 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     const style = part("style").value;
     nv.overlayOutlineWidth = style === "contours" ? Math.max(1, Math.round(LINE * devicePixelRatio)) : 0;
     nv.overlayAlphaShader = style === "none" ? 0 : Number(part("opacity").value) / 100;
-    nv.drawScene();
+    const opacity = Number(style !== "none"); // of the layer, which the 3-D surface shows, too
+    if (labels.opacity === opacity) nv.drawScene();
+    else nv.setOpacity(1, opacity); // fills a texture again, which takes longer
   };
   const boxes = [...panel.querySelectorAll("input[data-code]")];
   const relabel = () => {

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.report.page import page_source, render_page, source_digest, without_paths
+from pipelines.report.page import render_page, without_paths
 
 SCHEMA_VERSION = 1
 TITLE = "Batch index"
@@ -97,16 +97,14 @@ def index_page(index: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         index: of `batch_index`.
         pictures: data URI of a small picture by case, where there is one (`thumbnail`).
     """
-    script = page_source("index.js")
     cases = [{**row, "flag_counts": Counter(flag["code"] for flag in row["flags"])} for row in index["cases"]]
     return render_page(
         "index.html.j2",
+        script="index.js",
         index=index,
         cases=cases,
         pictures={row["case"]: pictures[row["case"]] for row in cases[:_MOST_THUMBNAILS] if row["case"] in pictures},
         with_dice=any(row["mean_dice"] is not None for row in cases),
-        script=script,
-        script_hash=source_digest(script),
     )
 
 

@@ -17,15 +17,36 @@ _PATH = re.compile(
 )
 
 
-def render_page(template: str, *, styles: Sequence[str] = ("report.css",), **content: Any) -> str:
-    """A page from a template of this package, with the suite's style and the hash by which its policy allows it."""
-    style = "".join(page_source(name) for name in styles)
-    return _environment().get_template(template).render(style=style, style_hash=source_digest(style), **content)
+def render_page(
+    template: str,
+    *,
+    styles: Sequence[str] = ("report.css",),
+    script: str | None = None,
+    digests: Sequence[str] = (),
+    **content: Any,
+) -> str:
+    """A page from a template of this package, whose policy allows its style and its script by their hashes alone.
 
-
-def page_source(name: str) -> str:
-    """A style sheet or script of this package, as it stands in a page."""
-    return _environment().get_template(name).render()
+    Args:
+        template: extends `page.html.j2`.
+        styles: style sheets of this package.
+        script: a script of this package.
+        digests: of scripts that the page's script may start (`source_digest`).
+        content: what the template shows.
+    """
+    style = "".join(_source(name) for name in styles)
+    source = _source(script) if script else None
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=style,
+            style_hash=source_digest(style),
+            script=source,
+            script_hashes=[source_digest(source), *digests] if source else [],
+            **content,
+        )
+    )
 
 
 def source_digest(source: str) -> str:
@@ -63,6 +84,10 @@ def as_text(item: Any) -> str:
     if isinstance(item, list | tuple):
         return ", ".join(as_text(value) for value in item)
     return str(item)
+
+
+def _source(name: str) -> str:
+    return _environment().get_template(name).render()
 
 
 @cache

@@ -14,11 +14,11 @@ def robustness_report(
     notes: Sequence[str],
     pictures: Sequence[Path],
 ) -> str:
-    """Build the page. It is one file: style and pictures are inside, there is no script, and nothing is fetched.
+    """Build the page. It is one file: style, pictures and the verdict's script are inside, and nothing is fetched.
 
     Args:
-        found: what `robustness.json` holds: `case`, `created`, `model`, `input`, `settings`, `device`, `precision`,
-            `warnings`, `runtime_s` and `versions` are shown.
+        found: what `robustness.json` holds: `case`, `report` (`id` and `sha256`, what a verdict is about), `created`,
+            `model`, `input`, `settings`, `device`, `precision`, `warnings`, `runtime_s` and `versions` are shown.
         tables: each with `title`, `columns` and `rows`.
         facts: names and values of the line of figures below the heading.
         notes: sentences before the tables.
@@ -31,7 +31,10 @@ def robustness_report(
     run = {key: data[key] for key in ("created", "device", "precision", "runtime_s")}
     return render_page(
         "robustness.html.j2",
+        styles=("report.css", "verdict.css"),
+        script="review.js",
         case=data["case"],
+        report=data["report"],
         model=data["model"],
         lead=f"{data['case']}, {data['created']}",
         facts=facts,

@@ -12,7 +12,7 @@ import numpy as np
 from medvision.geometry import Grid
 from medvision.keyslices import plan_slices
 from medvision.overlays import AGREEMENT, Slice, class_colours, render_slices
-from pipelines.report.page import as_text, page_source, render_page, source_digest, without_paths
+from pipelines.report.page import as_text, render_page, without_paths
 from pipelines.report.viewer import viewer_content
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
@@ -88,11 +88,9 @@ def segmentation_report(
 
     shown = list(zip(rendering.slices, plan["slices"], strict=True))
     structures, notes = _structure_table(data.get("structures", []))
-    script = page_source("review.js")
     content: dict[str, Any] = dict(
-        styles=("report.css", "viewer.css"),
-        script=script,
-        script_hash=source_digest(script),
+        styles=("report.css", "verdict.css", "viewer.css"),
+        script="review.js",
         case=data["case"],
         data=data,
         card=about,
@@ -126,7 +124,8 @@ def segmentation_report(
         window=rendering.window,
         room=_PAGE - len(render_page("segmentation.html.j2", **content, viewer=None).encode()),
     )
-    return render_page("segmentation.html.j2", **content, viewer=viewer)
+    digests = [viewer["digest"]] if viewer else []
+    return render_page("segmentation.html.j2", digests=digests, **content, viewer=viewer)
 
 
 def _planes(slices: Sequence[Slice], names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:

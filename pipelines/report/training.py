@@ -7,25 +7,51 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.report.page import picture_uri, render_page, without_paths
+from pipelines.reviews import report_identity
+
+SCHEMA_VERSION = 1
 
 _WIDTH, _HEIGHT = 640, 220  # of a curve's picture, in its own units
 _LEFT, _BOTTOM = 56, 26  # room for the axes
 
 
-def training_report(
-    recipe: Mapping[str, Any],
-    card: Mapping[str, Any],
-    history: Path,
-    summary: Mapping[str, Any] | None = None,
-    figures: Sequence[Path] = (),
-) -> str:
-    """Build the page. It is one file: style and pictures are inside, there is no script, and nothing is fetched.
+def training_content(
+    recipe: Mapping[str, Any], card: Mapping[str, Any], history: Path, summary: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a report says, in plain values: the JSON twin of its page.
 
     Args:
         recipe: what is shown of the recipe (`pipelines.recipe.shown`).
         card: the trained model's `model.json`.
         history: lines of JSON with `step` and figures, as training wrote them; may be absent.
         summary: of the evaluation: `classes` with rows of figures.
+
+    Returns:
+        `case` (`model-` and 8 hex digits of the weights' hash); `report` (`id` and `sha256`), the same for the same
+        weights with the same figures of the evaluation; `model`; `recipe`; `card`; `history`, values by figure and
+        step; and `summary`.
+    """
+    case = f"model-{card['weights_sha256'][:8]}"
+    model = {key: card.get(key) for key in ("name", "version", "architecture")}
+    return without_paths(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "case": case,
+            "report": report_identity(case, [card["weights_sha256"], summary]),
+            "model": model | {"sha256": card["weights_sha256"]},
+            "recipe": dict(recipe),
+            "card": dict(card),
+            "history": _read(history),
+            "summary": summary,
+        }
+    )
+
+
+def training_report(content: Mapping[str, Any], figures: Sequence[Path] = ()) -> str:
+    """Build the page. It is one file: style, pictures and the verdict's script are inside, and nothing is fetched.
+
+    Args:
+        content: of `training_content`.
         figures: SVG or PNG pictures of the evaluation.
 
     Returns:
@@ -33,10 +59,10 @@ def training_report(
     """
     return render_page(
         "training.html.j2",
-        recipe=without_paths(dict(recipe)),
-        card=without_paths(dict(card)),
-        curves=_curves(_read(history)),
-        summary=without_paths(dict(summary)) if summary else None,
+        styles=("report.css", "verdict.css"),
+        script="review.js",
+        **{key: content[key] for key in ("case", "report", "recipe", "card", "summary")},
+        curves=_curves(content["history"]),
         figures=[(path.stem.replace("_", " "), picture_uri(path)) for path in figures],
     )
 

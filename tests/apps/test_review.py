@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.reviews import COLUMNS, collect_reviews
+from pipelines.reviews import COLUMNS, collect_reviews
 from tests.apps.conftest import Outcome
 
 Collect = Callable[..., Outcome]
@@ -166,7 +166,7 @@ def test_what_is_no_file_is_not_opened(medvision: Collect, folder: Path):
 def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp_path: Path):
     put(tmp_path / "old_seg.json", {"case": "case-00000001"})
     done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv")
-    assert done.code == 5 and "segment again" in done.error
+    assert done.code == 5 and "make it again" in done.error
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,8 @@ def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp
         (("nowhere", "-o", "t.csv"), "no such folder"),
         ((".", "-o", "t.xlsx"), "expected .csv, .parquet, .json"),
         ((".", "-o", "a_review.json"), "would be read as a verdict"),
-        ((".", "-o", "t.csv"), "no *_seg.json and no *_review.json"),
+        ((".", "-o", "report.json"), "would be read as a verdict or report"),
+        ((".", "-o", "t.csv"), "none of *_seg.json, robustness.json, report.json, *_review.json is in it"),
     ],
 )
 def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monkeypatch, arguments, says: str):

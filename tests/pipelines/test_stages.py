@@ -1,5 +1,6 @@
 """A recipe from raw volumes to a registered model, on phantoms in the layout of the Medical Segmentation Decathlon."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from pipelines.recipe import load_recipe
 from pipelines.stages import run_stages
 from shared_backbones.errors import InputError
 from tests.conftest import ROOT
+from tests.pipelines.pages import verdict_of
 
 MARKER = "Jane_Doe_19700101"
 
@@ -97,7 +99,13 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
 
     assert pyarrow.parquet.read_table(job.made["evaluate"] / "cases.parquet").num_rows == 4
     page = (job.made["report"] / "report.html").read_text()
-    assert "Training report" in page and "<script" not in page and "front" in page
+    assert "Training report" in page and "front" in page
+    twin = json.loads((job.made["report"] / "report.json").read_text())
+    assert verdict_of(page) == twin["report"] and twin["report"]["id"].startswith(twin["case"])
+    weights = job.made["train"] / "model/model.safetensors"
+    assert twin["model"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert twin["case"] == f"model-{twin['model']['sha256'][:8]}" and twin["summary"] == summary
+    assert {"loss", "validation_dice"} <= set(twin["history"])
 
     from mlflow import MlflowClient
 

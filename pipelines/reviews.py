@@ -1,5 +1,6 @@
 """Reviewers' verdicts: found in folders, checked, and matched with the reports that they are about."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from shared_backbones.files import printable
 
 VERDICTS = ("accept", "needs_work", "reject")
 COLUMNS = (
-    "case", "report_id", "state", "verdict", "comment", "reviewer", "reviewed_at", "verdicts", "flags", "model", "note",
-    "report_file", "verdict_file",
+    "case", "report_id", "kind", "state", "verdict", "comment", "reviewer", "reviewed_at", "verdicts", "flags", "model",
+    "note", "report_file", "verdict_file",
 )  # fmt: skip
 
-REPORTS, REVIEWS = "_seg.json", "_review.json"
-_LARGEST = {REPORTS: 16 << 20, REVIEWS: 64 << 10}  # bytes
-_ID = re.compile(r"(case-[0-9a-f]{8})-[0-9a-f]{8}")
+#: What the JSON twin of a report's page is called, by the report's kind.
+REPORTS = {"segmentation": "*_seg.json", "robustness": "robustness.json", "training": "report.json"}
+REVIEWS = "*_review.json"
+_LARGEST_REPORT, _LARGEST_REVIEW = 16 << 20, 64 << 10  # bytes
+_ID = re.compile(r"((?:case|model)-[0-9a-f]{8})-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = {"comment": 4000, "reviewer": 16}  # as the page's form limits them
 
@@ -51,8 +55,21 @@ class Reviews:
         }
 
 
+def report_identity(case: str, about: Any) -> dict[str, str]:
+    """Number (`id`) and content hash (`sha256`) of a report, by which verdicts on it are known.
+
+    The page and its JSON twin both hold them, so they cannot be a hash of either.
+
+    Args:
+        case: `case-` or, of a report on no input, `model-`, and 8 hex digits.
+        about: what is judged, as valid JSON: hashes of model and input, and the figures.
+    """
+    sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return {"id": f"{case}-{sha256[:8]}", "sha256": sha256}
+
+
 def collect_reviews(folders: Sequence[Path]) -> Reviews:
-    """Match `*_review.json` with the `*_seg.json` of their reports, under some folders.
+    """Match verdicts (`REVIEWS`) with the JSON twins of their reports (`REPORTS`), under some folders.
 
     Number and content hash have to be the same; of several verdicts on a report the latest counts.
 
@@ -64,8 +81,8 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
     problems = []
     for path, kind in _files(folders):
         try:
-            if kind == REPORTS:
-                row = _report(path)
+            if kind is not None:
+                row = _report(path, kind)
                 reports.setdefault((row["report_id"], row["sha256"]), row)  # a copied folder is one report
             else:
                 row = _verdict(path)
@@ -74,35 +91,38 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
             problems.append(str(error))
     if not (reports or verdicts or problems):
         names = ", ".join(printable(folder) for folder in folders)
-        raise InputError(f"{names}: no *{REPORTS} and no *{REVIEWS} in it; expected results of medvision segment")
+        known = ", ".join([*REPORTS.values(), REVIEWS])
+        raise InputError(f"{names}: none of {known} is in it; expected results that have a report, or verdicts")
     rows = [_row(report, verdicts.pop(key, [])) for key, report in sorted(reports.items())]
     rows += [_orphan(given, reports) for _, given in sorted(verdicts.items())]
     return Reviews(rows, problems)
 
 
-def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
+    """Twins of reports with their kind, and verdicts with None."""
+    kinds = {REVIEWS: None, **{pattern: kind for kind, pattern in REPORTS.items()}}
     seen = set()
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{printable(folder)}: no such folder; expected one with results of medvision segment")
+            raise InputError(f"{printable(folder)}: no such folder; expected one with reports or verdicts")
         for parent, children, names in os.walk(folder, onerror=_refuse_folder):  # links to folders are not followed
             children[:] = sorted(child for child in children if not child.startswith("."))
             for name in sorted(names):
-                kind = next((kind for kind in (REPORTS, REVIEWS) if name.endswith(kind)), None)
+                pattern = next((pattern for pattern in kinds if fnmatchcase(name, pattern)), None)
                 path = Path(parent, name)
-                if kind and (real := path.resolve()) not in seen:
+                if pattern and (real := path.resolve()) not in seen:
                     seen.add(real)
-                    yield path, kind
+                    yield path, kinds[pattern]
 
 
 def _refuse_folder(error: OSError) -> None:
     raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _report(path: Path) -> dict[str, Any]:
-    content = _read(path, REPORTS)
+def _report(path: Path, kind: str) -> dict[str, Any]:
+    content = _read(path, _LARGEST_REPORT)
     if "report" not in content:
-        raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; segment again")
+        raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; make it again")
     case, number, sha256 = _identity(path, content)
     flags, model = content.get("flags"), content.get("model")
     model = model if isinstance(model, Mapping) else {}
@@ -110,6 +130,7 @@ def _report(path: Path) -> dict[str, Any]:
         "case": case,
         "report_id": number,
         "sha256": sha256,
+        "kind": kind,
         "flags": len(flags) if isinstance(flags, list) else None,
         "model": " ".join(_whole(model[key][:100]) for key in ("name", "version") if isinstance(model.get(key), str)),
         "file": printable(path),
@@ -117,7 +138,7 @@ def _report(path: Path) -> dict[str, Any]:
 
 
 def _verdict(path: Path) -> dict[str, Any]:
-    content = _read(path, REVIEWS)
+    content = _read(path, _LARGEST_REVIEW)
     case, number, sha256 = _identity(path, content)
     if content.get("verdict") not in VERDICTS:
         raise _unusable(path, "verdict", content.get("verdict"), " or ".join(VERDICTS))
@@ -147,14 +168,14 @@ def _identity(path: Path, content: Mapping[str, Any]) -> tuple[str, str, str]:
     number, sha256 = report.get("id"), report.get("sha256")
     match = _ID.fullmatch(number) if isinstance(number, str) else None
     if match is None or not isinstance(number, str):
-        raise _unusable(path, "report.id", number, "case-, 8 hex digits, - and 8 more")
+        raise _unusable(path, "report.id", number, "case- or model-, 8 hex digits, - and 8 more")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise _unusable(path, "report.sha256", sha256, "64 hex digits")
     return match[1], number, sha256
 
 
-def _read(path: Path, kind: str) -> Mapping[str, Any]:
-    name, largest = printable(path), _LARGEST[kind]
+def _read(path: Path, largest: int) -> Mapping[str, Any]:
+    name = printable(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{name}: is no file; remove it, or give another folder")
