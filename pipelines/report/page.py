@@ -11,6 +11,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 _DASH = "–"
+_SHORT = {
+    "auc": "AUC",
+    "ece": "ECE",
+    "f1": "F1",
+    "iou": "IoU",
+    "nll": "NLL",
+    "sha256": "SHA-256",
+}  # for readers
 # The data of a page has no paths and no names of scans; should one slip in, it ends here and is not passed on.
 _PATH = re.compile(
     r"(?<![\w:/\\])(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b", re.I
@@ -73,14 +81,15 @@ def picture_uri(path: Path) -> str:
 
 def as_text(item: Any) -> str:
     """Any value of a side-car or a card, for a reader."""
-    if item is None:
+    if item is None or (isinstance(item, Mapping | list | tuple) and not item):
         return _DASH
     if isinstance(item, bool):
         return "yes" if item else "no"
     if isinstance(item, float):
         return f"{item:.4g}"
     if isinstance(item, Mapping):
-        return ", ".join(f"{_words(key)} {as_text(value)}" for key, value in item.items())
+        nested = any(isinstance(value, Mapping | list | tuple) for value in item.values())
+        return ("; " if nested else ", ").join(f"{_words(key)} {as_text(value)}" for key, value in item.items())
     if isinstance(item, list | tuple):
         return ", ".join(as_text(value) for value in item)
     return str(item)
@@ -97,12 +106,17 @@ def _environment() -> Environment:
         loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(value=as_text, words=_words, fixed=_fixed, share=_share)
+    environment.filters.update(value=as_text, words=_words, heading=_heading, fixed=_fixed, share=_share)
     return environment
 
 
 def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
+    return " ".join(_SHORT.get(word, word) for word in str(key).replace("_", " ").split(" "))
+
+
+def _heading(key: Any) -> str:
+    words = _words(key)
+    return words[:1].upper() + words[1:]
 
 
 def _fixed(number: float | None, digits: int) -> str:

@@ -12,7 +12,7 @@ from pipelines.reviews import report_identity
 SCHEMA_VERSION = 1
 
 _WIDTH, _HEIGHT = 640, 220  # of a curve's picture, in its own units
-_LEFT, _BOTTOM = 56, 26  # room for the axes
+_LEFT, _BOTTOM = 76, 26  # room for the axes
 
 
 def training_content(

@@ -1,6 +1,7 @@
 """`medvision review collect`: verdicts meet their reports, whatever else lies in the folders."""
 
 import csv
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.cli import program
 from pipelines.reviews import COLUMNS, collect_reviews
 from tests.apps.conftest import Outcome
 
@@ -123,6 +125,27 @@ def test_a_report_of_the_program_is_found(medvision: Collect, segment: Collect, 
     first = report
     assert segment(scan, "--labels", "1,2").code == 0
     assert json.loads((scan.parent / "scan_seg.json").read_text())["report"] != first, "other labels, other report"
+
+
+def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path):
+    put_report(tmp_path / "a" / "one_seg.json", 1, 11)
+    put_report(tmp_path / "b" / "robustness.json", 1, 12)
+    trained = {"id": f"model-{7:08x}-{'0000000d'}", "sha256": f"{13:08x}" * 8}
+    put(tmp_path / "c" / "report.json", {"case": "model-00000007", "report": trained, "model": {"name": "m"}})
+    for number, saved in enumerate((verdict(1, 11), verdict(1, 12), verdict(1, 13) | {"report": trained})):
+        put(tmp_path / "v" / f"{number}_review.json", saved)
+    put(tmp_path / "c" / "other_report.json", "{}")  # no report of ours
+    tables = []
+    for name in ("medvision", "geovision", "astrovision"):
+        app = importlib.import_module(f"apps.cli.{name}").app
+        assert program.run(app, ["review", "collect", str(tmp_path), "-o", str(tmp_path / "t.csv"), "-q"]) == 0
+        tables.append(table(tmp_path / "t.csv"))
+    assert tables[0] == tables[1] == tables[2]
+    assert [(row["case"], row["kind"], row["state"]) for row in tables[0]] == [
+        ("case-00000001", "segmentation", "reviewed"),
+        ("case-00000001", "robustness", "reviewed"),
+        ("model-00000007", "training", "reviewed"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from medvision.overlays import outline
 from medvision.quality import scan_flags, structure_flags
 from medvision.statistics import structure_rows
 from pipelines.report import segmentation
+from pipelines.report.training import training_content, training_report
 from pipelines.report.viewer import viewer_program
+from pipelines.reviews import collect_reviews
 from tests.medvision.phantoms import make_affine
 from tests.pipelines.browser import Visit, chromium, visit
 
@@ -249,6 +251,27 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
         "comment": '"front" leaks </script> – 脳\nsecond line',
         "reviewer": "AB",
     }
+
+
+def test_a_training_report_takes_a_verdict_that_finds_it(browser: Any, tmp_path: Path):
+    recipe = {"name": LEFT, "domain": "geovision", "data": {}, "model": {}, "train": {}, "seed": 1}
+    card = {"architecture": "unet", "weights_sha256": "ab" * 32}
+    content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}})
+    (tmp_path / "report.html").write_text(training_report(content), encoding="utf-8")
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    seen = visit(browser, tmp_path / "report.html")
+    seen.page.get_by_label("reject").check()
+    with seen.page.expect_download() as download:
+        seen.page.get_by_role("button", name="Save the verdict").click()
+    download.value.save_as(tmp_path / download.value.suggested_filename)
+    (row,) = collect_reviews([tmp_path]).rows
+    assert (row["case"], row["kind"], row["state"], row["verdict"]) == (
+        "model-abababab", "training", "reviewed", "reject",
+    )  # fmt: skip
+    assert seen.complaints == [] and seen.page.evaluate("window.harmed") is None
+    assert [address for address in seen.requests if not address.startswith("blob:")] == [
+        (tmp_path / "report.html").as_uri()
+    ]
 
 
 def test_the_page_is_silent_asks_for_nothing_and_hostile_names_are_inert(opened: Visit, report: Path):

@@ -125,7 +125,7 @@ def test_the_report_shows_the_map_and_the_tables(mapped):
     _, job = mapped
     page = next(job.made["report"].glob("*.html")).read_text()
     assert page.count("data:image/png") == 1 and len(scripts_in(page)) == 1
-    assert "Mean iou" in page and re.search(r'<th scope="row">water</th>', page) and "Confusion" in page
+    assert "Mean IoU" in page and re.search(r'<th scope="row">water</th>', page) and "Confusion" in page
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, store: str):
