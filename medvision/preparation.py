@@ -77,7 +77,7 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     ras_labels, _, _ = to_ras(labels, volume.grid)
     target = contract.spacing_for(spacing)
-    image = resize_linear(torch.from_numpy(np.ascontiguousarray(ras)), spacing, target)
+    image = resize_linear(ras, spacing, target)
     values = normalise(image, contract.normalisation)
     found = torch.from_numpy(np.ascontiguousarray(ras_labels))
     if image.shape != found.shape or not np.allclose(spacing, target, rtol=1e-4):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,15 +27,15 @@ def linear_weights(n_in: int, n_out: int, ratio: float) -> Tensor:
 
 
 def resize_linear(
-    volume: Tensor, spacing: Sequence[float], target: Sequence[float], shape: Sequence[int] | None = None
+    volume: Tensor | np.ndarray, spacing: Sequence[float], target: Sequence[float], shape: Sequence[int] | None = None
 ) -> Tensor:
     """Resample a volume to another spacing about the same centre, with antialiasing.
 
-    Beside the input at most two arrays are held: the output, and the volume with its first two axes resampled or,
-    later, a second output.
+    Equal volumes give equal results to the bit, however their axes are stored. Beside the input at most two arrays are
+    held: the output, and the volume with its first two axes resampled or, later, a second output.
 
     Args:
-        volume: `(X, Y, Z)` float32, any strides.
+        volume: `(X, Y, Z)` float32, any strides; an array may have negative ones, which torch does not know.
         spacing: spacing of the three axes in mm.
         target: spacing wanted, in mm.
         shape: output shape; by default the rounded extent.
@@ -45,9 +46,9 @@ def resize_linear(
     ratios = [t / s for s, t in zip(spacing, target, strict=True)]
     sizes = tuple(shape or (max(1, round(n / r)) for n, r in zip(volume.shape, ratios, strict=True)))
     x, y, z = (linear_weights(n, m, r) for n, m, r in zip(volume.shape, sizes, ratios, strict=True))
-    planes = volume.new_empty((volume.shape[2], sizes[0], sizes[1]))
+    planes = torch.empty((volume.shape[2], sizes[0], sizes[1]))
     for slab in _slabs(volume.shape):
-        planes[slab] = x @ volume[:, :, slab].permute(2, 0, 1) @ y.T
+        planes[slab] = x @ _planes(volume, slab) @ y.T
     planes = (z @ planes.flatten(1)).view(sizes[2], *sizes[:2])
     return planes.permute(1, 2, 0).contiguous()
 
@@ -97,6 +98,13 @@ def _slabs(shape: Sequence[int]) -> Iterator[slice]:
     thickness = max(1, 2**22 // (shape[0] * shape[1]))
     for start in range(0, shape[2], thickness):
         yield slice(start, min(start + thickness, shape[2]))
+
+
+def _planes(volume: Tensor | np.ndarray, slab: slice) -> Tensor:
+    """Slices `(z, X, Y)` of a volume, always stored in rows: sums then run in one order, and round alike."""
+    if isinstance(volume, Tensor):
+        return volume[:, :, slab].permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(volume[:, :, slab].transpose(2, 0, 1)))
 
 
 def normalise(image: Tensor, how: "str | Mapping[str, Any]") -> Tensor:

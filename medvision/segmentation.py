@@ -245,10 +245,7 @@ class Segmenter:
                 f"{' x '.join(f'{edge:.3g}' for edge in target)} mm; check the voxel size in its header, or cut the "
                 "scan to the head"
             )
-        # torch knows no negative strides: flips wait until the volume is small
-        flips = [axis for axis in range(3) if ras.strides[axis] < 0]
-        image = resize_linear(torch.from_numpy(np.flip(ras, tuple(flips))), spacing, target)
-        image = normalise(image.flip(flips) if flips else image, self.contract.normalisation)
+        image = normalise(resize_linear(ras, spacing, target), self.contract.normalisation)
         # where 0 is the background; other scalings have no such value
         scaled = self.contract.normalisation not in ("zscore", "none")
         box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))

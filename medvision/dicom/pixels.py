@@ -32,8 +32,10 @@ def decode(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -
         with quiet():
             if "PixelData" not in dataset:
                 raise InputError(f"{name}: holds no pixel data; expected an image of integers; choose another series")
-            compressed = _is_compressed(dataset, name)
-            planes = (_unpacked if compressed else _plain)(dataset, frames, name, decoder)
+            if _is_compressed(dataset, name):
+                planes = _unpacked(dataset, frames, name, decoder)
+            else:
+                planes = (_bits if dataset.BitsAllocated == 1 else _plain)(dataset, frames)
             for frame in frames:
                 stored = next(planes)
                 if stored.shape != (frame.rows, frame.columns):
@@ -70,9 +72,19 @@ def _is_compressed(dataset: Any, name: str) -> bool:
     return syntax.is_encapsulated and syntax != _RLE
 
 
-def _plain(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[np.ndarray]:
+def _plain(dataset: Any, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
     indices = [frame.index for frame in frames]
     return require("pydicom.pixels", "dicom").iter_pixels(dataset, raw=True, indices=indices)
+
+
+def _bits(dataset: Any, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
+    """Frames of single bits, which follow one another without a gap; pydicom 3 reads those across bytes too short."""
+    count = dataset.Rows * dataset.Columns
+    for frame in frames:
+        start = frame.index * count
+        packed = np.frombuffer(dataset.PixelData[start // 8 : -(-(start + count) // 8)], np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[start % 8 :][:count]
+        yield bits.reshape(dataset.Rows, dataset.Columns)
 
 
 def _unpacked(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -23,6 +24,15 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def decimal(value: float) -> str:
     """A number in the 16 characters that DICOM allows for decimals."""
     return next(text for digits in range(14, 5, -1) if len(text := f"{value:.{digits}g}") <= 16)
+
+
+def along(orientation: str, data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same voxels at the same places, stored along other axes, and the affine that says so."""
+    change = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(orientation))
+    )
+    turned = np.asarray(nib.orientations.apply_orientation(data, change))
+    return turned, affine @ nib.orientations.inv_ornt_aff(change, data.shape)
 
 
 def make_slices(

@@ -18,10 +18,10 @@ from medvision.dicom.series import DicomVolume, read_series
 from medvision.models.catalogue import model_card
 from medvision.volumes import Grid, Volume, read_volume
 from shared_backbones.errors import InputError
-from tests.medvision.dicoms import make_enhanced, make_slices, retag, write_series
+from tests.medvision.dicoms import along, make_enhanced, make_slices, retag, write_series
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, make_labels, write_scan
 
-SHAPE = (8, 9, 10)
+SHAPE = (9, 11, 10)  # 99 pixels a frame: in the bits of a segmentation, most frames begin within a byte
 STORED = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)
 CARD: dict[str, Any] = {
     "name": "probe",
@@ -95,13 +95,7 @@ def test_labels_come_back_on_a_grid_that_is_turned(tmp_path: Path, orientation: 
     volume = series(tmp_path / "series", affine)
     labels = make_map(volume.grid.shape)
     write_segmentation(tmp_path / "seg.dcm", labels, volume, CARD, HASH)
-    import nibabel as nib
-
-    change = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(volume.grid.affine), nib.orientations.axcodes2ornt(tuple(orientation))
-    )
-    turned = np.asarray(nib.orientations.apply_orientation(labels, change))
-    there = volume.grid.affine @ nib.orientations.inv_ornt_aff(change, labels.shape)
+    turned, there = along(orientation, labels, volume.grid.affine)
     back, _ = read_segmentation(tmp_path / "seg.dcm", grid=Grid.from_affine(turned.shape, there))
     assert np.array_equal(back.data, turned)
 
@@ -334,7 +328,7 @@ def test_what_is_no_segmentation_of_the_scan_is_refused(tmp_path: Path):
     affine[2, 3] += 1.2
     shifted = Grid.from_affine(SHAPE, affine)
     assert "off the scan's grid" in refused(tmp_path / "seg.dcm", grid=shifted)
-    smaller = Grid.from_affine((8, 9, 5), volume.grid.affine)
+    smaller = Grid.from_affine((9, 11, 5), volume.grid.affine)
     assert "reaches beyond the scan" in refused(tmp_path / "seg.dcm", grid=smaller)
     found = dcmread(tmp_path / "seg.dcm")
     found.SegmentationType = "FRACTIONAL"

@@ -104,12 +104,14 @@ def test_there_and_back_keeps_what_the_coarse_grid_can_hold():
     assert (back - smooth)[inner].abs().max() < 0.03
 
 
-def test_any_strides_and_many_slabs_give_the_same(rng):
+def test_any_strides_and_many_slabs_give_the_same_to_the_bit(rng):
     # 300 x 300 planes: a slab holds 46 of them
     volume = torch.randn((300, 300, 60), generator=rng)
-    column_major = volume.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     row = resize_linear(volume, (1.0,) * 3, (4.0, 5.0, 2.0))
-    torch.testing.assert_close(resize_linear(column_major, (1.0,) * 3, (4.0, 5.0, 2.0)), row, atol=1e-5, rtol=0)
+    column_major = volume.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    flipped = np.ascontiguousarray(volume.numpy()[::-1, :, ::-1])[::-1, :, ::-1]
+    for other in (column_major, flipped):
+        assert torch.equal(resize_linear(other, (1.0,) * 3, (4.0, 5.0, 2.0)), row)
     wx, wy, wz = (linear_weights(n, m, r) for n, m, r in zip((300, 300, 60), row.shape, (4, 5, 2), strict=True))
     torch.testing.assert_close(torch.einsum("xyz,ax,by,cz->abc", volume, wx, wy, wz), row, atol=1e-5, rtol=0)
 
@@ -175,9 +177,3 @@ print(peak() - before)
     volume, output, planes = 320 * 320 * 300 * 4, 160 * 160 * 150 * 4, 160 * 160 * 300 * 4
     # the volume with two axes done, the output, and a few slabs of 16 MiB
     assert int(run.stdout) < output + planes + 80 * 2**20 < volume + 10 * 2**20
-
-
-def test_numpy_volumes_are_not_copied():
-    array = np.asfortranarray(np.ones((8, 9, 10), np.float32))
-    assert torch.from_numpy(array).data_ptr() == array.ctypes.data
-    assert resize_linear(torch.from_numpy(array), (1.0,) * 3, (2.0,) * 3).shape == (4, 4, 5)
