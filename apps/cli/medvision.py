@@ -78,7 +78,8 @@ def segment(
         ),
     ] = None,
     series: Annotated[
-        str | None, typer.Option(help="DICOM: number or UID of the series, where there are several.")
+        str | None,
+        typer.Option(help="DICOM: number or UID of the series (UID:2 for its second volume), where there are several."),
     ] = None,
     resample_irregular: Annotated[
         bool,
@@ -169,7 +170,7 @@ def list_series(
 
     found = find_series(input, max_bytes=int(max_gigabytes * 2**30))
     if as_json:
-        keys = ("number", "uid", "modality", "description", "images")
+        keys = ("number", "id", "uid", "modality", "description", "distinction", "images")
         print(json.dumps([{key: getattr(series, key) for key in keys} for series in found], indent=2))
         return
     for series in found:

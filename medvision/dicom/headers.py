@@ -7,9 +7,9 @@ import math
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,32 @@ MODALITIES = ("CT", "MR", "PT", "NM", "US", "XA", "CR", "DX", "MG", "OT", "SC", 
 _META = 132  # byte at which a file begins to say how it is written
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _WITHOUT_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "DOC")
+_SCREENSHOTS = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures of every kind
+_QUANTITIES = ("CT", "PT", "NM")  # whose values mean the same however they are to be shown
+_ORIENTATION = "ImageOrientationPatient"
+
+MARKS: dict[str, tuple[tuple[str, str], ...]] = {
+    "type": (("MRImageFrameTypeSequence", "FrameType"), ("CTImageFrameTypeSequence", "FrameType"), ("", "ImageType")),
+    "component": (("MRImageFrameTypeSequence", "ComplexImageComponent"), ("", "ComplexImageComponent")),
+    "echo time": (("MREchoSequence", "EffectiveEchoTime"), ("", "EchoTime")),
+    "inversion time": (("", "InversionTime"),),
+    "b-value": (("MRDiffusionSequence", "DiffusionBValue"), ("", "DiffusionBValue")),
+    "kernel": (("CTReconstructionSequence", "ConvolutionKernel"), ("", "ConvolutionKernel")),
+    "stack": (("FrameContentSequence", "StackID"),),
+    "time point": (("FrameContentSequence", "TemporalPositionIndex"), ("", "TemporalPositionIdentifier")),
+    "trigger time": (("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"), ("", "TriggerTime")),
+    "acquisition": (("FrameContentSequence", "FrameAcquisitionNumber"), ("", "AcquisitionNumber")),
+}
+"""What tells volumes of one series apart, and where it stands: functional group (none for the file) and attribute."""
+
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("SpecificCharacterSet", "FrameOfReferenceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames"),
     *("SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("PixelSpacing", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("PixelSpacing", "ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "InstanceNumber"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *(key for places in MARKS.values() for group, key in places if not group),
 )
-_ORIENTATION = "ImageOrientationPatient"
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,8 @@ class Frame:
         cosines: (2, 3) directions in which columns and rows are counted.
         spacing: (2,) mm between rows, and between columns.
         slope: factor, and `intercept` summand, that make values of stored numbers.
+        order: InstanceNumber, where there is one, and index of the frame.
+        marks: what may tell it from others at its place, in the order of `MARKS`.
     """
 
     member: Member
@@ -54,11 +74,25 @@ class Frame:
     spacing: np.ndarray
     slope: float
     intercept: float
+    order: tuple[int | None, int] = (None, 0)
+    marks: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A file with images: what is needed to list it, and its header for `frames`."""
+    """A file with images.
+
+    Attributes:
+        member: the file.
+        uid: SOPInstanceUID, and `series_uid` and `series_number` of its series.
+        description: of the series, as the header has it.
+        modality: None where the header says nothing known.
+        aside: whether it is a localizer, a screenshot or coloured, which no volume is made of.
+        inverted: whether its values are to be shown dark for high, and are no quantities.
+        rows: pixels from top to bottom, and `columns` from left to right.
+        frames: its slices; empty where there is a `problem`.
+        problem: why it cannot be part of a volume, as one line.
+    """
 
     member: Member
     uid: str
@@ -66,26 +100,12 @@ class Instance:
     series_number: int | None
     description: str
     modality: str | None
-    localizer: bool
-    frame_count: int
+    aside: bool
+    inverted: bool
     rows: int
     columns: int
-    header: Any = field(repr=False, compare=False)
-
-    def frames(self) -> list[Frame]:
-        """The slices of the file.
-
-        Raises:
-            InputError: colours, no geometry, or values that cannot be used.
-        """
-        name = self.member.name
-        try:
-            with quiet():
-                return list(_frames(self))
-        except InputError:
-            raise
-        except Exception as error:  # values are converted when they are looked at, and pydicom raises what it likes
-            raise damaged(name, error) from None
+    frames: tuple[Frame, ...] = field(repr=False)
+    problem: str | None
 
 
 @contextmanager
@@ -111,7 +131,7 @@ def damaged(name: str, error: Exception) -> InputError:
 
 
 def read_instance(member: Member, max_bytes: int) -> Instance | None:
-    """Read a file's header; None where it holds no image, such as a DICOMDIR, a report or a segmentation.
+    """Read a file's header; None where it holds no image, such as a report or a segmentation.
 
     Raises:
         InputError: the file is damaged.
@@ -123,20 +143,42 @@ def read_instance(member: Member, max_bytes: int) -> Instance | None:
                 return None
             number = header.get("SeriesNumber")
             said = str(header.get("Modality"))
-            return Instance(
+            instance = Instance(
                 member=member,
                 uid=str(header.get("SOPInstanceUID", "")),
                 series_uid=str(header.get("SeriesInstanceUID", "")),
                 series_number=None if number is None else int(number),
                 description=str(header.get("SeriesDescription") or "")[:64],
                 modality=said if said in MODALITIES else None,  # what else stands there may be anything
-                localizer="LOCALIZER" in [str(part).upper() for part in _listed(header.get("ImageType"))],
-                frame_count=int(header.get("NumberOfFrames") or 1),
+                aside="LOCALIZER" in _words(header.get("ImageType"))
+                or _is_coloured(header)
+                or str(header.get("SOPClassUID")).startswith(_SCREENSHOTS),
+                inverted=header.get("PhotometricInterpretation") == "MONOCHROME1" and said not in _QUANTITIES,
                 rows=int(header.Rows),
                 columns=int(header.Columns),
-                header=header,
+                frames=(),
+                problem=None,
             )
     except Exception as error:  # as above
+        raise damaged(member.name, error) from None
+    try:
+        return replace(instance, frames=tuple(read_frames(header, member)))
+    except InputError as error:
+        return replace(instance, problem=str(error))
+
+
+def read_frames(header: Any, member: Member) -> list[Frame]:
+    """The slices that a header describes.
+
+    Raises:
+        InputError: colours, no geometry, or values that cannot be used.
+    """
+    try:
+        with quiet():
+            return list(_frames(header, member))
+    except InputError:
+        raise
+    except Exception as error:  # values are converted when they are looked at, and pydicom raises what it likes
         raise damaged(member.name, error) from None
 
 
@@ -157,8 +199,19 @@ def read_whole(member: Member, max_bytes: int) -> tuple[Any, str]:
         InputError: the file is damaged.
     """
     with member.open() as stream:
-        content = stream.read()
-    return _parsed(io.BytesIO(content), member.name, max_bytes), hashlib.sha256(content).hexdigest()
+        return _parsed(stream, member.name, max_bytes), _digest(stream)
+
+
+def file_digest(member: Member) -> str:
+    """The sha256 of a file's bytes."""
+    with member.open() as stream:
+        return _digest(stream)
+
+
+def _digest(stream: Any) -> str:
+    # bytes in memory or a mapped file, neither of which is copied
+    with memoryview(stream.getbuffer() if isinstance(stream, io.BytesIO) else stream) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def _parsed(stream: Any, name: str, max_bytes: int, **options: Any) -> Any:
@@ -192,31 +245,35 @@ def _check_deflated(stream: Any, name: str, max_bytes: int) -> None:
             )
 
 
-def _frames(instance: Instance) -> Iterator[Frame]:
-    header, name = instance.header, instance.member.name
-    if int(header.get("SamplesPerPixel") or 1) != 1 or str(header.get("PhotometricInterpretation")) != "MONOCHROME2":
+def _frames(header: Any, member: Member) -> Iterator[Frame]:
+    name = member.name
+    if _is_coloured(header):
         found = str(header.get("PhotometricInterpretation"))
         kind = (
             f"its pixels are {found}" if re.fullmatch(r"[A-Z0-9_ ]{1,16}", found) else "its kind of pixels is unknown"
         )
-        raise InputError(f"{name}: {kind}; expected grey ones, bright for high (MONOCHROME2); choose another series")
-    if "ModalityLUTSequence" in header:
-        raise InputError(f"{name}: scales its values by a table; expected a slope and an intercept; export it again")
+        raise InputError(f"{name}: {kind}; expected grey ones (MONOCHROME2 or MONOCHROME1); choose another series")
+    if "MOSAIC" in _words(header.get("ImageType")):
+        raise InputError(
+            f"{name}: is a mosaic, many slices in one picture; expected a slice in each; export it as an enhanced "
+            "multi-frame image, or convert it to NIfTI with dcm2niix"
+        )
     shared = _first(header.get("SharedFunctionalGroupsSequence"))
     frames = list(header.get("PerFrameFunctionalGroupsSequence") or [])
-    if instance.frame_count < 1 or (frames and len(frames) != instance.frame_count):
+    count = int(header.get("NumberOfFrames") or 1)
+    if count < 1 or (frames and len(frames) != count):
+        raise InputError(f"{name}: its header claims {count} frames and describes {len(frames)}; export it again")
+    if count > 1 and not frames:
         raise InputError(
-            f"{name}: its header claims {instance.frame_count} frames and describes {len(frames)}; export it again"
+            f"{name}: holds {count} frames without a position each; expected an enhanced multi-frame image or a "
+            "series of single ones; choose another series"
         )
-    if instance.frame_count > 1 and not frames:
-        raise InputError(
-            f"{name}: holds {instance.frame_count} frames without a position each; expected an enhanced multi-frame "
-            "image or a series of single ones; choose another series"
-        )
+    number = header.get("InstanceNumber")
+    number = None if number in (None, "") else int(number)
     for index, own in enumerate(frames or [None]):
 
         def find(sequence: str, key: str, own: Any = own) -> Any:
-            for group in (own, shared):
+            for group in (own, shared) if sequence else ():
                 found = _first(group.get(sequence)) if group is not None else None
                 if found is not None and key in found:
                     return found[key].value
@@ -229,23 +286,49 @@ def _frames(instance: Instance) -> Iterator[Frame]:
         )
         if slope == 0:
             raise InputError(f"{where}: its RescaleSlope is 0; expected another number; export it again")
-        spacing = _numbers(find("PixelMeasuresSequence", "PixelSpacing"), "PixelSpacing", 2, where)
+        spacing = find("PixelMeasuresSequence", "PixelSpacing")
+        if not spacing and "ImagerPixelSpacing" in header:
+            raise InputError(
+                f"{where}: has no PixelSpacing, but the detector's (ImagerPixelSpacing), as projections have; expected "
+                "slices; choose another series"
+            )
+        spacing = _numbers(spacing, "PixelSpacing", 2, where)
         if not ((spacing > 1e-4) & (spacing < 1e3)).all():
             raise InputError(
                 f"{where}: its PixelSpacing is {spacing[0]:g} x {spacing[1]:g}; expected 0.0001 to 1000 mm; "
                 "export it again"
             )
         yield Frame(
-            member=instance.member,
+            member=member,
             index=index,
-            rows=instance.rows,
-            columns=instance.columns,
+            rows=int(header.Rows),
+            columns=int(header.Columns),
             position=_numbers(find("PlanePositionSequence", "ImagePositionPatient"), "ImagePositionPatient", 3, where),
             cosines=_numbers(find("PlaneOrientationSequence", _ORIENTATION), _ORIENTATION, 6, where).reshape(2, 3),
             spacing=spacing,
             slope=float(slope),
             intercept=float(intercept),
+            order=(number, index),
+            marks=tuple(_mark(find(*place) for place in places) for places in MARKS.values()),
         )
+
+
+def _mark(values: Iterable[Any]) -> str | None:
+    """The first value that is there, as a short text."""
+    found = next((value for value in values if value not in (None, "")), None)
+    if found is None:
+        return None
+    parts = (f"{float(part):g}" if isinstance(part, int | float) else str(part).strip() for part in _listed(found))
+    return "\\".join(parts)[:64]
+
+
+def _is_coloured(header: Any) -> bool:
+    kind = str(header.get("PhotometricInterpretation"))
+    return int(header.get("SamplesPerPixel") or 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2")
+
+
+def _words(value: Any) -> list[str]:
+    return [str(part).strip().upper() for part in _listed(value)]
 
 
 def _numbers(value: Any, key: str, count: int, name: str, default: float | None = None) -> np.ndarray:

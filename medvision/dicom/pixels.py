@@ -23,7 +23,7 @@ _ATTRIBUTES = (
 
 
 def decode(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Values of frames of one file, (columns, rows) float32 each, after slope and intercept.
+    """Values of frames of one file, (columns, rows) float32 each, after slope and intercept or their table.
 
     Raises:
         InputError: no pixels, fewer than the header promises, other sizes than it says, or an unknown compression.
@@ -40,7 +40,11 @@ def decode(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -
                 stored = next(planes)
                 if stored.shape != (frame.rows, frame.columns):
                     raise ValueError(f"its pixels are {stored.shape}, its header says {frame.rows, frame.columns}")
-                yield frame, (stored.T * frame.slope + frame.intercept).astype(np.float32)
+                if dataset.get("ModalityLUTSequence"):  # a table, instead of slope and intercept
+                    values = require("pydicom.pixels", "dicom").apply_modality_lut(stored.astype(np.int32), dataset)
+                else:
+                    values = stored * frame.slope + frame.intercept
+                yield frame, values.T.astype(np.float32)
     except (InputError, MemoryError, GeneratorExit):
         raise
     except Exception as error:  # decoders raise errors of every kind for damaged bytes

@@ -10,7 +10,7 @@ import numpy as np
 from medvision.dicom.codes import ANATOMICAL_STRUCTURE, clean, code_of
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
-from medvision.dicom.headers import Frame, Instance, damaged, quiet, read_header, read_whole
+from medvision.dicom.headers import Frame, damaged, quiet, read_frames, read_header, read_whole
 from medvision.dicom.pixels import decode
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
@@ -203,16 +203,15 @@ def _decimal(number: float) -> str:
 
 
 def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
-    """Planes (frames, rows, columns) in the order of the source's; on another grid, with their own geometry."""
+    """Planes (frames, rows, columns) in the order of the source's; on other places, with their own geometry."""
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
-    if volume.resampled:
+    several = len({frame.member.name for frame in volume.frames}) > 1
+    header = read_header(volume.frames[0].member, 2**40, ["FrameOfReferenceUID", "NumberOfFrames"])
+    if volume.resampled or not (several or header.NumberOfFrames == len(planes)):
         highdicom = require("highdicom", "dicom")
         affine = (LPS_TO_RAS @ volume.grid.affine)[:, [2, 1, 0, 3]]
-        header = read_header(volume.frames[0].member, 2**40, ["FrameOfReferenceUID"])
         return highdicom.Volume(planes, affine, "PATIENT", frame_of_reference_uid=header.FrameOfReferenceUID)
-    if len({frame.member.name for frame in volume.frames}) > 1:
-        return planes
-    return planes[np.argsort([frame.index for frame in volume.frames])]
+    return planes if several else planes[np.argsort([frame.index for frame in volume.frames])]
 
 
 def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], model_sha256: str) -> list[Any]:
@@ -254,20 +253,7 @@ def _described(
     # the parts that every image has say the same of a segmentation
     if "PhotometricInterpretation" in dataset and dataset.PhotometricInterpretation == "PALETTE COLOR":
         dataset.PhotometricInterpretation = "MONOCHROME2"
-    instance = Instance(
-        member=member,
-        uid="",
-        series_uid="",
-        series_number=None,
-        description="",
-        modality="SEG",
-        localizer=False,
-        frame_count=len(groups),
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        header=dataset,
-    )
-    frames = instance.frames()
+    frames = read_frames(dataset, member)
     shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else {}
     numbers: list[int | None] = []
     for group in groups:

@@ -3,45 +3,61 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import find_members
-from medvision.dicom.headers import Frame, Instance, read_instance, read_whole
+from medvision.dicom.headers import Frame, Instance, file_digest, read_instance, read_whole
 from medvision.dicom.pixels import decode
-from medvision.dicom.stacks import arrange, straighten
+from medvision.dicom.splitting import split_volumes
+from medvision.dicom.stacks import Stack, arrange, straighten
 from medvision.volumes import SMALLEST_AXIS, Grid, Volume
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
+_DIRECTORY = "DICOMDIR"  # a table of contents, which nobody misses
 _LISTED = 12  # series named in an error line; a study may have a hundred
 
 
 @dataclass(frozen=True)
 class Series:
-    """The images of one series.
+    """The images of one series; or, where that holds several volumes, those of one of them.
 
     Attributes:
         number: from 1, by which `choose` finds it; counted in the order of series numbers.
         uid: SeriesInstanceUID.
+        part: number of the volume in its series, from 1; 0 where the series is one.
+        distinction: what tells the volume from the others of its series, such as "echo time 4.9".
         name: how errors call it.
         instances: files with images, at least one.
+        frames: the slices; empty where there is a `problem`.
+        problem: why there are none, as one line.
         warnings: what a user should know about the input as a whole.
     """
 
     number: int
     uid: str
+    part: int
+    distinction: str
     name: str
     instances: tuple[Instance, ...]
+    frames: tuple[Frame, ...]
+    problem: str | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The UID, and behind a colon the number of the volume where there are several; `choose` finds it by this."""
+        return f"{self.uid}:{self.part}" if self.part else self.uid
 
     @property
     def images(self) -> int:
         """Slices in all files."""
-        return sum(max(1, instance.frame_count) for instance in self.instances)
+        return len(self.frames) or len(self.instances)
 
     @property
     def modality(self) -> str | None:
@@ -53,13 +69,33 @@ class Series:
         """What the header calls it, fit to be printed on a terminal; it may name the patient."""
         return printable(self.instances[0].description).strip()
 
+    def stack(self) -> Stack:
+        """The slices in order.
+
+        Raises:
+            InputError: they make no volume.
+        """
+        if self.problem is not None:
+            raise InputError(self.problem)
+        return arrange(self.frames, self.name)
+
+    def is_volume(self) -> bool:
+        """Whether its slices make a volume, if an irregular one."""
+        try:
+            return not self.instances[0].aside and len(self.stack().frames) > 1
+        except InputError:
+            return False
+
     def describe(self) -> str:
         """One clause: number, modality, description, images and voxel size, fit to be printed on a terminal."""
         first = self.instances[0]
-        text = self.description or "without description"
-        clause = f"{self.number} {self.modality or 'unknown'} '{text}' {self.images} of {first.columns} x {first.rows}"
+        text = ", ".join(part for part in (self.description, printable(self.distinction)) if part)
+        clause = (
+            f"{self.number} {self.modality or 'unknown'} '{text or 'without description'}' {self.images} of "
+            f"{first.columns} x {first.rows}"
+        )
         try:
-            stack = arrange(_frames_of(self, "")[0], "")
+            stack = self.stack()
         except InputError:
             return f"{clause} (no volume)"
         gaps = np.diff(stack.distances)
@@ -68,7 +104,18 @@ class Series:
 
     def sha256(self) -> str:
         """Digest of the contents of its files, whatever their names and order."""
-        return _digest_of(_file_sha256(instance) for instance in self.instances)
+        return self.digest_of({instance.member.name: file_digest(instance.member) for instance in self.instances})
+
+    def digest_of(self, digests: Mapping[str, str]) -> str:
+        """The digest, from those of its files by name; of a file with several volumes, its own frames count."""
+        used: dict[str, list[int]] = defaultdict(list)
+        for frame in self.frames:
+            used[frame.member.name].append(frame.index)
+        entries = set()
+        for instance in self.instances:
+            name, some = instance.member.name, len(used[instance.member.name]) < len(instance.frames)
+            entries.add(f"{digests[name]}:{sorted(used[name])}" if some else digests[name])
+        return hashlib.sha256("".join(sorted(entries)).encode()).hexdigest()
 
 
 @dataclass
@@ -94,44 +141,66 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
     """
     members, warnings = find_members(path, max_bytes)
     by_uid: dict[str, dict[str, Instance]] = defaultdict(dict)
+    without = 0
     for member in members:
         instance = read_instance(member, max_bytes)
         if instance is None:
+            without += not member.name.endswith(_DIRECTORY)
             continue
         same = by_uid[instance.series_uid].setdefault(instance.uid or member.name, instance)
-        if same is not instance and _file_sha256(same) != _file_sha256(instance):
+        if same is not instance and file_digest(same.member) != file_digest(member):
             raise InputError(
                 f"{member.name}: has the same SOPInstanceUID as {same.member.name} and other content; "
                 "expected one file for each; remove one of them"
             )
+    name = printable(path)
     if not by_uid:
         raise InputError(
-            f"{printable(path)}: holds {len(members)} DICOM files and no image among them; expected a series of images"
+            f"{name}: holds {len(members)} DICOM files and no image among them; expected a series of images"
         )
+    if without:
+        warnings.append(f"{without} DICOM files without images were left out")
     groups = sorted(by_uid.items(), key=lambda item: (_order(item[1]), item[0]))
-    name = printable(path)
+    volumes = [(uid, *volume) for uid, found in groups for volume in _volumes_of(tuple(found.values()))]
     return [
         Series(
-            number, uid, f"{name}, series {number}" if len(groups) > 1 else name, tuple(found.values()), tuple(warnings)
+            number=number,
+            uid=uid,
+            name=f"{name}, series {number}" if len(volumes) > 1 else name,
+            warnings=(*warnings, *own_warnings),
+            **found,
         )
-        for number, (uid, found) in enumerate(groups, 1)
+        for number, (uid, found, own_warnings) in enumerate(volumes, 1)
     ]
 
 
 def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
-    """The series of a number or UID; without one, the only series there is.
+    """The series of a number or UID, of a volume among several of its series as `UID:2`.
+
+    Without one, the only series there is, or the only one that is a volume.
 
     Raises:
         InputError: no such series, or several to choose from; the line lists them.
     """
-    if wanted is None and len(series) == 1:
-        return series[0]
+    if wanted is None:
+        if len(series) == 1:
+            return series[0]
+        volumes = [candidate for candidate in series if candidate.is_volume()]
+        if len(volumes) == 1:
+            note = f"{len(series) - 1} other series, which are no volumes, were left out"
+            return replace(volumes[0], warnings=(*volumes[0].warnings, note))
     for candidate in series:
-        if wanted in (str(candidate.number), candidate.uid):
+        if wanted in (str(candidate.number), candidate.id):
             return candidate
-    listed = "; ".join(candidate.describe() for candidate in series[:_LISTED])
-    more = f"; and {len(series) - _LISTED} more" if len(series) > _LISTED else ""
-    found = f"has no series {wanted!r}" if wanted is not None else f"holds {len(series)} series"
+    offered = [candidate for candidate in series if candidate.uid == wanted] or series
+    listed = "; ".join(candidate.describe() for candidate in offered[:_LISTED])
+    more = f"; and {len(offered) - _LISTED} more" if len(offered) > _LISTED else ""
+    count = len({candidate.uid for candidate in offered})
+    found = (
+        f"has no series {printable(wanted)!r}" if wanted is not None and offered is series
+        else f"holds {count} series" if count == len(offered)
+        else f"holds {len(offered)} volumes in {count} series"
+    )  # fmt: skip
     raise InputError(f"{name}: {found}; choose with --series NUMBER or UID, of {listed}{more}")
 
 
@@ -163,8 +232,8 @@ def read_series(
         path if isinstance(path, Series) else choose(find_series(path, max_bytes=max_bytes), series, printable(path))
     )
     name = chosen.name
-    frames, warnings = _frames_of(chosen, name)
-    stack = arrange(frames, name)
+    stack = chosen.stack()
+    warnings = list(chosen.warnings)
     if 4 * np.prod(stack.shape, dtype=float) > max_bytes:
         raise InputError(
             f"{name}: its headers claim {4 * np.prod(stack.shape, dtype=float) / 2**30:.3g} GB of voxels; the limit is "
@@ -194,7 +263,7 @@ def read_series(
         data=data,
         grid=Grid.from_affine(data.shape, affine),
         sha256=sha256,
-        warnings=[*chosen.warnings, *warnings, *stack.warnings],
+        warnings=[*warnings, *stack.warnings],
         modality=chosen.modality,
         frames=stack.frames,
         resampled=bool(stack.problems),
@@ -205,13 +274,33 @@ def _order(instances: dict[str, Instance]) -> int:
     return min((i.series_number for i in instances.values() if i.series_number is not None), default=2**31)
 
 
-def _frames_of(series: Series, name: str) -> tuple[list[Frame], list[str]]:
-    """Slices of a series; localizers among other images are left out."""
-    localizers = [instance for instance in series.instances if instance.localizer]
-    kept = [instance for instance in series.instances if not instance.localizer] or localizers
-    left_out = len(series.instances) - len(kept)
-    warnings = [f"{left_out} localizer images in the series were left out"] if left_out else []
-    return [frame for instance in kept for frame in instance.frames()], warnings
+def _volumes_of(instances: tuple[Instance, ...]) -> list[tuple[dict[str, Any], list[str]]]:
+    """The volumes in the files of one series, as parts of `Series`, and what a user should know of them."""
+    kept = tuple(instance for instance in instances if not instance.aside) or instances
+    left_out = len(instances) - len(kept)
+    warnings = (
+        [f"{left_out} localizers, screenshots or coloured images in the series were left out"] if left_out else []
+    )
+    if any(instance.inverted for instance in kept):
+        warnings.append(
+            "the series is to be shown dark for high (MONOCHROME1); its values were taken as they are stored"
+        )
+    problem = next((instance.problem for instance in kept if instance.problem), None)
+    if problem is not None:
+        return [({"part": 0, "distinction": "", "instances": kept, "frames": (), "problem": problem}, warnings)]
+    parts = split_volumes([frame for instance in kept for frame in instance.frames])
+    found = []
+    for number, (clauses, frames) in enumerate(parts, 1):
+        files = {frame.member.name for frame in frames}
+        part: dict[str, Any] = {
+            "part": number if len(parts) > 1 else 0,
+            "distinction": ", ".join(clauses),
+            "instances": tuple(instance for instance in kept if instance.member.name in files),
+            "frames": tuple(frames),
+            "problem": None,
+        }
+        found.append((part, warnings))
+    return found
 
 
 def _read_pixels(
@@ -222,25 +311,13 @@ def _read_pixels(
     places: dict[str, list[tuple[int, Frame]]] = defaultdict(list)
     for place, frame in enumerate(frames):
         places[frame.member.name].append((place, frame))
-    digests = []
+    digests = {}
     with Decoder() as decoder:
         for instance in series.instances:
-            wanted = places.get(instance.member.name)
-            if wanted is None:
-                digests.append(_file_sha256(instance))
-                continue
-            dataset, digest = read_whole(instance.member, max_bytes)
-            digests.append(digest)
-            decoded = decode(dataset, [frame for _, frame in wanted], instance.member.name, decoder)
-            for (place, _), (_, values) in zip(wanted, decoded, strict=True):
+            name = instance.member.name
+            dataset, digests[name] = read_whole(instance.member, max_bytes)
+            decoded = decode(dataset, [frame for _, frame in places[name]], name, decoder)
+            for (place, _), (_, values) in zip(places[name], decoded, strict=True):
                 data[:, :, place] = values
-    return data, _digest_of(digests)
-
-
-def _file_sha256(instance: Instance) -> str:
-    with instance.member.open() as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
-
-
-def _digest_of(digests: Iterable[str]) -> str:
-    return hashlib.sha256("".join(sorted(set(digests))).encode()).hexdigest()
+            del dataset  # before the next file is read
+    return data, series.digest_of(digests)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from medvision.dicom.headers import Frame
+from medvision.dicom.splitting import SAME_PLACE_MM
 from shared_backbones.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -22,7 +23,6 @@ REGULAR_TOLERANCE = 0.1
 """Slices may lie this part of their spacing away from a regular grid: a label is then still over its voxel."""
 TILT_TOLERANCE_DEG = 0.5
 """Slices may be stacked this far off their normal; the affine keeps the shear."""
-_SAME_PLACE_MM = 1e-3
 _STILL = 1e-3  # pixels: a slice shifted less than this is taken as it is
 
 
@@ -102,12 +102,12 @@ def arrange(frames: Sequence[Frame], name: str) -> Stack:
     positions = np.array([frame.position for frame in frames])
     order = np.argsort(positions @ np.cross(*cosines), kind="stable")
     stack = Stack(tuple(frames[index] for index in order), cosines, positions[order], (), warnings)
-    places = 1 + int((np.diff(stack.distances) > _SAME_PLACE_MM).sum())
+    places = 1 + int((np.diff(stack.distances) > SAME_PLACE_MM).sum())
     if places < len(frames):
         at = stack.distances[int(np.argmin(np.diff(stack.distances)))]
         raise InputError(
             f"{name}: holds {len(frames)} slices at {places} places, two of them at {at:.2f} mm along the slices' "
-            "normal; expected one at each; if these are echoes, phases or acquisitions, give the files of one of them"
+            "normal, and nothing tells whole volumes apart; expected one at each; give the files of one volume"
         )
     return Stack(stack.frames, cosines, stack.positions, tuple(_problems(stack)), warnings)
 
@@ -174,7 +174,8 @@ def _check_alike(kinds: Iterable[str], what: str, name: str) -> None:
     if len(counts) > 1:
         found = ", ".join(f"{count} of {kind}" for kind, count in counts.most_common(3))
         raise InputError(
-            f"{name}: mixes slices of {len(counts)} {what} ({found}); expected one; give the files of one of them"
+            f"{name}: mixes slices of {len(counts)} {what} ({found}){', as localizers do' * (what == 'orientations')}; "
+            "expected one; choose another series, or give the files of one of them"
         )
 
 
