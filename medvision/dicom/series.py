@@ -278,13 +278,9 @@ def _volumes_of(instances: tuple[Instance, ...]) -> list[tuple[dict[str, Any], l
     """The volumes in the files of one series, as parts of `Series`, and what a user should know of them."""
     kept = tuple(instance for instance in instances if not instance.aside) or instances
     left_out = len(instances) - len(kept)
-    warnings = (
-        [f"{left_out} localizers, screenshots or coloured images in the series were left out"] if left_out else []
-    )
+    warnings = [f"{left_out} localizer, screen or colour images in the series were left out"] if left_out else []
     if any(instance.inverted for instance in kept):
-        warnings.append(
-            "the series is to be shown dark for high (MONOCHROME1); its values were taken as they are stored"
-        )
+        warnings.append("the series is to be shown dark for high (MONOCHROME1): its values were taken as stored")
     problem = next((instance.problem for instance in kept if instance.problem), None)
     if problem is not None:
         return [({"part": 0, "distinction": "", "instances": kept, "frames": (), "problem": problem}, warnings)]

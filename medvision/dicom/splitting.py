@@ -17,8 +17,8 @@ def split_volumes(frames: Sequence[Frame]) -> list[Part]:
     """The volumes among the slices of a series, each with the clauses that tell it from the others.
 
     As long as slices lie at one place, they are parted by the next of `MARKS`, where each of its values has slices at
-    half of the places or more; at last by their order, where every place has as many. What is one volume, or cannot be
-    parted so, is given back whole.
+    more than half of the places; at last by their order, where every place has as many. What is one volume, or cannot
+    be parted so, is given back whole.
     """
     parts: list[Part] = [((), list(frames))]
     for index, name in enumerate(MARKS):
@@ -35,7 +35,7 @@ def _by_mark(part: Part, index: int, name: str) -> list[Part]:
     for position, frame in enumerate(frames):
         values[frame.marks[index]].append(position)
     fewest = min(len({places[position] for position in positions}) for positions in values.values())
-    if len(values) < 2 or 2 * fewest < len(set(places)):
+    if len(values) < 2 or 2 * fewest <= len(set(places)):
         return [part]
     texts = _short(list(values))
     return [

@@ -1,12 +1,14 @@
-"""Small DICOM series made from nothing, in every form that a header can take."""
+"""Small DICOM series made from nothing, in every form that a header can take, and what is expected of them."""
 
 import random
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
@@ -18,7 +20,14 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from medvision.dicom.series import DicomVolume, read_series
+from shared_backbones.errors import InputError
+from tests.medvision.phantoms import make_affine
+
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SHAPE = (9, 10, 11)
+STORED = np.random.default_rng(0).integers(-1000, 3000, SHAPE).astype(np.int16)
+AFFINE = make_affine("LPS", (1, 2, 3), (4, -7, 11))
 
 
 def decimal(value: float) -> str:
@@ -133,6 +142,39 @@ def retag(slices: Sequence[FileDataset], tags: Mapping[str, Any]) -> None:
                 delattr(dataset, key)
             else:
                 setattr(dataset, key, value)
+
+
+def zip_of(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, str(file.relative_to(folder)))
+    return path
+
+
+def expect(volume: DicomVolume, values: np.ndarray, affine: np.ndarray) -> None:
+    """Every voxel of the volume has the value that the array has at the same place in the world."""
+    assert sorted(volume.data.shape) == sorted(values.shape)
+    across = np.linalg.inv(affine) @ volume.grid.affine
+    voxels = np.r_[np.indices(volume.data.shape).reshape(3, -1), np.ones((1, volume.data.size))]
+    places = (across @ voxels)[:3]
+    assert np.abs(places - np.rint(places)).max() < 1e-3
+    assert np.array_equal(volume.data.ravel(), values[tuple(np.rint(places).astype(int))])
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The one line that it ends in."""
+    with pytest.raises(InputError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line and line.isprintable()
+    return line
+
+
+def refused(folder: Path, slices: Any, **options: Any) -> str:
+    """The one line that a series ends in."""
+    write_series(folder, slices)
+    return refusal(lambda: read_series(folder, **options))
 
 
 def _item(**tags: Any) -> Dataset:
