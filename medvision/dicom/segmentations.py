@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.dicom.codes import ANATOMICAL_STRUCTURE, clean, code_of
+from medvision.dicom.codes import Code, clean, codes_of
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
 from medvision.dicom.headers import Frame, damaged, quiet, read_frames, read_header, read_whole
@@ -224,19 +224,28 @@ def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any],
         source="domain-vision",
         parameters={"model_sha256": model_sha256},
     )
-    scheme, value, meaning = ANATOMICAL_STRUCTURE
-    return [
-        highdicom.seg.SegmentDescription(
+
+    def coded(code: Code) -> Any:
+        scheme, value, meaning = code
+        return concept(value, scheme, meaning)
+
+    descriptions = []
+    for number, entry in enumerate(classes, 1):
+        codes = codes_of(entry)
+        description = highdicom.seg.SegmentDescription(
             segment_number=number,
             segment_label=clean(entry["name"]),
-            segmented_property_category=concept(value, scheme, meaning),
-            segmented_property_type=concept(*(code_of(entry)[part] for part in (1, 0, 2))),
+            segmented_property_category=coded(codes.category),
+            segmented_property_type=coded(codes.kind),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
             display_color=highdicom.color.CIELabColor.from_rgb(*entry["color"]),
         )
-        for number, entry in enumerate(classes, 1)
-    ]
+        if codes.modifiers:  # which highdicom has no argument for
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [coded(code) for code in codes.modifiers]
+        descriptions.append(description)
+    return descriptions
 
 
 def _described(

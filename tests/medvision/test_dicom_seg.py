@@ -9,15 +9,17 @@ import dcmqi
 import highdicom
 import numpy as np
 import pytest
+import yaml
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
-from medvision.dicom.codes import PRIVATE_SCHEME, code_of
+from medvision.dicom.codes import CATEGORIES, MODIFIERS, PRIVATE_SCHEME, codes_of
 from medvision.dicom.segmentations import check_source, read_segmentation, write_segmentation
 from medvision.dicom.series import DicomVolume, read_series
 from medvision.models.catalogue import model_card
 from medvision.volumes import Grid, Volume, read_volume
 from shared_backbones.errors import InputError
+from tests.conftest import ROOT
 from tests.medvision.dicoms import along, make_enhanced, make_slices, retag, write_series
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, make_labels, write_scan
 
@@ -144,6 +146,7 @@ def test_what_the_object_says(tmp_path: Path):
     types = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in (first, second, third)]
     assert [code.CodingSchemeDesignator for code in types] == ["SCT", PRIVATE_SCHEME, "SCT"]
     assert (types[0].CodeValue, types[0].CodeMeaning) == ("35764002", "Brain ventricle")
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in types[0]
     assert types[1].CodeMeaning == "hippocampus amygdala" and types[2].CodeValue == "441457006"
     assert [segment.SegmentLabel for segment in found.SegmentSequence] == ["ventricles", "hippocampus_amygdala", "cyst"]
     color = highdicom.color.CIELabColor.from_dicom_value(first.RecommendedDisplayCIELabValue).to_rgb()
@@ -153,6 +156,16 @@ def test_what_the_object_says(tmp_path: Path):
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("probe", "1.2.3")
         assert HASH in algorithm.AlgorithmParameters
         assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == codes.DCM.ArtificialIntelligence.value
+
+
+def test_the_side_of_a_segment_is_said(tmp_path: Path):
+    volume = series(tmp_path / "series", make_affine("LPS"))
+    card = CARD | {"classes": [CARD["classes"][0], {"id": 1, "name": "left_kidney", "color": [1, 2, 3]}]}
+    write_segmentation(tmp_path / "seg.dcm", make_map() // 3, volume, card, HASH)
+    (kind,) = dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    (side,) = kind.SegmentedPropertyTypeModifierCodeSequence
+    assert (kind.CodeValue, side.CodeValue, side.CodeMeaning) == ("64033007", "7771000", "Left")
+    assert (kind.CodingSchemeDesignator, side.CodingSchemeDesignator) == ("SCT", "SCT")
 
 
 def test_segments_of_kept_classes_are_numbered_in_order(tmp_path: Path):
@@ -192,13 +205,47 @@ def test_labels_of_a_resampled_series_keep_their_places(tmp_path: Path):
 
 def test_every_snomed_code_is_in_the_standards_dictionary():
     known = {(code.value, code.meaning) for code in (getattr(codes.SCT, name) for name in codes.SCT.dir())}
-    entries = model_card("brain-structures")["classes"][1:]
-    names = ["liver", "spleen", "pancreas", "stomach", "gallbladder", "aorta", *(entry["name"] for entry in entries)]
-    found = {name: code_of({"name": name}) for name in names}
-    for scheme, value, meaning in found.values():
-        assert scheme == PRIVATE_SCHEME or (value, meaning) in known
-    private = {name for name, code in found.items() if code[0] == PRIVATE_SCHEME}
-    assert private == {"deep_grey_nuclei", "hippocampus_amygdala", "other_csf"}
+    assert {code for names in (*CATEGORIES.values(), MODIFIERS) for code in names.values()} <= known
+    for group, used in ((codes.cid7150, CATEGORIES), (codes.cid2, [("SCT", *code) for code in MODIFIERS.values()])):
+        concepts = [getattr(group, name) for name in group.dir()]
+        assert set(used) <= {(code.scheme_designator, code.value, code.meaning) for code in concepts}
+
+
+def test_classes_of_the_bundled_model_and_of_the_recipes_are_coded():
+    cards = [model_card("brain-structures")]
+    for recipe in (
+        "acdc_paratranscnn",
+        "avt_paratranscnn",
+        "hippocampus_unet_cpu",
+        "lits_hbformer",
+        "synapse_hbformer",
+    ):
+        cards.append(yaml.safe_load((ROOT / f"pipelines/recipes/medvision/{recipe}.yaml").read_text())["card"])
+    entries = [entry for card in cards for entry in card["classes"][1:]]
+    assert len(entries) > 20
+    private = {entry["name"] for entry in entries if codes_of(entry).kind[0] == PRIVATE_SCHEME}
+    assert private == {"hippocampus_amygdala"}  # two structures, which no code joins
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "kind", "modifiers"),
+    [
+        ("left_kidney", "Anatomical Structure", "Kidney", ["Left"]),
+        ("Kidney Right", "Anatomical Structure", "Kidney", ["Right"]),
+        ("anterior_hippocampus", "Anatomical Structure", "Hippocampus", ["Anterior"]),
+        ("right_posterior_hippocampus", "Anatomical Structure", "Hippocampus", ["Right", "Posterior"]),
+        ("left_ventricle", "Anatomical Structure", "Left ventricle", []),
+        ("deep_grey_nuclei", "Anatomical Structure", "Gray Matter", ["Deep"]),
+        ("other_csf", "Body Substance", "Cerebrospinal Fluid", []),
+        ("tumour", "Morphologically Abnormal Structure", "Neoplasm", []),
+        ("left", "Anatomical Structure", "left", []),
+        ("???", "Anatomical Structure", "???", []),
+    ],
+)
+def test_sides_and_parts_are_modifiers(name: str, category: str, kind: str, modifiers: list[str]):
+    found = codes_of({"name": name})
+    assert (found.category[2], found.kind[2]) == (category, kind)
+    assert [code[2] for code in found.modifiers] == modifiers
 
 
 # objects of others
