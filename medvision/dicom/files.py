@@ -25,7 +25,7 @@ _CONTAINERS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for g
 
 @dataclass(frozen=True)
 class Member:
-    """A DICOM file of an input.
+    """A DICOM file of an input; a key of its own in a mapping, as names may be alike once they are printable.
 
     Attributes:
         name: how errors call it, fit to be printed.

@@ -234,15 +234,16 @@ def _parsed(stream: Any, name: str, max_bytes: int, **options: Any) -> Any:
 
 def _check_deflated(stream: Any, name: str, max_bytes: int) -> None:
     """Count what a deflated data set gives before pydicom inflates it whole; the stream is behind the meta header."""
-    inflater, total, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, stream.read()
-    while packed and not inflater.eof:
-        total += len(inflater.decompress(packed, 2**22))
-        packed = inflater.unconsumed_tail
-        if total > max_bytes:
-            raise InputError(
-                f"{name}: unpacks to more than {max_bytes / 2**30:.3g} GB; raise the limit with --max-gigabytes if the "
-                "file can be trusted"
-            )
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while not inflater.eof and (packed := stream.read(2**16)):
+        while packed:
+            total += len(inflater.decompress(packed, 2**22))
+            packed = inflater.unconsumed_tail
+            if total > max_bytes:
+                raise InputError(
+                    f"{name}: unpacks to more than {max_bytes / 2**30:.3g} GB; raise the limit with --max-gigabytes if "
+                    "the file can be trusted"
+                )
 
 
 def _frames(header: Any, member: Member) -> Iterator[Frame]:

@@ -99,7 +99,7 @@ def check_source(volume: Volume) -> None:
     if not isinstance(volume, DicomVolume):
         raise InputError(f"--dicom-seg: {volume.case_id} is no DICOM series; expected one; run without --dicom-seg")
     require("highdicom", "dicom")
-    members = {frame.member.name for frame in volume.frames}
+    members = {frame.member for frame in volume.frames}
     if len(members) > 1 and len(members) < len(volume.frames):
         raise InputError(
             f"--dicom-seg: the series has {len(members)} multi-frame files; a segmentation can refer to one only; "
@@ -173,8 +173,8 @@ def _sources(volume: DicomVolume, max_bytes: int) -> list[Any]:
 
     Sizes are those that the slices' positions have: headers often lack the distance of slices, or have another one.
     """
-    members = {frame.member.name: frame.member for frame in volume.frames}
-    headers = [read_header(member, max_bytes) for member in members.values()]
+    members = dict.fromkeys(frame.member for frame in volume.frames)  # a set would lose the order
+    headers = [read_header(member, max_bytes) for member in members]
     between = _decimal(float(volume.grid.spacing_mm[2]))
     for header in headers:
         header.decode()
@@ -205,7 +205,7 @@ def _decimal(number: float) -> str:
 def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
     """Planes (frames, rows, columns) in the order of the source's; on other places, with their own geometry."""
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
-    several = len({frame.member.name for frame in volume.frames}) > 1
+    several = len({frame.member for frame in volume.frames}) > 1
     header = read_header(volume.frames[0].member, 2**40, ["FrameOfReferenceUID", "NumberOfFrames"])
     if volume.resampled or not (several or header.NumberOfFrames == len(planes)):
         highdicom = require("highdicom", "dicom")

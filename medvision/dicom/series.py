@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medvision.dicom.decoding import Decoder
-from medvision.dicom.files import find_members
+from medvision.dicom.files import Member, find_members
 from medvision.dicom.headers import Frame, Instance, file_digest, read_instance, read_whole
 from medvision.dicom.pixels import decode
 from medvision.dicom.splitting import split_volumes
@@ -104,17 +104,18 @@ class Series:
 
     def sha256(self) -> str:
         """Digest of the contents of its files, whatever their names and order."""
-        return self.digest_of({instance.member.name: file_digest(instance.member) for instance in self.instances})
+        return self.digest_of({instance.member: file_digest(instance.member) for instance in self.instances})
 
-    def digest_of(self, digests: Mapping[str, str]) -> str:
-        """The digest, from those of its files by name; of a file with several volumes, its own frames count."""
-        used: dict[str, list[int]] = defaultdict(list)
+    def digest_of(self, digests: Mapping[Member, str]) -> str:
+        """The digest, from those of its files; of a file with several volumes, its own frames count."""
+        used: dict[Member, list[int]] = defaultdict(list)
         for frame in self.frames:
-            used[frame.member.name].append(frame.index)
+            used[frame.member].append(frame.index)
         entries = set()
         for instance in self.instances:
-            name, some = instance.member.name, len(used[instance.member.name]) < len(instance.frames)
-            entries.add(f"{digests[name]}:{sorted(used[name])}" if some else digests[name])
+            own = sorted(used[instance.member])
+            some = len(own) < len(instance.frames)
+            entries.add(f"{digests[instance.member]}:{own}" if some else digests[instance.member])
         return hashlib.sha256("".join(sorted(entries)).encode()).hexdigest()
 
 
@@ -287,11 +288,11 @@ def _volumes_of(instances: tuple[Instance, ...]) -> list[tuple[dict[str, Any], l
     parts = split_volumes([frame for instance in kept for frame in instance.frames])
     found = []
     for number, (clauses, frames) in enumerate(parts, 1):
-        files = {frame.member.name for frame in frames}
+        files = {frame.member for frame in frames}
         part: dict[str, Any] = {
             "part": number if len(parts) > 1 else 0,
             "distinction": ", ".join(clauses),
-            "instances": tuple(instance for instance in kept if instance.member.name in files),
+            "instances": tuple(instance for instance in kept if instance.member in files),
             "frames": tuple(frames),
             "problem": None,
         }
@@ -304,16 +305,15 @@ def _read_pixels(
 ) -> tuple[np.ndarray, str]:
     """Voxels (columns, rows, slices) and the digest of the series; every file is read once, one at a time."""
     data = np.empty(shape, np.float32, order="F")
-    places: dict[str, list[tuple[int, Frame]]] = defaultdict(list)
+    places: dict[Member, list[tuple[int, Frame]]] = defaultdict(list)
     for place, frame in enumerate(frames):
-        places[frame.member.name].append((place, frame))
+        places[frame.member].append((place, frame))
     digests = {}
     with Decoder() as decoder:
-        for instance in series.instances:
-            name = instance.member.name
-            dataset, digests[name] = read_whole(instance.member, max_bytes)
-            decoded = decode(dataset, [frame for _, frame in places[name]], name, decoder)
-            for (place, _), (_, values) in zip(places[name], decoded, strict=True):
+        for member, wanted in places.items():
+            dataset, digests[member] = read_whole(member, max_bytes)
+            decoded = decode(dataset, [frame for _, frame in wanted], member.name, decoder)
+            for (place, _), (_, values) in zip(wanted, decoded, strict=True):
                 data[:, :, place] = values
-            del dataset  # before the next file is read
+            del dataset, decoded  # before the next file is read
     return data, series.digest_of(digests)

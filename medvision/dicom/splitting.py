@@ -52,7 +52,7 @@ def _by_order(part: Part) -> list[Part]:
         at[place].append(frame)
     counts = {len(found) for found in at.values()}
     orders = [frame.order for found in at.values() for frame in found]
-    known = all(number is not None for number, _ in orders) or len({frame.member.name for frame in frames}) == 1
+    known = all(number is not None for number, _ in orders) or len({frame.member for frame in frames}) == 1
     if counts == {1} or len(counts) > 1 or not known or len(set(orders)) < len(orders):
         return [part]
     ordered = [sorted(found, key=lambda frame: (frame.order[0] or 0, frame.order[1])) for found in at.values()]

@@ -2,6 +2,7 @@
 
 import gc
 import stat
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -24,7 +25,8 @@ import medvision.dicom.files
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import read_series
 from shared_backbones.errors import InputError
-from tests.medvision.dicoms import AFFINE, SHAPE, STORED, make_slices, refusal, write_series, zip_of
+from shared_backbones.files import printable
+from tests.medvision.dicoms import AFFINE, SHAPE, STORED, expect, make_slices, refusal, write_series, zip_of
 from tests.medvision.phantoms import make_image, write_scan
 
 
@@ -146,6 +148,27 @@ def test_a_deflated_bomb_is_not_inflated(tmp_path: Path):
     line = refusal(lambda: read_series(tmp_path / "bomb.dcm", max_bytes=2**26))
     assert "unpacks to more than" in line and tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("tag", [(0x0008, 0x1140), (0x5200, 0x9229)], ids=["unused", "functional groups"])
+def test_sequences_within_sequences_without_end_are_refused(tmp_path: Path, tag: tuple[int, int]):
+    folder = write_series(tmp_path, make_slices(STORED, AFFINE))
+    path = next(folder.iterdir())
+    content, depth = path.read_bytes(), 20_000
+    begin = struct.pack("<HH2sHI", *tag, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    place = content.find(struct.pack("<HH", 0x0008, 0x0016), 200)  # the first attribute behind the meta header
+    assert place > 0
+    path.write_bytes(content[:place] + begin * depth + content[place:])
+    assert "is damaged or no valid DICOM (recursion error)" in refusal(lambda: read_series(folder))
+
+
+def test_names_that_look_alike_are_two_files(tmp_path: Path):
+    folder = write_series(tmp_path, make_slices(STORED, AFFINE))
+    first, second, *_ = sorted(folder.iterdir())
+    first.rename(folder / "a\x1b")
+    second.rename(folder / "a\\x1b")
+    assert printable(folder / "a\x1b") == printable(folder / "a\\x1b")
+    expect(read_series(folder), STORED.astype(np.float32), AFFINE)
 
 
 # what is DICOM, and what are other scans
