@@ -40,10 +40,10 @@ MARKS: dict[str, tuple[tuple[str, str], ...]] = {
 """What tells volumes of one series apart, and where it stands: functional group (none for the file) and attribute."""
 
 _TAGS = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
-    *("SpecificCharacterSet", "FrameOfReferenceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames"),
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber"),
+    *("SpecificCharacterSet", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames"),
     *("SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("PixelSpacing", "ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "InstanceNumber"),
+    *("PixelSpacing", "ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(key for places in MARKS.values() for group, key in places if not group),
 )

@@ -104,6 +104,30 @@ def test_a_series_is_chosen_among_several(segment, medvision, tmp_path):
     assert "study_1_seg.json" in names(tmp_path / "out")
 
 
+def test_a_volume_is_chosen_among_those_of_one_series(segment, medvision, tmp_path):
+    echoes = [make_slices(make_image(SHAPE, seed=seed), AFFINE, EchoTime=str(5 + seed)) for seed in (0, 1)]
+    uid = echoes[0][0].SeriesInstanceUID
+    for dataset in echoes[1]:
+        dataset.SeriesInstanceUID = uid
+    series = write_series(tmp_path / "in/series", [*echoes[0], *echoes[1]])
+    assert segment(series).error.startswith(
+        f"error: {series}: holds 2 volumes in 1 series; choose with --series NUMBER"
+    )
+    listed = json.loads(medvision("series", series, "--json").out)
+    assert [(row["id"], row["uid"], row["distinction"]) for row in listed] == [
+        (f"{uid}:1", uid, "echo time 5"),
+        (f"{uid}:2", uid, "echo time 6"),
+    ]
+    assert segment(series, "--series", f"{uid}:2", "--dicom-seg").code == 0
+    assert names(series.parent) == {"series", "series_2_seg.nii.gz", "series_2_seg.json", "series_2_report.html",
+                                    "series_2_seg.dcm"}  # fmt: skip
+    sidecar = sidecar_in(series.parent, "series_2")
+    assert sidecar["input"]["sha256"] == read_series(series, series="2").sha256 and "echo" not in json.dumps(sidecar)
+    (referenced,) = dcmread(series.parent / "series_2_seg.dcm").ReferencedSeriesSequence
+    used = {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence}
+    assert used == {dataset.SOPInstanceUID for dataset in echoes[1]}
+
+
 def test_finished_series_are_skipped_and_changed_ones_are_not(segment, series):
     assert segment(series, "--dicom-seg").code == 0
     before = contents(series.parent)
