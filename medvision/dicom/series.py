@@ -79,12 +79,9 @@ class Series:
             raise InputError(self.problem)
         return arrange(self.frames, self.name)
 
-    def is_volume(self) -> bool:
-        """Whether its slices make a volume, if an irregular one."""
-        try:
-            return not self.instances[0].aside and len(self.stack().frames) > 1
-        except InputError:
-            return False
+    def is_aside(self) -> bool:
+        """Whether nobody would ask for it: localizers, screenshots, coloured images, or a single slice."""
+        return self.instances[0].aside or len(self.frames) == 1
 
     def describe(self) -> str:
         """One clause: number, modality, description, images and voxel size, fit to be printed on a terminal."""
@@ -141,14 +138,14 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
         InputError: there is none, a file is damaged, or an archive unsafe.
     """
     members, warnings = find_members(path, max_bytes)
-    by_uid: dict[str, dict[str, Instance]] = defaultdict(dict)
+    by_uid: dict[str, dict[str | Member, Instance]] = defaultdict(dict)
     without = 0
     for member in members:
         instance = read_instance(member, max_bytes)
         if instance is None:
             without += not member.name.endswith(_DIRECTORY)
             continue
-        same = by_uid[instance.series_uid].setdefault(instance.uid or member.name, instance)
+        same = by_uid[instance.series_uid].setdefault(instance.uid or member, instance)
         if same is not instance and file_digest(same.member) != file_digest(member):
             raise InputError(
                 f"{member.name}: has the same SOPInstanceUID as {same.member.name} and other content; "
@@ -178,7 +175,7 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
 def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
     """The series of a number or UID, of a volume among several of its series as `UID:2`.
 
-    Without one, the only series there is, or the only one that is a volume.
+    Without one, the only series there is, or the only one beside localizers, screenshots and single slices.
 
     Raises:
         InputError: no such series, or several to choose from; the line lists them.
@@ -186,10 +183,10 @@ def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
     if wanted is None:
         if len(series) == 1:
             return series[0]
-        volumes = [candidate for candidate in series if candidate.is_volume()]
-        if len(volumes) == 1:
-            note = f"{len(series) - 1} other series, which are no volumes, were left out"
-            return replace(volumes[0], warnings=(*volumes[0].warnings, note))
+        likely = [candidate for candidate in series if not candidate.is_aside()]
+        if len(likely) == 1:
+            note = f"{len(series) - 1} other series, of localizers, screenshots or single slices, were left out"
+            return replace(likely[0], warnings=(*likely[0].warnings, note))
     for candidate in series:
         if wanted in (str(candidate.number), candidate.id):
             return candidate
@@ -271,7 +268,7 @@ def read_series(
     )
 
 
-def _order(instances: dict[str, Instance]) -> int:
+def _order(instances: Mapping[Any, Instance]) -> int:
     return min((i.series_number for i in instances.values() if i.series_number is not None), default=2**31)
 
 

@@ -189,11 +189,21 @@ def test_what_no_volume_is_made_of_is_left_out_and_counted(tmp_path: Path, other
     write_series(tmp_path / "own/b", beside)
     volume = read_series(tmp_path / "own")
     expect(volume, STORED.astype(np.float32), AFFINE)
-    assert volume.warnings == ["1 other series, which are no volumes, were left out"]
+    assert volume.warnings == ["1 other series, of localizers, screenshots or single slices, were left out"]
     retag(beside, {"SeriesInstanceUID": slices[0].SeriesInstanceUID})
     volume = read_series(write_series(tmp_path / "same", [*beside, *slices]))
     expect(volume, STORED.astype(np.float32), AFFINE)
     assert volume.warnings == [f"{len(beside)} localizer, screen or colour images in the series were left out"]
+
+
+def test_a_series_that_cannot_be_read_is_not_passed_over_for_another(tmp_path: Path):
+    write_series(tmp_path / "a", make_slices(STORED, AFFINE, SeriesDescription="good"))
+    spoilt = make_slices(STORED, AFFINE, SeriesDescription="spoilt")
+    retag(spoilt[:1], {"ImagePositionPatient": None})
+    line = refused(tmp_path / "b", spoilt)
+    assert "has no ImagePositionPatient" in line
+    line = refusal(lambda: read_series(tmp_path))
+    assert "holds 2 series" in line and "'spoilt' 11 of 9 x 10 (no volume)" in line
 
 
 def test_localizers_alone_are_no_volume(tmp_path: Path):
