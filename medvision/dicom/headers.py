@@ -7,8 +7,8 @@ import math
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ MODALITIES = ("CT", "MR", "PT", "NM", "US", "XA", "CR", "DX", "MG", "OT", "SC", 
 _META = 132  # byte at which a file begins to say how it is written
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _WITHOUT_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "DOC")
-_SCREENSHOTS = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures of every kind
+_COLOURS = ("RGB", "YBR", "PALETTE")
+_SCREENSHOTS = "1.2.840.10008.5.1.4.1.1.7."  # secondary captures of every kind
 _QUANTITIES = ("CT", "PT", "NM")  # whose values mean the same however they are to be shown
 _ORIENTATION = "ImageOrientationPatient"
 
@@ -141,18 +142,17 @@ def read_instance(member: Member, max_bytes: int) -> Instance | None:
         with quiet():
             if not ("Rows" in header and "Columns" in header) or header.get("Modality") in _WITHOUT_IMAGES:
                 return None
-            number = header.get("SeriesNumber")
             said = str(header.get("Modality"))
             instance = Instance(
                 member=member,
                 uid=str(header.get("SOPInstanceUID", "")),
                 series_uid=str(header.get("SeriesInstanceUID", "")),
-                series_number=None if number is None else int(number),
+                series_number=_integer(header, "SeriesNumber"),
                 description=str(header.get("SeriesDescription") or "")[:64],
                 modality=said if said in MODALITIES else None,  # what else stands there may be anything
                 aside="LOCALIZER" in _words(header.get("ImageType"))
-                or _is_coloured(header)
-                or str(header.get("SOPClassUID")).startswith(_SCREENSHOTS),
+                or str(header.get("PhotometricInterpretation")).startswith(_COLOURS)
+                or f"{header.get('SOPClassUID')}.".startswith(_SCREENSHOTS),
                 inverted=header.get("PhotometricInterpretation") == "MONOCHROME1" and said not in _QUANTITIES,
                 rows=int(header.Rows),
                 columns=int(header.Columns),
@@ -248,8 +248,8 @@ def _check_deflated(stream: Any, name: str, max_bytes: int) -> None:
 
 def _frames(header: Any, member: Member) -> Iterator[Frame]:
     name = member.name
-    if _is_coloured(header):
-        found = str(header.get("PhotometricInterpretation"))
+    found = str(header.get("PhotometricInterpretation"))
+    if int(header.get("SamplesPerPixel") or 1) != 1 or found not in ("MONOCHROME1", "MONOCHROME2"):
         kind = (
             f"its pixels are {found}" if re.fullmatch(r"[A-Z0-9_ ]{1,16}", found) else "its kind of pixels is unknown"
         )
@@ -269,8 +269,7 @@ def _frames(header: Any, member: Member) -> Iterator[Frame]:
             f"{name}: holds {count} frames without a position each; expected an enhanced multi-frame image or a "
             "series of single ones; choose another series"
         )
-    number = header.get("InstanceNumber")
-    number = None if number in (None, "") else int(number)
+    number = _integer(header, "InstanceNumber")
     for index, own in enumerate(frames or [None]):
 
         def find(sequence: str, key: str, own: Any = own) -> Any:
@@ -310,22 +309,24 @@ def _frames(header: Any, member: Member) -> Iterator[Frame]:
             slope=float(slope),
             intercept=float(intercept),
             order=(number, index),
-            marks=tuple(_mark(find(*place) for place in places) for places in MARKS.values()),
+            marks=tuple(_mark(find, places) for places in MARKS.values()),
         )
 
 
-def _mark(values: Iterable[Any]) -> str | None:
+def _mark(find: Callable[[str, str], Any], places: Iterable[tuple[str, str]]) -> str | None:
     """The first value that is there, as a short text."""
-    found = next((value for value in values if value not in (None, "")), None)
-    if found is None:
-        return None
-    parts = (f"{float(part):g}" if isinstance(part, int | float) else str(part).strip() for part in _listed(found))
-    return "\\".join(parts)[:64]
+    for place in places:
+        with suppress(Exception):  # what only tells volumes apart is no reason to refuse one
+            if (found := find(*place)) not in (None, ""):
+                parts = (f"{float(p):g}" if isinstance(p, int | float) else str(p).strip() for p in _listed(found))
+                return "\\".join(parts)[:64]
+    return None
 
 
-def _is_coloured(header: Any) -> bool:
-    kind = str(header.get("PhotometricInterpretation"))
-    return int(header.get("SamplesPerPixel") or 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2")
+def _integer(header: Any, key: str) -> int | None:
+    with suppress(Exception):  # it only puts things in order
+        return int(header.get(key))
+    return None
 
 
 def _words(value: Any) -> list[str]:

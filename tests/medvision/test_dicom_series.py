@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -146,6 +147,9 @@ def test_headers_without_what_positions_tell_anyway_are_enough(tmp_path: Path):
     slices = make_slices(STORED, AFFINE, SliceThickness="9", SpacingBetweenSlices="7", SliceLocation="3")
     retag(slices[:5], {"InstanceNumber": None, "SliceThickness": None, "SliceLocation": None})
     retag(slices[5:], {"InstanceNumber": ""})
+    for dataset in slices[7:]:  # what the standard does not allow
+        for key in ("InstanceNumber", "SeriesNumber", "EchoTime"):
+            dataset.add(DataElement(key, "LO", "one"))
     expect(read_series(write_series(tmp_path, slices)), STORED.astype(np.float32), AFFINE)
 
 
