@@ -83,9 +83,9 @@ class Home:
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def run(self, *command: str, code: int = 0) -> str:
+    def run(self, *command: str, code: int = 0, environment: Environment = NOTHING) -> str:
         """What a program prints that ends with a code."""
-        process = self.start(*command)
+        process = self.start(*command, environment=environment)
         printed = process.communicate(timeout=600)[0]
         assert process.returncode == code, printed
         return printed
