@@ -256,6 +256,9 @@ class TrainSection(Section):
     """Take a batch norm's statistics over all processes; else each has those of its own share."""
     threads: PositiveInt | None = None
     """CPU threads of each process."""
+    local_copy: str | None = None
+    """Folder on each node's own disk that the prepared data are copied to and read from; see
+    `pipelines.local_copy`."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSection":
@@ -317,10 +320,16 @@ class Recipe(Section):
     card: dict[str, Any] = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
 
+    @model_validator(mode="after")
+    def _something_to_copy(self) -> "Recipe":
+        if self.train.local_copy and self.data.kind == "synthetic":
+            raise ValueError("train.local_copy: synthetic slices are drawn from files as they are; leave it out")
+        return self
+
 
 def shown(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
-    content = recipe.model_dump(exclude={"output", "card"})
+    content = recipe.model_dump(exclude={"output": True, "card": True, "train": {"local_copy"}})
     content["data"].pop("root", None)
     for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
         content["data"].get("options", {}).pop(key, None)

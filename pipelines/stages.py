@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines import preemption, tracking
 from pipelines.kinds import find_kind
+from pipelines.local_copy import local_copy
 from pipelines.processes import first_process, launcher, tags
 from pipelines.recipe import STAGES, Recipe, shown, shown_model
 from pipelines.report.training import training_content, training_report
@@ -132,7 +133,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
         "model": shown_model(recipe),
-        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices"}),
+        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
         "seed": recipe.seed,
         "card": recipe.card,
     }
@@ -140,6 +141,9 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
     if not _finished(folder):
         if "train" not in job.stages:
             raise InputError("stage train was not finished before with these settings; add it to --stages")
+        if recipe.train.local_copy:
+            with preemption.leaving_at_once():
+                prepared = local_copy(prepared, recipe.train.local_copy)
         _say(f"train: {recipe.model.architecture}")
         kind.train(prepared, folder, None if run is None else run.log_metrics)
         if first_process():

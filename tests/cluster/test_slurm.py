@@ -13,10 +13,10 @@ from tests.cluster.small_cluster import SmallCluster, wait_until
 from tests.conftest import ROOT
 
 
-def submit(home: Home, cluster: SmallCluster, output: str, *options: str) -> tuple[str, str]:
+def submit(home: Home, cluster: SmallCluster, output: str, **changes: str) -> tuple[str, str]:
     """Queue the small training; the job's number and its run."""
     printed = home.medvision(
-        "run", *home.overrides(output), "--stages=prepare,train", "--on=slurm", "--nodes=2", *options,
+        "run", *home.overrides(output, **changes), "--stages=prepare,train", "--on=slurm", "--nodes=2",
         environment=cluster.environment,
     )  # fmt: skip
     found = re.search(r"job (\d+): queued; run (\w+);", printed)
@@ -67,7 +67,7 @@ def test_two_nodes_learn_what_one_process_learns_in_one_tracked_run(home: Home, 
 
 
 def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Home, cluster: SmallCluster, whole: str):
-    job, run_id = submit(home, cluster, "preempted")
+    job, run_id = submit(home, cluster, "preempted", **{"train.local_copy": str(home.folder)})
     wait_for_step(home, "preempted", 20)
     cluster.run("scancel", "--signal=TERM", job)
     wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave")
@@ -83,6 +83,7 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     cluster.wait_for(urgent, "COMPLETED")
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "preempted")
+    assert log(home, job).count("copy: ") == 1  # two processes, three starts
     run = MlflowClient(home.uri).get_run(run_id)
     assert run.info.status == "FINISHED" and run.data.tags["slurm.requeues"] == "2"
     mine, theirs = figures(home, run_id), figures(home, whole)

@@ -65,6 +65,7 @@ def test_overrides_reach_every_depth_in_yaml_syntax(recipe):
         ("train.steps=many", ["train.steps:", "integer"]),
         ("train.steps=0", ["train.steps:", "greater than 0"]),
         ("train.ema_decay=1", ["train.ema_decay:", "less than 1"]),
+        ("train.local_copy=/tmp", ["train.local_copy: synthetic slices are drawn from files"]),
         ("seed=-1", ["seed:", "greater than or equal to 0"]),
         ("train.steps", ["'train.steps'", "expected section.key=value"]),
         ("name.first=1", ["'name.first=1'", "'name' is not a section"]),
@@ -116,6 +117,7 @@ def test_what_is_noted_of_a_recipe_names_no_folder_and_no_subject(recipe, tmp_pa
         "data={kind: volumes, layout: pairs, root: /jane, options: {test: [jane_doe], images: /jane, file: jane.h5, "
         "table: jane.csv, test_share: 0.1}}"
     )
-    noted = shown(load_recipe(recipe(SMALL), [volumes, "output=/jane/out", "card={name: jane}"]))
+    others = ["output=/jane/out", "card={name: jane}", "train.local_copy=/jane/tmp"]
+    noted = shown(load_recipe(recipe(SMALL), [volumes, *others]))
     assert "jane" not in str(noted) and noted["data"]["options"] == {"test_share": 0.1}
     assert shown(load_recipe(recipe(SMALL), ["model.init=brain-structures"]))["model"]["init"] == "brain-structures"

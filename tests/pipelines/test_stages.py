@@ -145,6 +145,13 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     assert restarted.made == job.made and restarted.summary == job.summary
     said = capsys.readouterr().out
     assert "evaluate: 2 cases" in said and "train: hbformer" not in said
+    model = (job.made["train"] / "model/model.safetensors").read_bytes()
+    copying = load_recipe(recipe, [f"train.local_copy={tmp_path}"])
+    assert run_stages(copying, ["train"]).made["train"] == job.made["train"]
+    assert "copy: " not in capsys.readouterr().out  # what is trained needs no data
+    assert run_stages(copying, ["train"], restart=["train"]).made["train"] == job.made["train"]
+    assert "copy: " in capsys.readouterr().out
+    assert (job.made["train"] / "model/model.safetensors").read_bytes() == model
     changed = run_stages(load_recipe(recipe, ["train.epochs=1"]), ["prepare", "train"])
     assert changed.made["prepare"] == job.made["prepare"] and changed.made["train"] != job.made["train"]
 
