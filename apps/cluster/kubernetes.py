@@ -123,7 +123,7 @@ def _indexed_job(
 ) -> list[dict[str, Any]]:
     volumes, mounts = _volumes(settings)
     selector = {"domain-vision/job": label}
-    processes = {
+    rendezvous = {
         "PET_NNODES": str(settings.nodes),
         "PET_NPROC_PER_NODE": str(max(1, settings.gpus_per_node)),
         "PET_MASTER_ADDR": f"{label}-0.{label}",
@@ -134,7 +134,7 @@ def _indexed_job(
         "image": settings.image,
         "command": command,
         "env": [
-            *_variables({**variables, **processes}),
+            *_variables({**variables, **rendezvous}),
             {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": _INDEX}}},
         ],
         **_resources("resources", settings),

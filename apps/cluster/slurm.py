@@ -175,6 +175,12 @@ class SlurmJob:
         """Take it out of the queue, or end it."""
         _output("scancel", self.number)
 
+    def note_failure(self) -> None:
+        """Give its run the end of a job that did not complete; none where it has been queued again since."""
+        end = _ENDS.get(self.state() or "FAILED")
+        if end is not None:
+            tracking.close_run(self.uri, self.run_id, end, self.log)
+
 
 def submit(
     script: str,
@@ -185,7 +191,7 @@ def submit(
     folder: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> SlurmJob:
-    """Queue a job.
+    """Queue a job, and behind it a small one that notes in the run that it failed: one that dies with its node cannot.
 
     Args:
         script: of `batch_script`.
@@ -209,7 +215,25 @@ def submit(
     except InputError:
         tracking.close_run(uri, run_id, "FAILED")
         raise
-    return SlurmJob(number, logs / f"job-{number}.log", uri, run_id)
+    job = SlurmJob(number, logs / f"job-{number}.log", uri, run_id)
+    _follow(job, settings, folder, variables)
+    return job
+
+
+def _follow(job: SlurmJob, settings: SlurmSettings, folder: str | None, variables: Mapping[str, str]) -> None:
+    """Queue what waits for a job to fail, and which SLURM drops when the job completes."""
+    allowed = [option for option in settings.sbatch if option.startswith(("qos=", "reservation="))]
+    asked = {"partition": settings.partition, "account": settings.account}
+    options = [
+        "parsable", f"dependency=afternotok:{job}", "kill-on-invalid-dep=yes", "job-name=domain-vision-failure",
+        "nodes=1", "ntasks=1", "time=10", f"output={job.log}", "open-mode=append", *allowed,
+        *(f"{name}={value}" for name, value in asked.items() if value is not None),
+    ]  # fmt: skip
+    command = shlex.join([sys.executable, "-m", "apps.cluster.slurm", job.number, str(job.log)])
+    try:
+        _sbatch(f"#!/bin/bash\n{command}\n", [f"--{option}" for option in options], folder=folder, variables=variables)
+    except InputError as error:
+        print(f"warning: should job {job} die with its node, its run stays as it is ({error})", file=sys.stderr)
 
 
 def _sbatch(
@@ -243,3 +267,9 @@ def _output(*command: str) -> str:
     """What a program of SLURM prints; nothing where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - fixed words and a job's number
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+if __name__ == "__main__":  # started by the job of `_follow`
+    SlurmJob(
+        sys.argv[1], Path(sys.argv[2]), os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_RUN_ID"]
+    ).note_failure()

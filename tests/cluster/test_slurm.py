@@ -13,10 +13,10 @@ from tests.cluster.small_cluster import SmallCluster, wait_until
 from tests.conftest import ROOT
 
 
-def submit(home: Home, cluster: SmallCluster, output: str, **changes: str) -> tuple[str, str]:
+def submit(home: Home, cluster: SmallCluster, output: str, *options: str, **changes: str) -> tuple[str, str]:
     """Queue the small training; the job's number and its run."""
     printed = home.medvision(
-        "run", *home.overrides(output, **changes), "--stages=prepare,train", "--on=slurm", "--nodes=2",
+        "run", *home.overrides(output, **changes), "--stages=prepare,train", "--on=slurm", "--nodes=2", *options,
         environment=cluster.environment,
     )  # fmt: skip
     found = re.search(r"job (\d+): queued; run (\w+);", printed)
@@ -34,6 +34,12 @@ def progress(home: Home, output: str) -> int:
 
 def wait_for_step(home: Home, output: str, step: int) -> None:
     wait_until(lambda: progress(home, output) >= step, f"{output} does not come to step {step}")
+
+
+def followers(cluster: SmallCluster, job: str) -> list[str]:
+    """States of what is queued to note that a job failed, and waits or runs."""
+    listed = cluster.run("squeue", "-h", "-n", "domain-vision-failure", "-o", "%T %E %i").splitlines()
+    return [line.split()[0] for line in listed if f"afternotok:{job}(" in line]
 
 
 def log(home: Home, job: str) -> str:
@@ -71,6 +77,7 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     wait_for_step(home, "preempted", 20)
     cluster.run("scancel", "--signal=TERM", job)
     wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave")
+    assert followers(cluster, job) == ["PENDING"]  # it has not failed
     first = progress(home, "preempted")
     assert f"told to leave: checkpoint at step {first} of {STEPS}" in log(home, job)
     assert MlflowClient(home.uri).get_run(run_id).info.status == "KILLED"
@@ -83,6 +90,7 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     cluster.wait_for(urgent, "COMPLETED")
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "preempted")
+    wait_until(lambda: not followers(cluster, job), "what was to note a failure stays in the queue")
     assert log(home, job).count("copy: ") == 1  # two processes, three starts
     run = MlflowClient(home.uri).get_run(run_id)
     assert run.info.status == "FINISHED" and run.data.tags["slurm.requeues"] == "2"
@@ -101,6 +109,17 @@ def test_a_job_that_loses_a_node_is_requeued_and_goes_on(home: Home, cluster: Sm
     same_bytes(home, "whole", "lost")
     run = MlflowClient(home.uri).get_run(run_id)
     assert run.info.status == "FINISHED" and run.data.tags["slurm.requeues"] == "1"
+
+
+def test_the_run_of_a_job_that_dies_with_its_node_is_failed(home: Home, cluster: SmallCluster):
+    job, run_id = submit(home, cluster, "died", "--no-requeue")
+    client = MlflowClient(home.uri)
+    wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the job does not start")
+    with cluster.without("n2"):
+        cluster.wait_for(job, "NODE_FAIL")
+        assert client.get_run(run_id).info.status == "RUNNING"
+        wait_until(lambda: client.get_run(run_id).info.status == "FAILED", "nobody notes the end")
+    assert [file.path for file in client.list_artifacts(run_id, "logs")] == [f"logs/job-{job}.log"]
 
 
 def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
@@ -128,6 +147,7 @@ def test_mlflow_queues_a_job_and_sees_it_fail_where_it_may_not_be_requeued(
     assert client.get_run(found[2]).info.status == "FAILED"
     assert [file.path for file in client.list_artifacts(found[2], "logs")] == [f"logs/job-{found[1]}.log"]
     assert client.get_run(found[2]).data.tags["slurm.job_id"] == found[1]
+    wait_until(lambda: not followers(cluster, found[1]), "what notes the failure does not end")
 
 
 def test_what_slurm_or_the_store_cannot_do_is_said_before_a_job_is_queued(home: Home, cluster: SmallCluster):
