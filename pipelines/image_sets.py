@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,8 +256,8 @@ def _read(source: ImageSource, size: int) -> Iterator[tuple[int, np.ndarray]]:
             name, seed = item.drawn or ("", 0)
             yield number, phantom(name, np.random.default_rng(seed), size)
     elif first.path.suffix.lower() == ".npz":
-        images = _split_of(first.path, first.key.partition("-")[0], first.path.stat().st_mtime_ns)
-        yield from enumerate(_with_bands(images[row], source.bands, first.path) for row in rows)
+        images = _rows_of(first.path, first.key.partition("-")[0], first.path.stat().st_mtime_ns).read(rows)
+        yield from enumerate(_with_bands(image, source.bands, first.path) for image in images)
     elif first.row is not None:
         from astrovision.datasets.galaxy10 import read_rows
 
@@ -264,12 +266,30 @@ def _read(source: ImageSource, size: int) -> Iterator[tuple[int, np.ndarray]]:
         yield from enumerate(open_image(item.path, source.bands, source.repeats_grey) for item in source.items)
 
 
-@functools.lru_cache(maxsize=1)
-def _split_of(path: Path, split: str, changed_ns: int) -> np.ndarray:
-    """Images of a split of MedMNIST, kept while its parts are read in turn and the file is not changed."""
-    from medvision.datasets.medmnist import read_medmnist
+class _Rows:
+    """Images of a split of MedMNIST, which the file is read on for while its parts are asked for in turn."""
 
-    return read_medmnist(path, split).images
+    def __init__(self, path: Path, split: str) -> None:
+        from medvision.datasets.medmnist import iter_images
+
+        self._begin = functools.partial(iter_images, path, split)
+        self._images, self._next = self._begin(), 0
+
+    def read(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
+        """Images of rising rows; for one that was passed the file is read anew."""
+        for row in rows:
+            if row < self._next:
+                self._images, self._next = self._begin(), 0
+            passed, self._next = row - self._next, sys.maxsize  # until it is there: nothing comes after damage
+            image = next(itertools.islice(self._images, passed, None))
+            self._next = row + 1
+            yield image
+
+
+@functools.lru_cache(maxsize=1)
+def _rows_of(path: Path, split: str, changed_ns: int) -> _Rows:
+    """The rows of a file that is not changed."""
+    return _Rows(path, split)
 
 
 def _with_bands(image: np.ndarray, bands: tuple[str, ...], path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 SPLITS = ("train", "val", "test")
+_LARGEST = 2**28  # bytes of an image
 _SEVERITIES = 5  # the files of MedMNIST-C hold every image so many times
 
 
@@ -131,13 +132,19 @@ def read_medmnist(
     """
     path, facts = Path(path), find_set(path, name)
     with _archive(path, split) as archive:
-        count = _check_images(path, archive, split, facts, max_gigabytes)
-        labels = _read_labels(path, archive, split, facts, count)
+        shape = _image_shape(path, archive, split, facts)
+        gigabytes = math.prod(shape) / 2**30
+        if gigabytes > max_gigabytes:
+            raise InputError(
+                f"{printable(path)}: {split}_images would take {gigabytes:.1f} GB, more than {max_gigabytes:g}; raise "
+                "the limit (--max-gigabytes), or take smaller images"
+            )
+        labels = _read_labels(path, archive, split, facts, shape[0])
         images = _read(archive, f"{split}_images")
-    return MedMnistImages(images, _as_targets(labels, facts), facts, _notices(facts, split, count))
+    return MedMnistImages(images, _as_targets(labels, facts), facts, _notices(facts, split, shape[0]))
 
 
-def read_targets(path: str | Path, split: str, *, max_gigabytes: float = 4.0) -> np.ndarray:
+def read_targets(path: str | Path, split: str) -> np.ndarray:
     """What the images of a split show, `(N, K)` as `MedMnistImages.targets`, without reading the images.
 
     Raises:
@@ -145,8 +152,34 @@ def read_targets(path: str | Path, split: str, *, max_gigabytes: float = 4.0) ->
     """
     path, facts = Path(path), find_set(path)
     with _archive(path, split) as archive:
-        count = _check_images(path, archive, split, facts, max_gigabytes)
-        return _as_targets(_read_labels(path, archive, split, facts, count), facts)
+        shape = _image_shape(path, archive, split, facts)
+        return _as_targets(_read_labels(path, archive, split, facts, shape[0]), facts)
+
+
+def iter_images(path: str | Path, split: str) -> Iterator[np.ndarray]:
+    """The images of a split one after the other, each as a row of `MedMnistImages.images`; no others are held.
+
+    So a file may be larger than memory: the training split of a set at 224 px takes up to 13 GB.
+
+    Raises:
+        InputError: as of `read_medmnist`, which reads the same file; on the way: the file is damaged.
+    """
+    path, facts = Path(path), find_set(path)
+    with _archive(path, split) as archive:
+        shape = _image_shape(path, archive, split, facts)
+        with archive.open(f"{split}_images.npy") as file:
+            _, columns_first, _ = _read_header(file)
+            if columns_first:  # as MedMNIST never writes them: an image is all over the file
+                yield from _read(archive, f"{split}_images")
+                return
+            size = math.prod(shape[1:])
+            if size > _LARGEST:
+                raise InputError(f"{printable(path)}: {split}_images is {shape}, expected smaller images; resize them")
+            for _ in range(shape[0]):
+                data = file.read(size)
+                if len(data) != size:
+                    raise EOFError("its images are cut short")
+                yield np.frombuffer(data, np.uint8).reshape(shape[1:])
 
 
 @contextlib.contextmanager
@@ -155,8 +188,7 @@ def _archive(path: Path, split: str) -> Iterator[zipfile.ZipFile]:
     if split not in SPLITS:
         raise InputError(f"{printable(path)}: split {split!r} is unknown; expected one of {', '.join(SPLITS)}")
     try:
-        with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
-            warnings.simplefilter("ignore")  # of arrays that old programs wrote
+        with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:
         raise InputError(f"{printable(path)}: no such file; expected a .npz file of MedMNIST") from None
@@ -172,8 +204,8 @@ def _as_targets(labels: np.ndarray, facts: MedMnistSet) -> np.ndarray:
     return targets.astype(np.uint8)
 
 
-def _check_images(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet, max_gigabytes: float) -> int:
-    """The number of images that a header promises, if they are of the set's kind and not too large."""
+def _image_shape(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet) -> tuple[int, ...]:
+    """Shape of the images that a header promises, if they are of the set's kind and as large as MedMNIST's at most."""
     shape, dtype = _header(path, archive, f"{split}_images")
     expected = "(N, H, W)" if facts.channels == 1 else "(N, H, W, 3)"
     if dtype != np.uint8:
@@ -190,13 +222,7 @@ def _check_images(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMn
             f"{printable(path)}: {split}_images claims {shape[0]} images, {facts.name} has at most "
             f"{max(facts.counts.values())} and MedMNIST-C {most}; fetch it again"
         )
-    gigabytes = math.prod(shape) / 2**30
-    if gigabytes > max_gigabytes:
-        raise InputError(
-            f"{printable(path)}: {split}_images would take {gigabytes:.1f} GB, more than {max_gigabytes:g}; raise the "
-            "limit (--max-gigabytes), or take smaller images"
-        )
-    return shape[0]
+    return shape
 
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMnistSet, count: int) -> np.ndarray:
@@ -227,19 +253,27 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int,
         found = ", ".join(printable(member.removesuffix(".npy")) for member in members[:8]) or "nothing"
         raise InputError(f"{printable(path)}: has no {name}, found {found}; fetch it again, or take another split")
     with archive.open(f"{name}.npy") as file:
-        stream: IO[Any] = file
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise InputError(f"{printable(path)}: {name} has the format {version}, expected 1.0 or 2.0; save it anew")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+        shape, _, dtype = _read_header(file)
     if dtype.hasobject:
         raise InputError(f"{printable(path)}: {name} holds Python objects, which are not read; fetch it again")
     return shape, dtype
 
 
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of an array at whose start a file is; then it is at the values."""
+    stream: IO[Any] = file
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"it has the format {version}, expected 1.0 or 2.0")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of arrays that old programs wrote
+        return read(stream)
+
+
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as file:
+    with archive.open(f"{name}.npy") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return np.ascontiguousarray(np.lib.format.read_array(file, allow_pickle=False))
 
 

@@ -1,6 +1,7 @@
 """Files of MedMNIST: what is read, and what is refused in one line."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvision.datasets.medmnist import SETS, SPLITS, find_set, read_medmnist
+from medvision.datasets.medmnist import SETS, SPLITS, find_set, iter_images, read_medmnist, read_targets
 from shared_backbones.errors import InputError
 
 
@@ -164,6 +165,25 @@ def test_hostile_files_are_one_line(tmp_path: Path, kind: str):
     with pytest.raises(InputError, match=pattern) as caught:
         read_medmnist(path, "test")
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    with pytest.raises(InputError, match=re.escape(str(path))):  # images one after the other are no way around
+        list(zip(iter_images(path, "test"), read_targets(path, "test"), strict=True))
+
+
+def test_images_come_one_after_the_other_whatever_the_file_would_take(tmp_path: Path):
+    given = arrays("bloodmnist", 9)
+    path = write(tmp_path / "bloodmnist.npz", **given)
+    np.testing.assert_array_equal(np.stack(list(iter_images(path, "test"))), given["test_images"])
+    given["test_images"] = np.asfortranarray(given["test_images"])
+    path = write(tmp_path / "bloodmnist_columns.npz", **given)
+    np.testing.assert_array_equal(np.stack(list(iter_images(path, "test"))), given["test_images"])
+    shape = SETS["octmnist"].counts["train"], 224, 224  # 4.6 GB, of which the file holds the first image
+    labels = np.zeros((shape[0], 1), np.uint8)
+    path = write(tmp_path / "octmnist_224.npz", train_images=header(shape) + b"x" * 224 * 224, train_labels=labels)
+    assert len(read_targets(path, "train")) == shape[0]
+    images = iter_images(path, "train")
+    assert (next(images) == ord("x")).all()
+    with pytest.raises(InputError, match="its images are cut short"):
+        next(images)
 
 
 def test_what_is_no_archive_is_one_line(tmp_path: Path):

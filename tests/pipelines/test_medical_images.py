@@ -16,6 +16,7 @@ from medvision.corruptions import SETS as CORRUPTIONS
 from medvision.corruptions import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
 from pipelines.classifiers import to_sample
+from pipelines.image_sets import GREY, find_images, read_images
 from pipelines.kinds import find_kind
 from pipelines.recipe import bundled_recipes, load_recipe, shown
 from pipelines.stages import Job, run_stages
@@ -95,6 +96,27 @@ def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(nam
     assert hashlib.sha256(harmed.tobytes()).hexdigest() == cell["sha256"]
     answers = classifier.predict(torch.from_numpy(harmed)).labels
     assert (answers == labels[chosen]).mean() == pytest.approx(cell["accuracy"])
+
+
+def test_parts_of_a_file_are_read_in_any_order_and_after_damage(tmp_path: Path):
+    path = npz(tmp_path / "pneumoniamnist.npz", counts=(600, 4, 4))
+    images = np.load(path)["train_images"]
+    sources = [
+        source
+        for source in find_images("medmnist", path, ["normal", "pneumonia"], test=0, validation=0, seed=0, bands=GREY)
+        if source.split == "train"
+    ]
+    assert len(sources) == 3
+    for source in (sources[0], sources[2], sources[1], sources[1]):
+        found = read_images(source, 28, 1.0, 2)[0]["image"][:, 0]
+        np.testing.assert_array_equal(found, images[[item.row for item in source.items]])
+    content = path.read_bytes()
+    place = content.index(images[300].tobytes())  # of the second part
+    path.write_bytes(content[:place] + bytes(784) + content[place + 784 :])
+    np.testing.assert_array_equal(read_images(sources[0], 28, 1.0, 2)[0]["image"][:, 0], images[:256])
+    for _ in range(2):  # the archive's checksum is that of all, so it shows at the end
+        with pytest.raises(InputError, match="Bad CRC"):
+            read_images(sources[2], 28, 1.0, 2)
 
 
 def test_every_recipe_of_labelled_images_is_tested_here():
