@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.resampling import Resampling, intervals
 from shared_backbones.files import replacing
-from shared_backbones.probabilities import bootstrap, class_figures, class_rows, reliability
+from shared_backbones.probabilities import class_figures, class_rows, reliability
 
 _PER_GALLERY = 8
 _THUMBNAIL = 112  # side in pixels
 _CAPTION = 30
-_INTERVALS = ("accuracy", "balanced_accuracy")
 
 
 def write_classification(
@@ -51,18 +51,16 @@ def write_classification(
         The figures.
     """
     found: dict[str, Any] = class_figures(scores, targets, multi_label=multi_label)
+    found |= intervals(Resampling(targets, resamples, seed, multi_label=multi_label).figures(scores))
     rows = [
         [row["name"], *(row[part] for part in ("images", "recall", "precision", "f1"))]
-        for row in class_rows(scores, targets, names)
+        for row in class_rows(scores, targets, names, multi_label=multi_label)
     ]
     made: list[dict[str, Any]] = [
         {"title": "Classes", "columns": ["Class", "Images", "Recall", "Precision", "F1"], "rows": rows}
     ]
     if not multi_label:
         labels, best = targets.argmax(1), scores.argmax(1)
-        for name in _INTERVALS:
-            low, high = bootstrap(_figure(name), scores, targets, resamples=resamples, seed=seed)
-            found |= {f"{name}_low": low, f"{name}_high": high}
         counts = np.bincount(labels * len(names) + best, minlength=len(names) ** 2).reshape(len(names), -1)
         made.append(
             {
@@ -148,17 +146,6 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:
         f'{marks}{ticks}<text x="{left + side / 2:.0f}" y="{top + side + 36}" text-anchor="middle">mean confidence; '
         f"up: share right</text></svg>\n"
     )
-
-
-def _figure(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
-        hits = (scores.argmax(1) == targets.argmax(1)).astype(float)  # targets are uint8, which would run over
-        if name == "accuracy":
-            return float(hits.mean())
-        there = targets.sum(0)
-        return float(((hits @ targets) / np.maximum(there, 1))[there > 0].mean())
-
-    return accuracy
 
 
 def _write_galleries(

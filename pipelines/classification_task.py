@@ -65,7 +65,7 @@ class ClassificationTask(Task):
         targets = batch["target"].double()
         logits = self.model(self.contract.normalise(batch["image"])).double()
         if self.multi_label:  # a label's answer is right where it has the label's sign; every image counts for each
-            hits, count = ((logits >= 0) == (targets > 0)).double(), torch.ones_like(targets)
+            hits, count = ((logits > 0) == (targets > 0)).double(), torch.ones_like(targets)
             own = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         else:
             right = (logits.argmax(1) == targets.argmax(1)).double()[:, None]

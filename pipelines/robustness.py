@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.report.curves import line_chart
+from pipelines.resampling import INTERVALS, Resampling, intervals
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from shared_backbones.probabilities import class_figures, class_rows
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_FIGURES = ("accuracy", "balanced_accuracy", "auc", "ece")
-_CHUNK = 100  # resamples that are held at once
 
 Scored = tuple[np.ndarray, str]
 """Probabilities `(N, K)` of all images in one state, and the sha256 of these images."""
@@ -46,8 +45,8 @@ def measure(
         on_progress: called with the cells done and their number.
 
     Returns:
-        `clean` and `cells`, each with the figures `accuracy`, `balanced_accuracy`, `auc` and `ece`, 95 % intervals of
-        the first two (`..._low`, `..._high`), and the images' `sha256`; cells also `corruption`, `severity` and `lost`,
+        `clean` and `cells`, each with the figures `accuracy`, `balanced_accuracy`, `auc` and `ece`, their 95 %
+        intervals (`..._low`, `..._high`), and the images' `sha256`; cells also `corruption`, `severity` and `lost`,
         the clean balanced accuracy less theirs, with its paired interval. `corruptions` and `families`: means over
         cells. `worst`: corruption and severity of the lowest balanced accuracy. `recalls`: of each class when clean,
         and its mean under each corruption. `right`: whether each image's classes are all right, as hexadecimal bits,
@@ -55,15 +54,15 @@ def measure(
     """
     clean_scores, digest = score(None, 0)
     right: dict[str, Any] = {"clean": _right(clean_scores, targets, multi_label), "corrupted": {}}
-    draw = _Resampling(targets, resamples, seed, multi_label)
-    clean, clean_draws = _cell(clean_scores, targets, digest, draw, multi_label)
-    recall = [row["recall"] for row in class_rows(clean_scores, targets, names)]
+    resampling = Resampling(targets, resamples, seed, multi_label=multi_label)
+    clean, clean_draws = _cell(clean_scores, targets, digest, resampling)
+    recall = [row["recall"] for row in class_rows(clean_scores, targets, names, multi_label=multi_label)]
     cells, recalls, total = [], {}, len(corruptions) * len(SEVERITIES)
     for name, family in corruptions.items():
         found = []
         for severity in SEVERITIES:
             scores, digest = score(name, severity)
-            cell, drawn = _cell(scores, targets, digest, draw, multi_label)
+            cell, drawn = _cell(scores, targets, digest, resampling)
             low, high = np.nanpercentile(clean_draws - drawn, [2.5, 97.5])
             lost = {
                 "lost": clean["balanced_accuracy"] - cell["balanced_accuracy"],
@@ -71,7 +70,7 @@ def measure(
                 "lost_high": float(high),
             }
             cells.append({"corruption": name, "family": family, "severity": severity, **cell, **lost})
-            found.append([row["recall"] for row in class_rows(scores, targets, names)])
+            found.append([row["recall"] for row in class_rows(scores, targets, names, multi_label=multi_label)])
             right["corrupted"].setdefault(name, []).append(_right(scores, targets, multi_label))
             if on_progress is not None:
                 on_progress(len(cells), total)
@@ -165,7 +164,7 @@ def read_measurement(folder: Path) -> dict[str, Any]:
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
     """The few figures of a measurement that a run notes."""
-    mean = {name: _mean([cell[name] for cell in found["cells"]]) for name in _FIGURES}
+    mean = {name: _mean([cell[name] for cell in found["cells"]]) for name in INTERVALS}
     noted = {
         "corrupted_clean_accuracy": found["clean"]["accuracy"],
         "corrupted_clean_balanced_accuracy": found["clean"]["balanced_accuracy"],
@@ -185,12 +184,12 @@ def tables_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         row = [cell for cell in found["cells"] if cell["corruption"] == name]
         matrix.append([_words(name), found["clean"]["balanced_accuracy"], *(_with_interval(cell) for cell in row)])
     means = [
-        [_words(name), *(values[figure] for figure in _FIGURES), values["lost"]]
+        [_words(name), *(values[figure] for figure in INTERVALS), values["lost"]]
         for part in ("corruptions", "families")
         for name, values in found[part].items()
         if part == "corruptions" or len(found["families"]) > 1
     ]
-    clean = [found["clean"][figure] for figure in _FIGURES]
+    clean = [found["clean"][figure] for figure in INTERVALS]
     recalls = found["recalls"]
     lost = [
         [_words(name), *(None if a is None or b is None else a - b for a, b in zip(recalls["clean"], row, strict=True))]
@@ -262,58 +261,19 @@ def severities_of(found: Mapping[str, Any]) -> list[int]:
     return sorted({cell["severity"] for cell in found["cells"]})
 
 
-class _Resampling:
-    """Accuracy and balanced accuracy of resampled images; the same images are drawn for every cell."""
-
-    def __init__(self, targets: np.ndarray, resamples: int, seed: int, multi_label: bool) -> None:
-        self.targets, self.multi_label = targets.astype(np.float64), multi_label
-        count = len(targets)
-        random = np.random.default_rng(seed)
-        self.draws = [  # how often each image is drawn: few times, so that a byte is enough
-            random.multinomial(count, np.full(count, 1 / count), min(_CHUNK, resamples - start)).astype(np.uint8)
-            for start in range(0, resamples, _CHUNK)
-        ]
-
-    def __call__(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both figures for every resample, `(R,)` each."""
-        if self.multi_label:
-            hits = (scores >= 0.5) == (self.targets > 0)
-            kinds = np.concatenate([self.targets, 1 - self.targets], 1)
-            hits_of = np.concatenate([hits * self.targets, hits * (1 - self.targets)], 1)
-        else:
-            hits = scores.argmax(1) == self.targets.argmax(1)
-            kinds, hits_of = self.targets, hits[:, None] * self.targets
-        right = hits.reshape(len(hits), -1).mean(1)
-        parts = []
-        with np.errstate(invalid="ignore"):
-            for counts in self.draws:
-                draw = counts.astype(np.float32)
-                shares = (draw @ hits_of) / np.where(draw @ kinds > 0, draw @ kinds, np.nan)
-                if self.multi_label:  # of each label, the mean of sensitivity and specificity
-                    shares = (shares[:, : self.targets.shape[1]] + shares[:, self.targets.shape[1] :]) / 2
-                there = ~np.isnan(shares)
-                balanced = np.where(there, shares, 0).sum(1) / np.maximum(there.sum(1), 1)
-                parts.append((draw @ right / len(hits), balanced))
-        accuracy, balanced = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return accuracy, balanced
-
-
 def _cell(
-    scores: np.ndarray, targets: np.ndarray, digest: str, draw: _Resampling, multi_label: bool
+    scores: np.ndarray, targets: np.ndarray, digest: str, resampling: Resampling
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Figures of one state of the images, and its balanced accuracy over the resamples."""
-    figures = class_figures(scores, targets, multi_label=multi_label)
-    cell: dict[str, Any] = {name: figures[name] for name in _FIGURES}
-    accuracy, balanced = draw(scores)
-    for name, values in (("accuracy", accuracy), ("balanced_accuracy", balanced)):
-        cell[f"{name}_low"], cell[f"{name}_high"] = map(float, np.percentile(values, [2.5, 97.5]))
-    return {**cell, "sha256": digest}, balanced
+    """Figures of one state of the images with their intervals, and its balanced accuracy over the resamples."""
+    figures, resampled = class_figures(scores, targets, multi_label=resampling.multi_label), resampling.figures(scores)
+    cell = {**{name: figures[name] for name in INTERVALS}, **intervals(resampled), "sha256": digest}
+    return cell, resampled["balanced_accuracy"]
 
 
 def _means(cells: Sequence[Mapping[str, Any]], by: str) -> dict[str, dict[str, float | None]]:
     groups = dict.fromkeys(cell[by] for cell in cells)
     return {
-        group: {name: _mean([cell[name] for cell in cells if cell[by] == group]) for name in (*_FIGURES, "lost")}
+        group: {name: _mean([cell[name] for cell in cells if cell[by] == group]) for name in (*INTERVALS, "lost")}
         for group in groups
     }
 
@@ -325,7 +285,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _right(scores: np.ndarray, targets: np.ndarray, multi_label: bool) -> str:
     """Whether each image's classes are all right, packed into hexadecimal digits."""
-    hits = ((scores >= 0.5) == (targets > 0)).all(1) if multi_label else scores.argmax(1) == targets.argmax(1)
+    hits = ((scores > 0.5) == (targets > 0)).all(1) if multi_label else scores.argmax(1) == targets.argmax(1)
     return np.packbits(hits).tobytes().hex()
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,24 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
         With one label: `accuracy`, `top5` (None below six classes), `balanced_accuracy` and `macro_f1` over the classes
         that occur, `auc` (one class against the rest, mean over those that occur beside others; None where there are
         none), `nll`, `brier` (sum over classes, mean over images) and `ece`, the calibration error over 15 equal-width
-        bins. With several: `map_micro`, `map_macro` (mean average precision), `f1_micro` and `f1_macro` at 0.5; and,
-        each answer about a label taken as one of two classes, `accuracy`, `balanced_accuracy`, `auc`, `nll`, `brier`
-        and `ece`, as MedMNIST (Yang et al. 2023) and MedMNIST-C (Di Salvo et al. 2024) average over labels.
+        bins. With several: `map_micro`, `map_macro` (mean average precision), `f1_micro` and `f1_macro` above 0.5, None
+        where no image has any class; and, each answer about a label taken as one of two classes, `accuracy`,
+        `balanced_accuracy`, `auc`, `nll`, `brier` and `ece`, as MedMNIST (Yang et al. 2023) and MedMNIST-C (Di Salvo et
+        al. 2024) average over labels.
     """
     metrics: Any = importlib.import_module("sklearn.metrics")
     occurs = targets.any(0)
     if multi_label:
-        found = scores >= 0.5
-        micro, macro = (
-            float(metrics.average_precision_score(targets[:, occurs], scores[:, occurs], average=how))
-            for how in ("micro", "macro")
+        found = scores > 0.5
+        there, said = targets[:, occurs], scores[:, occurs]
+        micro, macro, f1 = (
+            (
+                float(metrics.average_precision_score(there, said, average="micro")),
+                float(metrics.average_precision_score(there, said, average="macro")),
+                float(metrics.f1_score(there, said > 0.5, average="macro", zero_division=0)),
+            )
+            if occurs.any()
+            else (None, None, None)
         )
         divided = [number for number in np.flatnonzero(occurs) if not targets[:, number].all()]
         areas = [metrics.roc_auc_score(targets[:, number], scores[:, number]) for number in divided]
@@ -42,7 +49,7 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
             "map_micro": micro,
             "map_macro": macro,
             "f1_micro": float(metrics.f1_score(targets, found, average="micro", zero_division=0)),
-            "f1_macro": float(metrics.f1_score(targets[:, occurs], found[:, occurs], average="macro", zero_division=0)),
+            "f1_macro": f1,
             "accuracy": float((found == (targets > 0)).mean()),
             "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=True),
             "auc": float(np.mean(areas)) if areas else None,
@@ -78,7 +85,7 @@ def balanced_accuracy(scores: np.ndarray, targets: np.ndarray, *, multi_label: b
     """
     if multi_label:
         pairs = [
-            (np.stack([score < 0.5, score >= 0.5], 1), np.stack([1 - target, target], 1))
+            (np.stack([score <= 0.5, score > 0.5], 1), np.stack([1 - target, target], 1))
             for score, target in zip(scores.T, targets.T, strict=True)
         ]
         return float(np.mean([balanced_accuracy(*pair, multi_label=False) for pair in pairs]))
@@ -87,13 +94,14 @@ def balanced_accuracy(scores: np.ndarray, targets: np.ndarray, *, multi_label: b
     return float(np.mean([hits[labels == number].mean() for number in np.unique(labels)]))
 
 
-def class_rows(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def class_rows(
+    scores: np.ndarray, targets: np.ndarray, names: Sequence[str], *, multi_label: bool
+) -> list[dict[str, Any]]:
     """For each class its `name`, number of `images`, `recall`, `precision` and `f1`, None where undefined.
 
-    With one label the class of the highest score counts as found; with several those of 0.5 and more.
+    With one label the class of the highest score counts as found; with several those of more than 0.5.
     """
-    single = bool((targets.sum(1) == 1).all())
-    found = np.eye(len(names), dtype=bool)[scores.argmax(1)] if single else scores >= 0.5
+    found = scores > 0.5 if multi_label else np.eye(len(names), dtype=bool)[scores.argmax(1)]
     rows = []
     for number, name in enumerate(names):
         there, said = targets[:, number] > 0, found[:, number]
@@ -124,7 +132,7 @@ def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> l
         hits: whether its class was right, `(N,)`.
         bins: how many.
     """
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = bin_numbers(confidence, bins)
     rows = []
     for number in range(bins):
         members = place == number
@@ -138,6 +146,11 @@ def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> l
             }
         )
     return rows
+
+
+def bin_numbers(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Number of the bin that each confidence is in, of its shape; 1 is in the last one."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -218,24 +231,3 @@ def mean_coverage(scores: np.ndarray, labels: np.ndarray, coverage: float, *, se
         quantile = conformal_quantile(scores[known], labels[known], coverage)
         found.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
     return float(np.mean(found))
-
-
-def bootstrap(
-    figure: Callable[..., float], *arrays: np.ndarray, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of a figure by the percentiles of resampled images.
-
-    Args:
-        figure: of the arrays.
-        arrays: with a row for each image.
-        resamples: how often images are drawn anew.
-        seed: of the draws.
-        level: share of the resampled figures inside.
-    """
-    random, count = np.random.default_rng(seed), len(arrays[0])
-    found = []
-    for _ in range(resamples):
-        chosen = random.integers(0, count, count)
-        found.append(figure(*(array[chosen] for array in arrays)))
-    low, high = np.nanpercentile(found, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)

@@ -34,7 +34,7 @@ from shared_backbones.files import file_sha256, printable, replacing, spreadshee
 from shared_backbones.weights import CARD
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_PRESENT = 0.5  # probability from which an image is said to have a class, where it can have several
+_PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
 
 Batches = Iterator[tuple[Sequence[int], Tensor]]
 
@@ -278,11 +278,11 @@ def _columns(found: Predictions, classifier: MedicalClassifier) -> list[tuple[st
     names, scores = [printable(name) for name in classifier.names], found.scores
     named = np.array(names, object)[found.best]
     if classifier.multi_label:
-        named[scores.max(1) < _PRESENT] = ""
+        named[scores.max(1) <= _PRESENT] = ""
     columns = [("id", found.ids), ("class", named), ("confidence", scores.max(1))]
     columns += [(f"p_{name}", scores[:, number]) for number, name in enumerate(names)]
     if classifier.multi_label:
-        columns += [(f"is_{name}", scores[:, number] >= _PRESENT) for number, name in enumerate(names)]
+        columns += [(f"is_{name}", scores[:, number] > _PRESENT) for number, name in enumerate(names)]
     if found.sets is not None:
         columns += [(f"in_set_{name}", found.sets[:, number]) for number, name in enumerate(names)]
         columns.append(("set_size", found.sets.sum(1)))
@@ -316,7 +316,7 @@ def _write_table(path: Path, columns: Sequence[tuple[str, Any]], meta: dict[str,
 
 def _counts(found: Predictions, classifier: MedicalClassifier) -> dict[str, Any]:
     """Images of each class: where an image can have several, of those that have it."""
-    has = found.scores >= _PRESENT if classifier.multi_label else np.eye(len(classifier.names))[found.best] > 0
+    has = found.scores > _PRESENT if classifier.multi_label else np.eye(len(classifier.names))[found.best] > 0
     return {
         "rows": len(found.ids),
         "classified": len(found.ids),

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from shared_backbones.probabilities import (
-    bootstrap,
     calibration_error,
     class_figures,
     class_rows,
@@ -78,11 +77,11 @@ def test_several_labels_are_still_judged():
 
 
 def test_rows_of_classes_counted_by_hand():
-    first, second, third = class_rows(SCORES, np.eye(3)[LABELS], ["a", "b", "c"])
+    first, second, third = class_rows(SCORES, np.eye(3)[LABELS], ["a", "b", "c"], multi_label=False)
     assert first == {"name": "a", "images": 1, "recall": 1, "precision": 0.5, "f1": pytest.approx(2 / 3)}
     assert second == {"name": "b", "images": 3, "recall": pytest.approx(2 / 3), "precision": 1, "f1": 0.8}
     assert third == {"name": "c", "images": 0, "recall": None, "precision": None, "f1": None}
-    several = class_rows(np.array([[0.5, 0.6], [0.4, 0.9]]), np.array([[1, 1], [1, 0]]), ["a", "b"])
+    several = class_rows(np.array([[0.51, 0.6], [0.5, 0.9]]), np.array([[1, 1], [1, 0]]), ["a", "b"], multi_label=True)
     assert [row["recall"] for row in several] == [0.5, 1] and several[1]["precision"] == 0.5
 
 
@@ -174,17 +173,15 @@ def test_calibration_images_themselves_are_covered(count: int, coverage: float, 
     assert sets[np.arange(count), labels].mean() >= coverage - 1e-6
 
 
-def test_an_interval_is_that_of_the_binomial_and_seeded():
-    hits = np.arange(400) % 4 > 0
-    low, high = bootstrap(lambda part: part.mean(), hits, resamples=1000, seed=1)
-    half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
-    assert low == pytest.approx(0.75 - half, abs=0.01) and high == pytest.approx(0.75 + half, abs=0.01)
-    assert (low, high) == bootstrap(lambda part: part.mean(), hits, resamples=1000, seed=1)
-    narrow = bootstrap(lambda part: part.mean(), hits, resamples=1000, seed=1, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
+def test_half_a_probability_is_no_class_as_medmnist_has_it():
+    targets = np.array([[1, 0, 0], [0, 1, 0]])
+    figures = class_figures(np.full((2, 3), 0.5), targets, multi_label=True)
+    assert figures["accuracy"] == pytest.approx(4 / 6) and figures["f1_macro"] == 0
+    rows = class_rows(np.full((2, 3), 0.5), targets, ["a", "b", "c"], multi_label=True)
+    assert [row["recall"] for row in rows] == [0, 0, None]  # each image has one class, which does not make it single
 
 
-def test_arrays_are_resampled_together():
-    values = np.arange(50.0)
-    assert bootstrap(lambda a, b: float(np.abs(a - b).max()), values, values, resamples=20) == (0, 0)
-    assert bootstrap(lambda a: float(a[0]), np.array([3.0]), resamples=5) == (3, 3)
+def test_no_class_at_all_has_figures():
+    figures = class_figures(np.full((4, 3), 0.2), np.zeros((4, 3)), multi_label=True)
+    assert figures["map_micro"] is figures["map_macro"] is figures["f1_macro"] is figures["auc"] is None
+    assert figures["accuracy"] == figures["balanced_accuracy"] == 1 and figures["brier"] == pytest.approx(0.04)

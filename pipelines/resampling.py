@@ -1,0 +1,84 @@
+"""How sure the figures of a classification are: the percentile bootstrap over its images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from shared_backbones.probabilities import BINS, bin_numbers
+
+INTERVALS = ("accuracy", "balanced_accuracy", "auc", "ece")
+"""Figures of `class_figures` that have intervals."""
+_CHUNK = 100  # resamples that are counted at once
+
+
+class Resampling:
+    """Images drawn anew with replacement; the same ones whatever is asked about, so that differences are paired.
+
+    Args:
+        targets: `(N, K)`, 1 for the classes that an image has.
+        resamples: how often images are drawn.
+        seed: of the draws.
+        multi_label: whether an image can have several classes.
+    """
+
+    def __init__(self, targets: np.ndarray, resamples: int, seed: int, *, multi_label: bool) -> None:
+        self.targets, self.multi_label = targets.astype(np.float64), multi_label
+        count, random = len(targets), np.random.default_rng(seed)
+        drawn = (np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples))
+        self.draws = np.stack([counts.astype(np.uint8) for counts in drawn])  # few times each: a byte is enough
+
+    def figures(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """The figures `INTERVALS` of probabilities `(N, K)` in every resample, `(R,)` each; NaN where undefined."""
+        targets, images = self.targets, len(self.targets)
+        if self.multi_label:
+            found, confidence = scores > 0.5, np.maximum(scores, 1 - scores)
+            hits = found == (targets > 0)
+            kinds = np.concatenate([targets, 1 - targets], 1)
+            hits_of = np.concatenate([hits * targets, hits * (1 - targets)], 1)
+        else:
+            hits, confidence = (scores.argmax(1) == targets.argmax(1))[:, None], scores.max(1, keepdims=True)
+            kinds, hits_of = targets, hits * targets
+        right = hits.mean(1)
+        gaps = np.zeros((images, BINS))  # what an image adds to the gap between share right and confidence of each bin
+        rows = np.arange(images)[:, None]
+        np.add.at(gaps, (rows, bin_numbers(confidence)), (hits - confidence) / hits.shape[1])
+        parts = []
+        for start in range(0, len(self.draws), _CHUNK):
+            draw = self.draws[start : start + _CHUNK].astype(np.float64)
+            shares = _divided(draw @ hits_of, draw @ kinds)
+            if self.multi_label:  # of each label, the mean of sensitivity and specificity
+                shares = np.stack(np.split(shares, 2, 1))
+                shares = _mean(shares, 0)
+            areas = np.stack([_areas(draw, *pair) for pair in zip(scores.T, targets.T, strict=True)], 1)
+            parts.append((draw @ right / images, _mean(shares, 1), _mean(areas, 1), abs(draw @ gaps).sum(1) / images))
+        return dict(zip(INTERVALS, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
+
+
+def intervals(figures: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """95 % intervals of resampled figures, `<name>_low` and `<name>_high`; None where a figure is never defined."""
+    ends: dict[str, float | None] = {}
+    for name, values in figures.items():
+        known = values[~np.isnan(values)]
+        low, high = map(float, np.percentile(known, [2.5, 97.5])) if len(known) else (None, None)
+        ends |= {f"{name}_low": low, f"{name}_high": high}
+    return ends
+
+
+def _areas(draw: np.ndarray, score: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Area under the curve of a class's score in resamples `(R, N)`, `(R,)`: pairs in order, ties as half of one."""
+    order = np.argsort(score, kind="stable")
+    ranks = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # where a higher score begins
+    counts = draw[:, order]
+    with_it, without = (np.add.reduceat(counts * part[order], ranks, 1) for part in (there, 1 - there))
+    below = without.cumsum(1) - without / 2
+    return _divided((with_it * below).sum(1), with_it.sum(1) * without.sum(1))
+
+
+def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is defined."""
+    there = ~np.isnan(values)
+    return _divided(np.where(there, values, 0).sum(axis), there.sum(axis))
