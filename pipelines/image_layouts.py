@@ -4,7 +4,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from shared_backbones.errors import InputError
@@ -80,7 +80,9 @@ def _galaxy10(root: Path, classes: Sequence[str], options: Mapping[str, Any], cu
 
 
 def _table(root: Path, classes: Sequence[str], options: Mapping[str, Any], cutting: "Cutting | None") -> list[Item]:
-    """A CSV with a row for each image: its key, which is the file's name without ending, its class and maybe its split.
+    """A CSV with a row for each image: its key, its class and maybe its split.
+
+    The key is the file's name without ending, or its path below the folder of images, such as `b/7.png`.
 
     Options: `table` (labels.csv), `images` (images), the columns `key` (id), `label` (label: a class's name or number)
     and `split` (none), `merge` (new names of labels), `drop` (labels left out) and `test_rule`:
@@ -92,16 +94,19 @@ def _table(root: Path, classes: Sequence[str], options: Mapping[str, Any], cutti
     there = _by_name(folder, _images_in(folder))
     rows = _rows(table, [name for name in (key_name, label_name, split_name) if name])
     named = (
-        (Item(there.get(row[key_name], folder), -1, row[key_name], split=row[split_name] if split_name else ""),
-         row[label_name]) for row in rows
+        (Item(there.get(row[key_name]) or _below(folder, row[key_name]), -1, row[key_name],
+              split=row[split_name] if split_name else ""), row[label_name]) for row in rows
     )  # fmt: skip
-    items = _labelled(named, table, classes, options)
+    items, seen = _labelled(named, table, classes, options), set()
     for item in items:
-        if item.key not in there:
+        if item.path == folder:
             raise InputError(
                 f"{printable(table)}: names {printable(item.key)}, but {printable(folder)} has no such image; fetch "
                 "it, or leave it out of the table"
             )
+        if item.path in seen:
+            raise InputError(f"{printable(table)}: names {printable(item.path.name)} twice; leave one of them out")
+        seen.add(item.path)
     return items
 
 
@@ -266,6 +271,13 @@ def _inside(folder: Path) -> list[Path]:
 
 def _images_in(folder: Path) -> list[Path]:
     return [path for path in _inside(folder) if path.suffix.lower() in _ENDINGS]
+
+
+def _below(folder: Path, name: str) -> Path:
+    """The image with a path below a folder; the folder itself where there is none."""
+    path = PurePath(name)
+    inside = not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in _ENDINGS
+    return folder / path if inside and (folder / path).is_file() else folder
 
 
 def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:

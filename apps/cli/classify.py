@@ -24,10 +24,12 @@ from apps.cli.classifying import (
     say_unusable,
     side_car,
 )
-from apps.cli.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.program import COMPLETE, PARTLY_FAILED
+from apps.cli.program import find_model as find_registered
 from apps.cli.sharding import Shard, share
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistImages, MedMnistSet, read_medmnist
+from medvision.models.catalogue import find_model
 from pipelines.image_files import WITH_TIFF, read_image
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import file_sha256, printable, replacing, spreadsheet_safe
@@ -92,8 +94,10 @@ def classify_images(
     if output.suffix.lower() == ".parquet":
         require("pyarrow", "train")
     check_parents(output, cam_folder)
-    files = share(_find(path, split), shard if path.suffix.lower() != ".npz" or path.is_dir() else None)
-    classifier = MedicalClassifier(find_model(model), batch_size=batch_size, **network)
+    files = _find(path, split)
+    if not _holds_rows(path):  # else rows are shared out
+        files = share(files, shard)
+    classifier = MedicalClassifier(find_model(find_registered(model)), batch_size=batch_size, **network)
     beside = output.with_suffix(".json")
     if beside.resolve() == (classifier.folder / CARD).resolve():
         raise InputError(f"{printable(beside)}: is the model's card and would be overwritten; choose another output")
@@ -101,7 +105,7 @@ def classify_images(
         temporary = stack.enter_context(replacing(beside))
         pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
         source: _Files | _MedMnist
-        if path.suffix.lower() == ".npz" and not path.is_dir():
+        if _holds_rows(path):
             source = _MedMnist(path, split or "test", max_gigabytes, classifier, shard)
         else:
             source = _Files(files, classifier, say_unusable if skip_unreadable else None)
@@ -222,6 +226,11 @@ class _MedMnist:
             return None, ['figures need scikit-learn; run: pip install "domain-vision[train]"']
 
 
+def _holds_rows(path: Path) -> bool:
+    """Whether an input is a file of MedMNIST."""
+    return path.suffix.lower() == ".npz" and not path.is_dir()
+
+
 def _find(path: Path, split: str | None) -> list[Path]:
     """Files of an input."""
     name = printable(path)
@@ -236,7 +245,7 @@ def _find(path: Path, split: str | None) -> list[Path]:
     else:
         known = ", ".join((*_IMAGES, ".npz"))
         raise InputError(f"{name}: ends in {printable(path.suffix) or 'nothing'}; expected {known}")
-    if split is not None and (path.is_dir() or path.suffix.lower() != ".npz"):
+    if split is not None and not _holds_rows(path):
         raise InputError(f"{name}: is no .npz file of MedMNIST, so --split means nothing; leave it out")
     return files
 

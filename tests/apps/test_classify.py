@@ -152,11 +152,11 @@ def test_several_classes_at_once_and_grey_images_for_colours(images: Path, findi
     assert list(table[0])[:9] == ["id", "class", "confidence", *(f"p_{n}" for n in names), *(f"is_{n}" for n in names)]
     scores = predictions(findings, models.radiographs(COUNT, 50)).probabilities
     for row, own in zip(table, scores, strict=True):
-        assert [row[f"is_{name}"] for name in names] == [str(bool(score >= 0.5)) for score in own]
-        best = names[own.argmax()] if own.max() >= 0.5 else ""
+        assert [row[f"is_{name}"] for name in names] == [str(bool(score > 0.5)) for score in own]
+        best = names[own.argmax()] if own.max() > 0.5 else ""
         assert row["class"] == (f"'{best}" if best.startswith("=") else best)
         np.testing.assert_allclose([float(row[f"p_{name}"]) for name in names], own, atol=1e-5)
-    assert [entry["count"] for entry in found["classes"]] == list((scores >= 0.5).sum(0))
+    assert [entry["count"] for entry in found["classes"]] == list((scores > 0.5).sum(0))
     assert found["flags"] == {} and found["settings"]["multi_label"] is True
     assert found["warnings"] == ["the model does not say what is usual; nothing is called an outlier"]
 
@@ -380,7 +380,8 @@ def test_names_that_are_formulas_or_hold_signs_are_harmless(grey_model: Path, tm
         ({"-o": "nowhere/o.csv"}, "nowhere: no such folder"),
         ({"--grad-cam": "nowhere/c"}, "nowhere: no such folder"),
         ({"--grad-cam": "full"}, "already there; expected a new or empty folder"),
-        ({"--model": "nowhere"}, "model nowhere: no such folder"),
+        ({"--model": "nowhere"}, "model nowhere: neither a bundled model"),
+        ({"--model": "brain-structures"}, "it is no classifier of medical images"),
         ({"--model": "full"}, "model.json"),
         ({"-i": "absent.png"}, "absent.png: no such file or folder"),
         ({"-i": "scan.dcm"}, "ends in .dcm; expected .png"),

@@ -345,10 +345,13 @@ def test_several_labels_at_once(measure: Run, tmp_path: Path):
     model = models.classifier(tmp_path / "m", names, CONTRACT, multi_label=True, calibration={})
     labels = np.random.default_rng(0).integers(0, 2, (COUNT, 14))
     chest = write_npz(tmp_path / "chestmnist.npz", labels)
-    done = measure(chest, tmp_path / "out", "--model", model, "--only", "brightness_down", "--json")
+    done = measure(
+        chest, tmp_path / "out", "--model", model, "--only", "brightness_down", "--baseline", "alexnet", "--json"
+    )
     assert done.code == 0 and "right" not in json.loads(done.out)
     found = found_in(tmp_path / "out")
     assert len(found["right"]["clean"]) == 4 and any("not calibrated" in line for line in found["warnings"])
+    assert any("at an operating point for each label, these at 0.5" in line for line in found["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,33 @@ def test_a_table_gives_keys_classes_and_splits(tmp_path: Path):
     assert {item.key: item.label for item in found("table", numbered)} == {f"k{n}": n % 3 for n in range(24)}
 
 
+def test_a_table_may_name_files_as_they_lie(tmp_path: Path):
+    root = table(tmp_path / "a", [(f"k{n}", CLASSES[n % 3]) for n in range(6)])
+    (root / "images" / "b").mkdir()
+    for number in range(3, 6):
+        (root / "images" / f"k{number}.jpg").rename(root / "images" / "b" / f"k{number}.jpg")
+    names = ["k0", "k1.jpg", "k2.jpg", *(f"images/b/k{number}.jpg" for number in range(3, 6))]
+
+    def write(*names: str) -> None:
+        lines = [f"{name},{CLASSES[number % 3]}" for number, name in enumerate(names)]
+        (root / "labels.csv").write_text("\n".join(["id,label", *lines]) + "\n")
+
+    write("k0", "k1.jpg", "b/k5.jpg")
+    assert {item.path.relative_to(root).as_posix() for item in found("table", root)} == {
+        "images/k0.jpg", "images/k1.jpg", "images/b/k5.jpg",
+    }  # fmt: skip
+    write(*names[3:])
+    items = found("table", root, options={"images": "."})
+    assert {item.path.relative_to(root).as_posix() for item in items} == set(names[3:])
+    write("k0", "k1", "k2", "k1.jpg")
+    with pytest.raises(InputError, match="labels.csv: names k1.jpg twice; leave one of them out"):
+        found("table", root)
+    for outside in ("../images/k2.jpg", str(root / "images" / "k2.jpg"), "b", "../labels.csv"):
+        write("k0", "k1", outside)
+        with pytest.raises(InputError, match="but .* has no such image"):
+            found("table", root)
+
+
 def test_labels_are_merged_and_dropped(tmp_path: Path):
     root = table(tmp_path / "a", [(f"k{n}", ("spiral_acw", "spiral_cw", "smooth", "star")[n % 4]) for n in range(16)])
     options = {"merge": {"spiral_acw": "spiral", "spiral_cw": "spiral"}, "drop": ["star"]}
