@@ -109,6 +109,23 @@ def merged_table(
     return {"title": "Confusion of the merged classes", "columns": ["Label", *wholes], "rows": rows}
 
 
+def handedness(scores: np.ndarray, targets: np.ndarray, mirror: Sequence[int]) -> dict[str, Any]:
+    """How often an image's class is more probable than its mirror image's; nothing where no class has another.
+
+    Args:
+        scores: probabilities `(N, K)`.
+        targets: `(N, K)`, 1 for an image's class.
+        mirror: for each class the one that its mirror image has.
+    """
+    labels = targets.argmax(1)
+    mirrored = np.array(mirror)[labels]
+    rows = np.flatnonzero(mirrored != labels)
+    if not len(rows):
+        return {}
+    told = scores[rows, labels[rows]] > scores[rows, mirrored[rows]]
+    return {"handedness": float(told.mean()), "handed_images": len(rows)}
+
+
 def write_predictions(
     path: Path, keys: Sequence[str], targets: np.ndarray, scores: np.ndarray, names: Sequence[str]
 ) -> None:

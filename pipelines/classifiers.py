@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipelines.augmentation import Augmentation
-from pipelines.classification import merged_table, write_classification, write_predictions
+from pipelines.calibration import calibrate, calibration_figures, predicted
+from pipelines.classification import handedness, merged_table, write_classification, write_predictions
 from pipelines.classification_task import ClassificationTask
 from pipelines.image_sections import LabelledImages
 from pipelines.image_sets import ImageSource, find_images, read_images, split_digest
@@ -27,19 +28,6 @@ from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.image_classifier import ImageClassifier, ImageContract, mirror_of
-from shared_backbones.outliers import Outliers
-from shared_backbones.probabilities import (
-    class_figures,
-    conformal_quantile,
-    coverage_of,
-    fit_temperature,
-    heated,
-    mean_coverage,
-    prediction_sets,
-)
-
-_FALSE_ALARMS = 0.01  # share of validation images that are called outliers
-_USUAL = 2000  # training images that tell what is usual
 
 
 class ClassifierKind(Kind):
@@ -283,40 +271,8 @@ class ClassifierKind(Kind):
             log=log,
         )
         if len(held) and first_process():
-            self.calibrate(model, self._stored(prepared, "train"), held)
-
-    def calibrate(self, model: Path, learnt: StoredImages, held: StoredImages) -> None:
-        """Fit temperature, prediction sets and outliers, and write them into a trained model.
-
-        Args:
-            model: its folder.
-            learnt: training images as they are; they tell what is usual.
-            held: validation images; they tell what probabilities are worth, and how far usual images lie from usual.
-        """
-        data = self.data
-        classifier = self.classifier(model, symmetries=data.symmetries, calibrated=False)
-        scores, _ = _predicted(classifier, held, None)
-        targets = held.targets()
-        calibration: dict[str, Any] = {"symmetries": data.symmetries, "images": len(targets)}
-        if self.multi_label:
-            # each answer about a label is one of two classes
-            pairs = np.stack([1 - scores, scores], -1).reshape(-1, 2)
-            logits = np.log(np.clip(pairs, 1e-6, 1 - 1e-6))
-            calibration["temperature"] = fit_temperature(logits, targets.ravel().astype(int))
-        else:
-            labels = targets.argmax(1)
-            temperature = fit_temperature(np.log(np.clip(scores, 1e-12, 1)), labels)
-            quantile = conformal_quantile(heated(scores, 1 / temperature), labels, data.coverage)
-            calibration |= {"temperature": temperature, "coverage": data.coverage, "quantile": quantile}
-        trained = weights.load(model)
-        chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
-        usual, others = (
-            np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)])
-            for images, numbers in ((learnt, chosen), (held, np.arange(len(held))))
-        )
-        outliers = Outliers.fit(usual).with_threshold(others, _FALSE_ALARMS)
-        weights.save(model, trained.module, {**trained.card, "calibration": calibration})
-        outliers.save(model)
+            classifier = self.classifier(model, symmetries=data.symmetries, calibrated=False)
+            calibrate(model, classifier, self._stored(prepared, "train"), held, data.coverage)
 
     def _stored(self, store: Store, split: str, **options: Any) -> StoredImages:
         parts = [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]
@@ -336,11 +292,12 @@ class ClassifierKind(Kind):
         images = StoredImages(parts, data.size)
         classifier = self.classifier(model, symmetries=data.symmetries, threads=self.recipe.train.threads)
         with contextlib.closing(Meter("evaluate")) as meter:
-            scores, outliers = _predicted(classifier, images, meter)
+            scores, outliers = predicted(classifier, images, meter)
         targets = images.targets()
         figures: dict[str, Any] = {"images": len(targets)}
         if not self.multi_label:
-            figures |= self._single_label_figures(classifier, scores, targets)
+            figures |= calibration_figures(classifier, scores, targets, data.coverage, seed)
+            figures |= handedness(scores, targets, self.mirror)
         if outliers is not None:
             figures["called_outliers"] = float(outliers.mean())
         tables = []
@@ -403,50 +360,12 @@ class ClassifierKind(Kind):
         write_robustness(folder, found, picture)
         return found
 
-    def _single_label_figures(
-        self, classifier: ImageClassifier, scores: np.ndarray, targets: np.ndarray
-    ) -> dict[str, Any]:
-        """What calibration did, what prediction sets cover, and whether mirror classes are told apart."""
-        labels, data = targets.argmax(1), self.data
-        uncalibrated = class_figures(heated(scores, classifier.temperature), targets, multi_label=False)
-        figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
-        if classifier.quantile is not None:
-            figures |= {
-                "coverage_nominal": data.coverage,
-                **coverage_of(prediction_sets(scores, classifier.quantile), labels),
-                "coverage_over_divisions": mean_coverage(scores, labels, data.coverage, seed=self.recipe.seed),
-            }
-        paired = np.array([self.mirror[label] != label for label in labels])
-        if paired.any():
-            rows, mirrored = np.flatnonzero(paired), np.array(self.mirror)[labels[paired]]
-            figures["handedness"] = float((scores[rows, labels[rows]] > scores[rows, mirrored]).mean())
-            figures["handed_images"] = len(rows)
-        return figures
-
 
 def to_sample(source: ImageSource, *, size: int, crop: float, classes: int) -> Sample:
     """A part of the data as the store keeps it, without its names."""
     arrays, record = read_images(source, size, crop, classes)
     name = f"case-{record['sha256'][:12]}"
     return Sample(name, name, source.split, arrays, record)
-
-
-def _predicted(classifier: ImageClassifier, images: StoredImages, meter: Meter | None) -> tuple[np.ndarray, Any]:
-    scores, outliers, done = [], [], 0
-    for batch in _batches(images, np.arange(len(images))):
-        found = classifier.predict(batch)
-        scores.append(found.probabilities)
-        outliers.append(found.is_outlier)
-        done += len(batch)
-        if meter is not None:
-            meter(done, len(images))
-    known = None if outliers[0] is None else np.concatenate(outliers)
-    return np.concatenate(scores), known
-
-
-def _batches(images: StoredImages, numbers: np.ndarray) -> Iterator[torch.Tensor]:
-    for first in range(0, len(numbers), 64):
-        yield images.__getitems__([int(number) for number in numbers[first : first + 64]])["image"]
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -262,11 +262,11 @@ def test_a_table_may_name_files_as_they_lie(tmp_path: Path):
     items = found("table", root, options={"images": "."})
     assert {item.path.relative_to(root).as_posix() for item in items} == set(names[3:])
     write("k0", "k1", "k2", "k1.jpg")
-    with pytest.raises(InputError, match="labels.csv: names k1.jpg twice; leave one of them out"):
+    with pytest.raises(InputError, match=r"labels.csv: names k1.jpg twice; leave one of them out"):
         found("table", root)
     for outside in ("../images/k2.jpg", str(root / "images" / "k2.jpg"), "b", "../labels.csv"):
         write("k0", "k1", outside)
-        with pytest.raises(InputError, match="but .* has no such image"):
+        with pytest.raises(InputError, match=r"but .* has no such image"):
             found("table", root)
 
 
