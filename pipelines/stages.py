@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import preemption, tracking
+from pipelines import preemption, registry, tracking
 from pipelines.kinds import find_kind
 from pipelines.local_copy import local_copy
 from pipelines.processes import first_process, launcher, tags
@@ -81,7 +81,7 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
     init = recipe.model.init
     if init is not None and init.startswith(("models:/", "runs:/")):
-        found = recipe.model.model_copy(update={"init": str(tracking.resolve_model(init))})
+        found = recipe.model.model_copy(update={"init": str(registry.resolve_model(init))})
         recipe = recipe.model_copy(update={"model": found})
     kind = find_kind(recipe)
     if kind.evaluates and "evaluate" in chosen:
@@ -205,7 +205,7 @@ def _register(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
     if _finished(folder):
         return
     name = job.recipe.register_as.name or job.recipe.name
-    version = run.register(model, name, job.recipe.register_as.alias, kind.example())
+    version = registry.register(run, model, name, job.recipe.register_as.alias, kind.example())
     _finish(folder, {"name": name, "version": version})
     _say(f"registered: models:/{name}@{job.recipe.register_as.alias} (version {version})")
 

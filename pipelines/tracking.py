@@ -1,4 +1,4 @@
-"""Runs, figures and registered models in MLflow: every call of it that the suite makes.
+"""Runs and figures in MLflow; of its registered models see `pipelines.registry`. No other module calls it.
 
 By default the store is a database `mlruns/mlflow.db` with plain artifact files beside it, in the current folder;
 `MLFLOW_TRACKING_URI` names another. Nothing is pickled, nothing is logged by itself, and no usage data is sent.
@@ -7,7 +7,6 @@ By default the store is a database `mlruns/mlflow.db` with plain artifact files 
 import contextlib
 import fcntl
 import importlib.metadata
-import io
 import json
 import logging
 import math
@@ -16,22 +15,16 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.parse
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from pipelines.preemption import Preempted
 from shared_backbones.errors import InputError, require
-from shared_backbones.outliers import FILE as OUTLIERS
-from shared_backbones.weights import CARD, WEIGHTS, read_card
 
 # Read by mlflow when it is imported.
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -87,15 +80,15 @@ def open_store(uri: str) -> None:
     if parts.scheme in {"", "file"}:
         raise InputError(f"tracking store {uri}: plain folders are no store any more; use sqlite:///PATH/mlflow.db")
     require("mlflow", "train")
-    with _reaching(uri):
+    with reaching(uri):
         if parts.scheme == "sqlite":
             path = Path(uri.removeprefix("sqlite:///"))
             path.parent.mkdir(parents=True, exist_ok=True)
             with (path.parent / f".{path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                _client(uri).search_experiments(max_results=1)
+                client_of(uri).search_experiments(max_results=1)
         else:
-            _client(uri).search_experiments(max_results=1)
+            client_of(uri).search_experiments(max_results=1)
 
 
 def start_run(
@@ -126,8 +119,8 @@ def start_run(
     Raises:
         InputError: the store does not have the run of `MLFLOW_RUN_ID`, or the experiment was deleted.
     """
-    with _reaching(uri):
-        client = _client(uri)
+    with reaching(uri):
+        client = client_of(uri)
         wanted = os.environ.get("MLFLOW_RUN_ID")
         known = _existing(client, wanted or run_id)
         if wanted and not known:
@@ -162,8 +155,8 @@ def schedule_run(uri: str, experiment: str, name: str) -> str:
     Returns:
         Its id.
     """
-    with _reaching(uri):
-        client = _client(uri)
+    with reaching(uri):
+        client = client_of(uri)
         run_id = client.create_run(_experiment(client, uri, experiment), run_name=name).info.run_id
         client.update_run(run_id, status="SCHEDULED")
     return run_id
@@ -178,8 +171,8 @@ def close_run(uri: str, run_id: str, status: str, log: Path | None = None) -> No
         status: `FINISHED`, `FAILED` or `KILLED`.
         log: a file.
     """
-    with _reaching(uri):
-        client = _client(uri)
+    with reaching(uri):
+        client = client_of(uri)
         if log is not None and log.exists():
             client.log_artifact(run_id, str(log), "logs")
         if client.get_run(run_id).info.status != status:
@@ -191,12 +184,14 @@ class Run:
 
     Attributes:
         run_id: of the run.
+        client: of the store.
+        uri: of the store.
     """
 
     def __init__(
         self, client: Any, uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
     ) -> None:
-        self.run_id, self._client, self._uri, self._resumed = run_id, client, uri, resumed
+        self.run_id, self.client, self.uri, self._resumed = run_id, client, uri, resumed
         spool.mkdir(parents=True, exist_ok=True)
         self._spool = spool / f"{run_id}.jsonl"
         # Left behind by a process that was killed, or that had no server.
@@ -224,7 +219,7 @@ class Run:
             self._monitor.finish()
         self.flush()
         try:
-            self._client.set_terminated(self.run_id, status)
+            self.client.set_terminated(self.run_id, status)
         except Exception as problem:
             self._warn(f"the tracking store did not take the end of run {self.run_id}", problem)
         if self._waiting:
@@ -253,7 +248,7 @@ class Run:
                 new = [key for key in part if key not in self._sent(key[0])]
                 if new:
                     metrics = [Metric(name, value, part[name, step, value], step) for name, step, value in new]
-                    self._client.log_batch(self.run_id, metrics=metrics)
+                    self.client.log_batch(self.run_id, metrics=metrics)
                 if self._resumed:
                     for key in new:
                         self._known[key[0]].add(key)
@@ -268,80 +263,32 @@ class Run:
     def _sent(self, name: str) -> set[tuple[str, int, float]]:
         """Steps and values that the store has of a figure; of a run that only this process wrote, nothing is asked."""
         if self._resumed and name not in self._known:
-            history = self._client.get_metric_history(self.run_id, name)
+            history = self.client.get_metric_history(self.run_id, name)
             self._known[name] = {(name, noted.step, noted.value) for noted in history}
         return self._known.get(name, set())
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file with the run."""
         try:
-            self._client.log_artifact(self.run_id, str(path), folder or None)
+            self.client.log_artifact(self.run_id, str(path), folder or None)
         except Exception as problem:
             self._warn(f"the tracking store did not take {path.name}", problem)
-
-    def register(self, model: Path, name: str, alias: str, example: np.ndarray) -> int:
-        """Register a trained-model folder under a name and an alias; returns the version.
-
-        It is kept as MLflow's "model from code", whose code is `served_model.py`; the folder is its only artifact.
-        All goes through the client, as MLflow's other ways note the user's name and end the run.
-
-        Raises:
-            InputError: the store does not take it.
-        """
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        kinds = np.dtype(np.float32)
-        inputs = TensorSpec(kinds, (-1, *example.shape[1:2], *[-1] * (example.ndim - 2)))
-        signature = ModelSignature(Schema([inputs]), Schema([TensorSpec(kinds, (-1,) * example.ndim)]))
-        client = self._client
-        with tempfile.TemporaryDirectory() as folder, _reaching(self._uri):
-            bare, packed = Path(folder) / "model", Path(folder) / "packed"
-            bare.mkdir()
-            for part in (WEIGHTS, CARD, OUTLIERS):
-                if part != OUTLIERS or (model / part).exists():
-                    shutil.copyfile(model / part, bare / part)
-            logged = client.create_logged_model(
-                client.get_run(self.run_id).info.experiment_id, "model", self.run_id, model_type="pyfunc"
-            )
-            with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
-                from mlflow import pyfunc
-
-                pyfunc.save_model(
-                    str(packed),
-                    python_model=str(Path(__file__).with_name("served_model.py")),
-                    artifacts={"model": str(bare)},
-                    signature=signature,
-                    input_example=example,
-                    pip_requirements=[f"domain-vision=={importlib.metadata.version('domain-vision')}"],
-                    mlflow_model=Model(run_id=self.run_id, model_id=logged.model_id),
-                )
-            client.log_model_artifacts(logged.model_id, str(packed))
-            client.finalize_logged_model(logged.model_id, "READY")
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name)
-            version = client.create_model_version(
-                name, f"models:/{logged.model_id}", self.run_id, model_id=logged.model_id
-            ).version
-            client.set_registered_model_alias(name, alias, version)
-        return int(version)
 
     def _describe(
         self, parameters: Mapping[str, Any], tags: Mapping[str, str], datasets: Sequence[DatasetRecord]
     ) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-        there = self._client.get_run(self.run_id)
+        there = self.client.get_run(self.run_id)
         new = [
             Param(_key(name), str(value)[:_PARAMETER_LENGTH])
             for name, value in _flatten(parameters)
             if _key(name) not in there.data.params
         ]
         described = [RunTag(name, str(value)) for name, value in {**tags, **_environment()}.items()]
-        self._client.log_batch(self.run_id, tags=described)
+        self.client.log_batch(self.run_id, tags=described)
         for start in range(0, len(new), _AT_ONCE):
-            self._client.log_batch(self.run_id, params=new[start : start + _AT_ONCE])
+            self.client.log_batch(self.run_id, params=new[start : start + _AT_ONCE])
         known = {entry.dataset.digest for entry in there.inputs.dataset_inputs}
         inputs = [
             DatasetInput(
@@ -351,7 +298,7 @@ class Run:
             for record in datasets
         ]
         if inputs and not known:
-            self._client.log_inputs(self.run_id, datasets=inputs)
+            self.client.log_inputs(self.run_id, datasets=inputs)
 
     def _warn(self, line: str, problem: Exception | None) -> None:
         print(f"warning: {line}{'' if problem is None else f' ({_reason(problem)})'}", flush=True)
@@ -367,8 +314,8 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
 
     store = tracking_uri()
     open_store(store)
-    with _reaching(store):
-        client = _client(store)
+    with reaching(store):
+        client = client_of(store)
         if _existing(client, run_id) is None:
             raise InputError(f"run {run_id}: not in {store}; see the ids there, or set MLFLOW_TRACKING_URI")
         now = int(time.time() * 1000)
@@ -377,61 +324,8 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
             client.log_artifact(run_id, str(path), folder)
 
 
-def resolve_model(uri: str, cache: Path | None = None) -> Path:
-    """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
-
-    Args:
-        uri: `models:/name@alias`, `models:/name/3` or `runs:/id/model`.
-        cache: folder in which the model gets a folder named by the sha256 of its weights, if it is not there yet; by
-            default `domain-vision` in the user's own.
-
-    Returns:
-        The trained-model folder.
-
-    Raises:
-        InputError: there is no such model, or it is none of ours.
-    """
-    store = tracking_uri()
-    open_store(store)
-    from mlflow.artifacts import download_artifacts, list_artifacts
-
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        found = next(
-            (
-                item.path
-                for folder in ("artifacts/model", "artifacts")
-                for item in list_artifacts(artifact_uri=f"{uri}/{folder}")
-                if item.path.endswith(CARD)
-            ),
-            None,
-        )
-    except Exception as error:
-        reason = str(error).partition("\n")[0][:160]
-        raise InputError(f"model {uri}: not found in {store} ({reason}); see the names there") from None
-    if found is None:
-        raise InputError(f"model {uri}: holds no {CARD}; expected one that this suite registered")
-    folder = Path(found).parent.as_posix()
-    folder = folder[folder.index("artifacts") :]
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetched-") as temporary, _reaching(store):
-        fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
-        sha256 = read_card(fetched)["weights_sha256"]
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
-            raise InputError(f"model {uri}: its {CARD} holds no sha256 of the weights; register it again")
-        target = cache / sha256[:16]
-        if not (target / WEIGHTS).exists():
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=temporary)
-            target.mkdir(exist_ok=True)
-        if any(Path(item.path).name == OUTLIERS for item in list_artifacts(artifact_uri=f"{uri}/{folder}")):
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{OUTLIERS}", dst_path=temporary)
-        for part in (CARD, WEIGHTS, OUTLIERS):
-            if (fetched / part).exists():
-                os.replace(fetched / part, target / part)
-    return target
-
-
-def _client(uri: str) -> Any:
+def client_of(uri: str) -> Any:
+    """The client of a store."""
     require("mlflow", "train")
     import mlflow
 
@@ -441,7 +335,7 @@ def _client(uri: str) -> Any:
 
 
 @contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
+def reaching(uri: str) -> Iterator[None]:
     """What mlflow, its HTTP client and its database raise, each of their own kinds, as one line."""
     try:
         yield

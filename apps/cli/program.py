@@ -69,7 +69,7 @@ def show_version(program: str) -> Callable[[bool], None]:
 def find_model(model: str) -> Path:
     """What `--model` names: a registered model's copy, or the folder or bundled name itself."""
     if model.startswith(("models:/", "runs:/")):
-        from pipelines.tracking import resolve_model
+        from pipelines.registry import resolve_model
 
         return resolve_model(model)
     return Path(model)

@@ -17,7 +17,7 @@ import yaml
 from apps.cli import program
 from apps.cli.medvision import app
 from medvision.segmentation import Segmenter
-from pipelines import tracking
+from pipelines import registry
 from pipelines.recipe import load_recipe
 from pipelines.stages import run_stages
 from shared_backbones.errors import InputError
@@ -120,7 +120,7 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"evaluation", "report.html"}
     assert client.get_model_version_by_alias("ball", "newest").version in {1, "1"}
 
-    folder = tracking.resolve_model("models:/ball@newest", tmp_path / "cache")
+    folder = registry.resolve_model("models:/ball@newest", tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == (job.made["train"] / "model/model.safetensors").read_bytes()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -131,7 +131,7 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     expected = Segmenter(job.made["train"] / "model", device="cpu").segment(scan).labels
     assert np.array_equal(np.asarray(labels.dataobj), expected)
     with pytest.raises(InputError, match="models:/other@newest: not found"):
-        tracking.resolve_model("models:/other@newest", tmp_path / "cache")
+        registry.resolve_model("models:/other@newest", tmp_path / "cache")
 
     capsys.readouterr()
     made = [path for path in [*(tmp_path / "run").rglob("*"), *(tmp_path / "mlruns").rglob("*")] if path.is_file()]

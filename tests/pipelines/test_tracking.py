@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from medvision.models.hbformer import HBFormer
-from pipelines import tracking
+from pipelines import registry, tracking
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 
@@ -85,9 +85,9 @@ def test_a_registered_model_holds_neither_names_nor_locks_and_the_run_goes_on(
     client = MlflowClient(store)
     example = np.zeros((2, 3, 32, 32), np.float32)
     with start(store, tmp_path / "spool") as run:
-        assert run.register(trained, "small", "newest", example) == 1
+        assert registry.register(run, trained, "small", "newest", example) == 1
         assert client.get_run(run.run_id).info.status == "RUNNING"
-        assert run.register(trained, "small", "newest", example) == 2
+        assert registry.register(run, trained, "small", "newest", example) == 2
     assert int(client.get_model_version_by_alias("small", "newest").version) == 2
     written = [path for path in (tmp_path / "mlruns").rglob("*") if path.is_file()]
     assert {"MLmodel", "model.safetensors", "model.json", "served_model.py"} <= {path.name for path in written}
@@ -98,8 +98,8 @@ def test_a_registered_model_holds_neither_names_nor_locks_and_the_run_goes_on(
     (requirements, _) = (path for path in written if path.name == "requirements.txt")
     asked = [line.partition("==")[0] for line in requirements.read_text().splitlines()]
     assert asked == ["mlflow", "domain-vision"]  # not what an import of everything would find
-    folder = tracking.resolve_model("models:/small/1", tmp_path / "cache")
-    assert tracking.resolve_model("models:/small@newest", tmp_path / "cache") == folder
+    folder = registry.resolve_model("models:/small/1", tmp_path / "cache")
+    assert registry.resolve_model("models:/small@newest", tmp_path / "cache") == folder
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
     assert weights.load(folder).card["name"] == "small"
 
@@ -263,7 +263,7 @@ def test_a_registered_model_is_served(store: str, trained: Path, tmp_path: Path)
     import torch
 
     with start(store, tmp_path / "spool") as run:
-        run.register(trained, "small", "newest", np.zeros((2, 3, 32, 32), np.float32))
+        registry.register(run, trained, "small", "newest", np.zeros((2, 3, 32, 32), np.float32))
     port = free_port()
     images = np.random.default_rng(0).random((1, 3, 32, 40), np.float32)
     request = urllib.request.Request(
