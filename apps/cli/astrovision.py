@@ -1,14 +1,23 @@
 """The program `astrovision`."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import run, show_version, split
+from apps.cli.options import (
+    DeviceOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    QuietOption,
+    ThreadsOption,
+    TrainedModelOption,
+    VersionOption,
+)
+from apps.cli.program import run, split
 from apps.cli.review import add_review
 from apps.cli.running import add_run
 from apps.cli.sharding import Shard, ShardOption
@@ -19,22 +28,8 @@ add_review(app)
 add_run(app, "astrovision")
 
 
-class Precision(StrEnum):
-    """Number formats of the network's arithmetic."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-_Version = Annotated[
-    bool,
-    typer.Option("--version", callback=show_version("astrovision"), is_eager=True, help="Print the version and leave."),
-]
-
-
 @app.callback()
-def astrovision(version: _Version = False) -> None:
+def astrovision(version: VersionOption = False) -> None:
     """Published vision models for astronomical images: classes of galaxies, with what their probabilities are worth."""
 
 
@@ -52,7 +47,7 @@ def classify(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Table to write: .vot, .fits, .ecsv, .csv or .parquet.")
     ],
-    model: Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")],
+    model: TrainedModelOption,
     catalogue: Annotated[Path | None, typer.Option(help="Table of the sources in a FITS mosaic.")] = None,
     ra: Annotated[str | None, typer.Option(help="The catalogue's column of right ascensions, ICRS.")] = None,
     dec: Annotated[str | None, typer.Option(help="Its column of declinations.")] = None,
@@ -72,11 +67,11 @@ def classify(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
     from apps.cli.classifying import report

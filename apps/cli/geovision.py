@@ -2,14 +2,22 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import COMPLETE, run, show_version, split
+from apps.cli.options import (
+    DeviceOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+    TrainedModelOption,
+    VersionOption,
+)
+from apps.cli.program import COMPLETE, run, split
 from apps.cli.review import add_review
 from apps.cli.running import add_run, add_run_of_kind
 from apps.cli.sharding import Shard, ShardOption
@@ -28,36 +36,18 @@ add_run_of_kind(
     ["train.learnt=head"],
 )  # fmt: skip
 
-
-class Precision(StrEnum):
-    """Number formats of the network's arithmetic."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-_Version = Annotated[
-    bool,
-    typer.Option("--version", callback=show_version("geovision"), is_eager=True, help="Print the version and leave."),
-]
 _Scene = Annotated[Path, typer.Argument(help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]
 _Input = Annotated[Path, typer.Option("--input", "-i", help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]
-_Model = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
 _Sensor = Annotated[str | None, typer.Option(help="Sensor, such as sentinel2_l1c; a wrong name lists those known.")]
 _Bands = Annotated[str | None, typer.Option(help="Names of the file's bands in order, with commas.")]
 _Scale = Annotated[float | None, typer.Option(help="Value = stored number * scale + offset.")]
 _Offset = Annotated[float | None, typer.Option(help="See --scale.")]
 _Crs = Annotated[str | None, typer.Option(help="CRS of a file that has none, such as EPSG:32633.")]
 _AnyResolution = Annotated[bool, typer.Option("--any-resolution", help="Go on at another resolution than the model's.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-_Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
-_Precision = Annotated[Precision, typer.Option(help="Number format of the network.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 
 
 @app.callback()
-def geovision(version: _Version = False) -> None:
+def geovision(version: VersionOption = False) -> None:
     """Published vision models for satellite images: georeferenced maps, embeddings and trained encoders."""
 
 
@@ -69,7 +59,7 @@ def info(
     scale: _Scale = None,
     offset: _Offset = None,
     crs: _Crs = None,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what a scene holds: sensor, bands, units, grid and range of values."""
     from apps.cli.scenes import describe, print_description
@@ -87,7 +77,7 @@ def map_(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif); for many scenes a folder.")
     ],
-    model: _Model,
+    model: TrainedModelOption,
     probabilities: Annotated[
         Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")
     ] = None,
@@ -105,10 +95,10 @@ def map_(
     offset: _Offset = None,
     crs: _Crs = None,
     any_resolution: _AnyResolution = False,
-    device: _Device = "auto",
-    threads: _Threads = None,
-    precision: _Precision = Precision.auto,
-    as_json: _Json = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
+    as_json: JsonOption = False,
 ) -> int:
     """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes on its own grid, and a side-car."""
     from apps.cli.scenes import map_folder, map_scene
@@ -155,7 +145,7 @@ def map_(
 def embed(
     input: Annotated[Path, typer.Option("--input", "-i", help="Scene, product, or a folder of scenes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .parquet (GeoParquet) or .npz.")],
-    model: _Model,
+    model: TrainedModelOption,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Windows that the network sees at once.")] = 16,
     min_valid: Annotated[
         float, typer.Option(min=0, max=1, help="Windows with a smaller share of valid pixels are left out.")
@@ -170,10 +160,10 @@ def embed(
     offset: _Offset = None,
     crs: _Crs = None,
     any_resolution: _AnyResolution = False,
-    device: _Device = "auto",
-    threads: _Threads = None,
-    precision: _Precision = Precision.auto,
-    as_json: _Json = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
+    as_json: JsonOption = False,
 ) -> int:
     """Embed scenes window by window: vectors with footprints, scene and model, as GeoParquet or NumPy arrays."""
     from apps.cli.scenes import embed_scenes

@@ -3,14 +3,23 @@
 import json
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from apps.cli.importing import add_import
-from apps.cli.program import find_model, run, show_version
+from apps.cli.options import (
+    DeviceOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    QuietOption,
+    ThreadsOption,
+    TrainedModelOption,
+    VersionOption,
+)
+from apps.cli.program import find_model, run
 from apps.cli.program import split as split_items
 from apps.cli.review import add_review
 from apps.cli.running import add_run
@@ -22,22 +31,8 @@ models_app = typer.Typer(help="The trained models at hand.")
 app.add_typer(models_app, name="models")
 
 
-class Precision(StrEnum):
-    """Number formats of the network's arithmetic."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-_Version = Annotated[
-    bool,
-    typer.Option("--version", callback=show_version("medvision"), is_eager=True, help="Print the version and leave."),
-]
-
-
 @app.callback()
-def medvision(version: _Version = False) -> None:
+def medvision(version: VersionOption = False) -> None:
     """Segment medical volumes, classify medical images, and say how far to trust the result.
 
     Research use only, not for diagnosis.
@@ -60,7 +55,7 @@ def segment(
     model: Annotated[
         str, typer.Option(help="Bundled model, trained-model folder, or models:/NAME@ALIAS.")
     ] = "brain-structures",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     views: Annotated[
         str | None, typer.Option(help="Planes to run over, of axial,coronal,sagittal; by default the model's.")
     ] = None,
@@ -104,8 +99,8 @@ def segment(
     pseudonyms: Annotated[
         bool, typer.Option("--pseudonyms", help="Name results by the scan's hash, not by its file name.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
     volume_index: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
     use_sform: Annotated[
         bool, typer.Option("--use-sform", help="Trust the sform where it disagrees with the qform.")
@@ -117,12 +112,12 @@ def segment(
         bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite voxels as 0.")
     ] = False,
     max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest volume a header may claim.")] = 4.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+    as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the table of structures and timings.")
     ] = False,
-    version: _Version = False,
+    version: VersionOption = False,
 ) -> int:
     """Segment scans: a label map on the scan's own grid, a JSON side-car, and a report to open in a browser."""
     if use_sform and use_qform:
@@ -188,7 +183,7 @@ def classify(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
-    model: Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")],
+    model: TrainedModelOption,
     split: Annotated[str | None, typer.Option(help="Of a .npz file: train, val or test, which is the default.")] = None,
     grad_cam: Annotated[
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
@@ -198,14 +193,14 @@ def classify(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
     max_gigabytes: Annotated[
         float, typer.Option(min=0.001, max=1e6, help="Most that the images of a .npz file may take in memory.")
     ] = 4.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Classify images: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
     from apps.cli.classify import classify_images
@@ -266,14 +261,14 @@ def robustness(
     ] = None,
     modality: Annotated[str | None, typer.Option(help="Scan: mr or ct; by default the model's.")] = None,
     severities: Annotated[str | None, typer.Option(help="Scan: some of 1 to 5, with commas; by default all.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.auto,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = Precision.auto,
     max_gigabytes: Annotated[
         float, typer.Option(min=0.001, max=1e6, help="Most that the images, or a volume, may take in memory.")
     ] = 4.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Measure a model under corruption of its input: a matrix, curves, pictures and a report in a new folder."""
     from apps.cli.robustness import run_robustness

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -51,19 +51,6 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
 def _refuse(line: str, code: int = USER_ERROR) -> int:
     print(f"error: {printable(' '.join(line.split()))}", file=sys.stderr)
     return code
-
-
-def show_version(program: str) -> Callable[[bool], None]:
-    """The callback of `--version`."""
-
-    def show(asked: bool) -> None:
-        if asked:
-            from importlib.metadata import version
-
-            print(f"{program} (domain-vision {version('domain-vision')})")
-            raise typer.Exit
-
-    return show
 
 
 def find_model(model: str) -> Path:
