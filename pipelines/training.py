@@ -160,7 +160,7 @@ def fit(
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         if settings.compile:
             _check_compiler()
-            task.model.compile()  # in place: names of weights stay
+            task.get_submodule("model").compile()  # in place: names of weights stay
         try:
             trainer.fit(task, batches, ckpt_path=last if done else None)
         except SystemExit:  # Lightning's answer to Ctrl-C

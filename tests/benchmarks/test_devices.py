@@ -112,7 +112,7 @@ def test_network(name: str) -> None:
             print(row)
 
 
-def learn_once(model: nn.Module, optimizer: Any, autocast: Any, loss_of: Loss, images: Tensor) -> None:
+def learn_once(model: Any, optimizer: Any, autocast: Any, loss_of: Loss, images: Tensor) -> None:
     with torch.inference_mode(False), torch.enable_grad():
         with autocast:
             loss = loss_of(model, images)
@@ -121,6 +121,6 @@ def learn_once(model: nn.Module, optimizer: Any, autocast: Any, loss_of: Loss, i
         optimizer.zero_grad(set_to_none=True)
 
 
-def serve_once(model: nn.Module, autocast: Any, loss_of: Loss, images: Tensor) -> None:
+def serve_once(model: Any, autocast: Any, loss_of: Loss, images: Tensor) -> None:
     with torch.inference_mode(), autocast:
         loss_of(model, images)

@@ -157,9 +157,9 @@ def test_what_mlflow_would_do_by_itself_is_switched_off(tmp_path: Path, monkeypa
 def test_figures_are_sent_together(store: str, tmp_path: Path, monkeypatch):
     with start(store, tmp_path) as run:
         sent: list[int] = []
-        real = run._client.log_batch
+        real = run.client.log_batch
         monkeypatch.setattr(
-            run._client, "log_batch", lambda *given, metrics: (sent.append(len(metrics)), real(*given, metrics=metrics))
+            run.client, "log_batch", lambda *given, metrics: (sent.append(len(metrics)), real(*given, metrics=metrics))
         )
         for step in range(600):
             run.log_metrics({"loss": step / 7, "rate": step / 3}, step)
