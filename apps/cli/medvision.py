@@ -124,7 +124,8 @@ def segment(
         raise InputError("--use-sform and --use-qform exclude each other; give one of them")
     if quiet and verbose:
         raise InputError("--quiet and --verbose exclude each other; give one of them")
-    from apps.cli.segment import Job, run_jobs
+    from apps.cli.scans import Job
+    from apps.cli.segment import run_jobs
 
     job = Job(
         input=input,

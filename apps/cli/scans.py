@@ -1,12 +1,13 @@
-"""What `medvision segment` was given: a scan, a folder of scans, or a DICOM series."""
+"""What `medvision segment` was asked for, and what it was given: a scan, a folder of scans, or a DICOM series."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from apps.cli.sharding import Shard
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.segmentations import read_segmentation
 from medvision.dicom.series import Series, choose, find_series, read_series
@@ -14,8 +15,32 @@ from medvision.volumes import Volume, find_scans, read_labels, read_volume, scan
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
-if TYPE_CHECKING:
-    from apps.cli.segment import Job
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a user asked for; the fields are the program's options."""
+
+    input: Path
+    output: Path | None
+    model: str
+    device: str
+    views: list[str] | None
+    labels: list[str] | None
+    save_probabilities: bool
+    reference: Path | None
+    fast: bool
+    resume: bool
+    threads: int | None
+    precision: str
+    volume_index: int | None
+    geometry: str | None
+    allow_nonfinite: bool
+    max_bytes: int
+    series: str | None = None
+    resample_irregular: bool = False
+    dicom_seg: bool = False
+    pseudonyms: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +57,7 @@ class Scan:
     stem: str
     series: Series | None = None
 
-    def read(self, job: "Job") -> Volume:
+    def read(self, job: Job) -> Volume:
         """The volume, as the job's options ask for it."""
         if self.series is not None:
             return read_series(self.series, resample_irregular=job.resample_irregular, max_bytes=job.max_bytes)
@@ -48,7 +73,7 @@ class Scan:
         """The digest that the volume will have, without reading its voxels."""
         return self.series.sha256() if self.series is not None else file_sha256(self.path)
 
-    def settings(self, job: "Job") -> dict[str, Any]:
+    def settings(self, job: Job) -> dict[str, Any]:
         """What of the job's options decides how the scan is read."""
         settings: dict[str, Any] = {
             "volume_index": job.volume_index,
@@ -58,7 +83,7 @@ class Scan:
         return settings if self.series is None else settings | {"resample_irregular": job.resample_irregular}
 
 
-def find_inputs(job: "Job") -> tuple[list[Scan], Path, bool]:
+def find_inputs(job: Job) -> tuple[list[Scan], Path, bool]:
     """The scans of a job, the folder for their results, and whether they are a batch.
 
     A folder is a batch of the scans that lie directly in it, or else of one DICOM series, with files at any depth.
@@ -88,7 +113,7 @@ def find_inputs(job: "Job") -> tuple[list[Scan], Path, bool]:
     return [Scan(job.input, f"{stem}_{chosen.number}" if len(series) > 1 else stem, chosen)], folder, False
 
 
-def read_reference(path: Path, volume: Volume, classes: list[dict[str, Any]], job: "Job") -> Volume:
+def read_reference(path: Path, volume: Volume, classes: list[dict[str, Any]], job: Job) -> Volume:
     """A label map to compare with, on the scan's grid: a file as scans are, or a DICOM segmentation.
 
     Segments whose labels are all names of the model's classes get these classes' ids; else their numbers are the ids.
@@ -114,7 +139,7 @@ def read_reference(path: Path, volume: Volume, classes: list[dict[str, Any]], jo
     return reference
 
 
-def _refuse_options(job: "Job", given: dict[str, Any], what: str) -> None:
+def _refuse_options(job: Job, given: dict[str, Any], what: str) -> None:
     wrong = [option for option, value in given.items() if value]
     if wrong:
         raise InputError(f"{wrong[0]}: has no meaning for {printable(job.input)}, which is {what}; run without it")

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 
 from apps.cli.batch import INDEX, Outcome, case_of, check_index, write_index
 from apps.cli.program import COMPLETE, PARTLY_FAILED
-from apps.cli.scans import Scan, find_inputs, read_reference
-from apps.cli.sharding import Shard, share
+from apps.cli.scans import Job, Scan, find_inputs, read_reference
+from apps.cli.sharding import share
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
 from medvision.segmentation import Segmentation, Segmenter
@@ -27,33 +26,6 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
 NSD_TOLERANCE_MM = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a user asked for; the fields are the program's options."""
-
-    input: Path
-    output: Path | None
-    model: str
-    device: str
-    views: list[str] | None
-    labels: list[str] | None
-    save_probabilities: bool
-    reference: Path | None
-    fast: bool
-    resume: bool
-    threads: int | None
-    precision: str
-    volume_index: int | None
-    geometry: str | None
-    allow_nonfinite: bool
-    max_bytes: int
-    series: str | None = None
-    resample_irregular: bool = False
-    dicom_seg: bool = False
-    pseudonyms: bool = False
-    shard: Shard | None = None
 
 
 def run_jobs(job: Job, *, as_json: bool, quiet: bool, verbose: bool) -> int:
