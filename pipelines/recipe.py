@@ -252,6 +252,9 @@ class TrainSection(Section):
     devices: PositiveInt = 1
     """Processes that train together, each on a device (or CPU thread pool) of its own and on its share of each batch;
     where srun or torchrun start them, as many as those start."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Whether each process holds the whole network and optimiser (DDP), or a share of both (FSDP); the latter averages
+    no weights."""
     sync_batchnorm: bool = False
     """Take a batch norm's statistics over all processes; else each has those of its own share."""
     threads: PositiveInt | None = None
@@ -264,6 +267,17 @@ class TrainSection(Section):
     def _one_length(self) -> "TrainSection":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> "TrainSection":
+        wrong = {"ema_decay": self.ema_decay > 0, "compile": self.compile, "precision": self.precision == "16-mixed"}
+        if self.strategy == "fsdp" and any(wrong.values()):
+            name = next(name for name, found in wrong.items() if found)
+            raise ValueError(
+                f"strategy=fsdp: found {name}={getattr(self, name)}, expected ema_decay=0, compile=false and "
+                "precision 32-true or bf16-mixed; set them so, or strategy=ddp"
+            )
         return self
 
 

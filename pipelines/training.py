@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
@@ -22,6 +23,7 @@ from pipelines import preemption, processes
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.progress import Meter
 from pipelines.recipe import TrainSection
+from pipelines.sharding import Sharded
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 
@@ -65,8 +67,12 @@ class Batches(lightning.LightningDataModule):
         items: Any = self.validation.dataset
         if self.trainer.world_size == 1 or len(items) < self.trainer.world_size:
             return self.validation  # figures are ratios of sums: counting all in every process changes none
-        share: Any = range(self.trainer.global_rank, len(items), self.trainer.world_size)
-        return DataLoader(items, self.validation.batch_size, sampler=share, collate_fn=self.validation.collate_fn)
+        share = np.arange(self.trainer.global_rank, len(items), self.trainer.world_size)
+        # As many batches in each process, though shares differ by one: all enter a sharded network together.
+        largest, smallest = -(-len(items) // self.trainer.world_size), len(items) // self.trainer.world_size
+        count = min(-(-largest // (self.validation.batch_size or 1)), smallest)
+        parts: Any = [part.tolist() for part in np.array_split(share, count)]
+        return DataLoader(items, batch_sampler=parts, collate_fn=self.validation.collate_fn)
 
 
 def fit(
@@ -124,10 +130,12 @@ def fit(
     batches.start = done * settings.accumulate
     validated = batches.validation is not None
     # Statistics of batch norms are the latest, not averages: those lag behind the averaged weights, at times fatally.
-    average = _Averaging(batches.statistics, use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
-    keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
+    average = WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
+    sharded = settings.strategy == "fsdp"  # then nothing is averaged, see the recipe
+    keeper = _Keeper(folder, card, settings, steps, None if sharded else average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
+        strategy=Sharded(devices * nodes) if sharded else "auto",
         devices=devices,
         num_nodes=nodes,
         sync_batchnorm=settings.sync_batchnorm,
@@ -138,6 +146,7 @@ def fit(
         val_check_interval=validate_every * settings.accumulate if validated else None,
         check_val_every_n_epoch=None if validated else 1,
         num_sanity_val_steps=0,
+        inference_mode=not sharded,  # whose tensors cannot be learnt from when the network is gathered among them
         limit_val_batches=None if validated else 0,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip,
@@ -146,7 +155,13 @@ def fit(
         enable_progress_bar=False,
         enable_checkpointing=False,
         plugins=[SafetensorsCheckpoints(origin), processes.environment()],
-        callbacks=[average, _Reseed(seed), _Progress(steps, folder / HISTORY, log), keeper],
+        callbacks=[
+            *([] if sharded else [average]),
+            _Statistics(batches.statistics),
+            _Reseed(seed),
+            _Progress(steps, folder / HISTORY, log),
+            keeper,
+        ],
     )
     with warnings.catch_warnings():
         # packed data needs no loading processes, and synthesis has those its recipe names
@@ -156,6 +171,8 @@ def fit(
         # the order of batches is a function of the step
         warnings.filterwarnings("ignore", message=".*not resumable.*")
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+        # of shares: no network of ours changes in place what a block of it gives
+        warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
         # where SLURM is installed: who starts this process is known
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         if settings.compile:
@@ -188,19 +205,17 @@ def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tenso
     return update
 
 
-class _Averaging(WeightAveraging):
-    """Averages weights, and measures batch norms' statistics for the averaged ones where there are batches for it.
+class _Statistics(Callback):
+    """Measures batch norms' statistics for the weights that are validated, where there are batches for it.
 
     Running statistics are of augmented images, under dropout and of weights that are no longer there: validation then
     goes up and down by the epoch (Wu and Johnson, arXiv 2105.07576, section 3).
     """
 
-    def __init__(self, statistics: DataLoader | None, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, statistics: DataLoader | None) -> None:
         self.statistics = statistics
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        super().on_validation_epoch_start(trainer, pl_module)
         norms = [module for module in pl_module.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
         if self.statistics is None or not norms:
             return
@@ -238,7 +253,7 @@ class _Keeper(Callback):
         card: Mapping[str, Any],
         settings: TrainSection,
         steps: int,
-        average: WeightAveraging,
+        average: WeightAveraging | None,
         monitor: str | None,
     ) -> None:
         self.folder, self.card, self.settings, self.steps = folder, card, settings, steps
@@ -305,10 +320,14 @@ class _Keeper(Callback):
         trainer.save_checkpoint(self.folder / LAST)
 
     def _write_model(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self.average is None:
+            sharded: Any = trainer.strategy
+            network = sharded.whole_network()  # all processes take part
+        else:
+            average: Any = self.average._average_model  # Lightning shows it nowhere else
+            network = average.module.model
         if not trainer.is_global_zero:
             return
-        average: Any = self.average._average_model  # Lightning shows it nowhere else
-        network = average.module.model
         figures = {self.monitor: self.best} if self.monitor else {}
         training = {**self.card.get("training", {}), "steps": trainer.global_step, **figures}
         weights.save(self.folder / MODEL, network, {**self.card, "training": training})

@@ -36,7 +36,7 @@ class Boxes:
         return image, labels
 
 
-def train(folder: Path, network: nn.Module | None = None, **changes: object) -> Path:
+def train(folder: Path, network: nn.Module | None = None, statistics: bool = False, **changes: object) -> Path:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = TrainSection(
@@ -61,7 +61,7 @@ def train(folder: Path, network: nn.Module | None = None, **changes: object) -> 
 
     return fit(
         SegmentationTask(network or small_network(), settings, STEPS, ["background", "box"]),
-        Batches(loader, held_out),
+        Batches(loader, held_out, held_out if statistics else None),
         settings,
         steps=STEPS,
         validate_every=8,

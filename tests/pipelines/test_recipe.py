@@ -64,6 +64,7 @@ def test_overrides_reach_every_depth_in_yaml_syntax(recipe):
         ("data.zzz=1", ["data.zzz: unknown key", "expected one of: kind, root, synthesis, slices"]),
         ("train.steps=many", ["train.steps:", "integer"]),
         ("train.steps=0", ["train.steps:", "greater than 0"]),
+        ("train.strategy=fsdp", ["train: strategy=fsdp: found ema_decay=0.998, expected ema_decay=0"]),
         ("train.ema_decay=1", ["train.ema_decay:", "less than 1"]),
         ("train.local_copy=/tmp", ["train.local_copy: synthetic slices are drawn from files"]),
         ("seed=-1", ["seed:", "greater than or equal to 0"]),
