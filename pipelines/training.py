@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from pipelines import preemption, processes
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
+from pipelines.fsdp import Sharded
 from pipelines.progress import Meter
 from pipelines.recipe import TrainSection
-from pipelines.sharding import Sharded
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 

@@ -117,7 +117,6 @@ def test_the_run_of_a_job_that_dies_with_its_node_is_failed(home: Home, cluster:
     wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the job does not start")
     with cluster.without("n2"):
         cluster.wait_for(job, "NODE_FAIL")
-        assert client.get_run(run_id).info.status == "RUNNING"
         wait_until(lambda: client.get_run(run_id).info.status == "FAILED", "nobody notes the end")
     assert [file.path for file in client.list_artifacts(run_id, "logs")] == [f"logs/job-{job}.log"]
 
@@ -163,12 +162,12 @@ def test_what_slurm_or_the_store_cannot_do_is_said_before_a_job_is_queued(home: 
         (line,) = printed.splitlines()
         return line
 
-    before = cluster.run("squeue", "-h", "-t", "all", "-o", "%i")
+    before = set(cluster.run("squeue", "-h", "-t", "all", "-o", "%i").split())
     assert "Invalid partition name" in refused("--partition=nowhere") and "sinfo" in refused("--partition=nowhere")
     assert "node configuration is not available" in refused("--nodes=4")
     assert "cannot be shared out to 3 processes" in refused("--nodes=3")
     assert "means another machine on every node" in refused("--nodes=2", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert "cannot be used" in refused("--nodes=2", MLFLOW_TRACKING_URI="http://nowhere.invalid:9")
     assert "plain folders" in refused("--nodes=2", MLFLOW_TRACKING_URI="file:runs")
-    assert cluster.run("squeue", "-h", "-t", "all", "-o", "%i") == before
+    assert set(cluster.run("squeue", "-h", "-t", "all", "-o", "%i").split()) <= before
     assert not (home.folder / "refused").exists()

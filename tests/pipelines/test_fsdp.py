@@ -20,21 +20,21 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
+from pipelines.fsdp import shard
 from pipelines.recipe import TrainSection
-from pipelines.sharding import shard
 from pipelines.training import Batches
 from shared_backbones import weights
 from tests.conftest import ROOT
-from tests.pipelines import sharded_training, small_training
+from tests.pipelines import fsdp_training, small_training
 from tests.test_models import CASES, Plain
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder of the trainings of `sharded_training`, and what the two processes printed."""
+    """Folder of the trainings of `fsdp_training`, and what the two processes printed."""
     folder = tmp_path_factory.mktemp("trained")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.pipelines.sharded_training", str(folder)]
+    command += ["-m", "tests.pipelines.fsdp_training", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -49,7 +49,7 @@ def history(folder: Path) -> list[dict[str, float]]:
 def test_shares_learn_what_whole_networks_learn(trained):
     whole, shares = (trained[0] / name for name in ("ddp", "fsdp"))
     expected, found = (weights.load(folder / "model").module.state_dict() for folder in (whole, shares))
-    start = sharded_training.transformer().state_dict()
+    start = fsdp_training.transformer().state_dict()
     moved = torch.cat([(expected[name] - start[name]).flatten() for name in start]).norm()
     # gradients of 0.01, the clipped length, at rates of 0.25, 0.5 and 0.5, with momentum, and nearly all one way
     assert 0.9 < moved / 0.01 / (0.25 + 0.5 * 1.9 + 0.5 * 2.71) <= 1
@@ -106,7 +106,7 @@ def test_one_process_has_the_only_share(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(small_training, "STEPS", 2)
     settings = {"steps": 2, "ema_decay": 0, "precision": "bf16-mixed", "accumulate": 2, "optimizer": "sgd"}
     folders = [
-        small_training.train(tmp_path / name, sharded_training.convolutions(), True, **settings, strategy=name)
+        small_training.train(tmp_path / name, fsdp_training.convolutions(), True, **settings, strategy=name)
         for name in ("ddp", "fsdp")
     ]
     expected, found = (weights.load(folder).module.state_dict() for folder in folders)
@@ -115,7 +115,7 @@ def test_one_process_has_the_only_share(alone, tmp_path, monkeypatch):
 
 def test_batch_norms_are_taken_over_all_shares(alone, tmp_path):
     with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):  # so it is one by then
-        network = sharded_training.convolutions()
+        network = fsdp_training.convolutions()
         small_training.train(tmp_path, network, ema_decay=0, strategy="fsdp", sync_batchnorm=True)
 
 
