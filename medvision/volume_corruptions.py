@@ -4,8 +4,8 @@ The protocol is that of Hendrycks and Dietterich (2019): every corruption has fi
 each. Volumes have no published scales; these are physical ones, in mm, degrees, HU and shares of the signal, so that
 they mean the same at any spacing. Every cell of such a table can be computed alone (`corrupt_volume`).
 
-The operators of MONAI and TorchIO that go by these names take voxels, or shares of the volume, and torch's generators: a
-severity would mean another thing at every spacing, and a figure another thing with every release. So they are written
+The operators of MONAI and TorchIO that go by these names take voxels, or shares of the volume, and torch's generators:
+a severity would mean another thing at every spacing, and a figure another thing with every release. So they are written
 here, a few lines of scipy and numpy each.
 
 Nothing moves: what is acquired at the middle of k-space is where it was, so labels of the volume remain those of the
