@@ -90,6 +90,8 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
     Blocks are members of lists that have parts of their own; what else there is, is gathered with the network.
     """
+    for weight in network.parameters():
+        weight.data = weight.data.contiguous()  # channels_last cannot be shared out
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
     members = [member for group in reversed(lists) for member in group if not isinstance(member, nn.ModuleList)]
     for block in [member for member in members if next(member.children(), None) is not None]:
