@@ -129,12 +129,11 @@ def _prepare(job: Job, kind: Any) -> Any:
 
 def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Path:
     recipe = job.recipe
-    same = () if recipe.train.strategy == "fsdp" else ("strategy",)  # older trainings did not name what they are
     made_from = {
         "data": kind.digest(prepared),
         "batches": kind.batch_settings(),
         "model": shown_model(recipe),
-        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy", *same}),
+        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
         "seed": recipe.seed,
         "card": recipe.card,
     }

@@ -130,9 +130,10 @@ def fit(
     batches.start = done * settings.accumulate
     validated = batches.validation is not None
     # Statistics of batch norms are the latest, not averages: those lag behind the averaged weights, at times fatally.
-    average = WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
     sharded = settings.strategy == "fsdp"  # then nothing is averaged, see the recipe
-    keeper = _Keeper(folder, card, settings, steps, None if sharded else average, monitor if validated else None)
+    moving = _moving_average(settings.ema_decay)
+    average = None if sharded else WeightAveraging(use_buffers=False, multi_avg_fn=moving)
+    keeper = _Keeper(folder, card, settings, steps, average, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
         strategy=Sharded(devices * nodes) if sharded else "auto",
@@ -156,7 +157,7 @@ def fit(
         enable_checkpointing=False,
         plugins=[SafetensorsCheckpoints(origin), processes.environment()],
         callbacks=[
-            *([] if sharded else [average]),
+            *([average] if average else []),
             _Statistics(batches.statistics),
             _Reseed(seed),
             _Progress(steps, folder / HISTORY, log),

@@ -77,6 +77,17 @@ def rows_of(paths: Sequence[Path]) -> list[dict[str, str]]:
     return [row for path in paths for row in csv.DictReader(path.read_text().splitlines())]
 
 
+def classifying(given: Path, model: Path, table: Path) -> tuple[Any, ...]:
+    """What is typed; of one image at a time, so that sums are of one order."""
+    return "classify", "-i", given, "--model", model, "--device", "cpu", "-q", "--batch-size", 1, "-o", table
+
+
+def write_images(folder: Path, images: np.ndarray) -> None:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+
+
 @pytest.mark.parametrize("kind", ["folder", "npz"])
 def test_tables_of_medical_images_are_parts_of_the_whole_one(kind: str, tmp_path: Path):
     images = models.radiographs(7, 28)
@@ -85,24 +96,9 @@ def test_tables_of_medical_images_are_parts_of_the_whole_one(kind: str, tmp_path
         given = tmp_path / "pneumoniamnist.npz"
         np.savez(given, test_images=images, test_labels=(np.arange(7)[:, None] % 2).astype(np.uint8))
     else:
-        given.mkdir()
-        for number, image in enumerate(images):
-            Image.fromarray(image).save(given / f"{number}.png")
+        write_images(given, images)
     model = models.classifier(tmp_path / "m", contract={**models.GREY, "size": 28})
-    asked = (
-        "classify",
-        "-i",
-        given,
-        "--model",
-        model,
-        "--device",
-        "cpu",
-        "-q",
-        "--batch-size",
-        1,
-        "-o",
-        tmp_path / "t.csv",
-    )  # sums of one order
+    asked = classifying(given, model, tmp_path / "t.csv")
     assert call(medvision.app, *asked) == 0
     for number in (1, 2, 3):
         assert call(medvision.app, *asked, "--shard", f"{number}/3", "--grad-cam", tmp_path / "maps") == 0
@@ -120,24 +116,9 @@ def test_tables_of_galaxies_are_parts_of_the_whole_one(kind: str, tmp_path: Path
         with h5py.File(given, "w") as file:
             file["images"], file["ra"], file["dec"] = images, np.arange(5.0), np.arange(5.0) / 2
     else:
-        given.mkdir()
-        for number, image in enumerate(images):
-            Image.fromarray(image).save(given / f"{number}.png")
+        write_images(given, images)
     model = sky_models.classifier(tmp_path / "m")
-    asked = (
-        "classify",
-        "-i",
-        given,
-        "--model",
-        model,
-        "--device",
-        "cpu",
-        "-q",
-        "--batch-size",
-        1,
-        "-o",
-        tmp_path / "t.csv",
-    )  # sums of one order
+    asked = classifying(given, model, tmp_path / "t.csv")
     assert call(astrovision.app, *asked) == 0
     for number in (1, 2):
         assert call(astrovision.app, *asked, "--shard", f"{number}/2") == 0
