@@ -36,10 +36,10 @@ def wait_for_step(home: Home, output: str, step: int) -> None:
     wait_until(lambda: progress(home, output) >= step, f"{output} does not come to step {step}")
 
 
-def followers(cluster: SmallCluster, job: str) -> list[str]:
-    """States of what is queued to note that a job failed, and waits or runs."""
-    listed = cluster.run("squeue", "-h", "-n", "domain-vision-failure", "-o", "%T %E %i").splitlines()
-    return [line.split()[0] for line in listed if f"afternotok:{job}(" in line]
+def followers(cluster: SmallCluster, job: str) -> dict[str, str]:
+    """States, by number, of what is queued to note that a job failed, and waits or runs."""
+    listed = cluster.run("squeue", "-h", "-n", "domain-vision-failure", "-o", "%i %T %E").splitlines()
+    return dict(line.split()[:2] for line in listed if f"afternotok:{job}(" in line)
 
 
 def log(home: Home, job: str) -> str:
@@ -77,7 +77,7 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     wait_for_step(home, "preempted", 20)
     cluster.run("scancel", "--signal=TERM", job)
     wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave")
-    assert followers(cluster, job) == ["PENDING"]  # it has not failed
+    assert list(followers(cluster, job).values()) == ["PENDING"]  # it has not failed
     first = progress(home, "preempted")
     assert f"told to leave: checkpoint at step {first} of {STEPS}" in log(home, job)
     assert MlflowClient(home.uri).get_run(run_id).info.status == "KILLED"
@@ -114,9 +114,13 @@ def test_a_job_that_loses_a_node_is_requeued_and_goes_on(home: Home, cluster: Sm
 def test_the_run_of_a_job_that_dies_with_its_node_is_failed(home: Home, cluster: SmallCluster):
     job, run_id = submit(home, cluster, "died", "--no-requeue")
     client = MlflowClient(home.uri)
+    (follower,) = followers(cluster, job)
+    cluster.run("scontrol", "hold", follower)
     wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the job does not start")
-    with cluster.without("n2"):
+    with cluster.without(cluster.run("squeue", "-h", "-j", job, "-o", "%B").strip()):  # where the first process is
         cluster.wait_for(job, "NODE_FAIL")
+        assert client.get_run(run_id).info.status == "RUNNING"
+        cluster.run("scontrol", "release", follower)
         wait_until(lambda: client.get_run(run_id).info.status == "FAILED", "nobody notes the end")
     assert [file.path for file in client.list_artifacts(run_id, "logs")] == [f"logs/job-{job}.log"]
 
