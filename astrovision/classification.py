@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from astrovision.contract import InputContract
-from shared_backbones.image_classifier import ImageClassifier
+from shared_backbones.classification.classifier import ImageClassifier
 
 
 class GalaxyClassifier(ImageClassifier):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shared_backbones.classification.classifier import ImageContract
 from shared_backbones.errors import InputError
-from shared_backbones.image_classifier import ImageContract
 
 if TYPE_CHECKING:
     from astrovision.stretches import Stretch

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from shared_backbones.classification.classifier import ImageClassifier, ImageContract
 from shared_backbones.errors import InputError
-from shared_backbones.image_classifier import ImageClassifier, ImageContract
 
 COLOURS = ("red", "green", "blue")
 

@@ -10,9 +10,8 @@ import torch
 from pipelines.progress import Meter
 from pipelines.stored_images import StoredImages
 from shared_backbones import weights
-from shared_backbones.image_classifier import ImageClassifier
-from shared_backbones.outliers import Outliers
-from shared_backbones.probabilities import (
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.figures import (
     class_figures,
     conformal_quantile,
     coverage_of,
@@ -21,6 +20,7 @@ from shared_backbones.probabilities import (
     mean_coverage,
     prediction_sets,
 )
+from shared_backbones.classification.outliers import Outliers
 
 _FALSE_ALARMS = 0.01  # share of validation images that are called outliers
 _USUAL = 2000  # training images that tell what is usual

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.resampling import Resampling, intervals
+from shared_backbones.classification.figures import class_figures, class_rows, reliability
 from shared_backbones.files import replacing
-from shared_backbones.probabilities import class_figures, class_rows, reliability
 
 _PER_GALLERY = 8
 _THUMBNAIL = 112  # side in pixels

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pipelines.image_sections import LabelledImages
 from pipelines.recipe import TrainSection
 from pipelines.tasks import Task
-from shared_backbones.image_classifier import ImageContract
+from shared_backbones.classification.classifier import ImageContract
 
 
 class ClassificationTask(Task):

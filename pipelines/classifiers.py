@@ -26,8 +26,8 @@ from pipelines.store import Sample, Store
 from pipelines.stored_images import DrawOrder, StoredImages
 from pipelines.training import Batches, Log, fit
 from shared_backbones import weights
+from shared_backbones.classification.classifier import ImageClassifier, ImageContract, mirror_of
 from shared_backbones.errors import InputError
-from shared_backbones.image_classifier import ImageClassifier, ImageContract, mirror_of
 
 
 class ClassifierKind(Kind):

@@ -19,8 +19,8 @@ from pipelines.report.scenes import stretched
 from pipelines.scene_tasks import ClassificationTask, features, probabilities
 from pipelines.scenes import ScenesKind, find_all_images, shown_bands, to_sample
 from shared_backbones import weights
+from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
-from shared_backbones.probabilities import class_figures
 
 
 class ImageClassification(ScenesKind):

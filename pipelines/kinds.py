@@ -19,7 +19,7 @@ from pipelines.store import Sample, Store, write_store
 from pipelines.tracking import DatasetRecord
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from shared_backbones.pyramids import fill_backbone
+from shared_backbones.networks.pyramids import fill_backbone
 
 KINDS = {
     "synthetic": "pipelines.segmentation:SyntheticSegmentation",

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.tracking import Run, open_store, reaching, tracking_uri
+from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
-from shared_backbones.outliers import FILE as OUTLIERS
 from shared_backbones.weights import CARD, WEIGHTS, read_card
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from shared_backbones.probabilities import BINS, bin_numbers
+from shared_backbones.classification.figures import BINS, bin_numbers
 
 INTERVALS = ("accuracy", "balanced_accuracy", "auc", "ece")
 """Figures of `class_figures` that have intervals."""

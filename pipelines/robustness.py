@@ -11,9 +11,9 @@ import numpy as np
 
 from pipelines.report.curves import line_chart
 from pipelines.resampling import INTERVALS, Resampling, intervals
+from shared_backbones.classification.figures import class_figures, class_rows
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
-from shared_backbones.probabilities import class_figures, class_rows
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -13,7 +13,7 @@ from geovision.datasets.patches import IGNORED
 from geovision.pretraining import central_views, evaluation_views, pyramid, random_crops, removed_pixels
 from pipelines.recipe import LabelledImageData, TrainSection
 from pipelines.tasks import Task
-from shared_backbones.probabilities import class_figures
+from shared_backbones.classification.figures import class_figures
 
 
 class PretrainingTask(Task):

@@ -126,7 +126,7 @@ CASES = {
         mapped=True,
     ),
     "smp_unet": Case(
-        "shared_backbones.unet:Unet",
+        "shared_backbones.networks.unet:Unet",
         {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},
         (3, 64, 64),
         2,
@@ -136,7 +136,7 @@ CASES = {
     ),
 }
 CASES["timm_classifier"] = Case(
-    "shared_backbones.timm_network:TimmClassifier",
+    "shared_backbones.networks.timm_classifier:TimmClassifier",
     {"name": "resnet10t", "num_classes": 3},
     (3, 64, 64),
     3,

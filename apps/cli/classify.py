@@ -210,7 +210,7 @@ class _MedMnist:
 
     def figures(self, found: Predictions) -> tuple[dict[str, Any] | None, list[str]]:
         """What the probabilities are worth; None with the reason where that cannot be said."""
-        from shared_backbones.probabilities import class_figures
+        from shared_backbones.classification.figures import class_figures
 
         facts = self.given.facts
         said = differing_classes(facts, self.classifier)

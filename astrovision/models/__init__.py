@@ -1,5 +1,5 @@
 """Networks for astronomical images. Importing this package makes their variants known to timm."""
 
-from shared_backbones import timm_models
+from shared_backbones.networks import timm_registration
 
-timm_models.register(["astrovision.models.astroformer"])
+timm_registration.register(["astrovision.models.astroformer"])

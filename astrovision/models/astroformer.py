@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.attention import RelativeAttention, resample_bias_table
-from shared_backbones.classifier import Classifier, chosen_levels
-from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.blocks.attention import RelativeAttention, resample_bias_table
+from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.inference import fold_pre_norm
-from shared_backbones.recomputation import recomputed
-from shared_backbones.transformer import DropPath, Mlp
+from shared_backbones.networks.classifier import Classifier, chosen_levels
 
 STRIDE = 32  # of the last stage
 HEAD_DIM = 32

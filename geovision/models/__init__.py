@@ -1,5 +1,5 @@
 """Networks for satellite images. Importing this package makes their variants known to timm."""
 
-from shared_backbones import timm_models
+from shared_backbones.networks import timm_registration
 
-timm_models.register(["geovision.models.satmae_pp"])
+timm_registration.register(["geovision.models.satmae_pp"])

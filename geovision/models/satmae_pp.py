@@ -16,7 +16,7 @@ from geovision.models.satmae_pp_mae import GroupMaskedAutoencoder, MaskedAutoenc
 from geovision.models.satmae_pp_names import official_name
 from geovision.models.satmae_pp_vit import GroupVisionTransformer, VisionTransformer
 from shared_backbones import weights
-from shared_backbones.embeddings import fit_positions
+from shared_backbones.blocks.embeddings import fit_positions
 
 _BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
 _LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}

@@ -17,9 +17,9 @@ from geovision.models.satmae_pp_trunk import (
     json_arguments,
     position_table,
 )
-from shared_backbones.embeddings import sine_cosine
-from shared_backbones.recomputation import recomputed
-from shared_backbones.transformer import TransformerBlock
+from shared_backbones.blocks.embeddings import sine_cosine
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import TransformerBlock
 
 RECONSTRUCTION_WEIGHT, MULTISCALE_WEIGHT = 0.6, 0.4
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared_backbones.embeddings import sine_cosine, sine_cosine_2d
-from shared_backbones.recomputation import recomputed
-from shared_backbones.transformer import TransformerBlock
+from shared_backbones.blocks.embeddings import sine_cosine, sine_cosine_2d
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import TransformerBlock
 
 SENTINEL_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))
 """Of the ten bands B2 B3 B4 B5 B6 B7 B8 B8A B11 B12: 10 m, 20 m, and short-wave infrared."""

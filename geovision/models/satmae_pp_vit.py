@@ -18,8 +18,8 @@ from geovision.models.satmae_pp_trunk import (
     json_arguments,
 )
 from shared_backbones import weights
-from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
-from shared_backbones.embeddings import fit_positions
+from shared_backbones.blocks.embeddings import fit_positions
+from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
 
 class _Classifier(Classifier):

@@ -1,5 +1,5 @@
 """Networks for medical images. Importing this package makes their variants known to timm."""
 
-from shared_backbones import timm_models
+from shared_backbones.networks import timm_registration
 
-timm_models.register(["medvision.models.duoformer", "medvision.models.medvitv2"])
+timm_registration.register(["medvision.models.duoformer", "medvision.models.medvitv2"])

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.attention import SelfAttention
-from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
-from shared_backbones.convolution import ConvNormAct
-from shared_backbones.embeddings import fit_positions
-from shared_backbones.pyramids import TimmPyramid
-from shared_backbones.recomputation import recomputed
-from shared_backbones.resnet import ResNet
-from shared_backbones.transformer import TransformerBlock
+from shared_backbones.blocks.attention import SelfAttention
+from shared_backbones.blocks.convolution import ConvNormAct
+from shared_backbones.blocks.embeddings import fit_positions
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import TransformerBlock
+from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.networks.pyramids import TimmPyramid
+from shared_backbones.networks.resnet import ResNet
 
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}

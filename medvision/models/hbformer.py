@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.attention import WindowAttention
-from shared_backbones.convolution import DynamicDilatedConvolution
+from shared_backbones.blocks.attention import WindowAttention
+from shared_backbones.blocks.convolution import DynamicDilatedConvolution
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.inference import fold_batch_norm, fold_pointwise
-from shared_backbones.recomputation import recomputed
-from shared_backbones.transformer import DropPath, Mlp
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
 COMPACT: dict[str, Any] = {

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
-from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.blocks.kan import Kan
+from shared_backbones.blocks.neighborhood_attention import NeighborhoodAttention
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.inference import batch_norm_affine
-from shared_backbones.kan import Kan
-from shared_backbones.neighborhood_attention import NeighborhoodAttention
-from shared_backbones.recomputation import recomputed
-from shared_backbones.transformer import DropPath
+from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
 HEAD_DIM = 32
 TOKENS = ("reinterpreted", "spatial")

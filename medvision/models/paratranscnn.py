@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.convolution import ConvNormAct, SqueezeExcitation
-from shared_backbones.recomputation import recomputed
-from shared_backbones.resnet import ResNet
-from shared_backbones.transformer import TransformerBlock
+from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
+from shared_backbones.blocks.recomputation import recomputed
+from shared_backbones.blocks.transformer import TransformerBlock
+from shared_backbones.networks.resnet import ResNet
 
 STRIDE = 16  # of the deepest map; inputs are padded to a multiple of it
 PATCH_SIZE = 2

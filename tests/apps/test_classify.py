@@ -20,8 +20,8 @@ from apps.cli.program import run
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import SETS, read_medmnist
 from shared_backbones import weights
-from shared_backbones.image_classifier import cam_overlay
-from shared_backbones.probabilities import class_figures
+from shared_backbones.classification.classifier import cam_overlay
+from shared_backbones.classification.figures import class_figures
 from tests.medvision import models
 
 MARKER = "doe-john42"

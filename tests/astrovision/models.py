@@ -9,7 +9,7 @@ import torch
 from astrovision.classification import GalaxyClassifier
 from astrovision.models.astroformer import Astroformer
 from shared_backbones import weights
-from shared_backbones.outliers import Outliers
+from shared_backbones.classification.outliers import Outliers
 
 CLASSES = [
     {"id": 0, "name": "elliptical"},

@@ -11,8 +11,8 @@ from torch import Tensor
 from astrovision.classification import GalaxyClassifier
 from pipelines.image_sets import resized
 from shared_backbones import weights
+from shared_backbones.classification.classifier import cam_overlay
 from shared_backbones.errors import InputError
-from shared_backbones.image_classifier import cam_overlay
 from tests.astrovision import models
 
 

@@ -25,8 +25,8 @@ from medvision.models.hbformer import HBFormer
 from medvision.models.medvitv2 import MedViTV2
 from medvision.models.paratranscnn import ParaTransCNN, Tail
 from shared_backbones import optimize_for_inference
-from shared_backbones.convolution import DynamicDilatedConvolution
-from shared_backbones.neighborhood_attention import NeighborhoodAttention
+from shared_backbones.blocks.convolution import DynamicDilatedConvolution
+from shared_backbones.blocks.neighborhood_attention import NeighborhoodAttention
 
 
 def explicit_attention(

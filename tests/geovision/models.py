@@ -8,7 +8,7 @@ import torch
 from geovision.contract import input_section
 from geovision.models.satmae_pp import GroupMaskedAutoencoder, GroupVisionTransformer
 from shared_backbones import weights
-from shared_backbones.unet import Unet
+from shared_backbones.networks.unet import Unet
 
 BANDS = ["B2", "B3", "B8A"]
 CLASSES = [{"id": i, "name": f"class {i}", "color": [80 * i, 10, 200 - 60 * i]} for i in range(3)]

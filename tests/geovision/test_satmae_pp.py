@@ -18,8 +18,8 @@ from geovision.models.satmae_pp import (
 from geovision.models.satmae_pp_mae import Reconstruction
 from geovision.models.satmae_pp_names import official_name
 from geovision.models.satmae_pp_trunk import SENTINEL_GROUPS
-from shared_backbones import embeddings
-from shared_backbones.embeddings import frequencies
+from shared_backbones.blocks import embeddings
+from shared_backbones.blocks.embeddings import frequencies
 from shared_backbones.errors import InputError
 from tests.parity.seeded import Fixture, read_fixture
 from tests.parity.stages import Stages, forms

@@ -10,8 +10,8 @@ from torch import nn
 from medvision.classification import MedicalClassifier
 from medvision.models.medvitv2 import MedViTV2
 from shared_backbones import weights
-from shared_backbones.outliers import Outliers
-from shared_backbones.timm_network import TimmClassifier
+from shared_backbones.classification.outliers import Outliers
+from shared_backbones.networks.timm_classifier import TimmClassifier
 
 SIZE = 64
 GREY: dict[str, Any] = {"bands": ["grey"], "size": SIZE, "mean": [0.5], "std": [0.5]}

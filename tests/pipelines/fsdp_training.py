@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipelines import preemption
 from pipelines.tasks import SegmentationTask
-from shared_backbones.unet import Unet
+from shared_backbones.networks.unet import Unet
 from tests.pipelines import small_training
 from tests.test_models import CASES
 

@@ -23,8 +23,8 @@ from pipelines.stages import Job, run_stages
 from pipelines.store import Store
 from pipelines.stored_images import DrawOrder, StoredImages
 from shared_backbones import weights
+from shared_backbones.classification.figures import mean_coverage
 from shared_backbones.errors import InputError
-from shared_backbones.probabilities import mean_coverage
 from tests.pipelines.pages import scripts_in
 
 MARKER = "SECRETNAME"

@@ -26,8 +26,8 @@ from pipelines.recipe import LabelledImageData, TrainSection, bundled_recipes, l
 from pipelines.scene_tasks import ClassificationTask
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
+from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
-from shared_backbones.probabilities import calibration_error, class_figures
 from tests.geovision.rasters import write_scene
 
 ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]

@@ -24,7 +24,7 @@ from pipelines.stored_images import DrawOrder
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256
-from shared_backbones.resnet import ResNet
+from shared_backbones.networks.resnet import ResNet
 
 SMALL = {
     "train.epochs": None, "train.steps": 3, "train.batch_size": 4, "train.warmup_steps": 1, "train.threads": 1,

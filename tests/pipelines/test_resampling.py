@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.resampling import INTERVALS, Resampling, intervals
-from shared_backbones.probabilities import class_figures
+from shared_backbones.classification.figures import class_figures
 
 
 def drawn(multi_label: bool, count: int = 40) -> tuple[np.ndarray, np.ndarray]:

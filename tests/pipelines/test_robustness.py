@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from pipelines import robustness
 from pipelines.report.curves import line_chart
+from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
-from shared_backbones.probabilities import class_figures
 
 NAMES = ["a", "b", "c"]
 LABELS = np.arange(60) % 3

@@ -21,7 +21,7 @@ from pipelines.stages import run_stages
 from pipelines.tasks import SegmentationTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from shared_backbones.unet import Unet
+from shared_backbones.networks.unet import Unet
 from tests.conftest import ROOT
 from tests.medvision.heads import make_head_labels, write_heads
 from tests.pipelines import small_training

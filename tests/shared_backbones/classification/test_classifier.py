@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from shared_backbones import weights
+from shared_backbones.classification.classifier import ImageClassifier, ImageContract
 from shared_backbones.errors import InputError
-from shared_backbones.image_classifier import ImageClassifier, ImageContract
-from shared_backbones.timm_network import TimmClassifier
+from shared_backbones.networks.timm_classifier import TimmClassifier
 
 CARD = {
     "name": "probe", "version": "1", "license": "MIT", "classes": [{"id": n, "name": str(n)} for n in range(3)],

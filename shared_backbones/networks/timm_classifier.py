@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from shared_backbones.errors import require
-from shared_backbones.timm_models import register_all
+from shared_backbones.networks.timm_registration import register_all
 
 
 class TimmClassifier(nn.Module):

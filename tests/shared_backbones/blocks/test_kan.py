@@ -1,6 +1,6 @@
 import torch
 
-from shared_backbones.kan import Kan, KanLayer
+from shared_backbones.blocks.kan import Kan, KanLayer
 
 
 def test_a_layer_is_a_linear_map_of_bumps() -> None:

@@ -5,7 +5,7 @@ import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from shared_backbones.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
 
 class Means(Classifier):

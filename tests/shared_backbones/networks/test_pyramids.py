@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from shared_backbones.errors import InputError
-from shared_backbones.pyramids import TimmPyramid, fill_backbone
-from shared_backbones.resnet import ResNet
+from shared_backbones.networks.pyramids import TimmPyramid, fill_backbone
+from shared_backbones.networks.resnet import ResNet
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
+from shared_backbones.classification.figures import prediction_sets
+from shared_backbones.classification.outliers import Outliers
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
-from shared_backbones.outliers import Outliers
-from shared_backbones.probabilities import prediction_sets
 
 _HEAT = np.array([[0, 0, 0], [70, 10, 110], [190, 50, 80], [250, 150, 20], [255, 250, 180]], np.float32)  # of a map
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shared_backbones.attention import (
+from shared_backbones.blocks.attention import (
     WindowAttention,
     relative_position_index,
     shift_mask,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from shared_backbones.probabilities import (
+from shared_backbones.classification.figures import (
     calibration_error,
     class_figures,
     class_rows,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones.attention import kept_table
+from shared_backbones.blocks.attention import kept_table
 
 TILE = 8  # side of the square of queries that share a region of keys
 WHOLE = 14  # up to this length of an axis, all its queries share all its keys

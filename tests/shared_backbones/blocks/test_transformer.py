@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared_backbones.attention import RelativeAttention, SelfAttention, resample_bias_table
-from shared_backbones.transformer import DropPath, Mlp, TransformerBlock
+from shared_backbones.blocks.attention import RelativeAttention, SelfAttention, resample_bias_table
+from shared_backbones.blocks.transformer import DropPath, Mlp, TransformerBlock
 
 
 def explicit(attention: SelfAttention, x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from shared_backbones.classification.outliers import FILE, Outliers
 from shared_backbones.errors import InputError
-from shared_backbones.outliers import FILE, Outliers
 
 WIDTH = 24
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shared_backbones import neighborhood_attention, optimize_for_inference
-from shared_backbones.neighborhood_attention import NeighborhoodAttention
+from shared_backbones import optimize_for_inference
+from shared_backbones.blocks import neighborhood_attention
+from shared_backbones.blocks.neighborhood_attention import NeighborhoodAttention
 from tests.parity.seeded import read_fixture
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared_backbones.embeddings import resample_positions, sine_cosine, sine_cosine_2d
+from shared_backbones.blocks.embeddings import resample_positions, sine_cosine, sine_cosine_2d
 
 
 def test_codes_are_sines_then_cosines() -> None:

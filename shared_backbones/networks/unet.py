@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.errors import require
-from shared_backbones.timm_models import register_all
+from shared_backbones.networks.timm_registration import register_all
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
 

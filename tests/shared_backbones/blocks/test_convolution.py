@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shared_backbones import optimize_for_inference
-from shared_backbones.convolution import (
+from shared_backbones.blocks.convolution import (
     ConvNormAct,
     DynamicDilatedConvolution,
     EfficientChannelAttention,

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones.attention import SelfAttention
+from shared_backbones.blocks.attention import SelfAttention
 
 
 class Mlp(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shared_backbones import optimize_for_inference
-from shared_backbones.resnet import ResNet
+from shared_backbones.networks.resnet import ResNet
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])

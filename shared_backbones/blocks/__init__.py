@@ -1,0 +1,1 @@
+"""Parts that networks are built of: attention, convolutions, embeddings, KAN layers, transformer blocks."""
