@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from medvision.dicom.series import find_series, read_series
     from medvision.models.official import load_official
     from medvision.segmentation import Segmentation, Segmenter
-    from medvision.volumes import Volume, read_labels, read_volume, write_volume
+    from medvision.volumes.files import Volume, read_labels, read_volume, write_volume
 
 __all__ = [
     "MedicalClassifier",
@@ -32,16 +32,16 @@ _HOMES = {
     "MedicalClassifier": "medvision.classification",
     "Segmentation": "medvision.segmentation",
     "Segmenter": "medvision.segmentation",
-    "Volume": "medvision.volumes",
+    "Volume": "medvision.volumes.files",
     "find_series": "medvision.dicom.series",
     "load_official": "medvision.models.official",
-    "read_labels": "medvision.volumes",
+    "read_labels": "medvision.volumes.files",
     "read_medmnist": "medvision.datasets.medmnist",
     "read_segmentation": "medvision.dicom.segmentations",
     "read_series": "medvision.dicom.series",
-    "read_volume": "medvision.volumes",
+    "read_volume": "medvision.volumes.files",
     "write_segmentation": "medvision.dicom.segmentations",
-    "write_volume": "medvision.volumes",
+    "write_volume": "medvision.volumes.files",
 }
 
 

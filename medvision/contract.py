@@ -24,7 +24,7 @@ class InputContract:
         slices: offsets of the neighbouring slices that are its input channels.
         views: planes it runs over by default.
         smallest_slice: side in voxels that slices are padded to at least.
-        normalisation: how intensities are scaled; see `medvision.resampling.normalise`.
+        normalisation: how intensities are scaled; see `medvision.volumes.resampling.normalise`.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
         attached_mm: half the width of the widest such gap.
         smallest_piece: pieces smaller than this share of the largest are strays and become background; 0 keeps all.
@@ -160,7 +160,7 @@ def _spacing(given: Any) -> tuple[float | None, ...]:
 
 
 def _check_normalisation(how: Any) -> None:
-    """Raise a ValueError unless `medvision.resampling.normalise` knows it; without importing torch."""
+    """Raise a ValueError unless `medvision.volumes.resampling.normalise` knows it; without importing torch."""
     name = how.get("name") if isinstance(how, Mapping) else how
     if name not in ("rescale_intensity", "zscore", "none", "window"):
         raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")
@@ -169,7 +169,7 @@ def _check_normalisation(how: Any) -> None:
 
 
 def _check_expectations(given: Mapping[str, Any], names: set[str]) -> None:
-    """Raise a ValueError unless what the card expects of structures can be compared with (`medvision.quality`)."""
+    """Raise a ValueError unless `medvision.findings.flags` can compare with what the card expects of structures."""
     for name, (low, high) in (given.get("volume_range_ml") or {}).items():
         if name not in names or not 0 <= float(low) <= float(high):
             raise ValueError(f"volume_range_ml of {name} is {low} to {high}, expected a class and rising volumes")

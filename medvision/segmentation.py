@@ -23,8 +23,8 @@ from torch import Tensor
 from medvision.certainty import weakest_slices
 from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
 from medvision.models.catalogue import find_model
-from medvision.resampling import blocks, linear_weights, normalise, resize_linear
-from medvision.volumes import Volume, read_volume, to_ras, write_stack, write_volume
+from medvision.volumes.files import Volume, read_volume, to_ras, write_stack, write_volume
+from medvision.volumes.resampling import blocks, linear_weights, normalise, resize_linear
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.protocols import aggregate, find_protocol
+from medvision.metrics.protocols import aggregate, find_protocol
 from shared_backbones.files import replacing, spreadsheet_safe
 
 FIGURES = ("dice", "hd95_mm", "nsd")
@@ -30,7 +30,7 @@ def write_tables(
 
     Args:
         folder: exists.
-        rows: of `medvision.protocols.evaluate_case`, each with its `case`.
+        rows: of `medvision.metrics.protocols.evaluate_case`, each with its `case`.
         protocol: the name under which they were scored.
         seed: of the bootstrap.
         resamples: of the bootstrap.

@@ -122,5 +122,5 @@ class MedicalImageData(LabelledImages):
     corruptions: str | None = None
     """Set of MedMNIST whose corruptions are meant, such as `pneumoniamnist`; by default that of the data."""
     corruption_share: float = Field(default=0.0, ge=0, le=1)
-    """Of the training images that `medvision.corruptions.augmentation` sees: it draws one of the set's corruptions at
-    any severity or, as likely as each of them, none."""
+    """Share of the training images that `medvision.corruptions.medmnist_c.augmentation` sees: it draws one of the set's
+    corruptions at any severity or, as likely as each of them, none."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medvision.classification import MedicalClassifier, MedicalContract
-from medvision.corruptions import FOLDS, SETS, augmentation, corrupt
+from medvision.corruptions.medmnist_c import FOLDS, SETS, augmentation, corrupt
 from medvision.datasets.medmnist import find_set
 from pipelines.classifiers import ClassifierKind
 from pipelines.image_sections import MedicalImageData

@@ -84,7 +84,7 @@ class VolumeData(Section):
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
     normalisation: str | dict[str, Any] = "rescale_intensity"
-    """Scaling of intensities; see `medvision.resampling.normalise`."""
+    """Scaling of intensities; see `medvision.volumes.resampling.normalise`."""
     slices: list[int] = Field(default=[-1, 0, 1])
     """Offsets of the neighbouring slices that become channels."""
     views: list[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
@@ -285,7 +285,7 @@ class EvaluateSection(Section):
     """How the test cases are scored."""
 
     protocol: str = "default"
-    """See `medvision.protocols`."""
+    """See `medvision.metrics.protocols`."""
     resamples: PositiveInt = 2000
     """Of the bootstrap intervals."""
 

@@ -177,7 +177,7 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
 def tables_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tables of a measurement for a report: the matrix, means by corruption, and what each class lost.
 
-    Where it has them, there are also `relative` errors, of `medvision.relative_errors`, and `paired` tests.
+    Where it has them, there are also `relative` errors, of `medvision.corruptions.relative_errors`, and `paired` tests.
     """
     matrix = []
     for name in found["corruptions"]:

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from medvision.contract import InputContract
 from medvision.datasets.layouts import Case, find_cases
+from medvision.datasets.preparation import bytes_of, prepare, read_case
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
+from medvision.metrics.protocols import evaluate_case, find_protocol
 from medvision.models.catalogue import find_model
-from medvision.preparation import bytes_of, prepare, read_case
-from medvision.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines import evaluation
 from pipelines.kinds import Kind

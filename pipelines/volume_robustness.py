@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medvision.geometry import Grid, to_ras
-from medvision.metrics import compare, summary
-from medvision.overlays import class_colours, outline
+from medvision.corruptions.volumes import corrupt_volume
+from medvision.findings.sidecar import build_sidecar
+from medvision.metrics.overlap import compare, summary
+from medvision.pictures.overlays import class_colours, outline
 from medvision.segmentation import Segmentation, Segmenter
-from medvision.sidecar import build_sidecar
-from medvision.volume_corruptions import corrupt_volume
-from medvision.volumes import Volume
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import Grid, to_ras
 from pipelines.flag_usefulness import flag_usefulness
 from pipelines.robustness import severities_of
 from shared_backbones.errors import InputError
@@ -49,7 +49,7 @@ def measure_volume(
         volume: the scan, CT in HU.
         reference: class ids `(X, Y, Z)` on its grid, structures that it does not hold are not judged; None takes the
             segmentation of the scan as it is.
-        corruptions: their names, of `medvision.volume_corruptions.SCALES[modality]`.
+        corruptions: their names, of `medvision.corruptions.volumes.SCALES[modality]`.
         severities: of 1 to 5, rising.
         modality: `mr` or `ct`.
         on_progress: called with the cells done and their number.

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from medvision.datasets.brain_labels import FREESURFER, NEUROMORPHOMETRICS, UNSCORED, structures_of
-from medvision.geometry import Grid
-from medvision.volumes import Volume, read_labels, read_volume
+from medvision.volumes.files import Volume, read_labels, read_volume
+from medvision.volumes.geometry import Grid
 
 MANUAL = ("1000", "1001", "1002", "1006", "1007", "1008")
 SCORED = (1, 2, 3, 4, 5, 7, 8, 9)

@@ -19,12 +19,12 @@ from apps.cli.program import COMPLETE
 from apps.cli.program import find_model as find_registered
 from apps.cli.robustness_inputs import CorruptedImages, FolderImages, Job, PublishedImages, chosen, holds_class_folders
 from medvision.classification import MedicalClassifier
-from medvision.corruptions import FOLDS
+from medvision.corruptions.medmnist_c import FOLDS
+from medvision.corruptions.relative_errors import ALEXNET, relative_errors
+from medvision.corruptions.volumes import SCALES
 from medvision.models.catalogue import find_model
-from medvision.relative_errors import ALEXNET, relative_errors
 from medvision.segmentation import Segmenter
-from medvision.volume_corruptions import SCALES
-from medvision.volumes import read_labels, read_volume
+from medvision.volumes.files import read_labels, read_volume
 from pipelines.progress import Meter
 from pipelines.report.robustness import robustness_report
 from pipelines.reviews import report_identity

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from apps.cli.classifying import joint_sha256, list_files
-from medvision.corruptions import SETS, corrupt
+from medvision.corruptions.medmnist_c import SETS, corrupt
+from medvision.corruptions.published import read_corrupted
 from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
-from medvision.datasets.medmnist_c import read_corrupted
 from pipelines.image_files import WITH_TIFF, read_image
 from pipelines.image_layouts import find_items
 from pipelines.robustness import SEVERITIES

@@ -11,7 +11,7 @@ from apps.cli.sharding import Shard
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.segmentations import read_segmentation
 from medvision.dicom.series import Series, choose, find_series, read_series
-from medvision.volumes import Volume, find_scans, read_labels, read_volume, scan_stem
+from medvision.volumes.files import Volume, find_scans, read_labels, read_volume, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 

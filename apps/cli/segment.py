@@ -19,9 +19,9 @@ from apps.cli.scans import Job, Scan, find_inputs, read_reference
 from apps.cli.sharding import share
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
+from medvision.findings.sidecar import build_sidecar
 from medvision.segmentation import Segmentation, Segmenter
-from medvision.sidecar import build_sidecar
-from medvision.volumes import Volume, find_scans, scan_stem
+from medvision.volumes.files import Volume, find_scans, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -207,7 +207,7 @@ def _reference_of(job: Job, scan: Scan) -> Path | None:
 def _compare(
     segmentation: Segmentation, reference: Volume, kept: list[int] | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from medvision.metrics import compare, summary
+    from medvision.metrics.overlap import compare, summary
 
     classes = [entry for entry in segmentation.card["classes"] if kept is None or entry["id"] in kept]
     highest, last = int(reference.data.max()), segmentation.card["classes"][-1]["id"]

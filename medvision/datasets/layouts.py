@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.volumes import SUFFIXES, scan_stem
+from medvision.volumes.files import SUFFIXES, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from medvision.datasets.brain_labels import FREESURFER, RIGHT_TO_LEFT
-from medvision.resampling import linear_weights, rescale_intensity, resize_linear
-from medvision.volumes import read_labels, to_ras
+from medvision.volumes.files import read_labels, to_ras
+from medvision.volumes.resampling import linear_weights, rescale_intensity, resize_linear
 from shared_backbones.errors import InputError
 
 _HIGHEST_ID = 999

@@ -111,7 +111,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _volumes_in(folder: Path) -> list[str]:
-    from medvision.volumes import SUFFIXES
+    from medvision.volumes.files import SUFFIXES
 
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())

@@ -14,8 +14,8 @@ from medvision.dicom.headers import Frame, damaged, quiet, read_frames, read_hea
 from medvision.dicom.pixels import decode
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
-from medvision.geometry import CONFLICT_TOLERANCE_VOXELS
-from medvision.volumes import Grid, Volume
+from medvision.volumes.files import Grid, Volume
+from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
 

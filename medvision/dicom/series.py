@@ -15,7 +15,7 @@ from medvision.dicom.headers import Frame, Instance, file_digest, read_instance,
 from medvision.dicom.pixels import decode
 from medvision.dicom.splitting import split_volumes
 from medvision.dicom.stacks import Stack, arrange, straighten
-from medvision.volumes import SMALLEST_AXIS, Grid, Volume
+from medvision.volumes.files import SMALLEST_AXIS, Grid, Volume
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from medvision.geometry import Grid
-from medvision.keyslices import plan_slices
-from medvision.overlays import AGREEMENT, Slice, class_colours, render_slices
+from medvision.pictures.keyslices import plan_slices
+from medvision.pictures.overlays import AGREEMENT, Slice, class_colours, render_slices
+from medvision.volumes.geometry import Grid
 from pipelines.report.page import as_text, render_page, without_paths
 from pipelines.report.viewer import viewer_content
 
@@ -57,11 +57,11 @@ def segmentation_report(
         sidecar: what `<name>_seg.json` holds. Required: `case` (`case-` and 8 hex digits). Shown where present:
             `created` (text); `model` (`name`, `version`, `sha256`, `architecture`); `input` (`sha256`, `shape`,
             `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
-            `medvision.statistics.structure_rows`); `flags` (of `medvision.quality`); `warnings` (texts);
-            `reference` (`rows` of `medvision.metrics.compare`, `summary` of `medvision.metrics.summary`,
+            `medvision.findings.statistics.structure_rows`); `flags` (of `medvision.findings.flags`); `warnings`
+            (texts); `reference` (`rows` of `medvision.metrics.overlap.compare`, `summary` of `overlap.summary`,
             `nsd_tolerance_mm`, `sha256`); `report` (`id`, `sha256`), without which no verdict can be given; `display`
-            (of `medvision.keyslices.plan_slices`: window and slices that are shown); `device` and `precision` (texts);
-            `timings_s`; and any key of `settings` and `versions`. Other keys are not shown.
+            (of `medvision.pictures.keyslices.plan_slices`: window and slices that are shown); `device` and
+            `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are not shown.
         card: the model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
             `description` and `training` are shown where present.
         image: (X, Y, Z), the scan as it was read.

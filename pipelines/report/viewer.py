@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from medvision.geometry import Grid
-from medvision.overlays import class_colours
+from medvision.pictures.overlays import class_colours
+from medvision.volumes.geometry import Grid
 from pipelines.report.page import source_digest
 
 _LEVELS = 255  # of grey

@@ -1,1 +1,1 @@
-"""Classifying images with a trained model: input contract, calibration, prediction sets, outliers, Grad-CAM, figures."""
+"""Classifying images with a trained model: input contract, calibration, prediction sets, outliers, Grad-CAM."""

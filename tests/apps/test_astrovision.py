@@ -24,7 +24,7 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.stretches import Stretch
 from astrovision.tables import read_table
 from shared_backbones import weights
-from tests.astrovision import models
+from tests.astrovision import small_models
 
 SIDE = 300
 MARKER = "ngc4565"
@@ -34,12 +34,12 @@ PLACES = np.array([[60.5, 70.5], [200.5, 90.5], [150.5, 220.5], [8.5, 150.5], [-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("colours") / "m")
+    return small_models.classifier(tmp_path_factory.mktemp("colours") / "m")
 
 
 @pytest.fixture(scope="module")
 def flux_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("fluxes") / "m", models.FLUXES)
+    return small_models.classifier(tmp_path_factory.mktemp("fluxes") / "m", small_models.FLUXES)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def cutouts(tmp_path: Path) -> Path:
     """A folder of five images."""
     folder = tmp_path / "cuts"
     folder.mkdir()
-    for number, image in enumerate(models.galaxies(5).transpose(0, 2, 3, 1)):
+    for number, image in enumerate(small_models.galaxies(5).transpose(0, 2, 3, 1)):
         name = f"{MARKER}-{number}.{'png' if number else 'jpg'}"
         Image.fromarray(image).save(folder / name)
     (folder / "notes.txt").write_text("no image")
@@ -114,7 +114,7 @@ def refused(capsys, *arguments: object) -> str:
 def columns(table: Any) -> list[str]:
     return [
         *(name for name in table.colnames if name in ("id", "ra", "dec", "x", "y")), "class", "confidence",
-        *(f"p_{name}" for name in models.NAMES), *(f"in_set_{name}" for name in models.NAMES), "set_size",
+        *(f"p_{name}" for name in small_models.NAMES), *(f"in_set_{name}" for name in small_models.NAMES), "set_size",
         "outlier_score", "is_outlier", "flags",
     ]  # fmt: skip
 
@@ -136,17 +136,19 @@ def test_a_folder_of_images_becomes_a_table_and_a_side_car(cutouts: Path, model:
     assert table.colnames == columns(table)
     assert sorted(table["id"]) == [f"{MARKER}-{n}.{'png' if n else 'jpg'}" for n in range(5)]
     classifier = GalaxyClassifier(model, device="cpu")
-    images = torch.from_numpy(models.galaxies(5))
+    images = torch.from_numpy(small_models.galaxies(5))
     expected = classifier.predict(classifier.prepare(images))
     for number in range(1, 5):  # the JPEG is not what was drawn
         row = table[list(table["id"]).index(f"{MARKER}-{number}.png")]
-        assert row["class"] == models.NAMES[expected.labels[number]]
+        assert row["class"] == small_models.NAMES[expected.labels[number]]
         assert row["confidence"] == pytest.approx(expected.probabilities[number].max(), abs=1e-5)
-        scores = [row[f"p_{name}"] for name in models.NAMES]
+        scores = [row[f"p_{name}"] for name in small_models.NAMES]
         np.testing.assert_allclose(scores, expected.probabilities[number], atol=1e-5)
-        assert [row[f"in_set_{name}"] for name in models.NAMES] == [score >= 0.2 for score in scores]
+        assert [row[f"in_set_{name}"] for name in small_models.NAMES] == [score >= 0.2 for score in scores]
         assert row["set_size"] == sum(score >= 0.2 for score in scores)
-    assert found["classes"] == [{"name": name, "count": list(table["class"]).count(name)} for name in models.NAMES]
+    assert found["classes"] == [
+        {"name": name, "count": list(table["class"]).count(name)} for name in small_models.NAMES
+    ]
     assert found["rows"] == found["classified"] == 5 and found["failed"] == 0 and found["warnings"] == []
     sha256 = weights.load(model).sha256
     assert table.meta["model_sha256"] == found["model"]["sha256"] == sha256
@@ -174,7 +176,7 @@ def test_every_format_holds_the_same(cutouts: Path, model: Path, tmp_path: Path,
         found = read(output, format=kind, **({"use_names_over_ids": True} if ending == "vot" else {}))
     assert found.colnames == expected.colnames and len(found) == 5
     assert [str(name).strip() for name in found["class"]] == list(expected["class"])
-    for name in models.NAMES:
+    for name in small_models.NAMES:
         np.testing.assert_allclose(found[f"p_{name}"], expected[f"p_{name}"], atol=1e-5)
         assert [str(value) for value in found[f"in_set_{name}"]] == [str(value) for value in expected[f"in_set_{name}"]]
 
@@ -207,13 +209,17 @@ def test_a_catalogue_of_a_mosaic_is_classified(mosaic: Path, catalogue: Path, fl
     assert "has_invalid" in flags[1] and "partial" in flags[3] and flags[4] == "off_image"
     last = table[4]
     assert not str(last["class"]).strip() and np.ma.is_masked(last["confidence"]) and np.ma.is_masked(last["set_size"])
-    assert all(np.ma.is_masked(last[f"p_{name}"]) for name in models.NAMES)
-    assert not any(last[f"in_set_{name}"] for name in models.NAMES) and not last["is_outlier"]
+    assert all(np.ma.is_masked(last[f"p_{name}"]) for name in small_models.NAMES)
+    assert not any(last[f"in_set_{name}"] for name in small_models.NAMES) and not last["is_outlier"]
     classifier = GalaxyClassifier(flux_model, device="cpu")
     x, y = np.ceil(PLACES[0]).astype(int)
-    values = Stretch.from_card(models.FLUXES["stretch"], "m").apply(sky()[None, :, y - 32 : y + 32, x - 32 : x + 32])
+    values = Stretch.from_card(small_models.FLUXES["stretch"], "m").apply(
+        sky()[None, :, y - 32 : y + 32, x - 32 : x + 32]
+    )
     expected = classifier.predict(classifier.prepare(torch.from_numpy(values)))
-    np.testing.assert_allclose([table[0][f"p_{name}"] for name in models.NAMES], expected.probabilities[0], atol=1e-5)
+    np.testing.assert_allclose(
+        [table[0][f"p_{name}"] for name in small_models.NAMES], expected.probabilities[0], atol=1e-5
+    )
     side = json.loads((tmp_path / "out.json").read_text())
     assert side["flags"] == {"partial": 1, "off_image": 1, "has_invalid": 1, "outlier": side["flags"]["outlier"]}
     assert side["input"]["kind"] == "mosaic" and len(side["input"]["catalogue_sha256"]) == 64
@@ -230,7 +236,7 @@ def test_pixel_positions_and_files_with_commas_give_the_same(
     places = ["--x", "col", "--y", "row"]
     assert classify("-i", files, "--catalogue", catalogue, *places, "-o", second, "--model", flux_model, "-q") == 0
     found, expected = read(second), read(first)
-    for name in ("ra", "dec", "x", "y", *(f"p_{name}" for name in models.NAMES)):
+    for name in ("ra", "dec", "x", "y", *(f"p_{name}" for name in small_models.NAMES)):
         np.testing.assert_allclose(found[name][:4], expected[name][:4], atol=1e-5)
     assert list(found["class"][:4]) == list(expected["class"][:4]) and np.ma.is_masked(found["class"][4])
 
@@ -307,13 +313,13 @@ def test_sources_of_another_pixel_scale_look_alike(tmp_path: Path, catalogue: Pa
         arguments = ["--catalogue", catalogue, "--model", flux_model, "--bands", "g,r,z", "-q"]
         assert classify("-i", tmp_path / f"{name}.fits", "-o", tmp_path / f"{name}.ecsv", *arguments) == 0
         found[name] = read(tmp_path / f"{name}.ecsv")
-    for name in models.NAMES:
+    for name in small_models.NAMES:
         np.testing.assert_allclose(found["fine"][f"p_{name}"][:3], found["plain"][f"p_{name}"][:3], atol=0.02)
 
 
 def write_hdf5(path: Path, count: int = 5, **more: Any) -> Path:
     with h5py.File(path, "w") as file:
-        file["images"] = models.galaxies(count).transpose(0, 2, 3, 1)
+        file["images"] = small_models.galaxies(count).transpose(0, 2, 3, 1)
         for name, values in more.items():
             file[name] = values
     return path
@@ -326,7 +332,7 @@ def test_a_galaxy10_file_is_classified_with_its_positions(model: Path, tmp_path:
     assert table.colnames == columns(table) and list(table["id"]) == list(range(5))
     np.testing.assert_allclose(table["dec"], np.linspace(-1, 1, 5))
     classifier = GalaxyClassifier(model, device="cpu")
-    expected = classifier.predict(classifier.prepare(torch.from_numpy(models.galaxies(5))))
+    expected = classifier.predict(classifier.prepare(torch.from_numpy(small_models.galaxies(5))))
     np.testing.assert_allclose(table["confidence"], expected.confidence, atol=1e-5)
     assert classify("-i", write_hdf5(tmp_path / "n.h5"), "-o", tmp_path / "n.ecsv", "--model", model, "-q") == 0
     assert "ra" not in read(tmp_path / "n.ecsv").colnames
@@ -337,7 +343,7 @@ def test_the_coverage_that_is_asked_for_is_the_stored_one(cutouts: Path, model: 
     said = refused(capsys, *arguments, "--model", model, "--coverage", 0.95)
     assert "--coverage 0.95" in said and "those of 0.9" in said
     assert classify(*arguments, "--model", model, "--coverage", 0.9) == 0
-    plain = models.classifier(tmp_path / "plain", outliers=False, calibration={})
+    plain = small_models.classifier(tmp_path / "plain", outliers=False, calibration={})
     assert "the model has none" in refused(capsys, *arguments, "--model", plain, "--coverage", 0.9)
     assert classify(*arguments, "--model", plain) == 0
     said = capsys.readouterr()
@@ -374,7 +380,7 @@ def test_grad_cam_leaves_out_what_is_off_the_image(mosaic: Path, catalogue: Path
 
 def damaged(kind: str) -> bytes:
     buffer = io.BytesIO()
-    image = Image.fromarray(models.galaxies(1)[0].transpose(1, 2, 0))
+    image = Image.fromarray(small_models.galaxies(1)[0].transpose(1, 2, 0))
     if kind == "grey":
         image.convert("L").save(buffer, "PNG")
     elif kind == "alpha":

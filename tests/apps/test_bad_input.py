@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from medvision.volumes import read_volume
+from medvision.volumes.files import read_volume
 from tests.apps.conftest import SHAPE, contents
 from tests.medvision.phantoms import make_affine, make_image, nifti_bytes, write_file, write_scan
 

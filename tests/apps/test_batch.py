@@ -10,7 +10,7 @@ import pytest
 import apps.cli.segment
 import shared_backbones.weights
 from medvision.models.hbformer import HBFormer
-from medvision.volumes import read_volume
+from medvision.volumes.files import read_volume
 from tests.apps.conftest import SHAPE, contents
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 

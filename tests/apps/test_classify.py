@@ -22,7 +22,7 @@ from medvision.datasets.medmnist import SETS, read_medmnist
 from shared_backbones import weights
 from shared_backbones.classification.classifier import cam_overlay
 from shared_backbones.classification.figures import class_figures
-from tests.medvision import models
+from tests.medvision import small_models
 
 MARKER = "doe-john42"
 COUNT = 5
@@ -30,14 +30,14 @@ COUNT = 5
 
 @pytest.fixture(scope="module")
 def grey_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("grey") / "m", outliers=True)
+    return small_models.classifier(tmp_path_factory.mktemp("grey") / "m", outliers=True)
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model for several classes at once, one of them named as no class should be."""
     names = ["=mass", "effusion", "hernia"]
-    return models.classifier(tmp_path_factory.mktemp("f") / "m", names, models.COLOURED, multi_label=True)
+    return small_models.classifier(tmp_path_factory.mktemp("f") / "m", names, small_models.COLOURED, multi_label=True)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def images(tmp_path: Path) -> Path:
     """A folder of five grey images of 50 pixels, of every format."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for number, image in enumerate(models.radiographs(COUNT, 50)):
+    for number, image in enumerate(small_models.radiographs(COUNT, 50)):
         Image.fromarray(image).save(folder / f"{MARKER}-{number}.{['png', 'tif', 'png', 'TIFF', 'png'][number]}")
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.png").write_text("no image")
@@ -55,7 +55,7 @@ def images(tmp_path: Path) -> Path:
 def write_npz(path: Path, labels: Any = None, count: int = COUNT, side: int = 28, split: str = "test") -> Path:
     labels = np.arange(count)[:, None] % 2 if labels is None else labels
     np.savez_compressed(
-        path, **{f"{split}_images": models.radiographs(count, side), f"{split}_labels": labels.astype(np.uint8)}
+        path, **{f"{split}_images": small_models.radiographs(count, side), f"{split}_labels": labels.astype(np.uint8)}
     )
     return path
 
@@ -79,7 +79,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def predictions(folder: Path, images: np.ndarray) -> Any:
     classifier = MedicalClassifier(folder, device="cpu")
-    return classifier.predict(classifier.prepare(models.as_tensor(images)))
+    return classifier.predict(classifier.prepare(small_models.as_tensor(images)))
 
 
 def test_a_folder_of_images_becomes_a_table_and_a_side_car(images: Path, grey_model: Path, tmp_path: Path, capsys):
@@ -93,17 +93,17 @@ def test_a_folder_of_images_becomes_a_table_and_a_side_car(images: Path, grey_mo
         "outlier_score", "is_outlier",
     ]  # fmt: skip
     assert [row["id"] for row in table] == sorted(path.name for path in images.glob(f"{MARKER}*"))
-    expected = predictions(grey_model, models.radiographs(COUNT, 50))
+    expected = predictions(grey_model, small_models.radiographs(COUNT, 50))
     for number, row in enumerate(table):
         scores = expected.probabilities[number]
-        assert row["class"] == models.PNEUMONIA[scores.argmax()]
+        assert row["class"] == small_models.PNEUMONIA[scores.argmax()]
         np.testing.assert_allclose([float(row["p_normal"]), float(row["p_pneumonia"])], scores, atol=1e-5)
         assert float(row["confidence"]) == pytest.approx(scores.max(), abs=1e-5)
         assert [row["in_set_normal"], row["in_set_pneumonia"]] == [str(bool(score >= 0.2)) for score in scores]
         assert row["set_size"] == str((scores >= 0.2).sum())
         assert float(row["outlier_score"]) == pytest.approx(expected.outlier_score[number], rel=1e-3)
         assert row["is_outlier"] == str(expected.is_outlier[number])
-    counts = [{"name": name, "count": [row["class"] for row in table].count(name)} for name in models.PNEUMONIA]
+    counts = [{"name": name, "count": [row["class"] for row in table].count(name)} for name in small_models.PNEUMONIA]
     assert found["classes"] == counts and found["rows"] == found["classified"] == COUNT and found["failed"] == 0
     assert found["flags"] == {"outlier": int(expected.is_outlier.sum())} and found["warnings"] == []
     assert found["model"]["sha256"] == weights.load(grey_model).sha256 and found["model"]["name"] == "probe"
@@ -150,7 +150,7 @@ def test_several_classes_at_once_and_grey_images_for_colours(images: Path, findi
     found, table = json.loads(capsys.readouterr().out), rows(tmp_path / "o.csv")
     names = ["=mass", "effusion", "hernia"]
     assert list(table[0])[:9] == ["id", "class", "confidence", *(f"p_{n}" for n in names), *(f"is_{n}" for n in names)]
-    scores = predictions(findings, models.radiographs(COUNT, 50)).probabilities
+    scores = predictions(findings, small_models.radiographs(COUNT, 50)).probabilities
     for row, own in zip(table, scores, strict=True):
         assert [row[f"is_{name}"] for name in names] == [str(bool(score > 0.5)) for score in own]
         best = names[own.argmax()] if own.max() > 0.5 else ""
@@ -181,7 +181,7 @@ def test_a_file_of_medmnist_is_classified_and_judged(grey_model: Path, tmp_path:
     said = capsys.readouterr()
     found = json.loads((tmp_path / "o.json").read_text())
     assert [row["id"] for row in rows(tmp_path / "o.csv")] == [str(number) for number in range(9)]
-    expected = predictions(grey_model, models.radiographs(9, side))
+    expected = predictions(grey_model, small_models.radiographs(9, side))
     scores = [[float(row["p_normal"]), float(row["p_pneumonia"])] for row in rows(tmp_path / "o.csv")]
     np.testing.assert_allclose(scores, expected.probabilities, atol=1e-5)
     targets = np.eye(2)[np.arange(9) % 2]
@@ -208,12 +208,12 @@ def test_another_split_is_another_result(grey_model: Path, tmp_path: Path, capsy
 
 def test_several_labels_are_judged(tmp_path: Path, capsys):
     names = list(SETS["chestmnist"].classes)
-    model = models.classifier(tmp_path / "m", names, multi_label=True, calibration={})
+    model = small_models.classifier(tmp_path / "m", names, multi_label=True, calibration={})
     labels = np.random.default_rng(0).integers(0, 2, (6, 14))
     path = write_npz(tmp_path / "chestmnist.npz", labels, 6)
     assert classify("-i", path, "-o", tmp_path / "o.csv", "--model", model, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    scores = predictions(model, models.radiographs(6, 28)).probabilities
+    scores = predictions(model, small_models.radiographs(6, 28)).probabilities
     assert found["figures"] == pytest.approx(class_figures(scores, labels, multi_label=True), abs=1e-5)
     write_npz(path, labels * 0, 6)
     assert classify("-i", path, "-o", tmp_path / "o.csv", "--model", model, "--json") == 0
@@ -244,7 +244,7 @@ def test_grad_cam_gives_a_picture_of_each_image(images: Path, findings: Path, tm
     assert [path.name for path in pictures][:2] == [f"000001-{MARKER}-0.png.png", f"000002-{MARKER}-1.tif.png"]
     assert len(pictures) == COUNT
     classifier = MedicalClassifier(findings, device="cpu")
-    seen = classifier.prepare(models.as_tensor(models.radiographs(COUNT, 50)))
+    seen = classifier.prepare(small_models.as_tensor(small_models.radiographs(COUNT, 50)))
     maps = classifier.grad_cam(seen, classifier.predict(seen).labels)
     for path, image, cam in zip(pictures, seen.numpy(), maps, strict=True):
         with Image.open(path) as picture:
@@ -256,7 +256,7 @@ def test_grad_cam_gives_a_picture_of_each_image(images: Path, findings: Path, tm
 def encoded(kind: str) -> bytes:
     """An image that cannot be used, as a file."""
     buffer = io.BytesIO()
-    image = Image.fromarray(models.radiographs(1, 50, channels=3)[0])
+    image = Image.fromarray(small_models.radiographs(1, 50, channels=3)[0])
     if kind == "colour":
         image.save(buffer, "PNG")
     elif kind == "alpha":
@@ -342,7 +342,7 @@ def test_where_no_image_can_be_used_there_is_no_table(grey_model: Path, tmp_path
 
 def test_damaged_tiffs_are_one_line_or_harmless(grey_model: Path, tmp_path: Path, capsys):
     buffer = io.BytesIO()
-    Image.fromarray(models.radiographs(1, 16)[0]).save(buffer, "TIFF")
+    Image.fromarray(small_models.radiographs(1, 16)[0]).save(buffer, "TIFF")
     random = np.random.default_rng(0)
     (tmp_path / "t").mkdir()
     for number in range(60):
@@ -361,7 +361,7 @@ def test_names_that_are_formulas_or_hold_signs_are_harmless(grey_model: Path, tm
     folder.mkdir()
     names = ["=cmd().png", "+1.png", "-2.png", "@sum.png", 'a,"b".png', "line\nbreak.png", "plain.png"]
     for name in names:
-        Image.fromarray(models.radiographs(1, 20)[0]).save(folder / name, "PNG")
+        Image.fromarray(small_models.radiographs(1, 20)[0]).save(folder / name, "PNG")
     for ending in ("csv", "parquet"):
         output = tmp_path / f"o.{ending}"
         arguments = ["-i", folder, "-o", output, "--model", grey_model, "--grad-cam", tmp_path / ending, "-q"]
@@ -403,12 +403,12 @@ def test_what_cannot_be_classified_is_one_line(
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "full", "damaged"):
         Path(name).mkdir()
-    Image.fromarray(models.radiographs(1)[0]).save("full/a.png")
+    Image.fromarray(small_models.radiographs(1)[0]).save("full/a.png")
     Path("scan.dcm").write_bytes(b"DICM")
     write_npz(Path("pneumoniamnist.npz"))
     write_npz(Path("cases.npz"))
     Path("damaged/pneumoniamnist.npz").write_bytes(b"damaged")
-    coloured = models.radiographs(2, 28, channels=3)
+    coloured = small_models.radiographs(2, 28, channels=3)
     np.savez("damaged/pathmnist.npz", test_images=coloured, test_labels=np.zeros((2, 1), np.uint8))
     large = np.zeros((2, 1000, 1000), np.uint8)
     np.savez_compressed("damaged/octmnist.npz", test_images=large, test_labels=np.zeros((2, 1), np.uint8))
@@ -420,14 +420,14 @@ def test_what_cannot_be_classified_is_one_line(
 
 
 def test_classes_that_give_two_columns_of_a_name_are_refused(tmp_path: Path, images: Path, capsys):
-    model = models.classifier(tmp_path / "m", ["a\n", "a\\n"], outliers=False)
+    model = small_models.classifier(tmp_path / "m", ["a\n", "a\\n"], outliers=False)
     said = refused(capsys, "-i", images, "-o", tmp_path / "o.csv", "--model", model)
     assert "its classes give two columns" in said
     assert {path.name for path in tmp_path.iterdir()} == {"images", "m"}
 
 
 def test_the_models_card_is_not_overwritten(tmp_path: Path, images: Path, capsys):
-    model = models.classifier(tmp_path / "m")
+    model = small_models.classifier(tmp_path / "m")
     said = refused(capsys, "-i", images, "-o", model / "model.csv", "--model", model)
     assert "is the model's card and would be overwritten" in said and weights.load(model).card["name"] == "probe"
 

@@ -7,11 +7,11 @@ import pytest
 
 from medvision.dicom.segmentations import read_segmentation
 from medvision.models.catalogue import model_card
-from medvision.resampling import resize_linear
-from medvision.volumes import read_labels, read_volume
-from tests.medvision.dicoms import along, make_slices, write_series
+from medvision.volumes.files import read_labels, read_volume
+from medvision.volumes.resampling import resize_linear
+from tests.medvision.dicom.dicoms import along, make_slices, write_series
+from tests.medvision.dicom.test_segmentations import assert_same_places, dcmqi_map
 from tests.medvision.phantoms import make_affine, write_scan
-from tests.medvision.test_dicom_seg import assert_same_places, dcmqi_map
 
 SPACING = (2.0, 2.0, 2.0)
 AFFINE = make_affine("RAS", SPACING, (8, -5, 12), origin=(-80, -110, -70))

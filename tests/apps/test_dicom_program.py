@@ -12,10 +12,10 @@ from pydicom import dcmread
 
 from medvision.dicom.segmentations import read_segmentation
 from medvision.dicom.series import read_series
-from medvision.volumes import read_labels
+from medvision.volumes.files import read_labels
 from tests.apps.conftest import SHAPE, contents
 from tests.apps.test_privacy import MARKER, holds_marker, layers
-from tests.medvision.dicoms import make_enhanced, make_slices, write_series
+from tests.medvision.dicom.dicoms import make_enhanced, make_slices, write_series
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
 AFFINE = make_affine("LPS", (4, 4, 5), (5, -8, 3))

@@ -8,13 +8,13 @@ import pytest
 
 from apps.cli.geovision import app
 from apps.cli.program import run
-from tests.geovision import models
+from tests.geovision import small_models
 from tests.geovision.rasters import ramp, write_scene
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    return write_scene(tmp_path / "scenes" / "s.tif", ramp(3, 64, 80), models.BANDS)
+    return write_scene(tmp_path / "scenes" / "s.tif", ramp(3, 64, 80), small_models.BANDS)
 
 
 def refused(capsys, *arguments: str | Path) -> str:
@@ -31,12 +31,12 @@ def test_info_tells_bands_units_and_grid(scene: Path, capsys):
     assert str(scene.parent) not in said
     assert run(app, ["info", str(scene), "--sensor", "sentinel2_l1c", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [band["name"] for band in found["bands"]] == models.BANDS
+    assert [band["name"] for band in found["bands"]] == small_models.BANDS
     assert found["bands"][0]["max"] == pytest.approx(ramp(3, 64, 80)[0].max() * 1e-4)
 
 
 def test_map_writes_both_rasters_and_a_side_car(scene: Path, tmp_path: Path, capsys):
-    model = models.mapper(tmp_path / "m")
+    model = small_models.mapper(tmp_path / "m")
     output, shares = tmp_path / "map.tif", tmp_path / "p.tif"
     arguments = [
         "map",
@@ -74,24 +74,24 @@ def test_what_cannot_be_mapped_is_one_line(
     scene: Path, tmp_path: Path, capsys, monkeypatch, changes: dict, message: str
 ):
     monkeypatch.chdir(tmp_path)
-    models.mapper(tmp_path / "m")
+    small_models.mapper(tmp_path / "m")
     given = {"-i": scene, "-o": "map.tif", "--model": "m", "--sensor": "sentinel2_l1c", **changes}
     assert message in refused(capsys, "map", *(part for pair in given.items() for part in pair))
     assert {path.name for path in tmp_path.iterdir()} == {"scenes", "m"}
 
 
 def test_a_scene_without_a_crs_is_asked_for_one(tmp_path: Path, capsys):
-    path = write_scene(tmp_path / "s.tif", ramp(3, 64, 80), models.BANDS, crs=None)
-    model = models.mapper(tmp_path / "m")
+    path = write_scene(tmp_path / "s.tif", ramp(3, 64, 80), small_models.BANDS, crs=None)
+    model = small_models.mapper(tmp_path / "m")
     arguments = ["map", "-i", path, "-o", tmp_path / "o.tif", "--model", model, "--sensor", "sentinel2_l1c"]
     assert "give it with --crs EPSG:CODE" in refused(capsys, *arguments)
     assert run(app, [*map(str, arguments), "--crs", "EPSG:32633"]) == 0
 
 
 def test_a_folder_is_embedded_into_one_table(scene: Path, tmp_path: Path, capsys):
-    write_scene(scene.parent / "t.tif", ramp(3, 40, 40), models.BANDS, crs="EPSG:32634")
+    write_scene(scene.parent / "t.tif", ramp(3, 40, 40), small_models.BANDS, crs="EPSG:32634")
     (scene.parent / "notes.txt").write_text("no scene")
-    model = models.classifier(tmp_path / "m")
+    model = small_models.classifier(tmp_path / "m")
     output = tmp_path / "e.npz"
     arguments = ["embed", "-i", scene.parent, "-o", output, "--model", model, "--sensor", "sentinel2_l1c"]
     assert run(app, list(map(str, arguments))) == 0

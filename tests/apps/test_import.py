@@ -13,8 +13,8 @@ from apps.cli.program import run
 from shared_backbones import weights
 from tests.apps.conftest import Outcome
 from tests.astrovision.test_astroformer import official as astroformer_state
-from tests.medvision.test_hbformer import SMALL as HBFORMER
-from tests.medvision.test_hbformer import randomised, small_official_state
+from tests.medvision.models.test_hbformer import SMALL as HBFORMER
+from tests.medvision.models.test_hbformer import randomised, small_official_state
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from medvision.volumes import read_volume
+from medvision.volumes.files import read_volume
 from tests.apps.conftest import SHAPE
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 

@@ -15,25 +15,25 @@ from scipy.stats import binomtest
 
 import apps.cli.robustness
 from medvision.classification import MedicalClassifier
-from medvision.corruptions import SETS, corrupt
-from medvision.metrics import compare, summary
-from medvision.relative_errors import ALEXNET, relative_errors
+from medvision.corruptions.medmnist_c import SETS, corrupt
+from medvision.corruptions.relative_errors import ALEXNET, relative_errors
+from medvision.corruptions.volumes import SCALES, corrupt_volume
+from medvision.metrics.overlap import compare, summary
 from medvision.segmentation import Segmenter
-from medvision.volume_corruptions import SCALES, corrupt_volume
-from medvision.volumes import read_volume
+from medvision.volumes.files import read_volume
 from pipelines.kinds import find_kind
 from pipelines.recipe import load_recipe
 from pipelines.stored_images import StoredImages
 from shared_backbones import weights
 from tests.apps.conftest import Outcome, contents
 from tests.apps.test_privacy import holds_marker
-from tests.medvision import models
+from tests.medvision import small_models
 from tests.medvision.phantoms import make_affine, write_scan
 from tests.pipelines.pages import verdict_of
 
 SIDE, COUNT = 28, 9
 FILES = ["report.html", "robustness.csv", "robustness.json", "robustness.svg", "robustness_strip.png"]
-CONTRACT = {**models.GREY, "size": SIDE}
+CONTRACT = {**small_models.GREY, "size": SIDE}
 MARKER = "DOE^JOHN42"
 
 Run = Callable[..., Outcome]
@@ -46,19 +46,19 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("c") / "m", contract=CONTRACT)
+    return small_models.classifier(tmp_path_factory.mktemp("c") / "m", contract=CONTRACT)
 
 
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another one, of another size and of colours."""
-    return models.classifier(tmp_path_factory.mktemp("o") / "m", contract=models.COLOURED)
+    return small_models.classifier(tmp_path_factory.mktemp("o") / "m", contract=small_models.COLOURED)
 
 
 @pytest.fixture(scope="module")
 def constant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that says pneumonia whatever it sees."""
-    folder = models.classifier(tmp_path_factory.mktemp("k") / "m", contract=CONTRACT)
+    folder = small_models.classifier(tmp_path_factory.mktemp("k") / "m", contract=CONTRACT)
     trained: Any = weights.load(folder)
     with torch.no_grad():
         trained.module.head.weight.zero_()
@@ -85,7 +85,7 @@ def measure(medvision: Run, classifier: Path) -> Run:
 
 def write_npz(path: Path, labels: Any = None, count: int = COUNT, side: int = SIDE) -> Path:
     labels = np.arange(count)[:, None] % 2 if labels is None else labels
-    images = models.radiographs(count, side)
+    images = small_models.radiographs(count, side)
     np.savez(path, test_images=images, test_labels=np.asarray(labels, np.uint8))
     return path
 
@@ -96,11 +96,11 @@ def found_in(folder: Path) -> dict[str, Any]:
 
 def answers(model: Path, images: np.ndarray) -> np.ndarray:
     classifier = MedicalClassifier(model, device="cpu", symmetries=False)
-    return classifier.predict(classifier.prepare(models.as_tensor(images))).labels
+    return classifier.predict(classifier.prepare(small_models.as_tensor(images))).labels
 
 
 def corrupted(name: str, severity: int, rows: Any = range(COUNT)) -> np.ndarray:
-    images = models.radiographs(COUNT, SIDE)
+    images = small_models.radiographs(COUNT, SIDE)
     return np.stack([corrupt("pneumoniamnist", name, images[row], severity, seed_key=[int(row)]) for row in rows])
 
 
@@ -162,7 +162,7 @@ def test_a_cell_is_the_same_alone_and_with_others(measure: Run, data: Path, tmp_
 def test_a_training_run_finds_the_same_of_images_in_the_same_order(
     measure: Run, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    images, labels = models.radiographs(COUNT, SIDE), np.arange(COUNT)[:, None].astype(np.uint8) % 2
+    images, labels = small_models.radiographs(COUNT, SIDE), np.arange(COUNT)[:, None].astype(np.uint8) % 2
     splits: dict[str, Any] = {f"{split}_images": images for split in ("train", "val", "test")}
     whole = tmp_path / "pneumoniamnist.npz"
     splits |= {f"{split}_labels": labels for split in ("train", "val", "test")}
@@ -260,7 +260,7 @@ def write_folders(root: Path, parts: dict[str, Any], split: str = "") -> Path:
 def test_folders_of_images_by_class_are_measured_under_the_corruptions_of_a_set(
     measure: Run, classifier: Path, tmp_path: Path
 ):
-    images = models.radiographs(COUNT, SIDE)
+    images = small_models.radiographs(COUNT, SIDE)
     root = write_folders(tmp_path / "in", {"normal": images[::2], "pneumonia": images[1::2]})
     asked = (root, tmp_path / "out", "--only", "gaussian_noise", "--corruptions", "pneumoniamnist")
     assert measure(*asked).code == 0
@@ -285,7 +285,7 @@ def test_a_folder_beside_published_files_makes_them_no_folders_of_images(measure
 
 
 def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path):
-    images = models.radiographs(COUNT, SIDE)
+    images = small_models.radiographs(COUNT, SIDE)
     root = write_folders(tmp_path / "in", {"normal": images[:2], "pneumonia": images[2:4]}, "test")
     write_folders(root, {"normal": images[4:5], "pneumonia": images[5:6]}, "val")
     asked = ("--only", "jpeg_compression", "--corruptions", "pneumoniamnist")
@@ -297,7 +297,7 @@ def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path
 
 
 def test_folders_that_cannot_be_measured_are_refused(measure: Run, tmp_path: Path):
-    images = models.radiographs(COUNT, SIDE)
+    images = small_models.radiographs(COUNT, SIDE)
     root = write_folders(tmp_path / "in", {"normal": images[:2], "pneumonia": images[2:4]})
     asked = ("--only", "jpeg_compression", "--corruptions", "pneumoniamnist")
     cases = [
@@ -343,7 +343,7 @@ def test_several_labels_at_once(measure: Run, tmp_path: Path):
     from medvision.datasets.medmnist import SETS as FACTS
 
     names = list(FACTS["chestmnist"].classes)
-    model = models.classifier(tmp_path / "m", names, CONTRACT, multi_label=True, calibration={})
+    model = small_models.classifier(tmp_path / "m", names, CONTRACT, multi_label=True, calibration={})
     labels = np.random.default_rng(0).integers(0, 2, (COUNT, 14))
     chest = write_npz(tmp_path / "chestmnist.npz", labels)
     done = measure(
@@ -397,7 +397,7 @@ def test_baselines_of_other_images_and_kinds_are_refused(measure: Run, data: Pat
 def test_models_of_other_classes_and_folders_in_use_are_refused(
     measure: Run, medvision: Run, data: Path, tmp_path: Path
 ):
-    other = models.classifier(tmp_path / "m", ["cat", "dog", "cow"], CONTRACT)
+    other = small_models.classifier(tmp_path / "m", ["cat", "dog", "cow"], CONTRACT)
     done = measure(data, tmp_path / "out", "--model", other)
     assert (
         done.code == 2

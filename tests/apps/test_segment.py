@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.metrics import compare, summary
-from medvision.volumes import read_labels, read_volume
+from medvision.metrics.overlap import compare, summary
+from medvision.volumes.files import read_labels, read_volume
 from shared_backbones.weights import read_card
 from tests.apps.conftest import SHAPE, contents
 from tests.medvision.phantoms import load, make_affine, make_image, write_scan

@@ -18,10 +18,10 @@ from apps.cli.program import run
 from apps.cli.sharding import Shard, share
 from shared_backbones.errors import InputError
 from tests.apps.conftest import SHAPE, contents
-from tests.astrovision import models as sky_models
-from tests.geovision import models as land_models
+from tests.astrovision import small_models as sky_models
+from tests.geovision import small_models as land_models
 from tests.geovision.rasters import ramp, write_scene
-from tests.medvision import models
+from tests.medvision import small_models
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
 
@@ -90,14 +90,14 @@ def write_images(folder: Path, images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
 def test_tables_of_medical_images_are_parts_of_the_whole_one(kind: str, tmp_path: Path):
-    images = models.radiographs(7, 28)
+    images = small_models.radiographs(7, 28)
     given = tmp_path / "images"
     if kind == "npz":
         given = tmp_path / "pneumoniamnist.npz"
         np.savez(given, test_images=images, test_labels=(np.arange(7)[:, None] % 2).astype(np.uint8))
     else:
         write_images(given, images)
-    model = models.classifier(tmp_path / "m", contract={**models.GREY, "size": 28})
+    model = small_models.classifier(tmp_path / "m", contract={**small_models.GREY, "size": 28})
     asked = classifying(given, model, tmp_path / "t.csv")
     assert call(medvision.app, *asked) == 0
     for number in (1, 2, 3):

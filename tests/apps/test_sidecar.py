@@ -10,7 +10,7 @@ from types import NoneType
 import numpy as np
 import pytest
 
-from medvision.volumes import read_labels, read_volume, to_ras
+from medvision.volumes.files import read_labels, read_volume, to_ras
 from tests.apps.conftest import SHAPE
 from tests.medvision.phantoms import write_scan
 

@@ -13,12 +13,12 @@ from pipelines.image_sets import resized
 from shared_backbones import weights
 from shared_backbones.classification.classifier import cam_overlay
 from shared_backbones.errors import InputError
-from tests.astrovision import models
+from tests.astrovision import small_models
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("model") / "m")
+    return small_models.classifier(tmp_path_factory.mktemp("model") / "m")
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,18 @@ def classifier(folder: Path) -> GalaxyClassifier:
 
 @pytest.fixture(scope="module")
 def images(classifier: GalaxyClassifier) -> Tensor:
-    return classifier.prepare(torch.from_numpy(models.galaxies(7)))
+    return classifier.prepare(torch.from_numpy(small_models.galaxies(7)))
 
 
 def test_turned_images_have_equal_probabilities_and_mirrored_ones_exchanged(classifier: Any, images: Tensor):
     usual = classifier.predict(images).probabilities
-    assert np.abs(usual - usual[:, models.SWAPPED]).max() > 0.01  # the two are told apart
+    assert np.abs(usual - usual[:, small_models.SWAPPED]).max() > 0.01  # the two are told apart
     for turns in range(1, 4):
         found = classifier.predict(images.rot90(turns, (2, 3))).probabilities
         np.testing.assert_allclose(found, usual, atol=1e-5)
     for axis in (2, 3):
         found = classifier.predict(images.flip(axis)).probabilities
-        np.testing.assert_allclose(found[:, models.SWAPPED], usual, atol=1e-5)
+        np.testing.assert_allclose(found[:, small_models.SWAPPED], usual, atol=1e-5)
 
 
 def test_a_single_view_is_not_symmetric(folder: Path, classifier: Any, images: Tensor):
@@ -48,7 +48,7 @@ def test_a_single_view_is_not_symmetric(folder: Path, classifier: Any, images: T
     assert np.abs(found - turned).max() > 1e-3
     views = [single.predict(images.rot90(turns, (2, 3))).probabilities for turns in range(4)]
     mirrored = [single.predict(images.rot90(turns, (2, 3)).flip(3)).probabilities for turns in range(4)]
-    mean = np.mean([*views, *(part[:, models.SWAPPED] for part in mirrored)], 0)
+    mean = np.mean([*views, *(part[:, small_models.SWAPPED] for part in mirrored)], 0)
     # calibration was fitted to the average, so the average is what the temperature changes
     heated = mean ** (1 / classifier.temperature)
     heated /= heated.sum(1, keepdims=True)
@@ -103,9 +103,9 @@ def test_blank_and_noisy_images_are_outliers_to_the_network(classifier: Any, ima
 @pytest.mark.parametrize(("side", "crop"), [(121, 0.36), (80, 0.8), (64, 1.0), (50, 1.0), (256, 0.626)])
 def test_images_are_prepared_as_the_trainings_were(tmp_path: Path, side: int, crop: float):
     """Whether it is cut and then resized, or resized and then cut, as a store's images are."""
-    path = models.classifier(tmp_path / "m", {**models.COLORS, "crop": crop}, outliers=False)
+    path = small_models.classifier(tmp_path / "m", {**small_models.COLORS, "crop": crop}, outliers=False)
     found = GalaxyClassifier(path, device="cpu")
-    image = models.galaxies(1, side)
+    image = small_models.galaxies(1, side)
     prepared = found.prepare(torch.from_numpy(image))
     assert prepared.shape == (1, 3, 64, 64) and prepared.dtype == torch.float32
     torch.testing.assert_close(found.prepare(torch.from_numpy(image) / 255), prepared, atol=1e-6, rtol=0)
@@ -121,7 +121,7 @@ def test_images_are_prepared_as_the_trainings_were(tmp_path: Path, side: int, cr
 
 
 def test_the_middle_of_an_oblong_image_is_seen(classifier: Any):
-    image = torch.from_numpy(models.galaxies(1, 80))
+    image = torch.from_numpy(small_models.galaxies(1, 80))
     oblong = torch.nn.functional.pad(image, (20, 20), value=7)
     torch.testing.assert_close(classifier.prepare(oblong), classifier.prepare(image), atol=2e-2, rtol=0)
     assert torch.equal(classifier.prepare(image.flip(3)), classifier.prepare(image).flip(3))
@@ -165,7 +165,7 @@ def test_grad_cam_of_classes_that_are_none_is_a_bug(classifier: Any, images: Ten
 
 @pytest.mark.parametrize("bands", [1, 3, 4])
 def test_an_overlay_leaves_what_is_not_seen_as_it_is(bands: int):
-    image = models.galaxies(1, 16, bands=bands)[0]
+    image = small_models.galaxies(1, 16, bands=bands)[0]
     cam = np.zeros((16, 16), np.float32)
     cam[4:8, 4:8] = 1
     shown = cam_overlay(image, cam)
@@ -184,21 +184,21 @@ def test_an_overlay_leaves_what_is_not_seen_as_it_is(bands: int):
         ({"calibration": [1]}, "cannot be used"),
         ({"calibration": {"quantile": 0.5}}, "cannot be used"),
         ({"calibration": {"quantile": 7, "coverage": 0.9}}, "expected a quantile from 0 to 1"),
-        ({"classes": models.CLASSES[:3]}, "its mirror|one number for each of its 3 classes"),
+        ({"classes": small_models.CLASSES[:3]}, "its mirror|one number for each of its 3 classes"),
         ({"classes": [{"name": "a"}, {"name": "a"}, {"name": "b"}, {"name": "c"}]}, "classes of different names"),
         ({"classes": None}, "cannot be used"),
         ({"input": {}}, "no model for astronomical images"),
     ],
 )
 def test_cards_that_cannot_be_used_are_one_line(tmp_path: Path, changes: dict, message: str):
-    path = models.classifier(tmp_path / "m", outliers=False, **changes)
+    path = small_models.classifier(tmp_path / "m", outliers=False, **changes)
     with pytest.raises(InputError, match=message) as caught:
         GalaxyClassifier(path, device="cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_calibration_has_no_sets_and_no_outliers(tmp_path: Path):
-    path = models.classifier(tmp_path / "m", outliers=False, calibration={})
+    path = small_models.classifier(tmp_path / "m", outliers=False, calibration={})
     found = GalaxyClassifier(path, device="cpu")
     prediction = found.predict(torch.zeros(2, 3, 64, 64))
     assert found.temperature == 1 and prediction.sets is None
@@ -206,7 +206,7 @@ def test_a_model_without_calibration_has_no_sets_and_no_outliers(tmp_path: Path)
 
 
 def test_a_model_that_was_changed_meanwhile_is_not_looked_into(tmp_path: Path, images: Tensor):
-    path = models.classifier(tmp_path / "m", outliers=False)
+    path = small_models.classifier(tmp_path / "m", outliers=False)
     found = GalaxyClassifier(path, device="cpu")
     trained = weights.load(path)
     with torch.no_grad():

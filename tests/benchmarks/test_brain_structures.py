@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medvision.metrics import compare
+from medvision.metrics.overlap import compare
 from medvision.segmentation import Segmenter
-from medvision.volumes import read_volume
+from medvision.volumes.files import read_volume
 from tests.brain_references import SCORED, reference_scans, without_unscored
 
 

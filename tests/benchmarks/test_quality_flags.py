@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medvision.calibration import expected_dice, fit_knots, fit_threshold
+from medvision.corruptions.volumes import SCALES, corrupt_volume
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings
-from medvision.geometry import Grid
-from medvision.metrics import compare
+from medvision.findings.expected_dice import expected_dice, fit_knots, fit_threshold
+from medvision.metrics.overlap import compare
 from medvision.segmentation import Segmenter
-from medvision.volume_corruptions import SCALES, corrupt_volume
-from medvision.volumes import Volume
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import Grid
 from pipelines.flag_usefulness import flag_usefulness
 from pipelines.volume_robustness import measure_volume
 from tests.brain_references import SCORED, manual_scan

@@ -19,7 +19,7 @@ from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
 from geovision.scenes import open_for_model
 from pipelines.store import Sample, write_store
-from tests.geovision import models
+from tests.geovision import small_models
 
 BANDS = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]
 
@@ -33,7 +33,7 @@ def large_scene(path: Path, side: int) -> Path:
     }  # fmt: skip
     random = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as target:
-        for number, name in enumerate(models.BANDS, 1):
+        for number, name in enumerate(small_models.BANDS, 1):
             target.set_band_description(number, name)
         for row in range(0, side, 256):
             strip = np.add.outer(np.arange(row, row + 256) % 997, np.arange(side) % 1009) + 300
@@ -57,7 +57,7 @@ def map_once(folder: Path, side: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("side", "kind"), [(2048, "convolution"), (16384, "convolution"), (4096, "network")])
 def test_maps_of_whole_scenes(side: int, kind: str, tmp_path: Path) -> None:
-    models.mapper(tmp_path / "model", 256)
+    small_models.mapper(tmp_path / "model", 256)
     large_scene(tmp_path / f"{side}.tif", side)
     code = f"from tests.benchmarks.test_scenes import *; map_once(Path({str(tmp_path)!r}), {side}, {kind!r})"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -12,7 +12,7 @@ from geovision.embedding import Embedder, write_embeddings
 from geovision.scenes import open_for_model
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from tests.geovision import models
+from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
 
 
@@ -28,8 +28,8 @@ def embedded(model: Path, path: Path, **options):
 
 @pytest.mark.parametrize("kind", ["classifier", "autoencoder"])
 def test_vectors_are_what_the_network_gives_for_each_window(tmp_path: Path, kind: str):
-    folder = getattr(models, kind)(tmp_path / "m")
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS)
+    folder = getattr(small_models, kind)(tmp_path / "m")
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
     embedder, found = embedded(folder, path, batch_size=5)
     assert found.vectors.shape == (12, 16) and found.shape == (16, 16)
     assert list(zip(found.rows[:5], found.columns[:5], strict=True)) == [(0, 0), (0, 16), (0, 32), (0, 36), (16, 0)]
@@ -46,8 +46,8 @@ def test_vectors_are_what_the_network_gives_for_each_window(tmp_path: Path, kind
 def test_footprints_lie_where_the_windows_lie(tmp_path: Path):
     from rasterio.warp import transform
 
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS)
-    _, found = embedded(models.classifier(tmp_path / "m"), path)
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
+    _, found = embedded(small_models.classifier(tmp_path / "m"), path)
     outline = found.footprints[5]  # row 16, column 16: from 160 m to 320 m, right and down
     x, y = transform("OGC:CRS84", "EPSG:32633", outline[:, 0], outline[:, 1])[:2]
     np.testing.assert_allclose(x, [500_160, 500_320, 500_320, 500_160, 500_160], atol=1e-3)
@@ -57,17 +57,17 @@ def test_footprints_lie_where_the_windows_lie(tmp_path: Path):
 def test_windows_without_enough_valid_pixels_are_left_out(tmp_path: Path):
     values = scene_values()
     values[:, :16, :20] = 0
-    path = write_scene(tmp_path / "s.tif", values, models.BANDS, nodata=0)
-    _, found = embedded(models.classifier(tmp_path / "m"), path)
+    path = write_scene(tmp_path / "s.tif", values, small_models.BANDS, nodata=0)
+    _, found = embedded(small_models.classifier(tmp_path / "m"), path)
     assert (0, 0) not in set(zip(found.rows, found.columns, strict=True)) and len(found.vectors) == 11
     assert found.valid[0] == pytest.approx(0.75)  # four columns of the second window are gone
-    _, found = embedded(models.classifier(tmp_path / "m"), path, min_valid=0.9)
+    _, found = embedded(small_models.classifier(tmp_path / "m"), path, min_valid=0.9)
     assert len(found.vectors) == 10
 
 
 def test_the_table_is_geoparquet_that_geopandas_reads(tmp_path: Path):
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS)
-    embedder, found = embedded(models.classifier(tmp_path / "m"), path)
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
+    embedder, found = embedded(small_models.classifier(tmp_path / "m"), path)
     parts = [("a.tif", "0" * 64, found), ("b.tif", "1" * 64, found)]
     write_embeddings(tmp_path / "e.parquet", parts, embedder.sha256)
     table = geopandas.read_parquet(tmp_path / "e.parquet")
@@ -89,8 +89,8 @@ def test_the_table_is_geoparquet_that_geopandas_reads(tmp_path: Path):
 
 
 def test_a_scene_smaller_than_the_network_s_images_is_enlarged(tmp_path: Path):
-    path = write_scene(tmp_path / "s.tif", scene_values(8, 8), models.BANDS)
-    embedder, found = embedded(models.classifier(tmp_path / "m"), path)
+    path = write_scene(tmp_path / "s.tif", scene_values(8, 8), small_models.BANDS)
+    embedder, found = embedded(small_models.classifier(tmp_path / "m"), path)
     assert found.vectors.shape == (1, 16) and found.shape == (8, 8)
     large = torch.nn.functional.interpolate(
         torch.from_numpy(scene_values(8, 8)[None].astype(np.float32)), (16, 16), mode="bicubic"
@@ -103,7 +103,7 @@ def test_what_cannot_be_embedded_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"e\.csv: ends in \.csv, expected \.parquet or \.npz"):
         write_embeddings(tmp_path / "e.csv", [], "")
     with pytest.raises(InputError, match="has no features"):
-        Embedder(models.mapper(tmp_path / "u"))
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS, crs=None)
+        Embedder(small_models.mapper(tmp_path / "u"))
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS, crs=None)
     with pytest.raises(InputError, match="has no CRS, so its footprint is unknown"):
-        embedded(models.classifier(tmp_path / "m"), path)
+        embedded(small_models.classifier(tmp_path / "m"), path)

@@ -14,7 +14,7 @@ from geovision.mapping import Mapper
 from geovision.scenes import open_for_model
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
-from tests.geovision import models
+from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
 
 
@@ -33,7 +33,7 @@ def test_tiles_cover_an_axis_and_their_weights_add_up_to_one(length: int, size: 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return models.mapper(tmp_path_factory.mktemp("model"))
+    return small_models.mapper(tmp_path_factory.mktemp("model"))
 
 
 def scene_values(height: int = 75, width: int = 110, seed: int = 0) -> np.ndarray:
@@ -64,7 +64,7 @@ def whole(network, path: Path, contract) -> np.ndarray:
 def test_a_network_that_sees_single_pixels_gives_what_it_gives_for_the_whole_scene(tmp_path: Path, folder: Path):
     torch.manual_seed(1)
     network = torch.nn.Conv2d(3, 3, 1).requires_grad_(False)
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS)
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
     found = make_map(folder, path, tmp_path / "m.tif", network=network)
     np.testing.assert_allclose(found, whole(network, path, Mapper(folder).contract), atol=1e-5)
 
@@ -72,7 +72,9 @@ def test_a_network_that_sees_single_pixels_gives_what_it_gives_for_the_whole_sce
 def test_the_map_depends_on_neither_batches_nor_blocks_nor_threads(tmp_path: Path, folder: Path):
     values = scene_values()
     layouts = [{}, {"tiled": True, "blockxsize": 16, "blockysize": 48, "compress": "deflate"}, {"interleave": "pixel"}]
-    paths = [write_scene(tmp_path / f"{i}.tif", values, models.BANDS, **layout) for i, layout in enumerate(layouts)]
+    paths = [
+        write_scene(tmp_path / f"{i}.tif", values, small_models.BANDS, **layout) for i, layout in enumerate(layouts)
+    ]
     wanted = make_map(folder, paths[0], tmp_path / "w.tif", batch_size=1)
     threads = torch.get_num_threads()
     for path, batch_size, count in ((paths[1], 3, 1), (paths[2], 64, 2), (paths[0], 2, 2)):
@@ -88,7 +90,7 @@ def test_there_are_no_seams_on_a_smooth_scene(tmp_path: Path, folder: Path):
     down, right = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     smooth = 1500 + 800 * np.sin(down / 40) * np.cos(right / 50)
     path = write_scene(
-        tmp_path / "s.tif", np.stack([smooth, smooth * 0.8, smooth * 1.2]).astype(np.uint16), models.BANDS
+        tmp_path / "s.tif", np.stack([smooth, smooth * 0.8, smooth * 1.2]).astype(np.uint16), small_models.BANDS
     )
     torch.manual_seed(2)
     network = torch.nn.Sequential(  # sees 15 pixels each way, and the zeros beyond a tile's border
@@ -109,7 +111,7 @@ def test_there_are_no_seams_on_a_smooth_scene(tmp_path: Path, folder: Path):
 def test_a_map_lies_on_the_scene_s_grid_and_says_what_it_is(tmp_path: Path, folder: Path):
     values = scene_values(700, 600)
     values[:, 100:140, 50:90] = 0
-    path = write_scene(tmp_path / "s.tif", values, models.BANDS, nodata=0)
+    path = write_scene(tmp_path / "s.tif", values, small_models.BANDS, nodata=0)
     mapper = Mapper(folder)
     with open_for_model(path, mapper.contract, sensor="sentinel2_l1c") as scene:
         figures = mapper.map(scene, tmp_path / "m.tif", probabilities=tmp_path / "p.tif", tags={"run_id": "abc"})
@@ -136,14 +138,14 @@ def test_a_map_lies_on_the_scene_s_grid_and_says_what_it_is(tmp_path: Path, fold
 
 
 def test_a_scene_smaller_than_a_tile_and_one_without_any_valid_pixel(tmp_path: Path, folder: Path):
-    small = write_scene(tmp_path / "s.tif", scene_values(20, 25), models.BANDS)
+    small = write_scene(tmp_path / "s.tif", scene_values(20, 25), small_models.BANDS)
     assert make_map(folder, small, tmp_path / "m.tif").shape == (3, 20, 25)
-    empty = write_scene(tmp_path / "e.tif", np.zeros((3, 40, 50), np.uint16), models.BANDS, nodata=0)
+    empty = write_scene(tmp_path / "e.tif", np.zeros((3, 40, 50), np.uint16), small_models.BANDS, nodata=0)
     assert (make_map(folder, empty, tmp_path / "n.tif", shares=False) == 255).all()
 
 
 def test_a_scene_that_is_damaged_leaves_no_map(tmp_path: Path, folder: Path):
-    path = write_scene(tmp_path / "s.tif", scene_values(400, 400), models.BANDS, compress="deflate")
+    path = write_scene(tmp_path / "s.tif", scene_values(400, 400), small_models.BANDS, compress="deflate")
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 3000] = b"\0" * 3000
     path.write_bytes(content)
@@ -157,7 +159,7 @@ def test_a_scene_that_is_damaged_leaves_no_map(tmp_path: Path, folder: Path):
 def test_a_full_disk_is_known_beforehand(tmp_path: Path, folder: Path, monkeypatch):
     import shutil
 
-    path = write_scene(tmp_path / "s.tif", scene_values(), models.BANDS)
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 100))
     with pytest.raises(InputError, match="the map takes up to"):
         make_map(folder, path, tmp_path / "m.tif")
@@ -167,18 +169,21 @@ def test_a_full_disk_is_known_beforehand(tmp_path: Path, folder: Path, monkeypat
     ("changes", "message"),
     [
         (
-            {"classes": models.CLASSES[:2]},
+            {"classes": small_models.CLASSES[:2]},
             r"gives an output of shape \(1, 3, 32, 32\), expected a map of its 2 classes",
         ),
-        ({"classes": [{**entry, "color": [300, 0, 0]} for entry in models.CLASSES]}, "expected three numbers from 0"),
-        ({"classes": models.CLASSES[::-1]}, "classes must be numbered 0, 1"),
+        (
+            {"classes": [{**entry, "color": [300, 0, 0]} for entry in small_models.CLASSES]},
+            "expected three numbers from 0",
+        ),
+        ({"classes": small_models.CLASSES[::-1]}, "classes must be numbered 0, 1"),
         ({"input": input_section("sentinel2_l1c", ["B2", "B3"], 32)}, "does not run on what its card promises"),
         ({"input": {"modality": "MRI"}}, "its card lacks 'sensor'; it is no model for satellite images"),
     ],
 )
 def test_a_model_that_cannot_map_is_refused(tmp_path: Path, changes: dict, message: str):
     with pytest.raises(InputError, match=message):
-        Mapper(models.mapper(tmp_path / "m", **changes))
+        Mapper(small_models.mapper(tmp_path / "m", **changes))
 
 
 @pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch_size": 0}])

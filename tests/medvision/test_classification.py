@@ -11,23 +11,23 @@ import medvision
 from medvision.classification import MedicalClassifier, MedicalContract
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from tests.medvision import models
+from tests.medvision import small_models
 
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("grey") / "m", outliers=True)
+    return small_models.classifier(tmp_path_factory.mktemp("grey") / "m", outliers=True)
 
 
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.classifier(tmp_path_factory.mktemp("coloured") / "m", contract=models.COLOURED)
+    return small_models.classifier(tmp_path_factory.mktemp("coloured") / "m", contract=small_models.COLOURED)
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("findings") / "m"
-    return models.classifier(folder, models.FINDINGS, multi_label=True, timm=True, outliers=True)
+    return small_models.classifier(folder, small_models.FINDINGS, multi_label=True, timm=True, outliers=True)
 
 
 def forward(folder: Path, images: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def forward(folder: Path, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_probabilities_are_those_of_the_network_at_the_cards_temperature(grey: Path):
-    images = models.as_tensor(models.radiographs(7))
+    images = small_models.as_tensor(small_models.radiographs(7))
     classifier = medvision.MedicalClassifier(grey, device="cpu", batch_size=3)
     assert not classifier.symmetries and not classifier.multi_label
     found = classifier.predict(classifier.prepare(images))
@@ -50,7 +50,7 @@ def test_probabilities_are_those_of_the_network_at_the_cards_temperature(grey: P
 
 
 def test_several_classes_have_probabilities_of_their_own(findings: Path):
-    images = models.as_tensor(models.radiographs(9))
+    images = small_models.as_tensor(small_models.radiographs(9))
     classifier = MedicalClassifier(findings, device="cpu", batch_size=4)
     found = classifier.predict(classifier.prepare(images))
     assert classifier.multi_label
@@ -60,9 +60,9 @@ def test_several_classes_have_probabilities_of_their_own(findings: Path):
 
 
 def test_symmetries_are_averaged_where_the_model_was_calibrated_so(tmp_path: Path):
-    calibration = {**models.CALIBRATION, "symmetries": True, "temperature": 1.0}
-    folder = models.classifier(tmp_path / "m", calibration=calibration)
-    images = models.as_tensor(models.radiographs(3))
+    calibration = {**small_models.CALIBRATION, "symmetries": True, "temperature": 1.0}
+    folder = small_models.classifier(tmp_path / "m", calibration=calibration)
+    images = small_models.as_tensor(small_models.radiographs(3))
     classifier = MedicalClassifier(folder, device="cpu")
     assert classifier.symmetries
     turned = [images.rot90(turns, (2, 3)) for turns in range(4)]
@@ -72,17 +72,17 @@ def test_symmetries_are_averaged_where_the_model_was_calibrated_so(tmp_path: Pat
 
 @pytest.mark.parametrize("side", [28, 64, 150])
 def test_grey_images_are_repeated_for_a_network_of_colours(coloured: Path, side: int):
-    images = models.as_tensor(models.radiographs(4, side))
+    images = small_models.as_tensor(small_models.radiographs(4, side))
     classifier = MedicalClassifier(coloured, device="cpu")
     prepared = classifier.prepare(images)
-    assert prepared.shape == (4, 3, models.SIZE, models.SIZE) and 0 <= prepared.min() <= prepared.max() <= 1
+    assert prepared.shape == (4, 3, small_models.SIZE, small_models.SIZE) and 0 <= prepared.min() <= prepared.max() <= 1
     torch.testing.assert_close(prepared, classifier.prepare(images.repeat(1, 3, 1, 1)), atol=0, rtol=0)
-    if side == models.SIZE:
+    if side == small_models.SIZE:
         torch.testing.assert_close(prepared, images.repeat(1, 3, 1, 1) / 255)
 
 
 def test_equal_colours_are_grey_to_a_network_of_one_band(grey: Path):
-    images = models.as_tensor(models.radiographs(4, 50))
+    images = small_models.as_tensor(small_models.radiographs(4, 50))
     classifier = MedicalClassifier(grey, device="cpu")
     assert torch.equal(classifier.prepare(images.repeat(1, 3, 1, 1)), classifier.prepare(images))
     one = images.repeat(1, 3, 1, 1)
@@ -99,7 +99,7 @@ def test_other_bands_are_refused(grey: Path, coloured: Path, shape: tuple[int, .
 
 
 def test_grad_cam_is_the_papers_formula(findings: Path):
-    images = models.as_tensor(models.radiographs(6))
+    images = small_models.as_tensor(small_models.radiographs(6))
     classifier = MedicalClassifier(findings, device="cpu")
     found = classifier.grad_cam(classifier.prepare(images), [0, 1, 2, 0, 1, 2])
     assert found.shape == (6, 64, 64) and found.min() >= 0 and found.max() == 1
@@ -112,14 +112,16 @@ def test_grad_cam_is_the_papers_formula(findings: Path):
 
 
 def test_the_middle_is_seen_where_the_card_says_so(tmp_path: Path):
-    folder = models.classifier(tmp_path / "m", contract={**models.GREY, "crop": 0.5})
-    images = models.as_tensor(models.radiographs(2, 128))
+    folder = small_models.classifier(tmp_path / "m", contract={**small_models.GREY, "crop": 0.5})
+    images = small_models.as_tensor(small_models.radiographs(2, 128))
     prepared = MedicalClassifier(folder, device="cpu").prepare(images)
     torch.testing.assert_close(prepared, images[:, :, 32:96, 32:96] / 255, atol=1e-6, rtol=0)
 
 
 def test_a_contract_normalises_bytes_and_shares_alike():
-    contract = MedicalContract.from_card({"input": {**models.COLOURED, "mean": [0, 0.5, 1], "std": [1, 2, 4]}}, "m")
+    contract = MedicalContract.from_card(
+        {"input": {**small_models.COLOURED, "mean": [0, 0.5, 1], "std": [1, 2, 4]}}, "m"
+    )
     assert contract.crop == 1
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
     found = contract.normalise(images)
@@ -146,7 +148,7 @@ def test_a_contract_normalises_bytes_and_shares_alike():
 )
 def test_cards_that_cannot_be_used_are_one_line(changes: dict, message: str):
     with pytest.raises(InputError, match=message) as caught:
-        MedicalContract.from_card({"input": {**models.GREY, **changes}}, "m")
+        MedicalContract.from_card({"input": {**small_models.GREY, **changes}}, "m")
     assert "\n" not in str(caught.value) and str(caught.value).startswith("model m: ")
 
 

@@ -13,10 +13,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from medvision.geometry import Grid
-from medvision.resampling import linear_weights, rescale_intensity
 from medvision.segmentation import FAST_COARSENING, Segmentation, Segmenter, _closed, _Scores, _WayBack
-from medvision.volumes import Volume
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import Grid
+from medvision.volumes.resampling import linear_weights, rescale_intensity
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, write_scan
@@ -511,8 +511,8 @@ def test_memory_stays_within_input_labels_and_one_gigabyte():
 import re, numpy as np
 from pathlib import Path
 from medvision.segmentation import Segmenter
-from medvision.geometry import Grid
-from medvision.volumes import Volume
+from medvision.volumes.geometry import Grid
+from medvision.volumes.files import Volume
 shape = (320, 320, 220)
 grid = Grid.from_affine(shape, np.diag([0.7, 0.7, 0.9, 1]))
 data = np.random.default_rng(0).random(shape[::-1], np.float32).T

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from medvision.classification import MedicalClassifier, MedicalContract
-from medvision.corruptions import SETS as CORRUPTIONS
-from medvision.corruptions import corrupt
+from medvision.corruptions.medmnist_c import SETS as CORRUPTIONS
+from medvision.corruptions.medmnist_c import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
 from pipelines.classifiers import to_sample
 from pipelines.image_sets import GREY, find_images, read_images

@@ -163,7 +163,7 @@ def test_one_band_at_another_scale_takes_the_same_way(tmp_path: Path, store: str
     [("grz", "lupton", None), ("grz", "lupton", 0.3), ("g", "linear", 0.7), ("griz", "asinh", 0.3)],
 )
 def test_what_is_stored_is_what_is_prepared_in_use(tmp_path: Path, bands: str, kind: str, scale: float | None):
-    from tests.astrovision import models
+    from tests.astrovision import small_models
 
     root = survey(tmp_path / "data", bands)
     parameters = {
@@ -183,7 +183,7 @@ def test_what_is_stored_is_what_is_prepared_in_use(tmp_path: Path, bands: str, k
     expected = scale or source.mosaic.cutting.pixel_scale_arcsec
     contract = {"bands": list(bands), "size": 64, "crop": 0.7 * 64 / 90, "pixel_scale_arcsec": expected,
                 "cutout": 129, "stretch": stretch, "mean": [0.2] * len(bands), "std": [0.2] * len(bands)}  # fmt: skip
-    classifier = GalaxyClassifier(models.classifier(tmp_path / "m", contract, outliers=False), device="cpu")
+    classifier = GalaxyClassifier(small_models.classifier(tmp_path / "m", contract, outliers=False), device="cpu")
     assert classifier.contract.stretch is not None
     with open_mosaic([root / f"{band}.fits" for band in bands]) as mosaic:
         places = [item.place for item in source.items]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvision.geometry import Grid
-from medvision.metrics import compare, summary
-from medvision.quality import structure_flags
-from medvision.statistics import structure_rows
+from medvision.findings.flags import structure_flags
+from medvision.findings.statistics import structure_rows
+from medvision.metrics.overlap import compare, summary
+from medvision.volumes.geometry import Grid
 from pipelines.report.segmentation import segmentation_report
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'

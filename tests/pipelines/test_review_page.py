@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from medvision.geometry import Grid
-from medvision.overlays import outline
-from medvision.quality import scan_flags, structure_flags
-from medvision.statistics import structure_rows
+from medvision.findings.flags import scan_flags, structure_flags
+from medvision.findings.statistics import structure_rows
+from medvision.pictures.overlays import outline
+from medvision.volumes.geometry import Grid
 from pipelines.report import segmentation
 from pipelines.report.training import training_content, training_report
 from pipelines.report.viewer import viewer_program

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.geometry import Grid
 from medvision.segmentation import Segmenter
-from medvision.volumes import Volume
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import Grid
 from pipelines import __main__ as program
 from pipelines.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.recipe import load_recipe

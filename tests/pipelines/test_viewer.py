@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from nibabel.nifti1 import Nifti1Image
 
-from medvision.geometry import Grid
+from medvision.volumes.geometry import Grid
 from pipelines.report import viewer
 from pipelines.report.segmentation import segmentation_report
 from tests.medvision.phantoms import ORIENTATIONS, make_affine

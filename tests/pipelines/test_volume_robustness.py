@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvision.geometry import Grid
 from medvision.segmentation import Segmentation
-from medvision.volumes import Volume
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import Grid
 from pipelines.volume_robustness import STRIP_SIDE, measure_volume, volume_tables
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import make_affine, make_image

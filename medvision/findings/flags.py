@@ -1,0 +1,166 @@
+"""Quality flags: rules with thresholds that say what a person should look at in a segmentation.
+
+Of the scan as a whole (`scan_flags`)
+
+- `anisotropy`: voxels are much longer along one axis than along another;
+- `orientation`: header fields leave open, or disagree on, where left, front and up are;
+- `intensity`: values are none of the modality that the model was made for;
+- `fallback`: something ran in another way than was preferred.
+
+Of a structure (`structure_flags`)
+
+- `empty`, `touches_border`, `fragments`, `volume_range`, `low_confidence`: figures of `medvision.findings.statistics`;
+- `intensity`: a structure is darker than one that the modality shows darker;
+- `position`: a structure lies on the wrong side of another one, such as a left kidney to the right of the right one.
+
+A flag is no verdict: a correct segmentation may have some, and a wrong one none.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid, forms_apart_voxels
+
+Flag = dict[str, Any]
+"""`code`, `structure` (its name; None for the scan as a whole), `rule` (with its threshold), `value` (what met it)."""
+
+DIRECTIONS = {
+    "R": (0, 1, "to the right of"), "L": (0, -1, "to the left of"), "A": (1, 1, "in front of"),
+    "P": (1, -1, "behind"), "S": (2, 1, "above"), "I": (2, -1, "below"),
+}  # fmt: skip
+"""Axis in mm, sign and words of each direction."""
+HU_LIMIT = -500.0
+"""The darkest hundredth of a CT is air, around -1000 HU; no other modality's values lie that low."""
+
+_SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
+
+
+def scan_flags(
+    image: np.ndarray,
+    grid: Grid,
+    modality: str | None,
+    fallbacks: Sequence[str] = (),
+    *,
+    max_anisotropy: float = 3.0,
+) -> list[Flag]:
+    """Flags of a scan as a whole.
+
+    Args:
+        image: the scan, (X, Y, Z), in its own intensity unit.
+        grid: its voxels' places.
+        modality: what the model's card says of the scans it is for.
+        fallbacks: what ran in another way than was preferred, one clause each.
+        max_anisotropy: largest over smallest voxel size.
+    """
+    flags = []
+    anisotropy = float(max(grid.spacing_mm) / min(grid.spacing_mm))
+    if anisotropy > max_anisotropy:
+        rule = f"largest voxel size is more than {max_anisotropy:g} times the smallest"
+        flags.append(_flag("anisotropy", None, rule, anisotropy))
+    apart = forms_apart_voxels(grid)
+    if apart is None:
+        flags.append(_flag("orientation", None, "neither qform nor sform is set: left and right are assumed", True))
+    elif apart > CONFLICT_TOLERANCE_VOXELS:
+        rule = f"qform and sform place the corners more than {CONFLICT_TOLERANCE_VOXELS:g} voxels apart"
+        flags.append(_flag("orientation", None, rule, float(apart) if np.isfinite(apart) else True))
+    step = max(1, round((image.size / 1e6) ** (1 / 3)))
+    darkest = float(np.percentile(image[::step, ::step, ::step], 1))
+    if re.search(r"\bCT\b", modality or "") and darkest > HU_LIMIT:
+        flags.append(_flag("intensity", None, f"CT in HU has air: darkest hundredth above {HU_LIMIT:g}", darkest))
+    if re.search(r"\bMRI?\b", modality or "") and darkest < HU_LIMIT:
+        flags.append(_flag("intensity", None, f"looks like HU, not MR: darkest hundredth below {HU_LIMIT:g}", darkest))
+    return flags + [_flag("fallback", None, clause, True) for clause in fallbacks]
+
+
+def structure_flags(
+    rows: Sequence[Mapping[str, Any]],
+    expected: Mapping[str, Any] | None = None,
+    *,
+    max_components: int = 1000,
+    min_main_share: float = 0.9,
+    min_confidence: float = 0.6,
+) -> list[Flag]:
+    """Flags of the structures.
+
+    Args:
+        rows: rows of `medvision.findings.statistics.structure_rows`.
+        expected: what the model's card says of its input; of it are used, where present, `volume_range_ml` (lowest and
+            highest volume in the training data by name), `attached` (ids of structures that lie in pieces by nature,
+            such as fluid between the folds, and are judged by neither pieces nor confidence), `brightest_first`
+            (names in falling order of mean intensity), `positions` (name, letter of `DIRECTIONS`, other name) and
+            `min_confidence` (by name).
+        max_components: pieces a structure may have. The cerebrospinal fluid of a correct map at 1 mm has up to 600.
+        min_main_share: share of its voxels that a structure's largest pieces, as many as it has by nature, must hold.
+        min_confidence: mean confidence a structure must have where the card does not say.
+    """
+    expected = expected or {}
+    ranges, scattered = expected.get("volume_range_ml") or {}, expected.get("attached") or ()
+    least = expected.get("min_confidence") or {}
+    by_name = {row["name"]: row for row in rows}
+    wrong = {
+        name: list(found)
+        for name in by_name
+        if (found := [*_misplaced(name, by_name, expected), *_too_dark(name, by_name, expected)])
+    }
+    flags = []
+    for row in rows:
+        name = row["name"]
+        if not row["voxels"]:
+            flags.append(_flag("empty", name, "structure has no voxel", 0))
+            continue
+        if row["touches_border"]:
+            flags.append(_flag("touches_border", name, "structure reaches the edge of the scan", True))
+        if row["components"] > max_components:
+            rule = f"structure has more than {max_components} pieces"
+            flags.append(_flag("fragments", name, rule, row["components"]))
+        if row["id"] not in scattered and row["main_share"] < min_main_share:
+            rule = f"{row['main_pieces']} largest pieces hold less than {min_main_share:.0%} of the structure"
+            flags.append(_flag("fragments", name, rule, row["main_share"]))
+        volume, limits = row["volume_ml"], ranges.get(name)
+        if volume is not None and limits is not None and not limits[0] <= volume <= limits[1]:
+            rule = f"volume outside the training range {limits[0]:g} to {limits[1]:g} mL"
+            flags.append(_flag("volume_range", name, rule, volume))
+        score, limit = row["mean_confidence"], least.get(name, min_confidence)
+        if row["id"] not in scattered and score is not None and score < limit:
+            flags.append(_flag("low_confidence", name, f"mean confidence below {limit:g}", score))
+        flags += wrong.get(name, [])
+    return flags
+
+
+def sided_positions(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Where left structures belong, for every name with `left` whose partner with `right` is there, too."""
+    known = set(names)
+    for name in names:
+        for left, right in _SIDES.items():
+            partner = re.sub(rf"(?<![A-Za-z]){left}(?![A-Za-z])", right, name)
+            if partner != name and partner in known:
+                yield name, "L", partner
+
+
+def _misplaced(name: str, rows: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]) -> Iterator[Flag]:
+    """Flags of one structure that does not lie where it belongs, seen from another."""
+    for structure, letter, other in [*sided_positions(list(rows)), *(expected.get("positions") or ())]:
+        if structure != name or other not in rows:
+            continue
+        axis, sign, words = DIRECTIONS[letter]
+        here, there = rows[structure].get("centroid_mm"), rows[other].get("centroid_mm")
+        if here is not None and there is not None and sign * (here[axis] - there[axis]) < 0:
+            rule = f"its centre should lie {words} that of {other}; mm on the wrong side"
+            yield _flag("position", name, rule, round(abs(here[axis] - there[axis]), 2))
+
+
+def _too_dark(name: str, rows: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]) -> Iterator[Flag]:
+    """The flag of one structure that is not brighter than the next in the order of brightness."""
+    order = [structure for structure in expected.get("brightest_first") or () if structure in rows]
+    for brighter, darker in itertools.pairwise(order):
+        here, there = rows[brighter]["mean_intensity"], rows[darker]["mean_intensity"]
+        if brighter == name and here is not None and there is not None and here <= there:
+            yield _flag("intensity", name, f"should be brighter than {darker} ({there:.4g} on average)", here)
+
+
+def _flag(code: str, structure: str | None, rule: str, value: float | bool) -> Flag:
+    return {"code": code, "structure": structure, "rule": rule, "value": value}

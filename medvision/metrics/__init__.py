@@ -1,0 +1,1 @@
+"""Overlap and surface distances, and the published protocols that score cases with them."""

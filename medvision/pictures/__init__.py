@@ -1,0 +1,1 @@
+"""Overlays of labels on slices, and which slices to show."""

@@ -1,0 +1,181 @@
+"""What the first bytes of a volume file say of the voxels behind them."""
+
+import math
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+import numpy as np
+
+from medvision.volumes.geometry import Grid, mgh_grid, nifti_grid
+from medvision.volumes.nibabel_headers import DATA_OFFSET, HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
+from shared_backbones.errors import InputError
+
+
+class Stream(Protocol):
+    """Bytes read from front to back; a read returns fewer than asked only at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes."""
+        ...
+
+
+@dataclass
+class Layout:
+    """Where and how the voxels lie behind a header.
+
+    Attributes:
+        grid: of one volume.
+        volumes: how many follow one another.
+        dtype: of the voxels as stored, byte order included.
+        header_bytes: bytes read of the file so far.
+        offset: byte at which the voxels begin.
+        slope: factor, and `inter` summand, that make values of stored numbers; 1 and 0 where there are none.
+        warnings: what a user should know about the header.
+    """
+
+    grid: Grid
+    volumes: int
+    dtype: np.dtype
+    header_bytes: int
+    offset: int
+    slope: float
+    inter: float
+    warnings: list[str]
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of one volume."""
+        return math.prod(self.grid.shape)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether values differ from the stored numbers."""
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+
+def read_layout(stream: Stream, suffix: str, name: str, geometry: str | None, max_bytes: int) -> Layout:
+    """Read the header from the beginning of a file, and nothing behind it.
+
+    Args:
+        stream: the file's uncompressed bytes.
+        suffix: the file's suffix, which decides between MGH and NIfTI.
+        name: how errors call the file.
+        geometry: "sform" or "qform" where both are set and disagree; an MGH file has one affine only.
+        max_bytes: largest size that the header may claim.
+
+    Raises:
+        InputError: not such a header, or not of a volume that can be used.
+    """
+    if suffix in (".mgz", ".mgh"):
+        return _mgh_layout(stream, name, max_bytes)
+    return _nifti_layout(stream, name, geometry, max_bytes)
+
+
+def take(stream: Stream, size: int, name: str) -> bytes:
+    """The next `size` bytes.
+
+    Raises:
+        InputError: the stream ends before.
+    """
+    data = stream.read(size)
+    if len(data) < size:
+        refuse_short(name)
+    return data
+
+
+def refuse_short(name: str) -> NoReturn:
+    """Raise the InputError of a file that ends before its voxels do."""
+    raise InputError(f"{name}: is cut short: it ends before the voxels its header promises; copy or download it again")
+
+
+def _nifti_layout(stream: Stream, name: str, geometry: str | None, max_bytes: int) -> Layout:
+    start = take(stream, 4, name)
+    kinds = {348: Nifti1Header, 540: Nifti2Header}
+    little, big = (int.from_bytes(start, order) for order in ("little", "big"))
+    kind = kinds.get(little) or kinds.get(big)
+    if kind is None:
+        raise InputError(f"{name}: is not a NIfTI file (no NIfTI header at its start); convert it to NIfTI")
+    block = start + take(stream, kind.template_dtype.itemsize - 4, name)
+    header = kind(block, endianness="<" if little in kinds else ">", check=False)
+    magic = header["magic"].item()
+    if magic == kind.pair_magic:
+        raise InputError(f"{name}: is the header of a .hdr/.img pair; expected one file; convert it to .nii")
+    if magic != kind.single_magic:
+        raise InputError(f"{name}: is not a NIfTI file (its magic bytes are wrong); convert it to NIfTI")
+
+    rank = int(header["dim"][0])
+    if not 1 <= rank <= 7:
+        raise InputError(f"{name}: its header claims {rank} dimensions; expected 3 or 4; convert the scan again")
+    shape, volumes = _checked_shape([int(length) for length in header["dim"][1 : rank + 1]], name)
+    dtype = _checked_type(header, int(header["datatype"]), name)
+    _check_size(shape, volumes, dtype, max_bytes, name)
+    least = kind.single_vox_offset
+    offset = float(header["vox_offset"]) or least
+    if not least <= offset <= max_bytes:
+        raise InputError(
+            f"{name}: its header puts the voxels at byte {offset:g}; expected {least} or a little more; "
+            "convert the scan again"
+        )
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # the standard's and nibabel's ways to say that there is no scaling
+        slope, inter = 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(inter)):
+        raise InputError(
+            f"{name}: its header scales voxels by slope {slope:g} and intercept {inter:g}; expected finite ones; "
+            "convert the scan again"
+        )
+    grid, warnings = nifti_grid(header, shape, name, geometry)
+    return Layout(grid, volumes, dtype, len(block), int(offset), slope, inter, warnings)
+
+
+def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
+    block = take(stream, DATA_OFFSET, name)
+    if int.from_bytes(block[:4], "big") != 1:
+        raise InputError(f"{name}: is not an MGH file (no version 1 at its start); convert it to NIfTI")
+    if not any(block[28:30]):  # goodRASFlag; what to assume then, FreeSurfer and nibabel do not agree on
+        raise InputError(f"{name}: holds no orientation (its goodRASFlag is 0); set it with mri_convert")
+    header = MGHHeader(block, check=False)
+    dims = [int(length) for length in header["dims"]]
+    shape, volumes = _checked_shape(dims, name)
+    dtype = _checked_type(header, int(header["type"]), name)
+    _check_size(shape, volumes, dtype, max_bytes, name)
+    grid = mgh_grid(header, shape, name)
+    return Layout(grid, volumes, dtype, DATA_OFFSET, DATA_OFFSET, 1.0, 0.0, [])
+
+
+def _checked_shape(dims: list[int], name: str) -> tuple[tuple[int, int, int], int]:
+    """Shape of one volume, and the number of volumes."""
+    found = " x ".join(str(length) for length in dims)
+    if min(dims) < 1:
+        raise InputError(f"{name}: its header claims {found} voxels; expected positive lengths; convert the scan again")
+    while len(dims) > 3 and dims[-1] == 1:
+        dims = dims[:-1]
+    if len(dims) > 4:
+        raise InputError(f"{name}: is {len(dims)}-D ({found}); expected a 3-D or 4-D file; extract one volume")
+    if len(dims) < 3 or dims[2:] == [1]:
+        raise InputError(f"{name}: is 2-D ({found}); expected a volume; give the whole scan, not a slice")
+    x, y, z = dims[:3]
+    return (x, y, z), (dims[3:] or [1])[0]
+
+
+def _checked_type(header: Nifti1Header | MGHHeader, code: int, name: str) -> np.dtype:
+    try:
+        dtype = np.dtype(header.get_data_dtype())  # type: ignore[call-overload]
+    except (HeaderDataError, KeyError):
+        dtype = np.dtype("V")
+    if dtype.kind in "iuf":
+        return dtype
+    kind = "RGB colours" if dtype.names else "complex numbers" if dtype.kind == "c" else "of an unknown type"
+    raise InputError(
+        f"{name}: its voxels are {kind} (type code {code}); expected one real number each; convert the scan"
+    )
+
+
+def _check_size(shape: tuple[int, int, int], volumes: int, dtype: np.dtype, max_bytes: int, name: str) -> None:
+    # Intensities are held as float32, so that narrower types count as 4 bytes.
+    claimed = math.prod(shape) * volumes * max(dtype.itemsize, 4)
+    if claimed > max_bytes:
+        raise InputError(
+            f"{name}: its header claims {claimed / 2**30:.3g} GB of voxels; the limit is {max_bytes / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the file can be trusted"
+        )
