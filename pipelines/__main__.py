@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from pipelines import preemption
+from pipelines.runtime import preemption
 from shared_backbones.errors import InputError, require
 
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_intermixed_args(arguments)
     try:
         require("lightning", extra="train")
-        from pipelines.recipe import load_recipe
+        from pipelines.recipe.recipe import load_recipe
         from pipelines.stages import run_stages
 
         recipe = load_recipe(given.recipe, [*given.overrides, *shlex.split(given.set)])

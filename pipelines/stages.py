@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import preemption, registry, tracking
-from pipelines.kinds import find_kind
-from pipelines.local_copy import local_copy
-from pipelines.processes import first_process, launcher, tags
-from pipelines.recipe import STAGES, Recipe, shown, shown_model
+from pipelines.data.local_copy import local_copy
+from pipelines.kinds.kind import find_kind
+from pipelines.recipe.recipe import STAGES, Recipe, shown, shown_model
 from pipelines.report.training import training_content, training_report
+from pipelines.runtime import preemption
+from pipelines.runtime.processes import first_process, launcher, tags
+from pipelines.tracking import registry, runs
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.weights import read_card
@@ -92,9 +93,9 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
     except OSError as error:
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
     job = Job(recipe, output, chosen, restart)
-    uri = tracking.tracking_uri()
+    uri = runs.tracking_uri()
     if first_process():
-        tracking.open_store(uri)  # an unreachable store shows now, not after hours of training
+        runs.open_store(uri)  # an unreachable store shows now, not after hours of training
     prepared = _prepare(job, kind)
     with _tracked(job, kind, uri) as run:
         model = _train(job, kind, prepared, run)
@@ -211,7 +212,7 @@ def _register(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
 
 
 @contextlib.contextmanager
-def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
+def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[runs.Run | None]":
     """One run of the tracking store for a job, however often it is started again and however many processes it has."""
     if not first_process():
         yield None
@@ -220,7 +221,7 @@ def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[tracking.Run | None]":
     content = json.dumps(recipe.model_dump(), sort_keys=True, default=str).encode()
     note = job.output / "runs" / f"{hashlib.sha256(content).hexdigest()[:12]}.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    with tracking.start_run(
+    with runs.start_run(
         recipe.tracking.experiment or recipe.domain,
         recipe.name,
         uri=uri,

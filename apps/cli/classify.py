@@ -30,7 +30,7 @@ from apps.cli.sharding import Shard, share
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistImages, MedMnistSet, read_medmnist
 from medvision.models.catalogue import find_model
-from pipelines.image_files import WITH_TIFF, read_image
+from pipelines.data.image_files import WITH_TIFF, read_image
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import file_sha256, printable, replacing, spreadsheet_safe
 from shared_backbones.weights import CARD
@@ -254,7 +254,7 @@ def _classify(
     source: Any, classifier: MedicalClassifier, pictures: Path | None, quiet: bool, label: str
 ) -> Predictions:
     """Classify all images of a source."""
-    from pipelines.progress import Meter
+    from pipelines.runtime.progress import Meter
 
     rows, parts = [], []
     with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:

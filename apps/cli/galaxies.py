@@ -101,7 +101,7 @@ def _classify(source: Any, classifier: Any, pictures: Path | None, quiet: bool) 
     import numpy as np
 
     from astrovision.cutouts import OFF_IMAGE
-    from pipelines.progress import Meter
+    from pipelines.runtime.progress import Meter
 
     count, names = len(source), classifier.names
     flags, read = np.zeros(count, np.uint8), np.zeros(count, bool)

@@ -18,7 +18,7 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.datasets.galaxy10 import open_hdf5, plain_dataset, read_rows
 from astrovision.planes import reading
-from pipelines.image_files import read_image
+from pipelines.data.image_files import read_image
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 

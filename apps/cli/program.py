@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pipelines import preemption
+from pipelines.runtime import preemption
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -56,7 +56,7 @@ def _refuse(line: str, code: int = USER_ERROR) -> int:
 def find_model(model: str) -> Path:
     """What `--model` names: a registered model's copy, or the folder or bundled name itself."""
     if model.startswith(("models:/", "runs:/")):
-        from pipelines.registry import resolve_model
+        from pipelines.tracking.registry import resolve_model
 
         return resolve_model(model)
     return Path(model)

@@ -48,7 +48,7 @@ def add_review(app: typer.Typer) -> None:
         Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
         has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
         """
-        from pipelines.reviews import REPORTS, REVIEWS, collect_reviews
+        from pipelines.report.verdicts import REPORTS, REVIEWS, collect_reviews
 
         if output.suffix.lower() not in _FORMATS:
             raise InputError(
@@ -76,7 +76,7 @@ def add_review(app: typer.Typer) -> None:
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
     """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
-    from pipelines.reviews import COLUMNS
+    from pipelines.report.verdicts import COLUMNS
 
     columns = [column for column in COLUMNS if not rows or column in rows[0]]
     if suffix == ".json":
@@ -96,7 +96,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> 
 def _log(run_id: str, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> None:
     require("mlflow", "train")
     from pipelines.report.page import without_paths
-    from pipelines.tracking import log_to_run
+    from pipelines.tracking.runs import log_to_run
 
     kept = [{key: without_paths(value) for key, value in row.items() if key not in _LEFT_OUT} for row in rows]
     with tempfile.TemporaryDirectory() as folder:

@@ -25,10 +25,7 @@ from medvision.corruptions.volumes import SCALES
 from medvision.models.catalogue import find_model
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import read_labels, read_volume
-from pipelines.progress import Meter
-from pipelines.report.robustness import robustness_report
-from pipelines.reviews import report_identity
-from pipelines.robustness import (
+from pipelines.evaluation.image_robustness import (
     SEVERITIES,
     check_same,
     figures_of,
@@ -38,7 +35,10 @@ from pipelines.robustness import (
     tables_of,
     write_robustness,
 )
-from pipelines.volume_robustness import STRIP_SIDE, Pictures, measure_volume, volume_tables
+from pipelines.evaluation.volume_robustness import STRIP_SIDE, Pictures, measure_volume, volume_tables
+from pipelines.report.robustness import robustness_report
+from pipelines.report.verdicts import report_identity
+from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 from shared_backbones.weights import read_card

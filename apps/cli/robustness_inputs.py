@@ -11,9 +11,9 @@ from apps.cli.classifying import joint_sha256, list_files
 from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.published import read_corrupted
 from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
-from pipelines.image_files import WITH_TIFF, read_image
-from pipelines.image_layouts import find_items
-from pipelines.robustness import SEVERITIES
+from pipelines.data.image_files import WITH_TIFF, read_image
+from pipelines.data.image_layouts import find_items
+from pipelines.evaluation.image_robustness import SEVERITIES
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.program import split
-from pipelines import preemption
+from pipelines.runtime import preemption
 from shared_backbones.errors import InputError, require
 
 _Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a bundled recipe, or path of a YAML file.")]
@@ -65,7 +65,7 @@ def _run(
     overrides = [*overrides, *(["data.skip_unreadable=true"] if skip_unreadable else [])]
     with preemption.listening():  # before what is slow to import
         require("lightning" if job is None else "pydantic", "train")
-        from pipelines.recipe import load_recipe
+        from pipelines.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides)
         if loaded.domain != domain:
@@ -159,7 +159,7 @@ def add_run(app: typer.Typer, domain: str) -> None:
     @recipes.command("list")
     def list_() -> None:
         """List the bundled recipes."""
-        from pipelines.recipe import bundled_recipes
+        from pipelines.recipe.recipe import bundled_recipes
 
         for name, path in bundled_recipes().items():
             if path.parent.name == domain:
@@ -169,7 +169,7 @@ def add_run(app: typer.Typer, domain: str) -> None:
     @recipes.command("show")
     def show(recipe: _Recipe) -> None:
         """Print a recipe as it stands."""
-        from pipelines.recipe import find_recipe, load_recipe
+        from pipelines.recipe.recipe import find_recipe, load_recipe
 
         load_recipe(recipe)  # says what is wrong with it before it is shown as one
         print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
@@ -177,6 +177,6 @@ def add_run(app: typer.Typer, domain: str) -> None:
     @recipes.command("schema")
     def schema() -> None:
         """Print the JSON schema of recipes, for editors."""
-        from pipelines.recipe import Recipe
+        from pipelines.recipe.recipe import Recipe
 
         print(json.dumps(Recipe.model_json_schema(), indent=2))

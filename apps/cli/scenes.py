@@ -186,7 +186,7 @@ def _map_one(
 ) -> dict[str, Any] | None:
     """Map one scene; returns the side-car's content, None where the same map is there already."""
     from geovision.scenes import open_for_model
-    from pipelines.progress import Meter
+    from pipelines.runtime.progress import Meter
 
     beside = output.with_suffix(".json")
     with open_for_model(path, mapper.contract, **options.reading()) as scene:
@@ -253,7 +253,7 @@ def embed_scenes(
     """
     from geovision.embedding import Embedder, check_format, write_embeddings
     from geovision.scenes import find_scenes, open_for_model
-    from pipelines.progress import Meter
+    from pipelines.runtime.progress import Meter
 
     check_format(output)
     scenes = share(find_scenes(path), shard)

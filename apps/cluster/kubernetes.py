@@ -8,8 +8,9 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from apps.cluster.settings import JobSettings, Word
-from pipelines import processes, tracking
-from pipelines.recipe import Recipe
+from pipelines.recipe.recipe import Recipe
+from pipelines.runtime import processes
+from pipelines.tracking import runs
 from shared_backbones.errors import InputError
 
 _PORT = 29500
@@ -56,10 +57,10 @@ def print_recipe(recipe: Recipe, arguments: Sequence[str], settings: PodSettings
             raise InputError(f"{key}={path}: in no volume of the pods; mount one there with --volume CLAIM:/PATH")
     if recipe.output is None:
         raise InputError("output is needed: what pods write elsewhere is gone with them; pass output=/PATH in a volume")
-    uri = tracking.tracking_uri()
+    uri = runs.tracking_uri()
     if not uri.startswith(("http://", "https://")):
         raise InputError("MLFLOW_TRACKING_URI: is no server, which pods need; export that of one, http://HOST:PORT")
-    tracking.check_seen_from_nodes(uri)
+    runs.check_seen_from_nodes(uri)
     print(manifest(recipe.name, arguments, settings, {"MLFLOW_TRACKING_URI": uri}), end="")
 
 

@@ -12,7 +12,7 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.projects.submitted_run import SubmittedRun
 
 from apps.cluster.slurm import SlurmJob, SlurmSettings, batch_script, check, submit
-from pipelines import tracking
+from pipelines.tracking import runs
 from shared_backbones.errors import InputError
 
 
@@ -50,8 +50,8 @@ class SlurmBackend(AbstractBackend):
                 utils.load_project(folder), entry_point, params, backend_config.get(utils.PROJECT_STORAGE_DIR)
             )
             script = batch_script(settings, entry_point, command[0])
-            tracking.check_seen_from_nodes(tracking_uri)
-            tracking.open_store(tracking_uri)
+            runs.check_seen_from_nodes(tracking_uri)
+            runs.open_store(tracking_uri)
             check(script, folder)
             run = utils.get_or_create_run(None, project_uri, experiment_id, folder, version, entry_point, params)
             # the project's `python` is the one that queues it

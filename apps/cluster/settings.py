@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from pipelines.section import Section
+from pipelines.recipe.section import Section
 from shared_backbones.errors import InputError
 
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]+$", max_length=500)]

@@ -14,8 +14,9 @@ import jinja2
 from pydantic import Field, PositiveInt
 
 from apps.cluster.settings import JobSettings, Word
-from pipelines import processes, tracking
-from pipelines.recipe import Recipe
+from pipelines.recipe.recipe import Recipe
+from pipelines.runtime import processes
+from pipelines.tracking import runs
 from shared_backbones.errors import InputError
 
 # How a run ends by how its job ended; what is not here has not ended.
@@ -68,11 +69,11 @@ def run_recipe(
     if dry_run:
         print(script, end="")
         return
-    uri = tracking.tracking_uri()
-    tracking.check_seen_from_nodes(uri)
-    tracking.open_store(uri)
+    uri = runs.tracking_uri()
+    runs.check_seen_from_nodes(uri)
+    runs.open_store(uri)
     check(script)
-    run_id = os.environ.get("MLFLOW_RUN_ID") or tracking.schedule_run(
+    run_id = os.environ.get("MLFLOW_RUN_ID") or runs.schedule_run(
         uri, recipe.tracking.experiment or recipe.domain, recipe.name
     )
     job = submit(script, settings, uri=uri, run_id=run_id)
@@ -168,7 +169,7 @@ class SlurmJob:
                 break
             before = state or before
             time.sleep(seconds)
-        tracking.close_run(self.uri, self.run_id, _ENDS[state], self.log)
+        runs.close_run(self.uri, self.run_id, _ENDS[state], self.log)
         return state
 
     def cancel(self) -> None:
@@ -179,7 +180,7 @@ class SlurmJob:
         """Give its run the end of a job that did not complete; none where it has been queued again since."""
         end = _ENDS.get(self.state() or "FAILED")
         if end is not None:
-            tracking.close_run(self.uri, self.run_id, end, self.log)
+            runs.close_run(self.uri, self.run_id, end, self.log)
 
 
 def submit(
@@ -213,7 +214,7 @@ def submit(
             raise InputError(f"{logs}: cannot be made ({error.strerror}); name another folder for logs") from None
         number = _sbatch(script, ["--parsable"], folder=folder, variables=variables).partition(";")[0]
     except InputError:
-        tracking.close_run(uri, run_id, "FAILED")
+        runs.close_run(uri, run_id, "FAILED")
         raise
     job = SlurmJob(number, logs / f"job-{number}.log", uri, run_id)
     _follow(job, settings, folder, variables)

@@ -14,7 +14,7 @@ from medvision.contract import AXIS_OF_VIEW
 
 
 class Volumes(Protocol):
-    """Normalised volumes with labels on the same grid; what `pipelines.store` gives."""
+    """Normalised volumes with labels on the same grid; what `pipelines.data.store` gives."""
 
     def __len__(self) -> int:
         """How many."""
@@ -151,7 +151,7 @@ class Augment:
     """Random variation of a slice with MONAI's transforms, the same for the same seed.
 
     Args:
-        settings: fields of `pipelines.recipe.Augmentation`.
+        settings: fields of `pipelines.recipe.recipe.Augmentation`.
         size: side of the slices, in voxels.
     """
 

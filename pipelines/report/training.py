@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.report.page import picture_uri, render_page, without_paths
-from pipelines.reviews import report_identity
+from pipelines.report.verdicts import report_identity
 
 SCHEMA_VERSION = 1
 
@@ -21,7 +21,7 @@ def training_content(
     """What a report says, in plain values: the JSON twin of its page.
 
     Args:
-        recipe: what is shown of the recipe (`pipelines.recipe.shown`).
+        recipe: what is shown of the recipe (`pipelines.recipe.recipe.shown`).
         card: the trained model's `model.json`.
         history: lines of JSON with `step` and figures, as training wrote them; may be absent.
         summary: of the evaluation: `classes` with rows of figures.

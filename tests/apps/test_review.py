@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.cli import program
-from pipelines.reviews import COLUMNS, collect_reviews
+from pipelines.report.verdicts import COLUMNS, collect_reviews
 from tests.apps.conftest import Outcome
 
 Collect = Callable[..., Outcome]
@@ -212,12 +212,12 @@ def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monk
 def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder: Path, tmp_path: Path, monkeypatch):
     from mlflow import MlflowClient
 
-    from pipelines import tracking
+    from pipelines.tracking import runs
 
     uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracking.open_store(uri)
-    with tracking.start_run(
+    runs.open_store(uri)
+    with runs.start_run(
         "medvision", "run", uri=uri, parameters={}, tags={}, datasets=[], spool=tmp_path / "spool", system_metrics=False
     ) as run:
         pass

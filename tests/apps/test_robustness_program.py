@@ -21,15 +21,15 @@ from medvision.corruptions.volumes import SCALES, corrupt_volume
 from medvision.metrics.overlap import compare, summary
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import read_volume
-from pipelines.kinds import find_kind
-from pipelines.recipe import load_recipe
-from pipelines.stored_images import StoredImages
+from pipelines.data.stored_images import StoredImages
+from pipelines.kinds.kind import find_kind
+from pipelines.recipe.recipe import load_recipe
 from shared_backbones import weights
 from tests.apps.conftest import Outcome, contents
 from tests.apps.test_privacy import holds_marker
 from tests.medvision import small_models
 from tests.medvision.phantoms import make_affine, write_scan
-from tests.pipelines.pages import verdict_of
+from tests.pipelines.report.pages import verdict_of
 
 SIDE, COUNT = 28, 9
 FILES = ["report.html", "robustness.csv", "robustness.json", "robustness.svg", "robustness_strip.png"]

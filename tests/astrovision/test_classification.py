@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from astrovision.classification import GalaxyClassifier
-from pipelines.image_sets import resized
+from pipelines.data.image_reading import resized
 from shared_backbones import weights
 from shared_backbones.classification.classifier import cam_overlay
 from shared_backbones.errors import InputError

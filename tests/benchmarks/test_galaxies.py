@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from astrovision.datasets.galaxy10 import DECALS
-from pipelines.classifiers import to_sample
-from pipelines.image_sets import find_images
-from pipelines.store import Store, write_store
-from pipelines.stored_images import StoredImages
+from pipelines.data.image_reading import find_images
+from pipelines.data.store import Store, write_store
+from pipelines.data.stored_images import StoredImages
+from pipelines.kinds.classification import to_sample
 
 CHUNKS = {"contiguous": None, "automatic": (94, 32, 32, 1), "image by image": (1, 256, 256, 3)}
 

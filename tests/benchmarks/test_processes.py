@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from geovision.datasets.patches import Patches
-from pipelines import training
-from pipelines.kinds import find_kind
-from pipelines.recipe import load_recipe
-from pipelines.store import Sample, Store, write_store
+from pipelines.data.store import Sample, Store, write_store
+from pipelines.kinds.kind import find_kind
+from pipelines.recipe.recipe import load_recipe
+from pipelines.training import loop
 from tests.conftest import ROOT
-from tests.pipelines.test_medical_images import npz
+from tests.pipelines.kinds.test_medical_images import npz
 
 COUNTS = (1, 2, 4)
 FIRST, LAST = 5, 20
@@ -48,7 +48,7 @@ def train(folder: Path, processes: int, batch: int) -> None:
     def log(figures: Mapping[str, float], step: int) -> None:
         clocks.setdefault(step, (time.perf_counter(), time.process_time()))  # before the validation of that step
 
-    training._Progress = functools.partial(training._Progress, every=FIRST)  # in place of 50
+    loop._Progress = functools.partial(loop._Progress, every=FIRST)  # in place of 50
     kind = find_kind(recipe(folder, processes, batch))
     kind.train(kind.open(folder / "store"), folder / f"{processes}-{batch}", log)
     if clocks:

@@ -18,8 +18,8 @@ from medvision.metrics.overlap import compare
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
-from pipelines.flag_usefulness import flag_usefulness
-from pipelines.volume_robustness import measure_volume
+from pipelines.evaluation.flag_usefulness import flag_usefulness
+from pipelines.evaluation.volume_robustness import measure_volume
 from tests.brain_references import SCORED, manual_scan
 
 REPORTED = ("1006", "1007", "1008")

@@ -18,7 +18,7 @@ from geovision.datasets.patches import Patches
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
 from geovision.scenes import open_for_model
-from pipelines.store import Sample, write_store
+from pipelines.data.store import Sample, write_store
 from tests.geovision import small_models
 
 BANDS = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]

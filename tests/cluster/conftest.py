@@ -17,10 +17,10 @@ import pytest
 
 from apps.cli.medvision import app
 from apps.cli.program import run
-from pipelines.tracking import open_store
+from pipelines.tracking.runs import open_store
 from tests.cluster.small_cluster import SmallCluster, why_not
 from tests.conftest import ROOT
-from tests.pipelines.test_medical_images import npz
+from tests.pipelines.kinds.test_medical_images import npz
 
 # A vision transformer of 23,000 weights: a network without batch norms, whose statistics would be those of each
 # process's share, and a training without mixup, which is drawn in each process.

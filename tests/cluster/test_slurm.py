@@ -26,7 +26,7 @@ def submit(home: Home, cluster: SmallCluster, output: str, *options: str, **chan
 
 def progress(home: Home, output: str) -> int:
     """Steps that the last checkpoint has behind it."""
-    from pipelines.checkpoints import steps_in
+    from pipelines.training.checkpoints import steps_in
 
     files = list((home.folder / output / "train").glob("*/last.safetensors"))
     return steps_in(files[0]) if files else 0

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
 from medvision.models.hbformer import HBFormer
-from pipelines import preemption
-from pipelines.recipe import Augmentation, TrainSection
-from pipelines.tasks import SegmentationTask
-from pipelines.training import Batches, fit
+from pipelines.recipe.recipe import Augmentation, TrainSection
+from pipelines.runtime import preemption
+from pipelines.training.loop import Batches, fit
+from pipelines.training.tasks.task import SegmentationTask
 
 STEPS = 24
 CARD = {"name": "small", "training": {}}

@@ -17,12 +17,12 @@ import yaml
 from apps.cli import program
 from apps.cli.medvision import app
 from medvision.segmentation import Segmenter
-from pipelines import registry
-from pipelines.recipe import load_recipe
+from pipelines.recipe.recipe import load_recipe
 from pipelines.stages import run_stages
+from pipelines.tracking import registry
 from shared_backbones.errors import InputError
 from tests.conftest import ROOT
-from tests.pipelines.pages import verdict_of
+from tests.pipelines.report.pages import verdict_of
 
 MARKER = "Jane_Doe_19700101"
 

@@ -433,7 +433,7 @@ def test_stems():
 def test_importing_brings_nibabel_and_little_else():
     heavy = "{'torch', 'scipy.ndimage', 'pandas', 'matplotlib'} & set(sys.modules)"
     code = f"import medvision.volumes.files, sys; assert not {heavy}, {heavy}"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 @pytest.mark.parametrize(

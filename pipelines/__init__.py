@@ -1,0 +1,1 @@
+"""From raw data to prepared data, training, metrics, reports and registered models, tracked in MLflow."""

@@ -1,0 +1,1 @@
+"""Scoring trained models: figures with intervals, calibration, robustness."""

@@ -1,0 +1,106 @@
+"""What a trained classifier's probabilities are worth: fitted on validation images, kept with the model, and told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.data.stored_images import StoredImages
+from pipelines.runtime.progress import Meter
+from shared_backbones import weights
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.figures import (
+    class_figures,
+    conformal_quantile,
+    coverage_of,
+    fit_temperature,
+    heated,
+    mean_coverage,
+    prediction_sets,
+)
+from shared_backbones.classification.outliers import Outliers
+
+_FALSE_ALARMS = 0.01  # share of validation images that are called outliers
+_USUAL = 2000  # training images that tell what is usual
+
+
+def calibrate(
+    model: Path, classifier: ImageClassifier, learnt: StoredImages, held: StoredImages, coverage: float
+) -> None:
+    """Fit temperature, prediction sets and outliers, and write them into a trained model.
+
+    Args:
+        model: its folder.
+        classifier: of it, without calibration, with the symmetries that it is to be used with.
+        learnt: training images as they are; they tell what is usual.
+        held: validation images; they tell what probabilities are worth, and how far usual images lie from usual.
+        coverage: of the prediction sets, where an image has one class.
+    """
+    scores, _ = predicted(classifier, held)
+    targets = held.targets()
+    calibration: dict[str, Any] = {"symmetries": classifier.symmetries, "images": len(targets)}
+    if classifier.multi_label:
+        # each answer about a label is one of two classes
+        pairs = np.stack([1 - scores, scores], -1).reshape(-1, 2)
+        logits = np.log(np.clip(pairs, 1e-6, 1 - 1e-6))
+        calibration["temperature"] = fit_temperature(logits, targets.ravel().astype(int))
+    else:
+        labels = targets.argmax(1)
+        temperature = fit_temperature(np.log(np.clip(scores, 1e-12, 1)), labels)
+        quantile = conformal_quantile(heated(scores, 1 / temperature), labels, coverage)
+        calibration |= {"temperature": temperature, "coverage": coverage, "quantile": quantile}
+    trained = weights.load(model)
+    chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
+    usual, others = (
+        np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)])
+        for images, numbers in ((learnt, chosen), (held, np.arange(len(held))))
+    )
+    outliers = Outliers.fit(usual).with_threshold(others, _FALSE_ALARMS)
+    weights.save(model, trained.module, {**trained.card, "calibration": calibration})
+    outliers.save(model)
+
+
+def predicted(
+    classifier: ImageClassifier, images: StoredImages, meter: Meter | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities `(N, K)` of all images, and whether each is called an outlier, if the model tells that."""
+    scores, outliers, done = [], [], 0
+    for batch in _batches(images, np.arange(len(images))):
+        found = classifier.predict(batch)
+        scores.append(found.probabilities)
+        outliers.append(found.is_outlier)
+        done += len(batch)
+        if meter is not None:
+            meter(done, len(images))
+    return np.concatenate(scores), None if outliers[0] is None else np.concatenate(outliers)
+
+
+def calibration_figures(
+    classifier: ImageClassifier, scores: np.ndarray, targets: np.ndarray, coverage: float, seed: int
+) -> dict[str, Any]:
+    """What calibration did for images of one class each, and what prediction sets cover.
+
+    Args:
+        classifier: that gave the scores.
+        scores: calibrated probabilities `(N, K)`.
+        targets: `(N, K)`, 1 for an image's class.
+        coverage: that was asked for.
+        seed: of the divisions that the mean coverage is over.
+    """
+    labels = targets.argmax(1)
+    uncalibrated = class_figures(heated(scores, classifier.temperature), targets, multi_label=False)
+    figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
+    if classifier.quantile is not None:
+        figures |= {
+            "coverage_nominal": coverage,
+            **coverage_of(prediction_sets(scores, classifier.quantile), labels),
+            "coverage_over_divisions": mean_coverage(scores, labels, coverage, seed=seed),
+        }
+    return figures
+
+
+def _batches(images: StoredImages, numbers: np.ndarray) -> Iterator[torch.Tensor]:
+    for first in range(0, len(numbers), 64):
+        yield images.__getitems__([int(number) for number in numbers[first : first + 64]])["image"]

@@ -1,0 +1,96 @@
+"""What is particular to galaxies: colours or stretched fluxes, no up and down, and what goes wrong with images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrovision.classification import GalaxyClassifier
+from astrovision.contract import InputContract
+from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
+from pipelines.data.store import Store
+from pipelines.kinds.classification import ClassifierKind
+from pipelines.recipe.images import GalaxyData
+from pipelines.recipe.recipe import Recipe
+from shared_backbones.errors import InputError
+
+
+class GalaxyClassification(ClassifierKind):
+    """A network learns to classify images of galaxies.
+
+    Args:
+        recipe: of data of kind `galaxies`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        data = recipe.data
+        assert isinstance(data, GalaxyData)  # noqa: S101 - chosen by the data's kind
+        if data.stretch is not None and (data.stored - data.size) % 2:
+            raise InputError(
+                f"recipe {recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must be "
+                "even, so that the middle of a cut-out is that of what the network sees: change one by 1"
+            )
+        self.cutout = round(data.stored / data.crop)  # side in pixels, before anything is cut off
+        super().__init__(recipe)
+        self.mosaic = self.sources[0].mosaic
+
+    def reading(self) -> dict[str, Any]:
+        """How cut-outs are taken from a mosaic."""
+        if self.data.stretch is None:
+            return {}
+        from astrovision.datasets.mosaics import Cutting
+        from astrovision.stretches import Stretch
+
+        stretch = Stretch.from_card(self.data.stretch, self.recipe.name)
+        return {"cutting": Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec)}
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the stored images."""
+        settings = super().preparation_settings()
+        if self.mosaic is None:
+            return settings
+        scale = self.mosaic.cutting.pixel_scale_arcsec
+        return {**settings, "stretch": self.data.stretch, "pixel_scale_arcsec": scale, "hdu": self.mosaic.hdu}
+
+    def notices(self, prepared: Store) -> list[str]:
+        """Images of each split, what names the split, and what was left out."""
+        lines = super().notices(prepared)
+        if self.mosaic is not None and self.mosaic.left_out:
+            lines.append(f"warning: {self.mosaic.left_out} sources that lie off the image were left out")
+        return lines
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn and varied, and what the card says of the images' scale."""
+        return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec}
+
+    def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+        """What `astrovision.contract.InputContract` holds."""
+        data = self.data
+        scale = data.pixel_scale_arcsec if self.mosaic is None else self.mosaic.cutting.pixel_scale_arcsec
+        return {
+            "bands": list(self.bands),
+            "size": data.size,
+            "crop": data.crop * data.size / data.stored,
+            "pixel_scale_arcsec": scale,
+            "cutout": None if scale is None and self.mosaic is None else self.cutout,
+            "stretch": data.stretch,
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+    def contract(self, card: Mapping[str, Any]) -> InputContract:
+        """The contract for astronomical images."""
+        return InputContract.from_card(card, self.recipe.name)
+
+    def classifier(self, model: Path, **options: Any) -> GalaxyClassifier:
+        """The classifier of galaxies."""
+        return GalaxyClassifier(model, **options)
+
+    def corruptions(self) -> Mapping[str, str]:
+        """Those of `astrovision.corruptions`."""
+        return {name: FAMILIES[name] for name in CORRUPTIONS}
+
+    def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
+        """An image under a corruption, floating point from 0 to 1."""
+        return corrupt(name, image.astype(np.float32) / 255, severity, seed_key=[self.recipe.seed, number])

@@ -1,0 +1,184 @@
+"""The kinds of data a recipe can name, and what all of them share."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.data.store import Sample, Store, write_store
+from pipelines.recipe.recipe import Recipe
+from pipelines.runtime.progress import Meter
+from pipelines.tracking.runs import DatasetRecord
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+from shared_backbones.networks.pyramids import fill_backbone
+
+KINDS = {
+    "synthetic": "pipelines.kinds.segmentation:SyntheticSegmentation",
+    "volumes": "pipelines.kinds.segmentation:VolumeSegmentation",
+    "scenes": "pipelines.kinds.scenes:ScenePretraining",
+    "labelled_scenes": "pipelines.kinds.scene_mapping:SceneMapping",
+    "labelled_images": "pipelines.kinds.satellite_images:ImageClassification",
+    "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
+    "medical_images": "pipelines.kinds.medical_images:MedicalClassification",
+}
+"""Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
+SPLITS = ("train", "validation", "test")
+
+
+def find_kind(recipe: Recipe) -> Any:
+    """What the stages do for a recipe.
+
+    Raises:
+        InputError: something in the recipe or its data is wrong.
+    """
+    module, _, name = KINDS[recipe.data.kind].partition(":")
+    return getattr(importlib.import_module(module), name)(recipe)
+
+
+class Kind:
+    """What all kinds share: the folder of the data, and the network.
+
+    Args:
+        recipe: of that kind.
+
+    Attributes:
+        evaluates: whether there is something to be scored.
+        takes_file: whether the data may be one file in place of a folder.
+        takes_nothing: whether there are no files, as images are drawn.
+    """
+
+    evaluates = False
+    takes_file = False
+    takes_nothing = False
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        if not recipe.data.root and not self.takes_nothing:
+            raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
+        self.root = Path(recipe.data.root or ".")
+        if not (self.root.is_dir() or (self.takes_file and self.root.is_file())):
+            raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
+        # what nothing can use shows now, not after training
+        with torch.device("meta"):
+            network = weights.build(recipe.model.architecture, recipe.model.arguments)
+        published = recipe.model.backbone_weights
+        if published and not hasattr(network, "backbone"):
+            raise InputError(
+                f"recipe {recipe.name}: {recipe.model.architecture} has no backbone; leave model.backbone_weights out"
+            )
+        if published and not Path(published).is_file():
+            raise InputError(
+                f"model.backbone_weights={published}: no such file; give one of weights, .safetensors or .pth"
+            )
+        if recipe.model.init:
+            self.find_model(recipe.model.init)
+
+    def find_model(self, name_or_folder: str) -> Path:
+        """Folder of the trained model that training starts from."""
+        if not Path(name_or_folder).is_dir():
+            raise InputError(f"model {name_or_folder}: no such folder; expected one with model.json")
+        return Path(name_or_folder)
+
+    def notices(self, prepared: Any) -> list[str]:
+        """What a user should know of the data."""
+        return []
+
+    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
+        """Files as they are now: a changed one makes another preparation."""
+        stats = [(path, path.stat()) for path in sources]
+        return [[os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+    def fill_store(
+        self, folder: Path, sources: Sequence[Any], convert: Callable[[Any], Sample], **options: Any
+    ) -> None:
+        """Convert sources into a store, telling what cannot be used and how far it is; see `write_store`."""
+        data: Any = self.recipe.data
+        with contextlib.closing(Meter("prepare")) as meter:
+            write_store(
+                folder,
+                sources,
+                convert,
+                settings=self.preparation_settings(),
+                workers=data.workers,
+                skip_unreadable=data.skip_unreadable,
+                on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
+                on_progress=meter,
+                **options,
+            )
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the prepared data, in JSON types."""
+        raise NotImplementedError
+
+    def of_test_split(self, sources: Sequence[Any], lacking: str) -> list[Any]:
+        """Those of sources that are scored.
+
+        Raises:
+            InputError: there are none; `lacking` says what there is none of, and the way out.
+        """
+        found = [source for source in sources if source.split == "test"]
+        if not found:
+            raise InputError(f"recipe {self.recipe.name}: no test {lacking}")
+        return found
+
+    def digest(self, prepared: Any) -> Any:
+        """What a training on this data depends on: of a store, all but the test cases."""
+        read = [case for case in prepared.cases() if case["split"] != "test"]
+        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
+
+    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
+        """What is noted of the data in the tracking store: each split of the prepared store."""
+        store = Store(folder)
+        return [
+            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
+            for split in SPLITS
+            if store.cases(split)
+        ]
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What of the data's section decides an evaluation, beside the recipe's own."""
+        return {}
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """What the tracking store notes of an evaluation."""
+        return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
+
+    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+        """The figures of an evaluation for a terminal."""
+        return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
+
+    def network(self) -> torch.nn.Module:
+        """The network to train, with the weights that the recipe starts from."""
+        section = self.recipe.model
+        torch.manual_seed(self.recipe.seed)
+        network = weights.build(section.architecture, section.arguments)
+        if section.init:
+            self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
+        if section.backbone_weights:
+            fill_backbone(network.get_submodule("backbone"), section.backbone_weights)
+        return network
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Fill a network with the weights of a trained model."""
+        weights.fill(network, trained.module.state_dict(), label)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes, by number."""
+        return [str(entry["name"]) for entry in self.recipe.card["classes"]]
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        raise NotImplementedError
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

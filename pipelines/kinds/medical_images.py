@@ -1,0 +1,99 @@
+"""What is particular to medical images: grey or coloured, an up and a down, and MedMNIST-C's corruptions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvision.classification import MedicalClassifier, MedicalContract
+from medvision.corruptions.medmnist_c import FOLDS, SETS, augmentation, corrupt
+from medvision.datasets.medmnist import find_set
+from pipelines.data.image_reading import COLORS, GREY
+from pipelines.kinds.classification import ClassifierKind
+from pipelines.recipe.images import MedicalImageData
+from pipelines.recipe.recipe import Recipe
+from shared_backbones.errors import InputError
+
+
+class MedicalClassification(ClassifierKind):
+    """A network learns to classify medical images.
+
+    Args:
+        recipe: of data of kind `medical_images`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        data = recipe.data
+        assert isinstance(data, MedicalImageData)  # noqa: S101 - chosen by the data's kind
+        super().__init__(recipe)
+        self.corruption_set = data.corruptions
+        if self.corruption_set is None and data.layout == "medmnist":
+            self.corruption_set = find_set(self.sources[0].files[0]).name
+        if self.corruption_set is None and (data.corrupted or data.corruption_share):
+            raise InputError(
+                f"recipe {recipe.name}: data.corruptions is needed; give the set of MedMNIST whose corruptions are "
+                f"meant, one of {', '.join(SETS)}"
+            )
+        if self.corruption_set is not None and self.corruption_set not in SETS:
+            raise InputError(
+                f"recipe {recipe.name}: data.corruptions is {self.corruption_set!r}, expected one of {', '.join(SETS)}"
+            )
+
+    def reading(self) -> dict[str, Any]:
+        """Grey or coloured images, as the network takes them."""
+        bands = GREY if self.recipe.model.arguments.get("in_chans", 3) == 1 else COLORS
+        return {"bands": bands, "repeats_grey": True}
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn, varied and corrupted."""
+        return {**super().batch_settings(), **self.data.model_dump(include={"corruptions", "corruption_share"})}
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What of the data's section decides an evaluation."""
+        return {**super().evaluation_settings(), "corruptions": self.data.corruptions}
+
+    def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+        """What `medvision.classification.MedicalContract` holds."""
+        data = self.data
+        crop = data.crop * data.size / data.stored
+        return {"bands": list(self.bands), "size": data.size, "crop": crop, "mean": list(mean), "std": list(std)}
+
+    def contract(self, card: Mapping[str, Any]) -> MedicalContract:
+        """The contract for medical images."""
+        return MedicalContract.from_card(card, self.recipe.name)
+
+    def classifier(self, model: Path, **options: Any) -> MedicalClassifier:
+        """The classifier of medical images."""
+        return MedicalClassifier(model, **options)
+
+    def corruptions(self) -> Mapping[str, str]:
+        """MedMNIST-C's of the data set, with their folds."""
+        assert self.corruption_set is not None  # noqa: S101 - the constructor saw to it
+        folds = {name: fold for fold, names in FOLDS.items() for name in names}
+        return {name: folds[name] for name in SETS[self.corruption_set]}
+
+    def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
+        """An image under a corruption, uint8."""
+        assert self.corruption_set is not None  # noqa: S101 - the constructor saw to it
+        shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        found = corrupt(self.corruption_set, name, np.ascontiguousarray(shown), severity, seed_key=[number])
+        return found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+
+    def varied(self) -> Callable[[np.ndarray, int], np.ndarray]:
+        """Variation, and after it a corruption of the share of images that the recipe asks for."""
+        usual, share = super().varied(), self.data.corruption_share
+        if not share:
+            return usual
+        assert self.corruption_set is not None  # noqa: S101 - the constructor saw to it
+        harm = augmentation(self.corruption_set)
+
+        def vary(image: np.ndarray, seed: int) -> np.ndarray:
+            found, random = usual(image, seed), np.random.default_rng(seed)
+            if random.random() >= share:
+                return found
+            shown = found[..., 0] if found.shape[2] == 1 else found
+            harmed = harm(np.ascontiguousarray(shown), random)
+            return harmed[..., None] if harmed.ndim == 2 else harmed
+
+        return vary

@@ -1,0 +1,120 @@
+"""What the stages do for scenes with label rasters: learning to map them."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geovision.contract import InputContract
+from geovision.datasets.patches import Cutting, LabelRaster, PatchSource, find_labelled
+from geovision.mapping import Mapper
+from geovision.metrics import confusion, map_figures
+from geovision.rasters import open_raster
+from geovision.scenes import open_scene
+from pipelines.kinds.scenes import ScenesKind, shown_bands, write_summary
+from pipelines.recipe.recipe import LabelledSceneData
+from pipelines.report.scenes import map_panel
+from pipelines.runtime.progress import Meter
+from pipelines.training.tasks.scenes import MappingTask
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
+
+
+class SceneMapping(ScenesKind):
+    """A network learns to map scenes from label rasters."""
+
+    monitor = "validation_miou"
+
+    def label_values(self) -> tuple[int, ...]:
+        """Values of the classes in label rasters: the recipe's, or the classes' numbers."""
+        assert isinstance(self.data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        names = self.class_names()
+        values = self.data.label_values or list(range(len(names)))
+        if len(values) != len(names) or len(set(values)) < len(values) or not all(0 <= v <= 255 for v in values):
+            raise InputError(
+                f"recipe {self.recipe.name}: data.label_values are {values} for {len(names)} classes; expected one "
+                "number from 0 to 255 for each"
+            )
+        return tuple(values)
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes with label rasters."""
+        return list(find_labelled(self.root))
+
+    def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
+        """Take a whole mapping model's weights, or those of a pretrained encoder."""
+        take: Any = getattr(network, "load_autoencoder", None)
+        if take is not None and hasattr(trained.module, "multiscale"):
+            take(trained.module)
+        else:
+            super().start_from(network, trained, label)
+
+    def task(self, contract: InputContract, steps: int) -> MappingTask:
+        """The task of mapping."""
+        data = self.data
+        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
+
+    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
+        """Map the test scenes as a user does, and compare with the labels of the test regions."""
+        data, names = self.data, self.class_names()
+        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
+        mapper = Mapper(model, overlap=data.overlap, threads=self.recipe.train.threads)
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        by_scene: dict[Path, list[PatchSource]] = {}
+        for source in sources:
+            by_scene.setdefault(source.scene, []).append(source)
+        with contextlib.closing(Meter("evaluate")) as meter:
+            for number, (path, parts) in enumerate(by_scene.items()):
+                with open_scene(
+                    path, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
+                ) as scene:
+                    target = folder / f"case-{scene.sha256()[:8]}.tif"
+                    mapper.map(scene, target)
+                    for part in parts:
+                        matrix += compare(target, part, scene, self.cutting, len(names))
+                    if not number:
+                        with (
+                            LabelRaster(parts[0].labels, scene, self.cutting) as labels,
+                            replacing(folder / "map.png") as picture,
+                        ):
+                            map_panel(picture, scene, target, labels, mapper.classes, shown_bands(self.bands))
+                meter(number + 1, len(by_scene))
+        found = map_figures(matrix, names)
+        rows = [
+            [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]
+            for row in found["classes"]
+        ]
+        tables = [
+            {
+                "title": f"Classes, over {found['pixels']:,} labelled pixels of the test regions",
+                "columns": ["Class", "Pixels", "IoU", "F1", "Precision", "Recall"],
+                "rows": rows,
+            },
+            {
+                "title": "Confusion: labels in rows, the map in columns",
+                "columns": ["Label", *names],
+                "rows": [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)],
+            },
+        ]
+        shown = {name: found[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
+        per_class = {f"iou_{row['name']}": row["iou"] for row in found["classes"]}
+        write_summary(folder, shown | per_class, tables)
+
+
+def compare(target: Path, source: PatchSource, scene: Any, cutting: Cutting, count: int) -> np.ndarray:
+    """Confusion of a map and the labels within a source's regions, `(count, count)`."""
+    from rasterio.windows import Window
+
+    matrix = np.zeros((count, count), np.int64)
+    with open_raster(target) as found, LabelRaster(source.labels, scene, cutting) as labels:
+        for row, column, height, width in source.regions:
+            for top in range(row, row + height, 512):  # no more than a strip at once
+                rows = min(512, row + height - top)
+                window: Any = Window(column, top, width, rows)  # pyright: ignore[reportCallIssue]
+                matrix += confusion(found.read(1, window=window), labels.read(top, column, rows, width), count)
+    return matrix

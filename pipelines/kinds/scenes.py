@@ -1,0 +1,399 @@
+"""What the stages do for scenes, and pretraining on patches of them; `scene_mapping` is beside it."""
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from geovision.contract import InputContract, input_section
+from geovision.datasets.images import read_images
+from geovision.datasets.layouts import ImageSource, find_images, find_layout
+from geovision.datasets.patches import (
+    Cutting,
+    Patches,
+    PatchOrder,
+    PatchSource,
+    cut,
+    divide,
+    identity,
+    statistics,
+)
+from geovision.metrics import (
+    linear_fill,
+    mean_fill,
+    psnr,
+    summarise_psnr,
+)
+from geovision.scenes import find_scenes, open_scene
+from geovision.sensors import find_sensor
+from pipelines.data.store import Sample, Store
+from pipelines.kinds.kind import SPLITS, Kind
+from pipelines.recipe.recipe import LabelledImageData, LabelledSceneData, Recipe, SceneData, shown_init
+from pipelines.report.scenes import reconstruction_panel
+from pipelines.runtime.progress import Meter
+from pipelines.training.loop import Batches, Log, fit
+from pipelines.training.tasks.scenes import (
+    PretrainingTask,
+    reconstruct,
+    span_of,
+)
+from shared_backbones import weights
+from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
+
+_PANELS = 6  # reconstructions that a report shows
+
+
+class ScenesKind(Kind):
+    """What the kinds of satellite data share: sources, store, contract and loop.
+
+    Args:
+        recipe: of data of kind `scenes` or `labelled_scenes`.
+    """
+
+    evaluates = True
+    monitor = ""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        assert isinstance(recipe.data, SceneData | LabelledSceneData | LabelledImageData)  # noqa: S101 - chosen by the data's kind
+        self.data: SceneData | LabelledSceneData | LabelledImageData = recipe.data
+        self.skipped = 0
+        sensor = find_sensor(self.data.sensor)
+        self.bands = tuple(sensor.band(name).name for name in self.data.bands)
+        size = recipe.model.arguments.get("img_size", self.data.patch)
+        self.size = int(size if isinstance(size, int) else size[0])
+        if self.data.statistics == "published":
+            self.input_section(None)
+        self.cutting = Cutting(
+            sensor=sensor.name,
+            bands=self.bands,
+            scale=sensor.scale or self.data.scale or 1.0,
+            patch=self.data.patch,
+            stride=self.data.stride or self.data.patch,
+            min_valid=self.data.min_valid,
+            options={
+                "bands": self.file_bands(),
+                "scale": self.data.scale,
+                "offset": self.data.offset,
+                "reproject": True,
+            },
+            label_values=self.label_values(),
+        )
+        self.sources: list[Any] = self.find_all()
+
+    def find_all(self) -> list[Any]:
+        """The parts of all splits."""
+        return self._divide(self.find_pairs())
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes, and their label rasters."""
+        raise NotImplementedError
+
+    def file_bands(self) -> list[str] | None:
+        """Names of the files' bands: the recipe's, or those that the layout is known to have."""
+        layout = getattr(self.data, "layout", None)
+        known = find_layout(layout).bands if layout else None
+        return self.data.file_bands or (list(known) if known and self.data.sensor.startswith("sentinel2") else None)
+
+    def label_values(self) -> tuple[int, ...]:
+        """Values of the classes in label rasters."""
+        return ()
+
+    def _divide(self, pairs: Sequence[tuple[Path, Path | None]]) -> list[PatchSource]:
+        usable, shapes = [], []
+        for pair in pairs:
+            try:
+                with open_scene(
+                    pair[0], sensor=self.cutting.sensor, wanted=self.bands, **self.cutting.options
+                ) as scene:
+                    usable.append(pair)
+                    shapes.append(scene.shape)
+            except InputError as error:
+                if not self.data.skip_unreadable:
+                    raise
+                print(f"cannot be used: {error}", file=sys.stderr, flush=True)
+        self.skipped = len(pairs) - len(usable)
+        return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.seed)
+
+    def find_sources(self) -> list[Any]:
+        """The parts of all splits."""
+        return self.sources
+
+    def test_sources(self) -> list[Any]:
+        """The parts that are scored.
+
+        Raises:
+            InputError: there are none.
+        """
+        hint = "part; raise data.split.test, lower data.split.block, or give more scenes"
+        return self.of_test_split(self.sources, hint)
+
+    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
+        """Files, splits and regions as they are now."""
+        return [
+            [*super(ScenesKind, self).identify(source.files), source.split, getattr(source, "regions", None)]
+            for source in sources
+        ]
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """What decides the stored patches."""
+        return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
+
+    def prepare(self, sources: Sequence[Any], folder: Path) -> None:
+        """Cut the patches of all splits."""
+        classes = len(self.recipe.card.get("classes", ()))
+        self.fill_store(folder, sources, functools.partial(to_sample, cutting=self.cutting, classes=classes))
+
+    def open(self, folder: Path) -> Store:
+        """The prepared store.
+
+        Raises:
+            InputError: no training patch came of the scenes.
+        """
+        store = Store(folder)
+        if not any(case["record"]["pixels"] for case in store.cases("train")):
+            raise InputError(
+                f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels; lower data.patch or "
+                "data.min_valid, or give larger scenes"
+            )
+        return store
+
+    def notices(self, prepared: Store) -> list[str]:
+        """What a user should know of the data."""
+        counts = {split: sum(case["arrays"]["image"]["shape"][0] for case in prepared.cases(split)) for split in SPLITS}
+        lines = ["patches: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
+        skipped = self.skipped + prepared.manifest["skipped"]
+        if skipped:
+            lines.append(f"warning: {skipped} scenes or parts of scenes were left out")
+        systems = {case["record"]["crs"] for case in prepared.cases()}
+        if len(systems) > 1:
+            lines.append(f"note: the scenes have {len(systems)} CRS; each patch keeps its own")
+        moved = sum(bool(case["record"].get("reprojected")) for case in prepared.cases())
+        if moved:
+            lines.append(f"note: in {moved} scenes or parts of scenes, bands of another CRS were reprojected")
+        return lines
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn, normalised and varied."""
+        names = {"normalisation", "statistics", "mask_ratio", "crop", "flip", "mixup", "cutmix", "smoothing"}
+        return self.data.model_dump(include=names)
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """How scenes are mapped, and how many neighbours count."""
+        return self.data.model_dump(include={"overlap", "neighbours", "mask_ratio"})
+
+    def input_section(self, store: Store | None) -> dict[str, Any]:
+        """The `input` of the model's card, with the statistics that the recipe asks for."""
+        found, distance = None, None
+        if store is not None:
+            records = [case["record"] for case in store.cases("train")]
+            found = statistics(records) if self.data.statistics == "training" else None
+            sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
+            distance = sizes.pop() if len(sizes) == 1 else None
+        return input_section(
+            self.data.sensor,
+            self.bands,
+            self.size,
+            normalisation=self.data.normalisation,
+            statistics=found,
+            scale=find_sensor(self.data.sensor).scale or self.data.scale,
+            gsd_m=distance,
+        )
+
+    def card(self, store: Store) -> dict[str, Any]:
+        """The recipe's card with the contract that the data gives."""
+        recipe = self.recipe
+        return {
+            **recipe.card,
+            "input": {**recipe.card.get("input", {}), **self.input_section(store)},
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": shown_init(recipe),
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
+            },
+        }
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        return np.zeros((2, len(self.bands), self.size, self.size), np.float32)
+
+    def task(self, contract: InputContract, steps: int) -> Any:
+        """What learns."""
+        raise NotImplementedError
+
+    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
+        """Train on the store's patches, and choose the checkpoint on the validation split."""
+        settings, seed = self.recipe.train, self.recipe.seed
+        learnt, held_out = (stored_patches(prepared, split) for split in ("train", "validation"))
+        card = self.card(prepared)
+        epoch = settings.steps_per_epoch or max(1, len(learnt) // (settings.batch_size * settings.accumulate))
+        steps = settings.steps or epoch * (settings.epochs or 1)
+
+        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+            order = PatchOrder(
+                len(learnt), batch_size=settings.batch_size, steps=steps * settings.accumulate, seed=seed, start=start,
+                rank=rank, world_size=world_size,
+            )  # fmt: skip
+            return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
+
+        validation = (
+            DataLoader(held_out, batch_size=settings.batch_size, collate_fn=_as_it_is) if len(held_out) else None
+        )
+        fit(
+            self.task(InputContract.from_card(card, self.recipe.name), steps),
+            Batches(loader, validation),
+            settings,
+            steps=steps,
+            validate_every=settings.validate_every or epoch,
+            seed=seed,
+            folder=folder,
+            card=card,
+            origin=folder.name,
+            monitor=self.monitor,
+            log=log,
+        )
+
+
+class ScenePretraining(ScenesKind):
+    """A masked autoencoder learns from scenes without labels."""
+
+    monitor = "validation_psnr"
+
+    def find_all(self) -> list[Any]:
+        """Parts of scenes, or images of a data set."""
+        assert isinstance(self.data, SceneData)  # noqa: S101 - chosen by the data's kind
+        return find_all_images(self) if self.data.layout else super().find_all()
+
+    def find_pairs(self) -> list[tuple[Path, Path | None]]:
+        """Scenes alone."""
+        return [(scene, None) for scene in find_scenes(self.root)]
+
+    def task(self, contract: InputContract, steps: int) -> PretrainingTask:
+        """The autoencoder's task."""
+        data, network = self.data, self.network()
+        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
+        if not hasattr(network, "multiscale"):
+            raise InputError(
+                f"recipe {self.recipe.name}: {self.recipe.model.architecture} cannot be pretrained; expected "
+                "satmae_pp_mae_group or satmae_pp_mae_rgb"
+            )
+        return PretrainingTask(
+            network, self.recipe.train, steps, contract, data.mask_ratio, data.crop, self.recipe.seed
+        )
+
+    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
+        """Reconstruct the test patches, and compare with filling by means and by interpolation."""
+        data = self.data
+        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
+        trained = weights.load(model)
+        network: Any = trained.module
+        contract = InputContract.from_card(trained.card, self.recipe.name)
+        groups = [list(group) for group in network.trunk.groups or [range(len(self.bands))]]
+        names = ["_".join(self.bands[band] for band in group) for group in groups]
+        span, rows, panels = span_of(contract), [], []
+        with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
+            for number, source in enumerate(sources):
+                patches = Patches([to_sample(source, self.cutting, len(self.recipe.card.get("classes", ()))).arrays])
+                for first in range(0, len(patches), 16):
+                    batch = patches.__getitems__(range(first, min(first + 16, len(patches))))
+                    seed = self.recipe.seed * 1_000_003 + len(rows)
+                    images, found, removed = (
+                        part.numpy() for part in reconstruct(network, contract, batch, data.mask_ratio, seed=seed)
+                    )
+                    removed = np.broadcast_to(removed, images.shape)
+                    for image, guess, gone in zip(images, found, removed, strict=True):
+                        rows.append(_compared(image, guess, gone, groups, names, span))
+                        if len(panels) < _PANELS:
+                            panels.append((image, guess, gone))
+                meter(number + 1, len(sources))
+        if not rows:
+            raise InputError(f"recipe {self.recipe.name}: no test patch; lower data.min_valid or data.patch")
+        summary = summarise_psnr(rows)
+        table = [
+            [name.replace("_", " "), *(summary[f"{way}_{name}"] for way in ("psnr", "psnr_mean", "psnr_linear"))]
+            for name in ["all", *names]
+        ]
+        columns = ["Bands", "Model", "Mean of what is visible", "Interpolated from what is visible"]
+        note = f"Peak signal-to-noise ratio in dB over removed pixels; {len(rows)} test patches"
+        with replacing(folder / "reconstructions.png") as path:
+            reconstruction_panel(path, panels, [self.bands.index(band) for band in shown_bands(self.bands)])
+        write_summary(folder, summary | {"patches": len(rows)}, [{"title": note, "columns": columns, "rows": table}])
+
+
+def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int) -> Sample:
+    """A part of the data as the store keeps it, without its name."""
+    if isinstance(source, PatchSource):
+        arrays, record = cut(source, cutting)
+        name = identity(source, record["sha256"])
+    else:
+        arrays, record = read_images(source, cutting, classes)
+        name = f"case-{record['sha256'][:8]}"
+    return Sample(name, name, source.split, arrays, record)
+
+
+def find_all_images(kind: ScenesKind) -> list[Any]:
+    """The images of a data set's layout, in parts."""
+    data = kind.data
+    assert isinstance(data, SceneData | LabelledImageData) and data.layout  # noqa: S101 - asked for such data only
+    return find_images(
+        data.layout,
+        kind.root,
+        kind.class_names(),
+        test=data.split.test,
+        validation=data.split.validation,
+        seed=kind.recipe.seed,
+        options=data.options,
+    )
+
+
+def stored_patches(store: Store, split: str) -> Patches:
+    """Patches of one split, memory-mapped."""
+    return Patches([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)])
+
+
+def _compared(
+    image: np.ndarray,
+    guess: np.ndarray,
+    gone: np.ndarray,
+    groups: Sequence[Sequence[int]],
+    names: Sequence[str],
+    span: float,
+) -> dict[str, float]:
+    """Figures of one image: the model's, and those of filling by means and by interpolation."""
+    means = np.stack([mean_fill(band, mask) for band, mask in zip(image, gone, strict=True)])
+    lines = np.stack([linear_fill(band, mask) for band, mask in zip(image, gone, strict=True)])
+    row = {}
+    for name, group in zip(["all", *names], [range(len(image)), *groups], strict=True):
+        bands = list(group)
+        for way, values in (("psnr", guess), ("psnr_mean", means), ("psnr_linear", lines)):
+            row[f"{way}_{name}"] = psnr(values[bands], image[bands], gone[bands], span)
+    return row
+
+
+def shown_bands(bands: Sequence[str]) -> list[str]:
+    """Three bands that make a picture: the true colours where they are there."""
+    for wanted in (("B4", "B3", "B2"), ("red", "green", "blue"), ("B3", "B2", "B1")):
+        if all(name in bands for name in wanted):
+            return list(wanted)
+    return [bands[0]] * 3
+
+
+def write_summary(folder: Path, figures: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> None:
+    """Write `summary.json`, which the report and the tracking store read."""
+    with replacing(folder / "summary.json") as path:
+        path.write_text(json.dumps({"figures": figures, "tables": tables}, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,126 @@
+"""Sections of a recipe that describe labelled images."""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from pipelines.recipe.section import Section, Share
+from shared_backbones.errors import InputError
+
+
+class ImageAugmentation(Section):
+    """How training images are varied; 0 switches a part off."""
+
+    mirrored: bool = True
+    """Whether half of them are mirrored."""
+
+    resized_crop: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Smallest and largest share of the area that is cut out at random and resized; null keeps the middle."""
+    rotation_degrees: float = Field(default=180, ge=0, le=180)
+    scaling: Share = 0.15
+    """Largest relative change of size."""
+    shift: Share = 0.05
+    """Largest shift, as a share of the side."""
+    brightness: Share = 0.15
+    """Largest relative change of brightness and of contrast."""
+    color: Share = 0.15
+    """Largest relative change of saturation, and a tenth of it of hue."""
+    noise: Share = 0.02
+    """Largest standard deviation of added noise, in values from 0 to 1."""
+    blur: float = Field(default=0.0, ge=0)
+    """Largest sigma of a Gaussian blur, in pixels."""
+
+
+class ImageSplit(Section):
+    """Shares drawn within each class, where the data set has no split of its own."""
+
+    test: Share = 0.1
+    validation: Share = 0.1
+    """Of the training images."""
+
+
+class LabelledImages(Section):
+    """Labelled images that a classifier learns from.
+
+    A class of the card whose mirror image is another class names it as its `mirror`: mirrored training images get that
+    label. Classes that are their own mirror images name none.
+    """
+
+    layout: str
+    """See `pipelines.data.image_layouts`."""
+    root: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the layout."""
+    split: ImageSplit = Field(default_factory=ImageSplit)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of an image's side, around its centre, that is stored."""
+    stored: PositiveInt = 256
+    """Side in pixels of the stored images."""
+    size: PositiveInt = 256
+    """Side in pixels of what the network sees, from the middle of the stored image."""
+    augmentation: ImageAugmentation = Field(default_factory=ImageAugmentation)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of mixup; 0 for none."""
+    smoothing: Share = 0.0
+    """Of the labels."""
+    symmetries: bool = False
+    """Average over the eight symmetries of the square, in evaluation and in use."""
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    """Of the prediction sets that the trained model gives."""
+    merged: dict[str, list[str]] = Field(default_factory=dict)
+    """Classes that the evaluation also scores as one, by the name of the whole."""
+    corrupted: NonNegativeInt = 0
+    """Test images that are also scored under every corruption of the domain at five severities."""
+    workers: NonNegativeInt = 0
+    """Processes that read images; reading the store needs none."""
+    skip_unreadable: bool = False
+
+
+class GalaxyData(LabelledImages):
+    """Images of galaxies: colour images, sources of a FITS mosaic, or drawn ones."""
+
+    kind: Literal["galaxies"]
+    symmetries: bool = True
+    pixel_scale_arcsec: PositiveFloat | None = None
+    """Of the stored images, where it is the same for all; cut-outs of a mosaic have it, by default the mosaic's own."""
+    stretch: dict[str, Any] | None = None
+    """Of the fluxes of a mosaic: kind and parameters, see `astrovision.stretches`; colour images have none."""
+
+    @field_validator("stretch")
+    @classmethod
+    def _known_stretch(cls, stretch: dict[str, Any] | None) -> dict[str, Any] | None:
+        from astrovision.stretches import Stretch
+
+        try:
+            return None if stretch is None else Stretch.from_card(stretch, "of the recipe").card()
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _stretch_where_there_are_fluxes(self) -> "GalaxyData":
+        if self.layout == "mosaic" and self.stretch is None:
+            raise ValueError(
+                "stretch is needed by the layout mosaic, whose images hold fluxes; give it, such as data.stretch="
+                "{kind: asinh, parameters: {low: 0, high: 10, softening: 0.1}}"
+            )
+        if self.layout != "mosaic" and self.stretch is not None:
+            raise ValueError(
+                f"stretch is for the layout mosaic; images of the layout {self.layout} are stretched already: leave it "
+                "out"
+            )
+        return self
+
+
+class MedicalImageData(LabelledImages):
+    """Medical images: grey where the model has one input channel, else colours (grey images are repeated)."""
+
+    kind: Literal["medical_images"]
+    stored: PositiveInt = 28
+    size: PositiveInt = 28
+    corruptions: str | None = None
+    """Set of MedMNIST whose corruptions are meant, such as `pneumoniamnist`; by default that of the data."""
+    corruption_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training images that `medvision.corruptions.medmnist_c.augmentation` sees: it draws one of the set's
+    corruptions at any severity or, as likely as each of them, none."""

@@ -1,0 +1,1 @@
+"""Processes, preemption, and progress of long work."""
