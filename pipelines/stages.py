@@ -128,7 +128,7 @@ def _prepare(job: Job, kind: Any) -> Any:
     return prepared
 
 
-def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Path:
+def _train(job: Job, kind: Any, prepared: Any, run: "runs.Run | None") -> Path:
     recipe = job.recipe
     made_from = {
         "data": kind.digest(prepared),
@@ -153,7 +153,7 @@ def _train(job: Job, kind: Any, prepared: Any, run: "tracking.Run | None") -> Pa
     return folder / "model"
 
 
-def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> None:
+def _evaluate(job: Job, kind: Any, model: Path, run: "runs.Run | None") -> None:
     settings = job.recipe.evaluate.model_dump()
     sources = kind.test_sources()
     made_from = {
@@ -179,7 +179,7 @@ def _evaluate(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> N
                 run.log_artifact(path, "evaluation")
 
 
-def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
+def _report(job: Job, model: Path, run: "runs.Run | None") -> None:
     if "report" not in job.stages:
         return
     history = model.parent / "history.jsonl"
@@ -197,7 +197,7 @@ def _report(job: Job, model: Path, run: "tracking.Run | None") -> None:
         run.log_artifact(page)
 
 
-def _register(job: Job, kind: Any, model: Path, run: "tracking.Run | None") -> None:
+def _register(job: Job, kind: Any, model: Path, run: "runs.Run | None") -> None:
     if "register" not in job.stages or run is None:
         return
     folder = job.folder(

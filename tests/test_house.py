@@ -52,7 +52,8 @@ def test_the_socket_guard_guards():
     "code",
     [
         *(f"import {package}" for package in PACKAGES),
-        "from apps.cli.medvision import main\nsys.argv = ['medvision', '--help']\ntry: main()\nexcept SystemExit: pass",
+        "from apps.cli.medvision.program import main\n"
+        "sys.argv = ['medvision', '--help']\ntry: main()\nexcept SystemExit: pass",
     ],
     ids=[*PACKAGES, "--help"],
 )

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 import pipelines.report.segmentation
-from apps.cli.medvision import app
-from apps.cli.program import run
+from apps.cli.medvision.program import app
+from apps.cli.shared.program import run
 from medvision.models.hbformer import HBFormer
 from shared_backbones import weights
 from tests.conftest import ROOT

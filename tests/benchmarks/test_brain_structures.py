@@ -60,7 +60,7 @@ def test_seconds_and_memory_of_a_256_cube(tmp_path: Path, data_root: Path):
     print()
     for options in ([], ["--views", "axial"], ["--fast"]):
         code = (
-            "import sys; from apps.cli.medvision import app; from apps.cli.program import run; "
+            "import sys; from apps.cli.medvision.program import app; from apps.cli.shared.program import run; "
             "assert run(app, sys.argv[1:]) == 0; "
             "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
         )

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from apps.cli.medvision import app
-from apps.cli.program import run
+from apps.cli.medvision.program import app
+from apps.cli.shared.program import run
 from pipelines.tracking.runs import open_store
 from tests.cluster.small_cluster import SmallCluster, why_not
 from tests.conftest import ROOT

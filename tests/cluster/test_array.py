@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from apps.cli.sharding import Shard
+from apps.cli.shared.sharding import Shard
 from tests.apps.conftest import SHAPE, write_model
 from tests.cluster.conftest import Home
 from tests.cluster.small_cluster import SmallCluster, wait_until
@@ -48,7 +48,7 @@ def test_tasks_that_die_are_repeated_and_the_result_is_that_of_one_process(
     items = {shard: [scans[row] for row in Shard(shard, 10).rows(len(scans))] for shard in MORTAL}
     for shard, (first, _) in items.items():
         (home.folder / f"dies-{shard}").write_text(f"parts/{first}_seg.json")
-    command = " ".join([sys.executable, "-m", "apps.cli.medvision", *SEGMENT, "-o", "parts"])
+    command = " ".join([sys.executable, "-m", "apps.cli.medvision.program", *SEGMENT, "-o", "parts"])
     (home.folder / "array.sbatch").write_text(SCRIPT.format(command=command))
 
     states = run_array(home, cluster, "1-10")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from apps.cli import program
-from apps.cli.medvision import app
+from apps.cli.medvision.program import app
+from apps.cli.shared import program
 from medvision.segmentation import Segmenter
 from pipelines.recipe.recipe import load_recipe
 from pipelines.stages import run_stages

@@ -17,8 +17,8 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from apps.cli.astrovision import app
-from apps.cli.program import run
+from apps.cli.astrovision.program import app
+from apps.cli.shared.program import run
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import open_mosaic
 from astrovision.tables import read_table

@@ -13,8 +13,8 @@ from PIL import Image
 from rasterio.transform import from_origin
 from sklearn.metrics import balanced_accuracy_score
 
-from apps.cli.geovision import app
-from apps.cli.program import run
+from apps.cli.geovision.program import app
+from apps.cli.shared.program import run
 from geovision.contract import InputContract, input_section
 from geovision.datasets.images import read_image
 from geovision.datasets.layouts import Item, find_images, find_layout

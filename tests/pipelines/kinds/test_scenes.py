@@ -11,8 +11,8 @@ import pytest
 import rasterio
 import torch
 
-from apps.cli.geovision import app
-from apps.cli.program import run
+from apps.cli.geovision.program import app
+from apps.cli.shared.program import run
 from geovision.contract import InputContract, input_section
 from geovision.metrics import confusion, linear_fill, map_figures, mean_fill, psnr
 from geovision.models.satmae_pp import GroupMaskedAutoencoder

@@ -1,0 +1,1 @@
+"""The program `geovision`: one module a verb."""

@@ -1,0 +1,228 @@
+"""What `medvision robustness` is asked for, and the images that it measures a classifier on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.cli.shared.classification import joint_sha256, list_files
+from medvision.corruptions.medmnist_c import SETS, corrupt
+from medvision.corruptions.published import read_corrupted
+from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
+from pipelines.data.image_files import WITH_TIFF, read_image
+from pipelines.data.image_layouts import find_items
+from pipelines.evaluation.image_robustness import SEVERITIES
+from shared_backbones.errors import InputError
+from shared_backbones.files import file_sha256, printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a user asked for; the fields are the program's options, None where one was not given."""
+
+    model: str
+    data: Path
+    output: Path
+    only: list[str] | None
+    split: str | None
+    corruptions: str | None
+    images: int | None
+    clean: Path | None
+    baseline: str | None
+    batch_size: int | None
+    seed: int | None
+    labels: Path | None
+    label_map: Path | None
+    modality: str | None
+    severities: list[str] | None
+    device: str
+    threads: int | None
+    precision: str
+    max_gigabytes: float
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Where and how the network runs."""
+        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+
+
+class CorruptedImages:
+    """Images of a split of a file of MedMNIST, spread evenly over it, which are corrupted as they are asked for.
+
+    They are corrupted as they are stored, and brought to the network's size then: so all networks see the same ones.
+    """
+
+    kind = "medmnist"
+
+    def __init__(self, job: Job) -> None:
+        self.path = job.clean or job.data
+        self.facts = find_set(self.path)
+        self.names = self._names(job)
+        self.split = job.split or "test"
+        given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
+        self.count, self.warnings = len(given.images), list(given.notices)
+        self.rows = self._spread(job)
+        self.images, self.targets = given.images[self.rows], given.targets[self.rows]
+        if not self.targets.any():
+            raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
+
+    @property
+    def side(self) -> int:
+        """Shorter side of the images, in pixels."""
+        return min(self.images.shape[1:3])
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """Images `(N, H, W)` or `(N, H, W, 3)` uint8 under a corruption, or as they are."""
+        if name is None:
+            return self.images
+        pairs = zip(self.images, self.rows, strict=True)
+        return np.stack(
+            [corrupt(self.corruption_set, name, image, severity, seed_key=[int(row)]) for image, row in pairs]
+        )
+
+    def sha256(self) -> str:
+        """Of the file."""
+        return file_sha256(self.path)
+
+    def _spread(self, job: Job) -> np.ndarray:
+        """Rows of as many images as are asked for, evenly over all."""
+        wanted = min(job.images or self.count, self.count)
+        return np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = job.corruptions or self.facts.name
+        if self.corruption_set not in SETS:
+            raise InputError(f"--corruptions is {printable(self.corruption_set)!r}, expected one of: {', '.join(SETS)}")
+        return chosen(job.only, list(SETS[self.corruption_set]), self.corruption_set)
+
+
+class PublishedImages(CorruptedImages):
+    """Images as MedMNIST-C publishes them, in a file for each corruption, beside the clean ones."""
+
+    kind = "medmnist-c"
+
+    def __init__(self, job: Job) -> None:
+        if job.clean is None:
+            raise InputError(
+                f"{printable(job.data)}: is a folder, as of MedMNIST-C; give the images without corruption by --clean, "
+                "such as pneumoniamnist_224.npz"
+            )
+        if job.corruptions is not None or job.split not in (None, "test"):
+            option = "--split" if job.corruptions is None else "--corruptions"
+            raise InputError(f"{option} means nothing for files of MedMNIST-C, which hold a test split; leave it out")
+        self.files = {path.stem: path for path in list_files(job.data) if path.suffix.lower() == ".npz"}
+        super().__init__(job)
+        missing = [name for name in SETS[self.facts.name] if name not in self.files]
+        if missing and job.only is None:
+            self.warnings.append(f"there are no files of {', '.join(missing)}: means are over the other corruptions")
+
+    def state(self, name: str | None, severity: int) -> np.ndarray:
+        """As the files have them; the severities of a corruption are asked for in their order."""
+        if name is None:
+            return self.images
+        if severity == SEVERITIES[0]:
+            self._reading = read_corrupted(self.files[name])
+        images, labels = next(self._reading)
+        path = printable(self.files[name])
+        if len(images) != self.count:
+            raise InputError(
+                f"{path}: holds {len(images)} images 5 times, --clean has {self.count}; give files of one set"
+            )
+        there = self.targets if self.facts.multi_label else self.targets.argmax(1)[:, None]
+        if labels.shape[1:] != there.shape[1:] or (labels[self.rows] != there).any():
+            raise InputError(f"{path}: its labels are not those of --clean; give files of one set, in their order")
+        return images[self.rows]
+
+    def sha256(self) -> str:
+        """Of all files."""
+        paths = [self.path, *(self.files[name] for name in self.names)]
+        return joint_sha256([bytes.fromhex(file_sha256(path)) for path in paths])
+
+    def _names(self, job: Job) -> list[str]:
+        self.corruption_set = self.facts.name
+        there = [name for name in SETS[self.facts.name] if name in self.files]
+        if not there:
+            raise InputError(
+                f"{printable(job.data)}: holds no file of a corruption of {self.facts.name}; expected "
+                f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
+            )
+        return chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
+
+
+class FolderImages(CorruptedImages):
+    """Image files of one size in folders by class, or by split and class; an image's row is its place among all.
+
+    Args:
+        job: what a user asked for.
+        classes: of the model, whose names the folders have.
+    """
+
+    kind = "folders"
+
+    def __init__(self, job: Job, classes: Sequence[str]) -> None:
+        self.path = job.data
+        if job.corruptions is None:
+            raise InputError(
+                f"{printable(job.data)}: images in folders have no corruptions of their own; name a set whose they "
+                f"get with --corruptions: {', '.join(SETS)}"
+            )
+        items = find_items("folders", job.data, classes, {})
+        own = any(item.split for item in items)
+        if job.split is not None and not own:
+            raise InputError(f"--split means nothing for {printable(job.data)}, which has no folders of splits")
+        self.split = job.split or ("test" if own else "all")
+        wanted = {"val": "validation"}.get(self.split, self.split) if own else ""
+        items = [item for item in items if item.split == wanted]
+        if not items:
+            raise InputError(f"{printable(job.data)}: holds no image of the split {self.split}; choose another --split")
+        self.count, self.warnings = len(items), []
+        self.rows = self._spread(job)
+        picked = [items[row] for row in self.rows]
+        self.images = self._read([item.path for item in picked], job.max_gigabytes)
+        self.targets = np.eye(len(classes), dtype=np.uint8)[[item.label for item in picked]]
+        self.facts = MedMnistSet("folders", "multi-class", 3 if self.images.ndim == 4 else 1, tuple(classes), {})
+        self.names = self._names(job)
+
+    def sha256(self) -> str:
+        """Of the files that were read."""
+        return joint_sha256(self.digests)
+
+    def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
+        """Images `(N, H, W)` or `(N, H, W, 3)`."""
+        self.digests: list[bytes] = []
+        images: Any = None
+        for number, path in enumerate(paths):
+            image, digest = read_image(path, None, WITH_TIFF)
+            if not number:
+                if image.nbytes * len(paths) > max_gigabytes * 2**30:
+                    raise InputError(
+                        f"{len(paths)} images of {image.nbytes:,} bytes take more than {max_gigabytes:g} GiB; take "
+                        "fewer with --images, or raise --max-gigabytes"
+                    )
+                images = np.empty((len(paths), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                found, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:]))
+                raise InputError(
+                    f"{printable(path)}: is {found} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
+                    "images of one size: resize them"
+                )
+            images[number] = image
+            self.digests.append(digest)
+        return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def holds_class_folders(folder: Path) -> bool:
+    """Whether a folder is one of images in folders, and not of files of MedMNIST-C."""
+    published = any(path.suffix.lower() == ".npz" for path in list_files(folder))
+    return not published and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
+    """Names of the corruptions asked for, in their usual order."""
+    unknown = [name for name in only or [] if name not in names]
+    if unknown or only == []:
+        found = repr(printable(unknown[0])) if unknown else "nothing"
+        raise InputError(f"--only has {found}, unknown for {of}; expected some of: {', '.join(names)}")
+    return [name for name in names if not only or name in only]

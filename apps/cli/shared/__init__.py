@@ -1,0 +1,1 @@
+"""What the programs share: starting up, options, sharding, and the verbs run, import and review."""

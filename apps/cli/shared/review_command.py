@@ -1,0 +1,105 @@
+"""`review collect` of all programs: reviewers' verdicts and reports in one table."""
+
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable, replacing, spreadsheet_safe
+
+_FORMATS = (".csv", ".parquet", ".json")
+_LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # of what a run in MLflow keeps: names of people and files
+
+
+def add_review(app: typer.Typer) -> None:
+    """Give a program the command `review collect`."""
+    group = typer.Typer(help="Verdicts that reviewers saved from reports.")
+    app.add_typer(group, name="review")
+
+    @group.callback()
+    def review() -> None:
+        """Verdicts that reviewers saved from reports."""
+
+    @group.command("collect")
+    def collect(
+        folders: Annotated[
+            list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
+        ],
+        output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")],
+        log_to_run: Annotated[
+            str | None,
+            typer.Option(
+                metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
+            ),
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    ) -> int:
+        """Match verdicts (*_review.json) with reports by number and content hash; the latest counts.
+
+        Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
+        has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
+        """
+        from pipelines.report.verdicts import REPORTS, REVIEWS, collect_reviews
+
+        if output.suffix.lower() not in _FORMATS:
+            raise InputError(
+                f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}"
+            )
+        if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS.values())):
+            raise InputError(
+                f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
+            )
+        found = collect_reviews(folders)
+        with replacing(output) as temporary:
+            _write_table(temporary, found.rows, output.suffix.lower())
+        if log_to_run is not None:
+            _log(log_to_run, found.rows, found.counts)
+        for problem in found.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        if as_json:
+            content = {"schema_version": 1, "counts": found.counts, "rows": found.rows, "problems": found.problems}
+            print(json.dumps(content, indent=2))
+        elif not quiet:
+            counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.counts.items())
+            print(f"{printable(output)}: {counts}")
+        return PARTLY_FAILED if found.problems else COMPLETE
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
+    """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
+    from pipelines.report.verdicts import COLUMNS
+
+    columns = [column for column in COLUMNS if not rows or column in rows[0]]
+    if suffix == ".json":
+        path.write_text(json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([spreadsheet_safe(row[column]) for column in columns] for row in rows)
+    else:
+        pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
+        kinds = {"verdicts": pyarrow.int64(), "flags": pyarrow.int64()}
+        schema = pyarrow.schema([(column, kinds.get(column, pyarrow.string())) for column in columns])
+        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
+
+
+def _log(run_id: str, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> None:
+    require("mlflow", "train")
+    from pipelines.report.page import without_paths
+    from pipelines.tracking.runs import log_to_run
+
+    kept = [{key: without_paths(value) for key, value in row.items() if key not in _LEFT_OUT} for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "reviews.csv"
+        _write_table(table, kept, ".csv")
+        log_to_run(run_id, {f"review.{name}": count for name, count in counts.items()}, [table], folder="review")

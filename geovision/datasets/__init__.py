@@ -1,0 +1,1 @@
+"""Labelled images and scenes as published data sets lay them out, and patches of scenes."""

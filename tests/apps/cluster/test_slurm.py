@@ -1,0 +1,92 @@
+"""`run --on slurm` where no SLURM is needed: the batch script, and what is refused before SLURM is asked."""
+
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from apps.cli.medvision.program import app
+from apps.cli.shared.program import run
+from apps.cluster.slurm import SlurmSettings, batch_script
+from shared_backbones.errors import InputError
+from tests.conftest import ROOT
+
+ARGUMENTS = ["run", "pneumoniamnist_medvitv2_cpu", "data.root=a b.npz"]
+
+
+def test_a_dry_run_prints_the_script_and_does_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--on=slurm", "--nodes=2", "--gpus-per-node=4", "--time=1:00:00", "--sbatch=qos=long", "--no-requeue"]
+    assert run(app, [*ARGUMENTS, "--stages=train", *options, "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    asked = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert {"nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "time=1:00:00", "qos=long", "no-requeue"} <= set(asked)
+    assert "requeue" not in asked and not any(line.startswith(("mem", "account", "partition")) for line in asked)
+    assert list(tmp_path.iterdir()) == []
+    # what srun starts, as a shell takes it apart twice
+    (line,) = (line for line in script.splitlines() if line.startswith("srun "))
+    started = shlex.split(shlex.split(line)[-1].partition("exec ")[2])
+    assert started[1:] == ["-m", "pipelines", *ARGUMENTS, "--stages=train"]
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+@pytest.mark.parametrize("end", ["left", "failed", "cancelled", "done"])
+def test_the_script_requeues_a_job_that_left_and_no_other(end: str, tmp_path: Path):
+    """With programs in place of SLURM's: the real ones are in `tests/cluster`."""
+    code = {"done": 0, "failed": 1}.get(end, 143)
+    left = "" if end in {"done", "failed"} else 'touch "$DOMAIN_VISION_LEFT"; '
+    for name, body in {
+        "srun": 'shift; exec "$@"', "scontrol": 'echo "$@" > requeued',
+        "squeue": f"echo {'COMPLETING' if end == 'cancelled' else 'RUNNING'}",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "logs").mkdir()
+    script = batch_script(SlurmSettings(logs="logs"), "x", f"bash -c '{left}exit {code}'")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash"], input=script, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == code
+    assert (tmp_path / "requeued").exists() == (end == "left")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nodes=2"], "add --on slurm"),
+        (["--on=slurm", "--restart=train"], "would begin anew each time it is requeued"),
+        (["--on=slurm", "--nodes=5"], "train.batch_size=48: cannot be shared out to 5 processes"),
+        (["--on=slurm", "--partition=a b"], "settings of the job: partition"),
+        (["--on=slurm", "--account=a\n#SBATCH --uid=0"], "settings of the job: account"),
+        (["--on=slurm"], "sbatch: not found"),
+        (["--on=pbs"], "slurm"),
+    ],
+)
+def test_what_cannot_be_queued_is_one_line(options, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///:memory:")
+    assert run(app, [*ARGUMENTS, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_settings_from_a_file_are_checked():
+    assert SlurmSettings.read({"nodes": 2, "gpus_per_node": 4}).processes == 8
+    for content, message in (
+        ({"node": 2}, "expected some of: nodes"),
+        ({"nodes": 0}, "nodes: Input should be greater"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SlurmSettings.read(content)
+
+
+def test_mlflow_finds_the_backend():
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["mlflow.project_backend"]
+    module, _, name = points["domain-vision-slurm"].partition(":")
+    from importlib import import_module
+
+    from mlflow.projects.backend.abstract_backend import AbstractBackend
+
+    assert isinstance(getattr(import_module(module), name)(), AbstractBackend)
