@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_intermixed_args(arguments)
     try:
         require("lightning", extra="train")
-        from pipelines.recipe.recipe import load_recipe
+        from pipelines.recipe.loading import load_recipe
         from pipelines.stages import run_stages
 
         recipe = load_recipe(given.recipe, [*given.overrides, *shlex.split(given.set)])

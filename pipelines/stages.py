@@ -13,7 +13,8 @@ from typing import Any
 
 from pipelines.data.local_copy import local_copy
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import STAGES, Recipe, shown, shown_model
+from pipelines.recipe.recipe import STAGES, Recipe
+from pipelines.recipe.shown import shown, shown_model
 from pipelines.report.training import training_content, training_report
 from pipelines.runtime import preemption
 from pipelines.runtime.processes import first_process, launcher, tags

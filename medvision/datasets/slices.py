@@ -151,7 +151,7 @@ class Augment:
     """Random variation of a slice with MONAI's transforms, the same for the same seed.
 
     Args:
-        settings: fields of `pipelines.recipe.recipe.Augmentation`.
+        settings: fields of `pipelines.recipe.volumes.Augmentation`.
         size: side of the slices, in voxels.
     """
 

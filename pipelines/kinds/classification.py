@@ -20,7 +20,8 @@ from pipelines.evaluation.classification import handedness, merged_table, write_
 from pipelines.evaluation.image_robustness import figures_of, measure, tables_of, write_robustness
 from pipelines.kinds.kind import SPLITS, Kind
 from pipelines.recipe.images import LabelledImages
-from pipelines.recipe.recipe import Recipe, shown_init
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.shown import shown_init
 from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
 from pipelines.training.loop import Batches, Log, fit

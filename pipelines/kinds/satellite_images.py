@@ -14,7 +14,8 @@ from geovision.datasets.patches import Patches
 from geovision.metrics import nearest_neighbours
 from pipelines.evaluation.classification import write_classification
 from pipelines.kinds.scenes import ScenesKind, find_all_images, shown_bands, to_sample
-from pipelines.recipe.recipe import LabelledImageData, Recipe
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.scenes import LabelledImageData
 from pipelines.report.scenes import stretched
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.scenes import ClassificationTask, features, probabilities

@@ -15,7 +15,7 @@ from geovision.metrics import confusion, map_figures
 from geovision.rasters import open_raster
 from geovision.scenes import open_scene
 from pipelines.kinds.scenes import ScenesKind, shown_bands, write_summary
-from pipelines.recipe.recipe import LabelledSceneData
+from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.scenes import map_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.scenes import MappingTask

@@ -36,7 +36,9 @@ from geovision.scenes import find_scenes, open_scene
 from geovision.sensors import find_sensor
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind
-from pipelines.recipe.recipe import LabelledImageData, LabelledSceneData, Recipe, SceneData, shown_init
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneData
+from pipelines.recipe.shown import shown_init
 from pipelines.report.scenes import reconstruction_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.loop import Batches, Log, fit

@@ -23,7 +23,9 @@ from medvision.segmentation import Segmenter
 from pipelines.data.store import Sample, Store
 from pipelines.evaluation import segmentation
 from pipelines.kinds.kind import Kind
-from pipelines.recipe.recipe import Recipe, SyntheticData, VolumeData, shown_init
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.shown import shown_init
+from pipelines.recipe.volumes import SyntheticData, VolumeData
 from pipelines.runtime.processes import share_of
 from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord

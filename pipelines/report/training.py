@@ -21,7 +21,7 @@ def training_content(
     """What a report says, in plain values: the JSON twin of its page.
 
     Args:
-        recipe: what is shown of the recipe (`pipelines.recipe.recipe.shown`).
+        recipe: what is shown of the recipe (`pipelines.recipe.shown.shown`).
         card: the trained model's `model.json`.
         history: lines of JSON with `step` and figures, as training wrote them; may be absent.
         summary: of the evaluation: `classes` with rows of figures.

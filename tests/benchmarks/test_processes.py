@@ -20,7 +20,7 @@ import numpy as np
 from geovision.datasets.patches import Patches
 from pipelines.data.store import Sample, Store, write_store
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import load_recipe
+from pipelines.recipe.loading import load_recipe
 from pipelines.training import loop
 from tests.conftest import ROOT
 from tests.pipelines.kinds.test_medical_images import npz

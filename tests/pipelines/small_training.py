@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from medvision.datasets.slices import Augment, LabelledSlices, SliceOrder
 from medvision.models.hbformer import HBFormer
-from pipelines.recipe.recipe import Augmentation, TrainSection
+from pipelines.recipe.recipe import TrainSection
+from pipelines.recipe.volumes import Augmentation
 from pipelines.runtime import preemption
 from pipelines.training.loop import Batches, fit
 from pipelines.training.tasks.task import SegmentationTask

@@ -17,7 +17,7 @@ import yaml
 from apps.cli.medvision.program import app
 from apps.cli.shared import program
 from medvision.segmentation import Segmenter
-from pipelines.recipe.recipe import load_recipe
+from pipelines.recipe.loading import load_recipe
 from pipelines.stages import run_stages
 from pipelines.tracking import registry
 from shared_backbones.errors import InputError

@@ -65,7 +65,7 @@ def _run(
     overrides = [*overrides, *(["data.skip_unreadable=true"] if skip_unreadable else [])]
     with preemption.listening():  # before what is slow to import
         require("lightning" if job is None else "pydantic", "train")
-        from pipelines.recipe.recipe import load_recipe
+        from pipelines.recipe.loading import load_recipe
 
         loaded = load_recipe(recipe, overrides)
         if loaded.domain != domain:
@@ -159,7 +159,7 @@ def add_run(app: typer.Typer, domain: str) -> None:
     @recipes.command("list")
     def list_() -> None:
         """List the bundled recipes."""
-        from pipelines.recipe.recipe import bundled_recipes
+        from pipelines.recipe.loading import bundled_recipes
 
         for name, path in bundled_recipes().items():
             if path.parent.name == domain:
@@ -169,7 +169,7 @@ def add_run(app: typer.Typer, domain: str) -> None:
     @recipes.command("show")
     def show(recipe: _Recipe) -> None:
         """Print a recipe as it stands."""
-        from pipelines.recipe.recipe import find_recipe, load_recipe
+        from pipelines.recipe.loading import find_recipe, load_recipe
 
         load_recipe(recipe)  # says what is wrong with it before it is shown as one
         print(find_recipe(recipe).read_text(encoding="utf-8"), end="")

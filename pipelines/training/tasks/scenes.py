@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from geovision.contract import InputContract
 from geovision.datasets.patches import IGNORED
 from geovision.pretraining import central_views, evaluation_views, pyramid, random_crops, removed_pixels
-from pipelines.recipe.recipe import LabelledImageData, TrainSection
+from pipelines.recipe.recipe import TrainSection
+from pipelines.recipe.scenes import LabelledImageData
 from pipelines.training.tasks.task import Task
 from shared_backbones.classification.figures import class_figures
 

@@ -23,7 +23,7 @@ from medvision.segmentation import Segmenter
 from medvision.volumes.files import read_volume
 from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import load_recipe
+from pipelines.recipe.loading import load_recipe
 from shared_backbones import weights
 from tests.apps.conftest import Outcome, contents
 from tests.apps.test_privacy import holds_marker

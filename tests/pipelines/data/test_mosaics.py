@@ -25,7 +25,8 @@ from astrovision.tables import read_table
 from pipelines.data.image_reading import read_images
 from pipelines.kinds.galaxies import GalaxyClassification
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import load_recipe, shown
+from pipelines.recipe.loading import load_recipe
+from pipelines.recipe.shown import shown
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError

@@ -20,7 +20,7 @@ from pipelines.data.augmentation import Augmentation
 from pipelines.data.store import Store
 from pipelines.data.stored_images import DrawOrder, StoredImages
 from pipelines.evaluation.classification import write_classification
-from pipelines.recipe.recipe import bundled_recipes, load_recipe
+from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.classification.figures import mean_coverage

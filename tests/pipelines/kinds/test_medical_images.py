@@ -19,7 +19,8 @@ from pipelines.data.image_reading import GREY, find_images, read_images
 from pipelines.data.stored_images import DrawOrder
 from pipelines.kinds.classification import to_sample
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import bundled_recipes, load_recipe, shown
+from pipelines.recipe.loading import bundled_recipes, load_recipe
+from pipelines.recipe.shown import shown
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError

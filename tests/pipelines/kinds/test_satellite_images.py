@@ -22,7 +22,9 @@ from geovision.datasets.patches import Cutting
 from geovision.metrics import nearest_neighbours
 from geovision.models.satmae_pp import GroupVisionTransformer
 from geovision.pretraining import central_views
-from pipelines.recipe.recipe import LabelledImageData, TrainSection, bundled_recipes, load_recipe
+from pipelines.recipe.loading import bundled_recipes, load_recipe
+from pipelines.recipe.recipe import TrainSection
+from pipelines.recipe.scenes import LabelledImageData
 from pipelines.stages import Job, run_stages
 from pipelines.training.tasks.scenes import ClassificationTask
 from shared_backbones import weights

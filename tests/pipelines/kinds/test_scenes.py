@@ -17,7 +17,7 @@ from geovision.contract import InputContract, input_section
 from geovision.metrics import confusion, linear_fill, map_figures, mean_fill, psnr
 from geovision.models.satmae_pp import GroupMaskedAutoencoder
 from geovision.pretraining import evaluation_views, pyramid, random_crops, removed_pixels
-from pipelines.recipe.recipe import load_recipe
+from pipelines.recipe.loading import load_recipe
 from pipelines.stages import Job, run_stages
 from pipelines.training.tasks.scenes import reconstruct
 from shared_backbones import weights

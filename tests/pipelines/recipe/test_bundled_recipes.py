@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipelines.kinds.kind import find_kind
-from pipelines.recipe.recipe import VolumeData, bundled_recipes, load_recipe
+from pipelines.recipe.loading import bundled_recipes, load_recipe
+from pipelines.recipe.volumes import VolumeData
 from pipelines.stages import run_stages
 
 SHAPE = (36, 32, 9)  # X, Y, Z

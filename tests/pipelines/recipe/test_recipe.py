@@ -2,7 +2,9 @@
 
 import pytest
 
-from pipelines.recipe.recipe import SyntheticData, load_recipe, shown
+from pipelines.recipe.loading import load_recipe
+from pipelines.recipe.shown import shown
+from pipelines.recipe.volumes import SyntheticData
 from shared_backbones.errors import InputError
 
 SMALL = """

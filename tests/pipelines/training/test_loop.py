@@ -15,7 +15,7 @@ from medvision.segmentation import Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
 from pipelines import __main__ as program
-from pipelines.recipe.recipe import load_recipe
+from pipelines.recipe.loading import load_recipe
 from pipelines.stages import run_stages
 from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.training.tasks.task import SegmentationTask

@@ -1,0 +1,36 @@
+"""What of a recipe is shown with a run and on its report: no folder, and no name of a subject."""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipe.recipe import Recipe
+from shared_backbones.files import file_sha256
+from shared_backbones.weights import read_card
+
+
+def shown(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
+    content = recipe.model_dump(exclude={"output": True, "card": True, "train": {"local_copy"}})
+    content["data"].pop("root", None)
+    for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
+        content["data"].get("options", {}).pop(key, None)
+    content["model"] = shown_model(recipe)
+    return content
+
+
+def shown_model(recipe: Recipe) -> dict[str, Any]:
+    """The model's section, with the sha256 of the weights that training starts from in place of paths."""
+    file = recipe.model.backbone_weights
+    return {
+        **recipe.model.model_dump(),
+        "init": shown_init(recipe),
+        "backbone_weights": None if file is None else f"sha256:{file_sha256(file)}",
+    }
+
+
+def shown_init(recipe: Recipe) -> str | None:
+    """What training starts from: a bundled model's name, or the sha256 of the weights in a folder, not its path."""
+    init = recipe.model.init
+    if init is None or not Path(init).is_dir():
+        return init
+    return f"sha256:{read_card(init)['weights_sha256']}"

@@ -1,0 +1,82 @@
+"""Sections of a recipe that describe volumes: label maps to synthesise from, and labelled volumes."""
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from pipelines.recipe.section import Section, Share
+
+
+class SyntheticData(Section):
+    """Slices synthesised from label maps while training."""
+
+    kind: Literal["synthetic"]
+    root: str | None = None
+    """Folder of label maps."""
+    synthesis: dict[str, float] = Field(default_factory=dict)
+    """Fields of `medvision.datasets.synthetic.SynthesisSettings` that differ from its defaults."""
+    slices: list[int] = Field(default=[-2, -1, 0, 1, 2])
+    """Offsets of the neighbouring slices that become channels."""
+    size: PositiveInt = 128
+    """Side of the square crops in voxels."""
+    slices_per_volume: PositiveInt = 40
+    buffer: NonNegativeInt = 1024
+    """Slices kept to draw batches from, so that a batch mixes volumes."""
+    workers: NonNegativeInt = 1
+
+
+class Augmentation(Section):
+    """How training slices are varied; 0 switches a part off."""
+
+    rotation_degrees: float = Field(default=15, ge=0, le=180)
+    scaling: Share = 0.15
+    """Largest relative change of size."""
+    shift: Share = 0.1
+    """Largest shift, as a share of the crop's side."""
+    elastic: float = Field(default=0, ge=0)
+    """Largest displacement of a coarse grid of control points, in voxels."""
+    flip: bool = False
+    """Mirror slices along both axes; not where left and right are different labels."""
+    intensity: Share = 0.15
+    """Largest relative change of contrast and brightness."""
+    gamma: float = Field(default=0.3, ge=0)
+    """Largest log of the exponent applied to intensities."""
+    noise: float = Field(default=0.03, ge=0)
+    """Largest standard deviation of added noise, in units of the normalised image."""
+    blur: float = Field(default=0.0, ge=0)
+    """Largest sigma of Gaussian smoothing, in voxels."""
+
+
+class VolumeData(Section):
+    """Volumes with label maps, read from the files as they were downloaded."""
+
+    kind: Literal["volumes"]
+    layout: str
+    """How the files lie; see `medvision.datasets.layouts`."""
+    root: str | None = None
+    """Folder of the files."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the layout, such as the rule of its split."""
+    validation: Share = 0.1
+    """Share of the training subjects that are held out to choose the checkpoint."""
+    spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
+    """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
+    normalisation: str | dict[str, Any] = "rescale_intensity"
+    """Scaling of intensities; see `medvision.volumes.resampling.normalise`."""
+    slices: list[int] = Field(default=[-1, 0, 1])
+    """Offsets of the neighbouring slices that become channels."""
+    views: list[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
+    """Planes that slices are cut along, in training and later in use."""
+    size: PositiveInt = 64
+    """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
+    foreground: Share = 0.5
+    """Share of the training slices that are drawn among those with a label."""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    workers: NonNegativeInt = 0
+    """Processes that convert files; reading the store needs none."""
+    skip_unreadable: bool = False
