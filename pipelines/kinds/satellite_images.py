@@ -24,7 +24,7 @@ from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
 
 
-class ImageClassification(ScenesKind):
+class SatelliteClassification(ScenesKind):
     """A network learns to classify images; its features are judged by their neighbours, too."""
 
     def __init__(self, recipe: Recipe) -> None:

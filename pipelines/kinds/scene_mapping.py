@@ -18,7 +18,7 @@ from pipelines.kinds.scenes import ScenesKind, shown_bands, write_summary
 from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.scenes import map_panel
 from pipelines.runtime.progress import Meter
-from pipelines.training.tasks.scenes import MappingTask
+from pipelines.training.tasks.mapping import MappingTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing

@@ -14,7 +14,7 @@ from pipelines.recipe.recipe import TrainSection
 from pipelines.recipe.volumes import Augmentation
 from pipelines.runtime import preemption
 from pipelines.training.loop import Batches, fit
-from pipelines.training.tasks.task import SegmentationTask
+from pipelines.training.tasks.segmentation import SegmentationTask
 
 STEPS = 24
 CARD = {"name": "small", "training": {}}

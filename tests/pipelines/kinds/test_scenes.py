@@ -19,7 +19,7 @@ from geovision.models.satmae_pp import GroupMaskedAutoencoder
 from geovision.pretraining import evaluation_views, pyramid, random_crops, removed_pixels
 from pipelines.recipe.loading import load_recipe
 from pipelines.stages import Job, run_stages
-from pipelines.training.tasks.scenes import reconstruct
+from pipelines.training.tasks.pretraining import reconstruct
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.geovision.rasters import write_scene
@@ -137,16 +137,16 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, stor
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        import pipelines.training.tasks.scenes
+        import pipelines.training.tasks.mapping
 
-        step = pipelines.training.tasks.scenes.MappingTask.training_step
+        step = pipelines.training.tasks.mapping.MappingTask.training_step
 
         def kill(self, batch, batch_index):
             if self.trainer.global_step == 5:
                 raise Killed
             return step(self, batch, batch_index)
 
-        patch.setattr(pipelines.training.tasks.scenes.MappingTask, "training_step", kill)
+        patch.setattr(pipelines.training.tasks.mapping.MappingTask, "training_step", kill)
         with pytest.raises(Killed):
             start("scenes", tmp_path / "data", tmp_path / "b", *settings, stages=["prepare", "train"])
     again = start("scenes", tmp_path / "data", tmp_path / "b", *settings, stages=["prepare", "train"])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines.runtime import preemption
-from pipelines.training.tasks.task import SegmentationTask
+from pipelines.training.tasks.segmentation import SegmentationTask
 from shared_backbones.networks.unet import Unet
 from tests.pipelines import small_training
 from tests.test_models import CASES

@@ -18,7 +18,7 @@ from pipelines import __main__ as program
 from pipelines.recipe.loading import load_recipe
 from pipelines.stages import run_stages
 from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
-from pipelines.training.tasks.task import SegmentationTask
+from pipelines.training.tasks.segmentation import SegmentationTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.networks.unet import Unet

@@ -1,0 +1,113 @@
+"""Segmentation of volumes, learnt from slices that are synthesised from label maps."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
+from pipelines.kinds.segmentation import SegmentationKind
+from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.shown import shown_init
+from pipelines.recipe.volumes import SyntheticData
+from pipelines.runtime.processes import share_of
+from pipelines.tracking.runs import DatasetRecord
+from pipelines.training.loop import Batches, Log
+from shared_backbones.errors import InputError
+
+
+class SyntheticSegmentation(SegmentationKind):
+    """Training on slices synthesised from label maps: nothing to prepare, and no real case to evaluate on."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert isinstance(recipe.data, SyntheticData)  # noqa: S101 - chosen by the data's kind
+        self.data = recipe.data
+        if recipe.train.steps is None:
+            raise InputError(f"recipe {recipe.name}: synthetic data has no end; give train.steps, not train.epochs")
+        super().__init__(recipe)
+
+    def find_sources(self) -> list[Path]:
+        """The label maps."""
+        return sorted(path for path in self.root.iterdir() if path.is_file())
+
+    def preparation_settings(self) -> dict[str, Any]:
+        """Nothing is prepared."""
+        return {}
+
+    def prepare(self, sources: Sequence[Path], folder: Path) -> None:
+        """Label maps are read as they are."""
+
+    def open(self, folder: Path) -> list[list[Any]]:
+        """What stands for the data: its files."""
+        return self.identify(self.find_sources())
+
+    def digest(self, prepared: list[list[Any]]) -> list[list[Any]]:
+        """What a training on this data depends on."""
+        return prepared
+
+    def batch_settings(self) -> dict[str, Any]:
+        """How batches are drawn."""
+        return self.data.model_dump(exclude={"root", "workers"})
+
+    def dataset_records(self, folder: Path) -> list[DatasetRecord]:
+        """What is noted of the data in the tracking store."""
+        files = self.identify(self.find_sources())
+        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
+
+    def card(self) -> dict[str, Any]:
+        """The recipe's card with the settings of the synthesis."""
+        recipe, synthesis = self.recipe, asdict(self._synthesis())
+        return {
+            **recipe.card,
+            "input": {
+                **recipe.card.get("input", {}),
+                "spacing_mm": synthesis["spacing_mm"],
+                "slices": self.data.slices,
+            },
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": shown_init(recipe),
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
+                "synthesis": synthesis,
+            },
+        }
+
+    def train(self, prepared: Any, folder: Path, log: Log | None) -> None:
+        """Train on an endless stream."""
+        data, size = self.data, self.recipe.train.batch_size
+
+        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+            stream = SyntheticSlices(
+                LabelMapSynthesizer(str(self.root), self._synthesis()),
+                context=data.slices,
+                size=data.size,
+                slices_per_volume=data.slices_per_volume,
+                buffer=data.buffer,
+                seed=self.recipe.seed,
+                start=start * size // data.slices_per_volume,
+                rank=rank,
+                world_size=world_size,
+            )
+            share = share_of(size, world_size)
+            return DataLoader(stream, share, num_workers=data.workers, persistent_workers=data.workers > 0)
+
+        steps = self.recipe.train.steps
+        assert steps is not None  # noqa: S101 - seen to when the recipe was read
+        self._fit(Batches(loader), steps, steps, folder, log)
+
+    def _synthesis(self) -> SynthesisSettings:
+        known = [setting.name for setting in fields(SynthesisSettings)]
+        for name in self.data.synthesis:
+            if name not in known:
+                raise InputError(
+                    f"recipe {self.recipe.name}: data.synthesis.{name}: unknown key; "
+                    f"expected one of: {', '.join(known)}"
+                )
+        return SynthesisSettings(**self.data.synthesis)
