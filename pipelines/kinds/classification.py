@@ -191,7 +191,7 @@ class ClassifierKind(Kind):
 
     def evaluation_settings(self) -> dict[str, Any]:
         """What of the data's section decides an evaluation, calibration included: that is not in the weights."""
-        return self.data.model_dump(include={"symmetries", "coverage", "merged", "corrupted"})
+        return self.data.model_dump(include={"symmetries", "coverage", "merged", "corruption_images"})
 
     def card(self, store: Store) -> dict[str, Any]:
         """The recipe's card with the contract that the data gives."""
@@ -304,7 +304,7 @@ class ClassifierKind(Kind):
         tables = []
         if data.merged:
             tables.append(merged_table(figures, scores, targets, names, data.merged))
-        if data.corrupted:
+        if data.corruption_images:
             found = self.robustness(classifier.folder, images, folder)
             figures |= figures_of(found)
             tables += tables_of(found)
@@ -324,7 +324,7 @@ class ClassifierKind(Kind):
 
     def robustness(self, model: Path, images: StoredImages, folder: Path) -> dict[str, Any]:
         """Measure the model under the domain's corruptions, on single views of test images spread evenly over them."""
-        count = min(self.data.corrupted, len(images))
+        count = min(self.data.corruption_images, len(images))
         chosen = np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))
         batch, targets = images.__getitems__([int(number) for number in chosen])["image"].numpy(), images.targets()
         classifier = self.classifier(model, symmetries=False, threads=self.recipe.train.threads)

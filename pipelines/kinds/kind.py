@@ -22,11 +22,11 @@ from shared_backbones.errors import InputError
 from shared_backbones.networks.pyramids import fill_backbone
 
 KINDS = {
-    "synthetic": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
+    "synthetic_volumes": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
     "volumes": "pipelines.kinds.volumes:VolumeSegmentation",
-    "scenes": "pipelines.kinds.scene_pretraining:ScenePretraining",
-    "labelled_scenes": "pipelines.kinds.scene_mapping:SceneMapping",
-    "labelled_images": "pipelines.kinds.satellite_images:SatelliteClassification",
+    "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
+    "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
+    "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
     "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
     "medical_images": "pipelines.kinds.medical_images:MedicalClassification",
 }

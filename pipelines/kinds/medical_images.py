@@ -30,7 +30,7 @@ class MedicalClassification(ClassifierKind):
         self.corruption_set = data.corruptions
         if self.corruption_set is None and data.layout == "medmnist":
             self.corruption_set = find_set(self.sources[0].files[0]).name
-        if self.corruption_set is None and (data.corrupted or data.corruption_share):
+        if self.corruption_set is None and (data.corruption_images or data.corruption_share):
             raise InputError(
                 f"recipe {recipe.name}: data.corruptions is needed; give the set of MedMNIST whose corruptions are "
                 f"meant, one of {', '.join(SETS)}"

@@ -55,7 +55,7 @@ class ScenePretraining(ScenesKind):
                 "satmae_pp_mae_group or satmae_pp_mae_rgb"
             )
         return PretrainingTask(
-            network, self.recipe.train, steps, contract, data.mask_ratio, data.crop, self.recipe.seed
+            network, self.recipe.train, steps, contract, data.mask_ratio, data.resized_crop, self.recipe.seed
         )
 
     def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.recipe.section import Section, Share
+from pipelines.recipe.section import DataSection, Section, Share
 from shared_backbones.errors import InputError
 
 
@@ -39,7 +39,7 @@ class ImageSplit(Section):
     """Of the training images."""
 
 
-class LabelledImages(Section):
+class LabelledImages(DataSection):
     """Labelled images that a classifier learns from.
 
     A class of the card whose mirror image is another class names it as its `mirror`: mirrored training images get that
@@ -71,7 +71,7 @@ class LabelledImages(Section):
     """Of the prediction sets that the trained model gives."""
     merged: dict[str, list[str]] = Field(default_factory=dict)
     """Classes that the evaluation also scores as one, by the name of the whole."""
-    corrupted: NonNegativeInt = 0
+    corruption_images: NonNegativeInt = 0
     """Test images that are also scored under every corruption of the domain at five severities."""
     workers: NonNegativeInt = 0
     """Processes that read images; reading the store needs none."""
@@ -81,6 +81,7 @@ class LabelledImages(Section):
 class GalaxyData(LabelledImages):
     """Images of galaxies: colour images, sources of a FITS mosaic, or drawn ones."""
 
+    domain = "astrovision"
     kind: Literal["galaxies"]
     symmetries: bool = True
     pixel_scale_arcsec: PositiveFloat | None = None
@@ -116,6 +117,7 @@ class GalaxyData(LabelledImages):
 class MedicalImageData(LabelledImages):
     """Medical images: grey where the model has one input channel, else colours (grey images are repeated)."""
 
+    domain = "medvision"
     kind: Literal["medical_images"]
     stored: PositiveInt = 28
     size: PositiveInt = 28

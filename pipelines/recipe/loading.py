@@ -1,6 +1,7 @@
 """Reading recipes: bundled ones by name, YAML files by path, with changes from the command line."""
 
 import difflib
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from pydantic import (
     ValidationError,
 )
 
+from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.section import Domain
 from shared_backbones.errors import InputError
 
 
@@ -21,8 +24,12 @@ def bundled_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parents[1].glob("recipes/*/*.yaml"))}
 
 
-def find_recipe(name_or_path: str) -> Path:
+def find_recipe(name_or_path: str, domain: Domain | None = None) -> Path:
     """The file of a recipe.
+
+    Args:
+        name_or_path: name of a bundled recipe, or path of a YAML file.
+        domain: program that asks; where the name is unknown, its recipes are offered.
 
     Raises:
         InputError: neither the name of a bundled recipe nor a YAML file's path.
@@ -31,23 +38,26 @@ def find_recipe(name_or_path: str) -> Path:
     if path.suffix in {".yaml", ".yml"}:
         return path
     bundled = bundled_recipes()
-    if name_or_path not in bundled:
-        names = ", ".join(bundled)
-        raise InputError(f"recipe {name_or_path!r}: expected the path of a .yaml file or one of: {names}")
-    return bundled[name_or_path]
+    if name_or_path in bundled:
+        return bundled[name_or_path]
+    names = [name for name, file in bundled.items() if domain is None or file.parent.name == domain]
+    similar = difflib.get_close_matches(name_or_path, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"expected one of: {', '.join(names)}"
+    raise InputError(f"recipe {name_or_path!r}: neither a bundled recipe nor the path of a .yaml file; {hint}")
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain | None = None) -> Recipe:
     """Read a recipe and apply dotted overrides.
 
     Args:
         name_or_path: name of a bundled recipe (`brain_structures`) or path of a YAML file.
         overrides: `section.key=value`, the value in YAML syntax.
+        domain: program that asks; a recipe of another domain is refused.
 
     Raises:
-        InputError: no such recipe, not YAML, an unknown key, or a value of the wrong kind.
+        InputError: no such recipe, not YAML, an unknown key, a value of the wrong kind, or another domain.
     """
-    path = find_recipe(name_or_path)
+    path = find_recipe(name_or_path, domain)
     try:
         content = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -56,12 +66,32 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: is not text; pass the path of a recipe") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {type(content).__name__}, expected a YAML mapping of sections")
+    notes = use_current_names(content)
     for override in overrides:
         _apply(content, override)
+        notes += use_current_names(content)
+    for note in dict.fromkeys(notes):
+        print(f"note: {note}", file=sys.stderr)
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error.errors()[0])}") from None
+        where, problem = _explain(error.errors()[0])
+        line = f"{where}: {problem}" if where else problem
+        raise InputError(f"{_given_by(where, overrides) or path}: {line}") from None
+    if domain is not None and recipe.domain != domain:
+        raise InputError(
+            f"recipe {recipe.name}: is for {recipe.domain}, not {domain}; run it with: {recipe.domain} run"
+        )
+    return recipe
+
+
+def _given_by(where: str, overrides: Sequence[str]) -> str | None:
+    """The override, if one, that gave what stands at a place of the recipe: the last that reaches it."""
+    for override in reversed(overrides):
+        key = override.partition("=")[0]
+        if where == key or where.startswith(f"{key}.") or (where and key.startswith(f"{where}.")):
+            return f"override {override!r}"
+    return None
 
 
 def _parse(text: str, source: str) -> Any:
@@ -83,8 +113,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     content[last] = _parse(value, repr(override))
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    """One line for a problem that pydantic found; for an unknown key, the known one most like it."""
+def _explain(problem: Mapping[str, Any]) -> tuple[str, str]:
+    """Place and description of a problem that pydantic reports; for an unknown key, the known one most like it."""
     model: Any = Recipe
     path, known = [], list(Recipe.model_fields)
     for part in problem["loc"]:
@@ -99,11 +129,10 @@ def _explain(problem: Mapping[str, Any]) -> str:
         model = fields[part].annotation if part in fields else None
     where = ".".join(path)
     if problem["type"] != "extra_forbidden":
-        message = problem["msg"].removeprefix("Value error, ")
-        return f"{where}: {message}" if where else message
+        return where, problem["msg"].removeprefix("Value error, ")
     close = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"expected one of: {', '.join(known)}"
-    return f"{where}: unknown key; {hint}"
+    return where, f"unknown key; {hint}"
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -14,7 +14,7 @@ from pydantic import (
 
 from pipelines.recipe.images import GalaxyData, MedicalImageData
 from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneData
-from pipelines.recipe.section import Section, Share
+from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import SyntheticData, VolumeData
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
@@ -55,8 +55,8 @@ class TrainSection(Section):
     """Of SGD."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each block of a vision transformer learns at this share of the rate of the one above it."""
-    learnt: Literal["all", "head"] = "all"
-    """What of the network learns; with `head` the rest stays as it is, as a linear probe wants."""
+    trainable: Literal["all", "head"] = "all"
+    """What of the network learns; with `head` the rest stays as it is, as a linear probe needs."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Of AdamW."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
@@ -149,7 +149,6 @@ class Recipe(Section):
     """A whole recipe; see `pipelines/recipes/`."""
 
     name: Name
-    domain: Literal["medvision", "geovision", "astrovision"] = "medvision"
     seed: int = Field(default=0, ge=0, lt=2**31)
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
@@ -157,6 +156,8 @@ class Recipe(Section):
         SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData | GalaxyData | MedicalImageData,
         Field(discriminator="kind"),
     ]
+    domain: Domain = Field(default_factory=lambda fields: fields["data"].domain)
+    """Follows from `data.kind`; where it is given, it must be that one."""
     model: ModelSection
     train: TrainSection
     evaluate: EvaluateSection = EvaluateSection()
@@ -166,7 +167,15 @@ class Recipe(Section):
     """What goes into `model.json` beside what training itself records."""
 
     @model_validator(mode="after")
+    def _domain_of_the_data(self) -> "Recipe":
+        if self.domain != self.data.domain:
+            raise ValueError(
+                f"domain is {self.domain}, but data.kind={self.data.kind} is of {self.data.domain}; leave domain out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_copy(self) -> "Recipe":
-        if self.train.local_copy and self.data.kind == "synthetic":
+        if self.train.local_copy and self.data.kind == "synthetic_volumes":
             raise ValueError("train.local_copy: synthetic slices are drawn from files as they are; leave it out")
         return self

@@ -9,7 +9,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from pipelines.recipe.section import Section, Share
+from pipelines.recipe.section import DataSection, Section, Share
 
 
 class SceneSplit(Section):
@@ -25,9 +25,10 @@ class SceneSplit(Section):
     """Side of the blocks in pixels."""
 
 
-class _Scenes(Section):
+class _Scenes(DataSection):
     """What both kinds of scene data share."""
 
+    domain = "geovision"
     root: str | None = None
     sensor: str
     """Of all scenes; see `geovision.sensors`."""
@@ -56,14 +57,14 @@ class _Scenes(Section):
 class SceneData(_Scenes):
     """Scenes that are cut into patches, to pretrain on; `root` is a folder of GeoTIFFs and products."""
 
-    kind: Literal["scenes"]
+    kind: Literal["scene_pretraining"]
     layout: str | None = None
     """Images of a published data set, one patch each, in place of scenes; see `geovision.datasets.layouts`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     mask_ratio: Share = 0.75
     """Share of tokens that the encoder does not see."""
-    crop: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.0)
+    resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.0)
     """Smallest and largest share of a patch's area that is cut out and enlarged."""
 
 
@@ -73,7 +74,7 @@ class LabelledSceneData(_Scenes):
     `root` holds the folders `images` and `labels`; a label raster has its scene's name, or is one for all.
     """
 
-    kind: Literal["labelled_scenes"]
+    kind: Literal["scene_mapping"]
     label_values: list[int] | None = None
     """Value of each class in the label rasters; other pixels are not learnt. By default the classes' numbers."""
     min_valid: Share = 0.01
@@ -86,12 +87,12 @@ class LabelledSceneData(_Scenes):
 class LabelledImageData(_Scenes):
     """Labelled satellite images, read as published data sets lay them out."""
 
-    kind: Literal["labelled_images"]
+    kind: Literal["satellite_images"]
     layout: str
     """See `geovision.datasets.layouts`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
-    crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
     """Smallest and largest share of an image's area in a training view."""
     mixup: float = Field(default=0.8, ge=0)
     """Of images with one label: alpha of mixup; 0 for none."""

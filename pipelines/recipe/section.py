@@ -1,13 +1,20 @@
 """What every section of a recipe is."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Domain = Literal["medvision", "geovision", "astrovision"]
 
 
 class Section(BaseModel):
     """Part of a recipe; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class DataSection(Section):
+    """The section `data`: each kind is of one domain."""
+
+    domain: ClassVar[Domain]

@@ -9,13 +9,14 @@ from pydantic import (
     PositiveInt,
 )
 
-from pipelines.recipe.section import Section, Share
+from pipelines.recipe.section import DataSection, Section, Share
 
 
-class SyntheticData(Section):
+class SyntheticData(DataSection):
     """Slices synthesised from label maps while training."""
 
-    kind: Literal["synthetic"]
+    domain = "medvision"
+    kind: Literal["synthetic_volumes"]
     root: str | None = None
     """Folder of label maps."""
     synthesis: dict[str, float] = Field(default_factory=dict)
@@ -52,9 +53,10 @@ class Augmentation(Section):
     """Largest sigma of Gaussian smoothing, in voxels."""
 
 
-class VolumeData(Section):
+class VolumeData(DataSection):
     """Volumes with label maps, read from the files as they were downloaded."""
 
+    domain = "medvision"
     kind: Literal["volumes"]
     layout: str
     """How the files lie; see `medvision.datasets.layouts`."""

@@ -34,7 +34,8 @@ LAPS = 5
 
 def recipe(folder: Path, processes: int, batch: int) -> Any:
     settings = {
-        "data.root": folder / "pneumoniamnist.npz", "data.corrupted": 0, "train.epochs": "null", "train.steps": LAST,
+        "data.root": folder / "pneumoniamnist.npz", "data.corruption_images": 0, "train.epochs": "null",
+        "train.steps": LAST,
         "train.batch_size": batch, "train.devices": processes, "train.threads": 1, "train.validate_every": LAST,
         "train.checkpoint_every": LAST, "train.norm_images": 0,
     }  # fmt: skip

@@ -68,7 +68,7 @@ class Home:
     def overrides(self, output: str, **changes: Any) -> list[str]:
         settings = {
             "data.root": self.folder / "pneumoniamnist.npz", "output": self.folder / output,
-            "data.corrupted": 0, "data.smoothing": 0, "data.balance": 0,
+            "data.corruption_images": 0, "data.smoothing": 0, "data.balance": 0,
             "model.architecture": "timm_classifier", "model.arguments": str(NETWORK),
             "train.epochs": "null", "train.steps": STEPS, "train.batch_size": 8, "train.warmup_steps": 5,
             "train.checkpoint_every": 20, "train.validate_every": 50, "train.threads": 1,

@@ -28,12 +28,14 @@ app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
 add_review(app)
 add_run(app, "geovision")
-add_run_of_kind(app, "geovision", "pretrain", "scenes", "Pretrain an encoder: `run`, for recipes that pretrain.")
-add_run_of_kind(app, "geovision", "finetune", "labelled_images", "Fine-tune a classifier: `run`, for such recipes.")
 add_run_of_kind(
-    app, "geovision", "probe", "labelled_images",
-    "Judge an encoder as it is: a linear probe and its nearest neighbours; `run` with train.learnt=head.",
-    ["train.learnt=head"],
+    app, "geovision", "pretrain", "scene_pretraining", "Pretrain an encoder: `run`, for recipes that pretrain."
+)
+add_run_of_kind(app, "geovision", "finetune", "satellite_images", "Fine-tune a classifier: `run`, for such recipes.")
+add_run_of_kind(
+    app, "geovision", "probe", "satellite_images",
+    "Judge an encoder as it is: a linear probe and its nearest neighbours; `run` with train.trainable=head.",
+    ["train.trainable=head"],
 )  # fmt: skip
 
 _Scene = Annotated[Path, typer.Argument(help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]

@@ -4,13 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apps.cli.shared.program import split
 from pipelines.runtime import preemption
 from shared_backbones.errors import InputError, require
+
+if TYPE_CHECKING:
+    from pipelines.recipe.section import Domain
 
 _Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a bundled recipe, or path of a YAML file.")]
 
@@ -28,7 +31,7 @@ def _of_job(help: str, *names: str, min: int | None = None) -> Any:
 
 
 def add_run_of_kind(
-    app: typer.Typer, domain: str, name: str, kind: str, description: str, settings: Sequence[str] = ()
+    app: typer.Typer, domain: "Domain", name: str, kind: str, description: str, settings: Sequence[str] = ()
 ) -> None:
     """Give a program a command that runs recipes of one kind of data.
 
@@ -53,7 +56,7 @@ def add_run_of_kind(
 
 
 def _run(
-    domain: str,
+    domain: "Domain",
     recipe: str,
     overrides: Sequence[str],
     stages: str | None,
@@ -67,11 +70,7 @@ def _run(
         require("lightning" if job is None else "pydantic", "train")
         from pipelines.recipe.loading import load_recipe
 
-        loaded = load_recipe(recipe, overrides)
-        if loaded.domain != domain:
-            raise InputError(
-                f"recipe {loaded.name}: is for {loaded.domain}, not {domain}; run it with: {loaded.domain} run"
-            )
+        loaded = load_recipe(recipe, overrides, domain)
         if only is not None and loaded.data.kind != only[1]:
             raise InputError(
                 f"recipe {loaded.name}: its data is of kind {loaded.data.kind}, {only[0]} takes {only[1]}; use "
@@ -110,7 +109,7 @@ class _Scheduler(StrEnum):
     kubernetes = "kubernetes"
 
 
-def add_run(app: typer.Typer, domain: str) -> None:
+def add_run(app: typer.Typer, domain: "Domain") -> None:
     """Give a program the commands `run` and `recipes list|show|schema`, for the recipes of its domain."""
 
     @app.command()

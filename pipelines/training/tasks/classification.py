@@ -35,7 +35,7 @@ class ClassificationTask(Task):
     ) -> None:
         super().__init__(model, settings, steps)
         self.contract, self.data, self.classes, self.multi_label = contract, data, classes, multi_label
-        if settings.learnt == "head":
+        if settings.trainable == "head":
             model.requires_grad_(False)
             model.get_submodule(getattr(model, "classifier", "head")).requires_grad_(True)
         self.sums = torch.zeros(3, classes, dtype=torch.float64)

@@ -39,7 +39,7 @@ class ClassificationTask(Task):
     ) -> None:
         super().__init__(model, settings, steps)
         self.contract, self.data, self.classes, self.multi_label = contract, data, classes, multi_label
-        if settings.learnt == "head":
+        if settings.trainable == "head":
             model.requires_grad_(False)
             head: Any = model.get_submodule("head")
             head.requires_grad_(True)
@@ -51,7 +51,7 @@ class ClassificationTask(Task):
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch."""
         images = self.contract.normalise(batch["image"].float(), batch["valid"])
-        images = random_crops(images, self.contract.size, self.data.crop)
+        images = random_crops(images, self.contract.size, self.data.resized_crop)
         targets = batch["targets"].float()
         if self.multi_label:
             loss = F.binary_cross_entropy_with_logits(self.model(images), targets)
@@ -66,7 +66,7 @@ class ClassificationTask(Task):
         from torchvision.transforms import v2
 
         ways = []
-        if self.settings.learnt == "all" and len(images) > 1:
+        if self.settings.trainable == "all" and len(images) > 1:
             ways += [v2.MixUp(alpha=self.data.mixup, num_classes=self.classes)] if self.data.mixup else []
             ways += [v2.CutMix(alpha=self.data.cutmix, num_classes=self.classes)] if self.data.cutmix else []
         if not ways:

@@ -86,7 +86,7 @@ def survey(root: Path, bands: str = "grz", on_sky: bool = True, names: bool = Tr
 
 
 SMALL = {
-    "data.stored": 40, "data.size": 32, "data.corrupted": 6, "data.options.blocks_arcmin": None,
+    "data.stored": 40, "data.size": 32, "data.corruption_images": 6, "data.options.blocks_arcmin": None,
     "data.options.id": "objid", "model.arguments.img_size": 32, "model.arguments.embed_dim": [32, 32, 32, 32],
     "model.arguments.depths": [1, 1, 1, 1], "model.arguments.stem_width": 8, "model.arguments.head_hidden_size": 16,
     "train.epochs": 2, "train.batch_size": 8, "train.warmup_steps": 1, "train.threads": 1,

@@ -229,7 +229,11 @@ def test_several_labels_are_learnt_with_a_probability_each(tmp_path: Path, store
     recipe["card"]["classes"] = [{"id": n, "name": name} for n, name in enumerate(SETS["chestmnist"].classes)]
     recipe["model"]["arguments"] |= {**NARROW["pneumoniamnist_medvitv2_cpu"], "num_classes": 14}
     recipe["train"] |= {"epochs": None, "steps": 3, "batch_size": 4, "threads": 1, "warmup_steps": 1}
-    recipe["data"] |= {"root": str(npz(tmp_path / "chestmnist.npz", "chestmnist")), "corrupted": 3, "balance": 0.0}
+    recipe["data"] |= {
+        "root": str(npz(tmp_path / "chestmnist.npz", "chestmnist")),
+        "corruption_images": 3,
+        "balance": 0.0,
+    }
     recipe["tracking"]["system_metrics"] = False
     recipe["evaluate"]["resamples"] = 20
     (tmp_path / "r.yaml").write_text(json.dumps(recipe | {"output": str(tmp_path / "out")}))

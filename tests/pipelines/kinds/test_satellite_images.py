@@ -147,7 +147,7 @@ def test_a_network_learns_eurosat_s_classes(tmp_path: Path, store: str):
 def test_a_probe_leaves_the_encoder_as_it_is_and_a_finetuning_starts_from_it(tmp_path: Path, store: str, capsys):
     pretrained = start("fmow_sentinel", tmp_path, stages=["prepare", "train"]).made["train"] / "model"
     probe = start(
-        "fmow_sentinel_finetune", tmp_path, f"model.init={pretrained}", "train.learnt=head", "train.steps=20",
+        "fmow_sentinel_finetune", tmp_path, f"model.init={pretrained}", "train.trainable=head", "train.steps=20",
         "train.learning_rate=0.05", stages=["prepare", "train"],
     )  # fmt: skip
     old = weights.load(pretrained).module.get_submodule("trunk").state_dict()
@@ -166,7 +166,9 @@ def test_layers_learn_at_their_rates():
     )
     settings = TrainSection(steps=1, learning_rate=1.0, layer_decay=0.5, weight_decay=0.1)
     contract = InputContract.from_card({"input": input_section("sentinel2_l1c", ["B2", "B3", "B4"], 8)}, "m")
-    data = LabelledImageData(kind="labelled_images", layout="folders", sensor="sentinel2_l1c", bands=["B2", "B3", "B4"])
+    data = LabelledImageData(
+        kind="satellite_images", layout="folders", sensor="sentinel2_l1c", bands=["B2", "B3", "B4"]
+    )
     task = ClassificationTask(network, settings, 1, contract, data, 2, False)
     rates = {name: task.rate_of(name) for name, _ in network.named_parameters()}
     assert rates["trunk.class_token"] == rates["trunk.patch_embeddings.0.weight"] == 0.5**4

@@ -9,7 +9,7 @@ from shared_backbones.errors import InputError
 
 SMALL = """
 name: small
-data: {kind: synthetic, size: 32}
+data: {kind: synthetic_volumes, size: 32}
 model: {architecture: hbformer}
 train: {steps: 3}
 """
@@ -97,8 +97,55 @@ def test_a_bad_file_is_named(recipe, text, message):
     assert line.startswith(path) and message in line
 
 
-def test_a_missing_recipe_lists_those_there_are(tmp_path):
-    assert "brain_structures" in refusal("brain_structure")
+def test_a_fault_is_blamed_on_the_override_that_made_it_and_else_on_the_file(recipe):
+    path = recipe(SMALL)
+    assert refusal(path, "seed=3", "train.step=7").startswith("override 'train.step=7': train.step: unknown key")
+    assert refusal(path, "train={step: 7}").startswith("override 'train={step: 7}': train.step")
+    assert refusal(path, "train.steps=5", "train.epochs=5").startswith("override 'train.epochs=5': train: give either")
+    assert refusal(recipe(SMALL.replace("steps", "stepz")), "seed=3").startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("former", "key", "value"),
+    [
+        ("data.kind=synthetic", ("data", "kind"), "synthetic_volumes"),
+        ("train.learnt=head", ("train", "trainable"), "head"),
+        (
+            "data={kind: labelled_images, layout: EuroSAT, sensor: sentinel2_l1c, bands: [B2], crop: [0.5, 1]}",
+            ("data", "resized_crop"),
+            (0.5, 1.0),
+        ),
+        ("data={kind: scenes, sensor: a, bands: [b], crop: [0.5, 1]}", ("data", "kind"), "scene_pretraining"),
+        ("data={kind: labelled_scenes, sensor: a, bands: [b]}", ("data", "kind"), "scene_mapping"),
+        ("data={kind: galaxies, layout: folders, corrupted: 3, crop: 0.5}", ("data", "corruption_images"), 3),
+    ],
+)
+def test_former_names_are_read_with_a_note(recipe, capsys, former, key, value):
+    section, name = key
+    assert getattr(getattr(load_recipe(recipe(SMALL), [former]), section), name) == value
+    assert f"{section}.{name}" in capsys.readouterr().err.replace("is now called ", f"{section}.kind ")
+
+
+def test_a_former_name_on_the_command_line_overrides_the_current_one_of_the_file():
+    loaded = load_recipe("pneumoniamnist_medvitv2_cpu", ["data.corrupted=7"])
+    assert loaded.data.model_dump()["corruption_images"] == 7
+
+
+def test_the_domain_follows_from_the_kind_of_data_and_may_not_contradict_it(recipe):
+    assert load_recipe(recipe(SMALL)).domain == "medvision"
+    assert load_recipe(recipe(SMALL), ["domain=medvision"]).domain == "medvision"
+    said = refusal(recipe(SMALL), "domain=geovision")
+    assert "domain is geovision, but data.kind=synthetic_volumes is of medvision; leave domain out" in said
+
+
+def test_an_unknown_recipe_offers_the_nearest_of_this_program(tmp_path):
+    assert "did you mean brain_structures" in refusal("brain_structure")
+    with pytest.raises(InputError, match="did you mean eurosat") as caught:
+        load_recipe("euro_sat", domain="geovision")
+    assert "brain" not in str(caught.value)
+    with pytest.raises(InputError, match=r"expected one of: .*galaxy10_astroformer, ") as caught:
+        load_recipe("nope", domain="astrovision")
+    assert "brain" not in str(caught.value) and "eurosat" not in str(caught.value)
     assert "No such file" in refusal(str(tmp_path / "none.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "is not text" in refusal(str(tmp_path / "binary.yaml"))
