@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.needs import missing, required
+from tests.skips import skipped_line
+
 # Set before anything imports torch, and inherited by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
@@ -19,12 +22,20 @@ ROOT = Path(__file__).resolve().parent.parent
 def data_root() -> Path:
     """The folder of real data: DOMAIN_VISION_DATA, or `../shared/data` seen from the checkout.
 
-    Where it is absent the test is skipped, and fails under DOMAIN_VISION_REQUIRE=data.
+    Where it is absent the test is skipped, or fails where DOMAIN_VISION_REQUIRE names data.
     """
     folder = Path(os.environ.get("DOMAIN_VISION_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
-        reason = f"no real data at {folder}; set DOMAIN_VISION_DATA to its folder"
-        if os.environ.get("DOMAIN_VISION_REQUIRE") == "data":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("data", f"no real data at {folder}; set DOMAIN_VISION_DATA to its folder")
     return folder
+
+
+def pytest_configure() -> None:
+    required()  # an unknown word ends the run before its first test
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the skipped tests in the file of DOMAIN_VISION_SKIPPED; the processes of xdist report to this one."""
+    path = os.environ.get("DOMAIN_VISION_SKIPPED")
+    if path:
+        Path(path).write_text(skipped_line(terminalreporter.stats.get("skipped", [])))

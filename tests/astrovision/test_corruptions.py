@@ -10,6 +10,7 @@ from PIL import Image
 
 from astrovision.corruptions import CORRUPTIONS, SCALES, corrupt
 from shared_backbones.errors import InputError
+from tests.needs import missing
 
 
 def phantom(side: int = 64, seed: int = 0) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_a_higher_severity_changes_more(name: str, side: int):
 def test_a_higher_severity_changes_real_galaxies_more(name: str, data_root: Path):
     paths = sorted((data_root / "astro" / "galaxyzoo1_256" / "images").glob("*.jpg"))[::500]
     if not paths:
-        pytest.skip("no cut-outs of Galaxy Zoo")
+        missing("data", "no cut-outs of Galaxy Zoo")
     images = [np.asarray(Image.open(path)).transpose(2, 0, 1).astype(np.float32) / 255 for path in paths]
     changes = [
         np.mean([np.abs(corrupt(name, image, s, seed_key=[n]) - image).mean() for n, image in enumerate(images)])

@@ -20,6 +20,7 @@ from apps.cli.shared.program import run
 from pipelines.tracking.runs import open_store
 from tests.cluster.small_cluster import SmallCluster, why_not
 from tests.conftest import ROOT
+from tests.needs import missing
 from tests.pipelines.kinds.test_medical_images import npz
 
 # A vision transformer of 23,000 weights: a network without batch norms, whose statistics would be those of each
@@ -38,8 +39,7 @@ NOTHING: Environment = MappingProxyType({})
 def cluster() -> Iterator[SmallCluster]:
     reason = why_not()
     if reason:
-        required = "cluster" in os.environ.get("DOMAIN_VISION_REQUIRE", "").split(",")
-        pytest.fail(reason) if required else pytest.skip(reason)
+        missing("cluster", reason)
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     cluster = SmallCluster(folder)
     try:

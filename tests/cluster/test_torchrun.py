@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.conftest import STEPS, Home, same_bytes
 from tests.cluster.test_slurm import progress, wait_for_step
+from tests.needs import missing
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def hosts() -> Iterator[tuple[list[Host], str]]:
                 for device in ("lo", "cable0"):
                     ip("-n", name, "link", "set", device, "up")
         except OSError as error:
-            pytest.skip(f"no network namespaces here: {error}")
+            missing("cluster", f"no network namespaces here: {error}")
         yield [Host(("ip", "netns", "exec", name), "cable0") for name in names], "192.0.2.1"
     finally:
         for name in names:

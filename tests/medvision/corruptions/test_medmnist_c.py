@@ -311,7 +311,8 @@ def test_augmentation_leaves_out_what_is_excluded_and_stays_within_the_severitie
 
 
 def test_augmentation_fits_into_albumentations():
-    a = pytest.importorskip("albumentations", reason="albumentations comes with the train extra")
+    import albumentations as a
+
     augment, random = augmentation("dermamnist"), generator(0)
     pipeline = a.Compose([a.Lambda(image=partial(augment, seed=random), p=1), a.HorizontalFlip(p=1)])
     image = picture(32)

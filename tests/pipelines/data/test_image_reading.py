@@ -21,6 +21,7 @@ from astrovision.datasets.galaxy10 import DECALS, SDSS, block_of, read_labels, r
 from pipelines.data.image_layouts import Item
 from pipelines.data.image_reading import find_images, open_image, read_images, resized, split_digest
 from shared_backbones.errors import InputError
+from tests.needs import missing
 
 CLASSES = ["smooth", "spiral", "merger"]
 
@@ -488,7 +489,7 @@ def test_an_image_with_any_bytes_changed_is_read_or_refused(
 def test_the_real_cut_outs_have_the_known_counts_and_split(data_root: Path):
     root, names = data_root / "astro" / "galaxyzoo1_256", ["elliptical", "edge_on", "spiral_acw", "spiral_cw", "merger"]
     if not root.is_dir():
-        pytest.skip(f"no cut-outs at {root}")
+        missing("data", f"no cut-outs at {root}")
     rule = {"hash": "md5", "modulo": 5, "equals": [1]}
     options = {"key": "objid", "label": "class_name", "test_rule": rule}
     sources = find_images("table", root, names, test=0, validation=0.1, seed=1, options=options)

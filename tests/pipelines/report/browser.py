@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.needs import missing
 
 # WebGL without a graphics card; the page itself is put together without GL, as screenshots would wait for it.
 SOFTWARE_GL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing")
@@ -17,25 +18,24 @@ SOFTWARE_GL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swi
 class Visit:
     """A page, everything but notes that its console said, and every address that it asked for."""
 
-    page: Any
+    page: Page
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """The system's Chromium; skips the test where there is none."""
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium; where there is none, its tests are skipped, or fail where a browser is required."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("no Chromium on this machine: install the package chromium")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as driver:
+        missing("browser", "no Chromium on this machine: install the package chromium")
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", *SOFTWARE_GL])
         yield browser
         browser.close()
 
 
-def visit(browser: Any, path: Path, *, scripts: bool = True) -> Visit:
+def visit(browser: Browser, path: Path, *, scripts: bool = True) -> Visit:
     """Open a page as a user does who double-clicks the file."""
     context = browser.new_context(
         viewport={"width": 900, "height": 640},
@@ -52,6 +52,6 @@ def visit(browser: Any, path: Path, *, scripts: bool = True) -> Visit:
     return seen
 
 
-def _note(complaints: list[str], message: Any) -> None:
+def _note(complaints: list[str], message: ConsoleMessage) -> None:
     if "GL Driver Message (OpenGL, Performance" not in message.text:  # screenshots read what WebGL has drawn
         complaints.append(f"{message.type}: {message.text}")

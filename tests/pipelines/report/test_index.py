@@ -5,15 +5,16 @@ import hashlib
 import io
 import json
 import re
-import shutil
-import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from pipelines.report.index import batch_index, case_row, index_page, thumbnail
 from pipelines.report.segmentation import segmentation_report
+from tests.pipelines.report.browser import visit
 from tests.pipelines.report.test_segmentation import HOSTILE, Page, inputs
 
 PIXEL = "data:image/png;base64,AAAA"
@@ -123,24 +124,7 @@ def test_a_thumbnail_is_the_first_picture_with_contours_made_small():
     assert thumbnail('<img class="contours" src="data:image/png;base64,AAAA"') is None
 
 
-# ------------------------------------------------------------------------------------------------------- browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium")
-
-    def document(path) -> str:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path.parent / 'profile'}"]
-        command = [program, *options, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-    return document
-
-
-def test_a_browser_sorts_the_table_under_the_policy(browser, tmp_path):
+def test_a_browser_sorts_the_table_under_the_policy(browser: Browser, tmp_path: Path):
     """The page clicks for itself, with one more script that its policy is told of."""
     rows = [row(1, flags=3, confidence=0.9), row(2, flags=1, confidence=0.5), row(3, flags=0, confidence=None)]
     html = index_page(batch_index(rows, {}), {})
@@ -154,7 +138,7 @@ def test_a_browser_sorts_the_table_under_the_policy(browser, tmp_path):
     html = html.replace("</body>", f"<script>{click}</script><script>document.body.dataset.foreign = 1</script></body>")
     page = tmp_path / "index.html"
     page.write_text(html, encoding="utf-8")
-    found = browser(page)
+    found = visit(browser, page).page.content()
     assert re.search(r'<body[^>]* data-order="1,2,3"', found), "falling order, what has no figure last"
     assert "data-foreign" not in re.findall("<body[^>]*>", found)[0], "a foreign script ran"
     assert 'aria-sort="descending"' in found

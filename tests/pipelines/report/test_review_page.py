@@ -3,14 +3,13 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 from scipy.ndimage import binary_dilation
 
 from medvision.findings.flags import scan_flags, structure_flags
@@ -22,7 +21,8 @@ from pipelines.report.training import training_content, training_report
 from pipelines.report.verdicts import collect_reviews
 from pipelines.report.viewer import viewer_program
 from tests.medvision.phantoms import make_affine
-from tests.pipelines.report.browser import Visit, chromium, visit
+from tests.needs import missing
+from tests.pipelines.report.browser import Visit, visit
 
 SHAPE = (40, 44, 36)
 LEFT = '<script>window.harmed = 1<!-- "left"'
@@ -57,7 +57,7 @@ def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if viewer_program() is None:
-        pytest.skip("the viewer was not built: run make viewer")
+        missing("browser", "the viewer was not built: run make viewer")
     image, labels, grid = phantom()
     rows = structure_rows(labels, image, grid.affine, CLASSES, {3: 0.9, 7: 0.8, 8: None, 9: 0.7})
     sidecar = {
@@ -74,13 +74,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def opened(report: Path, browser: Any) -> Visit:
+def opened(report: Path, browser: Browser) -> Visit:
     """The page with its viewer open, and nothing of the scan too dark to be seen."""
     seen = visit(browser, report)
     assert not seen.page.is_visible("#viewer-panel"), "the viewer was loaded before it was asked for"
@@ -253,7 +247,7 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
     }
 
 
-def test_a_training_report_takes_a_verdict_that_finds_it(browser: Any, tmp_path: Path):
+def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_path: Path):
     recipe = {"name": LEFT, "domain": "geovision", "data": {}, "model": {}, "train": {}, "seed": 1}
     card = {"architecture": "unet", "weights_sha256": "ab" * 32}
     content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}})
@@ -281,7 +275,7 @@ def test_the_page_is_silent_asks_for_nothing_and_hostile_names_are_inert(opened:
     assert opened.page.locator("#volumes th", has_text=LEFT).inner_text() == LEFT
 
 
-def test_a_foreign_script_and_a_request_are_refused(browser: Any, report: Path):
+def test_a_foreign_script_and_a_request_are_refused(browser: Browser, report: Path):
     seen = visit(browser, report)
     seen.page.evaluate("""() => {
         const script = document.createElement("script");
@@ -294,7 +288,7 @@ def test_a_foreign_script_and_a_request_are_refused(browser: Any, report: Path):
     assert len([line for line in seen.complaints if "Content Security Policy" in line]) >= 3
 
 
-def test_the_page_is_complete_without_scripts_and_on_paper(browser: Any, report: Path):
+def test_the_page_is_complete_without_scripts_and_on_paper(browser: Browser, report: Path):
     seen = visit(browser, report, scripts=False)
     page = seen.page
     for hidden in ("#open-viewer", "#viewer-panel", "form.verdict"):
