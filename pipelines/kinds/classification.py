@@ -18,13 +18,10 @@ from pipelines.data.stored_images import DrawOrder, StoredImages
 from pipelines.evaluation.calibration import calibrate, calibration_figures, predicted
 from pipelines.evaluation.classification import handedness, merged_table, write_classification, write_predictions
 from pipelines.evaluation.image_robustness import figures_of, measure, tables_of, write_robustness
-from pipelines.kinds.kind import SPLITS, Kind
+from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.images import LabelledImages
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.shown import shown_init
-from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
-from pipelines.training.loop import Batches, Log, fit
 from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones import weights
 from shared_backbones.classification.classifier import ImageClassifier, ImageContract, mirror_of
@@ -46,6 +43,7 @@ class ClassifierKind(Kind):
         sources: the images of all splits, in parts.
     """
 
+    monitor = "validation_log_likelihood"
     evaluates = True
 
     def __init__(self, recipe: Recipe) -> None:
@@ -193,27 +191,23 @@ class ClassifierKind(Kind):
         """What of the data's section decides an evaluation, calibration included: that is not in the weights."""
         return self.data.model_dump(include={"symmetries", "coverage", "merged", "corruption_images"})
 
-    def card(self, store: Store) -> dict[str, Any]:
-        """The recipe's card with the contract that the data gives."""
-        recipe, records = self.recipe, [case["record"] for case in store.cases("train")]
+    def card(self, prepared: Store) -> dict[str, Any]:
+        """The recipe's card with the contract that the data give, and whether images can have several classes."""
+        return {**super().card(prepared), **({"multi_label": True} if self.multi_label else {})}
+
+    def input_section(self, prepared: Store) -> dict[str, Any]:
+        """The domain's contract, with mean and standard deviation of each band of the training images."""
+        records = [case["record"] for case in prepared.cases("train")]
         count = sum(record["pixels"] for record in records)
         mean = np.sum([record["sums"] for record in records], 0) / count
-        spread = np.sqrt(np.maximum(np.sum([record["squares"] for record in records], 0) / count - mean**2, 1e-6))
-        items = [item for source in self.sources for item in source.items]
-        contract = self.contract_section((mean / 255).tolist(), (spread / 255).tolist())
-        return {
-            **recipe.card,
-            **({"multi_label": True} if self.multi_label else {}),
-            "input": {**recipe.card.get("input", {}), **contract},
-            "training": {
-                **recipe.card.get("training", {}),
-                "recipe": recipe.name,
-                "seed": recipe.seed,
-                "init": shown_init(recipe),
-                "split": split_digest(items),
-                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
-            },
-        }
+        variance = np.sum([record["squares"] for record in records], 0) / count - mean**2
+        std = np.sqrt(np.maximum(variance, 1e-6))
+        section = self.contract_section((mean / 255).tolist(), (std / 255).tolist())
+        return {**self.recipe.card.get("input", {}), **section}
+
+    def training_section(self) -> dict[str, Any]:
+        """What names the split."""
+        return {"split": split_digest([item for source in self.sources for item in source.items])}
 
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
@@ -232,48 +226,38 @@ class ClassifierKind(Kind):
                 state[name] = own[name]
         weights.fill(network, state, label)
 
-    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
-        """Train on the store's images, choose the checkpoint and calibrate on the validation split."""
+    def task(self, card: Mapping[str, Any], steps: int) -> ClassificationTask:
+        """The classifier's task."""
+        network = self.network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return ClassificationTask(
+            network, self.recipe.train, steps, self.contract(card), self.data, len(self.mirror), self.multi_label
+        )
+
+    def training_data(self, prepared: Store) -> TrainingData:
+        """The store's images, and those that statistics of batch norms are estimated from, where there are any."""
         settings, data, seed = self.recipe.train, self.data, self.recipe.seed
         mirror = self.mirror if data.augmentation.mirrored else ()
-        learnt = self._stored(prepared, "train", augment=self.varied(), mirror=mirror, seed=seed)
-        held = self._stored(prepared, "validation")
-        labels, card = learnt.labels(), self.card(prepared)
-        batch = settings.batch_size * settings.accumulate
-        epoch = settings.steps_per_epoch or max(1, len(learnt) // batch)
-        steps = settings.steps or epoch * (settings.epochs or 1)
+        train_set = self._stored(prepared, "train", augment=self.varied(), mirror=mirror, seed=seed)
+        val_set = self._stored(prepared, "validation")
+        order = functools.partial(DrawOrder, train_set.labels(), seed=seed, balance=data.balance)
 
-        def loader(start: int, rank: int, world_size: int) -> DataLoader:
-            order = DrawOrder(
-                labels, batch_size=settings.batch_size, steps=steps * settings.accumulate, seed=seed,
-                balance=data.balance, start=start, rank=rank, world_size=world_size,
-            )  # fmt: skip
-            return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
+        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
+            drawn = order(batch_size=settings.batch_size, steps=batches, start=start, rank=rank, world_size=world_size)
+            return DataLoader(train_set, batch_sampler=drawn, collate_fn=_as_it_is)
 
-        validation = DataLoader(held, batch_size=64, collate_fn=_as_it_is) if len(held) else None
+        validation = DataLoader(val_set, batch_size=64, collate_fn=_as_it_is) if len(val_set) else None
         statistics = None
         if settings.norm_images and validation is not None:  # drawn as training draws them
-            count = max(1, settings.norm_images // 64)
-            order = DrawOrder(labels, batch_size=64, steps=count, seed=seed, balance=data.balance)
-            plain = self._stored(prepared, "train")
-            statistics = DataLoader(plain, batch_sampler=order, collate_fn=_as_it_is)
-        network = self.network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        model = fit(
-            ClassificationTask(network, settings, steps, self.contract(card), data, len(self.mirror), self.multi_label),
-            Batches(loader, validation, statistics),
-            settings,
-            steps=steps,
-            validate_every=settings.validate_every or epoch,
-            seed=seed,
-            folder=folder,
-            card=card,
-            origin=folder.name,
-            monitor="validation_log_likelihood",
-            log=log,
-        )
-        if len(held) and first_process():
-            classifier = self.classifier(model, symmetries=data.symmetries, calibrated=False)
-            calibrate(model, classifier, self._stored(prepared, "train"), held, data.coverage)
+            drawn = order(batch_size=64, steps=max(1, settings.norm_images // 64))
+            statistics = DataLoader(self._stored(prepared, "train"), batch_sampler=drawn, collate_fn=_as_it_is)
+        return TrainingData(loader, len(train_set), validation, statistics)
+
+    def finish_model(self, model: Path, prepared: Store) -> None:
+        """Calibrate on the validation split."""
+        val_set = self._stored(prepared, "validation")
+        if len(val_set):
+            classifier = self.classifier(model, symmetries=self.data.symmetries, calibrated=False)
+            calibrate(model, classifier, self._stored(prepared, "train"), val_set, self.data.coverage)
 
     def _stored(self, store: Store, split: str, **options: Any) -> StoredImages:
         parts = [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]

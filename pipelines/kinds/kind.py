@@ -1,25 +1,35 @@
 """The kinds of data a recipe can name, and what all of them share."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pipelines.data.store import Sample, Store, write_store
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.shown import shown_init
+from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.networks.pyramids import fill_backbone
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from pipelines.training.loop import Log
+    from pipelines.training.tasks.task import Task
 
 KINDS = {
     "synthetic_volumes": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
@@ -32,6 +42,24 @@ KINDS = {
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training and validation read.
+
+    Attributes:
+        loader: the training loader for `(batches, start, rank, world_size)`: how many batches there are in all, the
+            first one, and the process that asks.
+        items: training items, which are an epoch; None where they have no end.
+        validation: loader of the validation split, or None.
+        statistics: loader that statistics of batch norms are estimated from before each validation, or None.
+    """
+
+    loader: "Callable[[int, int, int, int], DataLoader]"
+    items: int | None
+    validation: "DataLoader | None" = None
+    statistics: "DataLoader | None" = None
 
 
 def find_kind(recipe: Recipe) -> Any:
@@ -51,11 +79,13 @@ class Kind:
         recipe: of that kind.
 
     Attributes:
+        monitor: validation figure that chooses the checkpoint; higher is better.
         evaluates: whether there is something to be scored.
         takes_file: whether the data may be one file in place of a folder.
         takes_nothing: whether there are no files, as images are drawn.
     """
 
+    monitor = ""
     evaluates = False
     takes_file = False
     takes_nothing = False
@@ -170,6 +200,72 @@ class Kind:
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Fill a network with the weights of a trained model."""
         weights.fill(network, trained.module.state_dict(), label)
+
+    def card(self, prepared: Any) -> dict[str, Any]:
+        """The trained model's card, but for what training itself adds."""
+        recipe = self.recipe
+        return {
+            **recipe.card,
+            "input": self.input_section(prepared),
+            "training": {
+                **recipe.card.get("training", {}),
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "init": shown_init(recipe),
+                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
+                **self.training_section(),
+            },
+        }
+
+    def input_section(self, prepared: Any) -> dict[str, Any]:
+        """The card's `input`: the recipe's, with the contract that the data give."""
+        raise NotImplementedError
+
+    def training_section(self) -> dict[str, Any]:
+        """What else the card's `training` says of the data."""
+        return {}
+
+    def training_data(self, prepared: Any) -> "TrainingData":
+        """What training and validation read."""
+        raise NotImplementedError
+
+    def task(self, card: Mapping[str, Any], steps: int) -> "Task":
+        """What learns: the network with its loss, over a schedule of `steps` optimiser steps."""
+        raise NotImplementedError
+
+    def finish_model(self, model: Path, prepared: Any) -> None:
+        """What follows training in the first process, such as calibration; by default nothing."""
+
+    def train(self, prepared: Any, folder: Path, log: "Log | None") -> None:
+        """Train on the prepared data, and choose the checkpoint on the validation split.
+
+        Args:
+            prepared: what `open` returned.
+            folder: gets the checkpoints, and the trained model as `model`.
+            log: takes figures and the step.
+        """
+        from pipelines.training.loop import Batches, fit
+
+        settings, data, card = self.recipe.train, self.training_data(prepared), self.card(prepared)
+        size = settings.batch_size * settings.accumulate
+        whole = settings.steps if data.items is None else data.items // size
+        epoch = settings.steps_per_epoch or max(1, whole or 1)
+        steps = settings.steps or epoch * (settings.epochs or 1)
+        model = fit(
+            self.task(card, steps),
+            Batches(functools.partial(data.loader, steps * settings.accumulate), data.validation, data.statistics),
+            settings,
+            steps=steps,
+            validate_every=settings.validate_every or epoch,
+            seed=self.recipe.seed,
+            folder=folder,
+            card=card,
+            origin=folder.name,
+            monitor=self.monitor,
+            log=log,
+        )
+        if first_process():
+            self.finish_model(model, prepared)
 
     def class_names(self) -> list[str]:
         """Names of the classes, by number."""

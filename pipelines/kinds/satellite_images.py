@@ -49,7 +49,7 @@ class SatelliteClassification(ScenesKind):
             state |= head
         weights.fill(network, state, label)
 
-    def task(self, contract: InputContract, steps: int) -> ClassificationTask:
+    def make_task(self, contract: InputContract, steps: int) -> ClassificationTask:
         """The classifier's task."""
         assert isinstance(self.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
         return ClassificationTask(

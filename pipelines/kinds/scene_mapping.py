@@ -53,7 +53,7 @@ class SceneMapping(ScenesKind):
         else:
             super().start_from(network, trained, label)
 
-    def task(self, contract: InputContract, steps: int) -> MappingTask:
+    def make_task(self, contract: InputContract, steps: int) -> MappingTask:
         """The task of mapping."""
         data = self.data
         assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind

@@ -45,7 +45,7 @@ class ScenePretraining(ScenesKind):
         """Scenes alone."""
         return [(scene, None) for scene in find_scenes(self.root)]
 
-    def task(self, contract: InputContract, steps: int) -> PretrainingTask:
+    def make_task(self, contract: InputContract, steps: int) -> PretrainingTask:
         """The autoencoder's task."""
         data, network = self.data, self.network()
         assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind

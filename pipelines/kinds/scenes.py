@@ -27,11 +27,10 @@ from geovision.datasets.patches import (
 from geovision.scenes import open_scene
 from geovision.sensors import find_sensor
 from pipelines.data.store import Sample, Store
-from pipelines.kinds.kind import SPLITS, Kind
+from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneData
-from pipelines.recipe.shown import shown_init
-from pipelines.training.loop import Batches, Log, fit
+from pipelines.training.tasks.task import Task
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
@@ -168,22 +167,22 @@ class ScenesKind(Kind):
 
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn, normalised and varied."""
-        names = {"normalisation", "statistics", "mask_ratio", "crop", "flip", "mixup", "cutmix", "smoothing"}
+        names = {"normalisation", "statistics", "mask_ratio", "resized_crop", "flip", "mixup", "cutmix", "smoothing"}
         return self.data.model_dump(include=names)
 
     def evaluation_settings(self) -> dict[str, Any]:
         """How scenes are mapped, and how many neighbours count."""
         return self.data.model_dump(include={"overlap", "neighbours", "mask_ratio"})
 
-    def input_section(self, store: Store | None) -> dict[str, Any]:
+    def input_section(self, prepared: Store | None) -> dict[str, Any]:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
         found, distance = None, None
-        if store is not None:
-            records = [case["record"] for case in store.cases("train")]
+        if prepared is not None:
+            records = [case["record"] for case in prepared.cases("train")]
             found = statistics(records) if self.data.statistics == "training" else None
             sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
             distance = sizes.pop() if len(sizes) == 1 else None
-        return input_section(
+        section = input_section(
             self.data.sensor,
             self.bands,
             self.size,
@@ -192,61 +191,34 @@ class ScenesKind(Kind):
             scale=find_sensor(self.data.sensor).scale or self.data.scale,
             gsd_m=distance,
         )
-
-    def card(self, store: Store) -> dict[str, Any]:
-        """The recipe's card with the contract that the data gives."""
-        recipe = self.recipe
-        return {
-            **recipe.card,
-            "input": {**recipe.card.get("input", {}), **self.input_section(store)},
-            "training": {
-                **recipe.card.get("training", {}),
-                "recipe": recipe.name,
-                "seed": recipe.seed,
-                "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
-            },
-        }
+        return {**self.recipe.card.get("input", {}), **section}
 
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
         return np.zeros((2, len(self.bands), self.size, self.size), np.float32)
 
-    def task(self, contract: InputContract, steps: int) -> Any:
+    def task(self, card: Mapping[str, Any], steps: int) -> Task:
+        """What learns, by the contract of the card."""
+        return self.make_task(InputContract.from_card(card, self.recipe.name), steps)
+
+    def make_task(self, contract: InputContract, steps: int) -> Task:
         """What learns."""
         raise NotImplementedError
 
-    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
-        """Train on the store's patches, and choose the checkpoint on the validation split."""
-        settings, seed = self.recipe.train, self.recipe.seed
-        learnt, held_out = (stored_patches(prepared, split) for split in ("train", "validation"))
-        card = self.card(prepared)
-        epoch = settings.steps_per_epoch or max(1, len(learnt) // (settings.batch_size * settings.accumulate))
-        steps = settings.steps or epoch * (settings.epochs or 1)
+    def training_data(self, prepared: Store) -> TrainingData:
+        """The store's patches."""
+        settings = self.recipe.train
+        train_set, val_set = (stored_patches(prepared, split) for split in ("train", "validation"))
 
-        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
             order = PatchOrder(
-                len(learnt), batch_size=settings.batch_size, steps=steps * settings.accumulate, seed=seed, start=start,
+                len(train_set), batch_size=settings.batch_size, steps=batches, seed=self.recipe.seed, start=start,
                 rank=rank, world_size=world_size,
             )  # fmt: skip
-            return DataLoader(learnt, batch_sampler=order, collate_fn=_as_it_is)
+            return DataLoader(train_set, batch_sampler=order, collate_fn=_as_it_is)
 
-        validation = (
-            DataLoader(held_out, batch_size=settings.batch_size, collate_fn=_as_it_is) if len(held_out) else None
-        )
-        fit(
-            self.task(InputContract.from_card(card, self.recipe.name), steps),
-            Batches(loader, validation),
-            settings,
-            steps=steps,
-            validate_every=settings.validate_every or epoch,
-            seed=seed,
-            folder=folder,
-            card=card,
-            origin=folder.name,
-            monitor=self.monitor,
-            log=log,
-        )
+        validation = DataLoader(val_set, batch_size=settings.batch_size, collate_fn=_as_it_is) if len(val_set) else None
+        return TrainingData(loader, len(train_set), validation)
 
 
 def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int) -> Sample:

@@ -10,13 +10,12 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
+from pipelines.kinds.kind import TrainingData
 from pipelines.kinds.segmentation import SegmentationKind
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.shown import shown_init
 from pipelines.recipe.volumes import SyntheticData
 from pipelines.runtime.processes import share_of
 from pipelines.tracking.runs import DatasetRecord
-from pipelines.training.loop import Batches, Log
 from shared_backbones.errors import InputError
 
 
@@ -59,31 +58,20 @@ class SyntheticSegmentation(SegmentationKind):
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
 
-    def card(self) -> dict[str, Any]:
-        """The recipe's card with the settings of the synthesis."""
-        recipe, synthesis = self.recipe, asdict(self._synthesis())
-        return {
-            **recipe.card,
-            "input": {
-                **recipe.card.get("input", {}),
-                "spacing_mm": synthesis["spacing_mm"],
-                "slices": self.data.slices,
-            },
-            "training": {
-                **recipe.card.get("training", {}),
-                "recipe": recipe.name,
-                "seed": recipe.seed,
-                "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
-                "synthesis": synthesis,
-            },
-        }
+    def input_section(self, prepared: Any = None) -> dict[str, Any]:
+        """The spacing of the synthesis, and the slices that become channels."""
+        given = self.recipe.card.get("input", {})
+        return {**given, "spacing_mm": self._synthesis().spacing_mm, "slices": self.data.slices}
 
-    def train(self, prepared: Any, folder: Path, log: Log | None) -> None:
-        """Train on an endless stream."""
+    def training_section(self) -> dict[str, Any]:
+        """The settings of the synthesis."""
+        return {"synthesis": asdict(self._synthesis())}
+
+    def training_data(self, prepared: object) -> TrainingData:
+        """An endless stream."""
         data, size = self.data, self.recipe.train.batch_size
 
-        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
             stream = SyntheticSlices(
                 LabelMapSynthesizer(str(self.root), self._synthesis()),
                 context=data.slices,
@@ -98,9 +86,7 @@ class SyntheticSegmentation(SegmentationKind):
             share = share_of(size, world_size)
             return DataLoader(stream, share, num_workers=data.workers, persistent_workers=data.workers > 0)
 
-        steps = self.recipe.train.steps
-        assert steps is not None  # noqa: S101 - seen to when the recipe was read
-        self._fit(Batches(loader), steps, steps, folder, log)
+        return TrainingData(loader, items=None)
 
     def _synthesis(self) -> SynthesisSettings:
         known = [setting.name for setting in fields(SynthesisSettings)]

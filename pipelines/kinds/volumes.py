@@ -19,12 +19,11 @@ from medvision.metrics.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
 from pipelines.data.store import Sample, Store
 from pipelines.evaluation import segmentation
+from pipelines.kinds.kind import TrainingData
 from pipelines.kinds.segmentation import SegmentationKind
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.shown import shown_init
 from pipelines.recipe.volumes import VolumeData
 from pipelines.runtime.progress import Meter
-from pipelines.training.loop import Batches, Log
 from shared_backbones.errors import InputError
 
 
@@ -95,53 +94,41 @@ class VolumeSegmentation(SegmentationKind):
         """How batches are drawn."""
         return self.data.model_dump(include={"slices", "views", "size", "foreground", "augmentation"})
 
-    def card(self) -> dict[str, Any]:
-        """The recipe's card with the contract that the data section gives."""
-        recipe, data = self.recipe, self.data
+    def input_section(self, prepared: Any = None) -> dict[str, Any]:
+        """The contract that the recipe's section of the data gives."""
+        data = self.data
         return {
-            **recipe.card,
-            "input": {
-                **recipe.card.get("input", {}),
-                "spacing_mm": data.spacing_mm,
-                "normalisation": data.normalisation,
-                "slices": data.slices,
-                "views": data.views,
-                "smallest_slice": data.size,
-            },
-            "training": {
-                **recipe.card.get("training", {}),
-                "recipe": recipe.name,
-                "seed": recipe.seed,
-                "init": shown_init(recipe),
-                "batch_size": recipe.train.batch_size * recipe.train.accumulate,
-            },
+            **self.recipe.card.get("input", {}),
+            "spacing_mm": data.spacing_mm,
+            "normalisation": data.normalisation,
+            "slices": data.slices,
+            "views": data.views,
+            "smallest_slice": data.size,
         }
 
-    def train(self, prepared: Store, folder: Path, log: Log | None) -> None:
-        """Train on slices of the store, and choose the checkpoint on the validation split."""
-        data, settings, seed = self.data, self.recipe.train, self.recipe.seed
-        shared: dict[str, Any] = {"offsets": data.slices, "views": data.views, "size": data.size}
+    def training_data(self, prepared: Store) -> TrainingData:
+        """Slices of the store: varied ones to train on, and those of the validation split."""
+        data, settings = self.data, self.recipe.train
+        slices = functools.partial(LabelledSlices, offsets=data.slices, views=data.views, size=data.size)
         augment = Augment(data.augmentation.model_dump(), data.size)
-        learnt = LabelledSlices(StoredVolumes(prepared, "train"), **shared, augment=augment)
-        held_out = LabelledSlices(StoredVolumes(prepared, "validation"), **shared)
-        epoch = settings.steps_per_epoch or max(1, len(learnt) // settings.batch_size)
-        steps = settings.steps or epoch * (settings.epochs or 1)
+        train_set = slices(StoredVolumes(prepared, "train"), augment=augment)
+        val_set = slices(StoredVolumes(prepared, "validation"))
 
-        def loader(start: int, rank: int, world_size: int) -> DataLoader:
+        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
             order = SliceOrder(
-                learnt.labelled,
+                train_set.labelled,
                 batch_size=settings.batch_size,
-                steps=steps * settings.accumulate,
+                steps=batches,
                 foreground=data.foreground,
-                seed=seed,
+                seed=self.recipe.seed,
                 start=start,
                 rank=rank,
                 world_size=world_size,
             )
-            return DataLoader(learnt, batch_sampler=order)
+            return DataLoader(train_set, batch_sampler=order)
 
-        validation = DataLoader(held_out, batch_size=2 * settings.batch_size) if len(held_out) else None
-        self._fit(Batches(loader, validation), steps, epoch, folder, log)
+        validation = DataLoader(val_set, batch_size=2 * settings.batch_size) if len(val_set) else None
+        return TrainingData(loader, len(train_set), validation)
 
     def evaluate(self, model: Path, sources: Sequence[Case], folder: Path) -> None:
         """Segment the test cases from their files, as a user does, and score them on their own grids.
