@@ -20,7 +20,7 @@ from pipelines.runtime import preemption
 from pipelines.runtime.processes import first_process, launcher, tags
 from pipelines.tracking import registry, runs
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
+from shared_backbones.files import file_sha256, replacing
 from shared_backbones.weights import read_card
 
 DONE = "done.json"
@@ -37,26 +37,74 @@ class Job:
         output: folder of everything that is made.
         stages: those to run.
         restart: those whose earlier results are not used.
-        made: what each stage left behind: its folder and its key.
+        kind: what the stages do for its kind of data.
+        uri: address of the tracking store.
+        made: folder of each stage's results.
+        prepared: the prepared data, as they are opened.
         summary: of the evaluation.
     """
 
     recipe: Recipe
+    kind: Any
     output: Path
     stages: Sequence[str]
     restart: Collection[str]
+    uri: str
     made: dict[str, Path] = field(default_factory=dict)
+    prepared: Any = None
     summary: dict[str, Any] | None = None
 
-    def folder(self, stage: str, made_from: Mapping[str, Any]) -> Path:
-        """The folder of a stage's results, named by a hash of what they are made from; emptied under `restart`."""
-        content = json.dumps(made_from, sort_keys=True, default=str).encode()
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.made["train"] / "model"
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a stage's results, named by a hash of its inputs; emptied under `restart`."""
+        content = json.dumps(self.inputs(stage), sort_keys=True, default=str).encode()
         folder = self.output / stage / hashlib.sha256(content).hexdigest()[:12]
         if stage in self.restart and first_process():
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self.made[stage] = folder
         return folder
+
+    def inputs(self, stage: str) -> dict[str, Any]:
+        """Everything that decides a stage's result: the one place where the stages say what they are made from."""
+        recipe, kind = self.recipe, self.kind
+        if stage == "prepare":
+            return {"settings": kind.preparation_settings(), "sources": kind.identify(kind.find_sources())}
+        if stage == "train":
+            return {
+                "data": self.prepared.training_digest(),
+                "batches": kind.batch_settings(),
+                "model": shown_model(recipe),
+                "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
+                "seed": recipe.seed,
+                "card": recipe.card,
+            }
+        if stage == "evaluate":
+            return {
+                "model": folder_digest(self.model),
+                "settings": recipe.evaluate.model_dump(),
+                "data": kind.evaluation_settings(),
+                "cases": kind.identify(kind.test_sources()),
+                "seed": recipe.seed,
+            }
+        if stage == "report":
+            return {
+                "recipe": shown(recipe),
+                "model": folder_digest(self.model),
+                "evaluation": folder_digest(self.made["evaluate"]) if self.summary is not None else None,
+            }
+        return {"model": folder_digest(self.model), "as": recipe.register_as.model_dump(), "store": self.uri}
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of all files of a folder, by name and content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: Collection[str] = ()) -> Job:
@@ -93,26 +141,24 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
-    job = Job(recipe, output, chosen, restart)
-    uri = runs.tracking_uri()
+    job = Job(recipe, kind, output, chosen, restart, runs.tracking_uri())
     if first_process():
-        runs.open_store(uri)  # an unreachable store shows now, not after hours of training
-    prepared = _prepare(job, kind)
-    with _tracked(job, kind, uri) as run:
-        model = _train(job, kind, prepared, run)
+        runs.open_store(job.uri)  # an unreachable store shows now, not after hours of training
+    _prepare(job)
+    with _tracked(job) as run:
+        _train(job, run)
         if not first_process():
             return job
         with preemption.leaving_at_once():
             if kind.evaluates:
-                _evaluate(job, kind, model, run)
-            _report(job, model, run)
-            _register(job, kind, model, run)
+                _evaluate(job, run)
+            _report(job, run)
+            _register(job, run)
     return job
 
 
-def _prepare(job: Job, kind: Any) -> Any:
-    sources = kind.find_sources()
-    folder = job.folder("prepare", {"settings": kind.preparation_settings(), "sources": kind.identify(sources)})
+def _prepare(job: Job) -> None:
+    kind, sources, folder = job.kind, job.kind.find_sources(), job.folder("prepare")
     if not _finished(folder):
         if "prepare" not in job.stages:
             raise InputError("stage prepare was not finished before from these inputs; add it to --stages")
@@ -123,72 +169,54 @@ def _prepare(job: Job, kind: Any) -> Any:
                 _finish(folder)
             else:
                 _wait_for(folder)
-    prepared = kind.open(folder)
-    for line in kind.notices(prepared):
+    job.prepared = kind.open(folder)
+    for line in kind.notices(job.prepared):
         _say(line)
-    return prepared
 
 
-def _train(job: Job, kind: Any, prepared: Any, run: "runs.Run | None") -> Path:
-    recipe = job.recipe
-    made_from = {
-        "data": kind.digest(prepared),
-        "batches": kind.batch_settings(),
-        "model": shown_model(recipe),
-        "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
-        "seed": recipe.seed,
-        "card": recipe.card,
-    }
-    folder = job.folder("train", made_from)
+def _train(job: Job, run: "runs.Run | None") -> None:
+    recipe, folder = job.recipe, job.folder("train")
     if not _finished(folder):
         if "train" not in job.stages:
             raise InputError("stage train was not finished before with these settings; add it to --stages")
+        prepared = job.prepared
         if recipe.train.local_copy:
             with preemption.leaving_at_once():
                 prepared = local_copy(prepared, recipe.train.local_copy)
         _say(f"train: {recipe.model.architecture}")
-        kind.train(prepared, folder, None if run is None else run.log_metrics)
+        job.kind.train(prepared, folder, None if run is None else run.log_metrics)
         if first_process():
             _finish(folder)
-    _say(f"model: {folder / 'model'}")
-    return folder / "model"
+    _say(f"model: {job.model}")
 
 
-def _evaluate(job: Job, kind: Any, model: Path, run: "runs.Run | None") -> None:
-    settings = job.recipe.evaluate.model_dump()
-    sources = kind.test_sources()
-    made_from = {
-        "model": read_card(model)["weights_sha256"],
-        "settings": settings,
-        "data": kind.evaluation_settings(),
-        "cases": kind.identify(sources),
-    }
-    folder = job.folder("evaluate", made_from)
+def _evaluate(job: Job, run: "runs.Run | None") -> None:
+    kind, sources, folder = job.kind, job.kind.test_sources(), job.folder("evaluate")
     if not _finished(folder):
         if "evaluate" not in job.stages:
             return
         _say(f"evaluate: {len(sources)} cases")
-        kind.evaluate(model, sources, folder)
+        kind.evaluate(job.model, sources, folder)
         _finish(folder)
     job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for line in kind.lines(job.summary):
         _say(line)
     if run is not None:
-        run.log_metrics(kind.figures(job.summary), read_card(model)["training"]["steps"])
+        run.log_metrics(kind.figures(job.summary), read_card(job.model)["training"]["steps"])
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name != DONE and path.suffix != ".tif":  # maps stay where they are
                 run.log_artifact(path, "evaluation")
 
 
-def _report(job: Job, model: Path, run: "runs.Run | None") -> None:
+def _report(job: Job, run: "runs.Run | None") -> None:
     if "report" not in job.stages:
         return
-    history = model.parent / "history.jsonl"
-    folder = job.folder("report", {stage: str(path.name) for stage, path in job.made.items()})
+    history = job.made["train"] / "history.jsonl"
+    folder = job.folder("report")
     page = folder / "report.html"
     made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
     figures = [path for path in made if path.suffix in {".svg", ".png"}]
-    content = training_content(shown(job.recipe), read_card(model), history, job.summary)
+    content = training_content(shown(job.recipe), read_card(job.model), history, job.summary)
     texts = {page: training_report(content, figures), page.with_suffix(".json"): json.dumps(content, indent=1) + "\n"}
     for target, text in texts.items():
         with replacing(target) as path:
@@ -198,27 +226,25 @@ def _report(job: Job, model: Path, run: "runs.Run | None") -> None:
         run.log_artifact(page)
 
 
-def _register(job: Job, kind: Any, model: Path, run: "runs.Run | None") -> None:
+def _register(job: Job, run: "runs.Run | None") -> None:
     if "register" not in job.stages or run is None:
         return
-    folder = job.folder(
-        "register", {"model": read_card(model)["weights_sha256"], "as": job.recipe.register_as.model_dump()}
-    )
+    folder, section = job.folder("register"), job.recipe.register_as
     if _finished(folder):
         return
-    name = job.recipe.register_as.name or job.recipe.name
-    version = registry.register(run, model, name, job.recipe.register_as.alias, kind.example())
+    name = section.name or job.recipe.name
+    version = registry.register(run, job.model, name, section.alias, job.kind.example())
     _finish(folder, {"name": name, "version": version})
-    _say(f"registered: models:/{name}@{job.recipe.register_as.alias} (version {version})")
+    _say(f"registered: models:/{name}@{section.alias} (version {version})")
 
 
 @contextlib.contextmanager
-def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[runs.Run | None]":
+def _tracked(job: Job) -> "Iterator[runs.Run | None]":
     """One run of the tracking store for a job, however often it is started again and however many processes it has."""
     if not first_process():
         yield None
         return
-    recipe = job.recipe
+    recipe, uri = job.recipe, job.uri
     content = json.dumps(recipe.model_dump(), sort_keys=True, default=str).encode()
     note = job.output / "runs" / f"{hashlib.sha256(content).hexdigest()[:12]}.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
@@ -228,7 +254,7 @@ def _tracked(job: Job, kind: Any, uri: str) -> "Iterator[runs.Run | None]":
         uri=uri,
         parameters=shown(recipe),
         tags={"recipe": recipe.name, "domain": recipe.domain, **tags()},
-        datasets=kind.dataset_records(job.made["prepare"]),
+        datasets=job.kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",
         system_metrics=recipe.tracking.system_metrics,
         run_id=known.get("run_id") if known.get("uri") == uri else None,

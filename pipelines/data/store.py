@@ -76,6 +76,11 @@ class Store:
                     "stage prepare again"
                 )
 
+    def training_digest(self) -> str:
+        """Digest of what a training reads: the settings, and all cases but those of the test split."""
+        read = [case for case in self.cases() if case["split"] != "test"]
+        return hashlib.sha256(json.dumps([self.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
+
     def cases(self, split: str | None = None) -> list[dict[str, Any]]:
         """Entries of the manifest, of one split or all."""
         return [case for case in self.manifest["cases"] if split in {None, case["split"]}]

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from shared_backbones import weights
 from shared_backbones.classification.classifier import ImageClassifier, ImageContract, mirror_of
 from shared_backbones.errors import InputError
 
+Images = TypeVar("Images", bound=LabelledImages)
 
-class ClassifierKind(Kind):
+
+class ClassifierKind(Kind[Images, Store]):
     """A network learns to classify images; its probabilities are calibrated on the validation split.
 
     A domain says what its images, its contract, its classifier and its corruptions are.
@@ -47,32 +49,12 @@ class ClassifierKind(Kind):
     evaluates = True
 
     def __init__(self, recipe: Recipe) -> None:
-        assert isinstance(recipe.data, LabelledImages)  # noqa: S101 - chosen by the data's kind
-        self.data: Any = recipe.data
         self.mirror = mirror_of(recipe.card)
-        names = [str(entry["name"]) for entry in recipe.card["classes"]]
-        for whole, parts in self.data.merged.items():
-            for part in parts:
-                if part not in names:
-                    raise InputError(f"recipe {recipe.name}: data.merged.{whole} names {part!r}, no class of the card")
-        if self.data.size > self.data.stored:
-            raise InputError(
-                f"recipe {recipe.name}: data.size is {self.data.size}, more than data.stored of {self.data.stored}; "
-                "lower it"
-            )
-        size = recipe.model.arguments.get("img_size")
-        if size is not None and size != self.data.size:
-            raise InputError(
-                f"recipe {recipe.name}: model.arguments.img_size is {size}, data.size {self.data.size}; give both the "
-                "same"
-            )
-        self.takes_file = self.data.layout in {"galaxy10", "medmnist"}
-        self.takes_nothing = self.data.layout == "phantoms"
         super().__init__(recipe)
         self.sources: list[ImageSource] = find_images(
             self.data.layout,
             self.root,
-            names,
+            self.class_names(),
             test=self.data.split.test,
             validation=self.data.split.validation,
             seed=recipe.seed,
@@ -92,6 +74,31 @@ class ClassifierKind(Kind):
                 f"recipe {recipe.name}: model.arguments.in_chans is {channels}, the images have {len(self.bands)} "
                 f"bands ({', '.join(self.bands)}); give model.arguments.in_chans={len(self.bands)}"
             )
+
+    def check_settings(self) -> None:
+        """Refuse merged classes that the card lacks, and sizes that contradict one another."""
+        recipe, data, names = self.recipe, self.data, self.class_names()
+        for whole, parts in data.merged.items():
+            for part in parts:
+                if part not in names:
+                    raise InputError(f"recipe {recipe.name}: data.merged.{whole} names {part!r}, no class of the card")
+        if data.size > data.stored:
+            raise InputError(
+                f"recipe {recipe.name}: data.size is {data.size}, more than data.stored of {data.stored}; lower it"
+            )
+        size = recipe.model.arguments.get("img_size")
+        if size is not None and size != data.size:
+            raise InputError(
+                f"recipe {recipe.name}: model.arguments.img_size is {size}, data.size {data.size}; give both the same"
+            )
+
+    def takes_file(self) -> bool:
+        """Whether the layout's data set is one file."""
+        return self.data.layout in {"galaxy10", "medmnist"}
+
+    def takes_nothing(self) -> bool:
+        """Whether the images are drawn."""
+        return self.data.layout == "phantoms"
 
     def reading(self) -> dict[str, Any]:
         """What else `find_images` is to know."""
@@ -166,7 +173,14 @@ class ClassifierKind(Kind):
         """Read the images of all splits."""
         data = self.data
         convert = functools.partial(to_sample, size=data.stored, crop=data.crop, classes=len(self.class_names()))
-        self.fill_store(folder, sources, convert, splits=("train",))
+        self.fill_store(
+            folder,
+            sources,
+            convert,
+            workers=data.workers,
+            skip_unreadable=data.skip_unreadable,
+            splits=("train",),
+        )
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""

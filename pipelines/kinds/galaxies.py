@@ -16,24 +16,33 @@ from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
 
 
-class GalaxyClassification(ClassifierKind):
+class GalaxyClassification(ClassifierKind[GalaxyData]):
     """A network learns to classify images of galaxies.
 
     Args:
         recipe: of data of kind `galaxies`.
     """
 
+    section = GalaxyData
+
     def __init__(self, recipe: Recipe) -> None:
-        data = recipe.data
-        assert isinstance(data, GalaxyData)  # noqa: S101 - chosen by the data's kind
-        if data.stretch is not None and (data.stored - data.size) % 2:
-            raise InputError(
-                f"recipe {recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must be "
-                "even, so that the middle of a cut-out is that of what the network sees: change one by 1"
-            )
-        self.cutout = round(data.stored / data.crop)  # side in pixels, before anything is cut off
         super().__init__(recipe)
         self.mosaic = self.sources[0].mosaic
+
+    def check_settings(self) -> None:
+        """Refuse sizes of which cut-outs would have no common middle."""
+        super().check_settings()
+        data = self.data
+        if data.stretch is not None and (data.stored - data.size) % 2:
+            raise InputError(
+                f"recipe {self.recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must "
+                "be even, so that the middle of a cut-out is that of what the network sees: change one by 1"
+            )
+
+    @property
+    def cutout(self) -> int:
+        """Side of a cut-out in pixels, before anything is cut off."""
+        return round(self.data.stored / self.data.crop)
 
     def reading(self) -> dict[str, Any]:
         """How cut-outs are taken from a mosaic."""

@@ -2,21 +2,20 @@
 
 import contextlib
 import functools
-import hashlib
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from pipelines.data.store import Sample, Store, write_store
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.section import DataSection
 from pipelines.recipe.shown import shown_init
 from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
@@ -42,6 +41,19 @@ KINDS = {
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")
+
+Data = TypeVar("Data", bound=DataSection)
+
+
+class PreparedData(Protocol):
+    """What a preparation opens as."""
+
+    def training_digest(self) -> str:
+        """Digest of what a training reads."""
+        ...
+
+
+Prepared = TypeVar("Prepared", bound=PreparedData)
 
 
 @dataclass(frozen=True)
@@ -72,30 +84,32 @@ def find_kind(recipe: Recipe) -> Any:
     return getattr(importlib.import_module(module), name)(recipe)
 
 
-class Kind:
+class Kind(Generic[Data, Prepared]):
     """What all kinds share: the folder of the data, and the network.
 
+    It is generic over the recipe's section of the data, and over what a preparation opens as.
+
     Args:
-        recipe: of that kind.
+        recipe: a recipe whose data are of that kind.
 
     Attributes:
+        section: class of the recipe's section of the data.
+        data: that section.
         monitor: validation figure that chooses the checkpoint; higher is better.
         evaluates: whether there is something to be scored.
-        takes_file: whether the data may be one file in place of a folder.
-        takes_nothing: whether there are no files, as images are drawn.
     """
 
     monitor = ""
     evaluates = False
-    takes_file = False
-    takes_nothing = False
+    section: type[Data]
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        if not recipe.data.root and not self.takes_nothing:
+        self.recipe, self.data = recipe, _section_of(recipe.data, self.section)
+        self.check_settings()
+        if not recipe.data.root and not self.takes_nothing():
             raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
         self.root = Path(recipe.data.root or ".")
-        if not (self.root.is_dir() or (self.takes_file and self.root.is_file())):
+        if not (self.root.is_dir() or (self.takes_file() and self.root.is_file())):
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
         # what nothing can use shows now, not after training
         with torch.device("meta"):
@@ -112,13 +126,24 @@ class Kind:
         if recipe.model.init:
             self.find_model(recipe.model.init)
 
+    def check_settings(self) -> None:
+        """Refuse settings that contradict one another, before any file is looked at."""
+
+    def takes_file(self) -> bool:
+        """Whether the data may be one file in place of a folder."""
+        return False
+
+    def takes_nothing(self) -> bool:
+        """Whether there are no files, as images are drawn."""
+        return False
+
     def find_model(self, name_or_folder: str) -> Path:
         """Folder of the trained model that training starts from."""
         if not Path(name_or_folder).is_dir():
             raise InputError(f"model {name_or_folder}: no such folder; expected one with model.json")
         return Path(name_or_folder)
 
-    def notices(self, prepared: Any) -> list[str]:
+    def notices(self, prepared: Prepared) -> list[str]:
         """What a user should know of the data."""
         return []
 
@@ -131,15 +156,12 @@ class Kind:
         self, folder: Path, sources: Sequence[Any], convert: Callable[[Any], Sample], **options: Any
     ) -> None:
         """Convert sources into a store, telling what cannot be used and how far it is; see `write_store`."""
-        data: Any = self.recipe.data
         with contextlib.closing(Meter("prepare")) as meter:
             write_store(
                 folder,
                 sources,
                 convert,
                 settings=self.preparation_settings(),
-                workers=data.workers,
-                skip_unreadable=data.skip_unreadable,
                 on_failure=lambda reason: print(f"cannot be used: {reason}", file=sys.stderr, flush=True),
                 on_progress=meter,
                 **options,
@@ -159,11 +181,6 @@ class Kind:
         if not found:
             raise InputError(f"recipe {self.recipe.name}: no test {lacking}")
         return found
-
-    def digest(self, prepared: Any) -> Any:
-        """What a training on this data depends on: of a store, all but the test cases."""
-        read = [case for case in prepared.cases() if case["split"] != "test"]
-        return hashlib.sha256(json.dumps([prepared.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store: each split of the prepared store."""
@@ -201,7 +218,7 @@ class Kind:
         """Fill a network with the weights of a trained model."""
         weights.fill(network, trained.module.state_dict(), label)
 
-    def card(self, prepared: Any) -> dict[str, Any]:
+    def card(self, prepared: Prepared) -> dict[str, Any]:
         """The trained model's card, but for what training itself adds."""
         recipe = self.recipe
         return {
@@ -217,7 +234,7 @@ class Kind:
             },
         }
 
-    def input_section(self, prepared: Any) -> dict[str, Any]:
+    def input_section(self, prepared: Prepared) -> dict[str, Any]:
         """The card's `input`: the recipe's, with the contract that the data give."""
         raise NotImplementedError
 
@@ -225,7 +242,7 @@ class Kind:
         """What else the card's `training` says of the data."""
         return {}
 
-    def training_data(self, prepared: Any) -> "TrainingData":
+    def training_data(self, prepared: Prepared) -> "TrainingData":
         """What training and validation read."""
         raise NotImplementedError
 
@@ -233,10 +250,10 @@ class Kind:
         """What learns: the network with its loss, over a schedule of `steps` optimiser steps."""
         raise NotImplementedError
 
-    def finish_model(self, model: Path, prepared: Any) -> None:
+    def finish_model(self, model: Path, prepared: Prepared) -> None:
         """What follows training in the first process, such as calibration; by default nothing."""
 
-    def train(self, prepared: Any, folder: Path, log: "Log | None") -> None:
+    def train(self, prepared: Prepared, folder: Path, log: "Log | None") -> None:
         """Train on the prepared data, and choose the checkpoint on the validation split.
 
         Args:
@@ -274,6 +291,12 @@ class Kind:
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
         raise NotImplementedError
+
+
+def _section_of(data: DataSection, section: type[Data]) -> Data:
+    if not isinstance(data, section):
+        raise TypeError(f"data are {type(data).__name__}, expected {section.__name__}")
+    return data
 
 
 def _text(value: Any) -> str:

@@ -16,17 +16,18 @@ from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
 
 
-class MedicalClassification(ClassifierKind):
+class MedicalClassification(ClassifierKind[MedicalImageData]):
     """A network learns to classify medical images.
 
     Args:
         recipe: of data of kind `medical_images`.
     """
 
+    section = MedicalImageData
+
     def __init__(self, recipe: Recipe) -> None:
-        data = recipe.data
-        assert isinstance(data, MedicalImageData)  # noqa: S101 - chosen by the data's kind
         super().__init__(recipe)
+        data = self.data
         self.corruption_set = data.corruptions
         if self.corruption_set is None and data.layout == "medmnist":
             self.corruption_set = find_set(self.sources[0].files[0]).name

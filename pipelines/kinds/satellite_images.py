@@ -24,14 +24,19 @@ from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
 
 
-class SatelliteClassification(ScenesKind):
+class SatelliteClassification(ScenesKind[LabelledImageData]):
     """A network learns to classify images; its features are judged by their neighbours, too."""
 
+    section = LabelledImageData
+
     def __init__(self, recipe: Recipe) -> None:
-        assert isinstance(recipe.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
-        self.multi_label = find_layout(recipe.data.layout).multi_label
-        self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
         super().__init__(recipe)
+        self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image can have several classes."""
+        return find_layout(self.data.layout).multi_label
 
     def find_all(self) -> list[Any]:
         """The images of the data set."""
@@ -51,7 +56,6 @@ class SatelliteClassification(ScenesKind):
 
     def make_task(self, contract: InputContract, steps: int) -> ClassificationTask:
         """The classifier's task."""
-        assert isinstance(self.data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
         return ClassificationTask(
             self.network(), self.recipe.train, steps, contract, self.data, len(self.class_names()), self.multi_label
         )
@@ -75,7 +79,6 @@ class SatelliteClassification(ScenesKind):
         labels, known = (np.concatenate(part) for part in zip(*seen, strict=True))
         targets, queries, scores, pictures = (np.concatenate(part) for part in zip(*tested, strict=True))
         data, names = self.data, self.class_names()
-        assert isinstance(data, LabelledImageData)  # noqa: S101 - chosen by the data's kind
         nearby = class_figures(
             nearest_neighbours(known, labels, queries, data.neighbours), targets, multi_label=self.multi_label
         )

@@ -24,14 +24,14 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
 
-class SceneMapping(ScenesKind):
+class SceneMapping(ScenesKind[LabelledSceneData]):
     """A network learns to map scenes from label rasters."""
 
+    section = LabelledSceneData
     monitor = "validation_miou"
 
     def label_values(self) -> tuple[int, ...]:
         """Values of the classes in label rasters: the recipe's, or the classes' numbers."""
-        assert isinstance(self.data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
         names = self.class_names()
         values = self.data.label_values or list(range(len(names)))
         if len(values) != len(names) or len(set(values)) < len(values) or not all(0 <= v <= 255 for v in values):
@@ -56,13 +56,11 @@ class SceneMapping(ScenesKind):
     def make_task(self, contract: InputContract, steps: int) -> MappingTask:
         """The task of mapping."""
         data = self.data
-        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
         return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
 
     def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
         """Map the test scenes as a user does, and compare with the labels of the test regions."""
         data, names = self.data, self.class_names()
-        assert isinstance(data, LabelledSceneData)  # noqa: S101 - chosen by the data's kind
         mapper = Mapper(model, overlap=data.overlap, threads=self.recipe.train.threads)
         matrix = np.zeros((len(names), len(names)), np.int64)
         by_scene: dict[Path, list[PatchSource]] = {}

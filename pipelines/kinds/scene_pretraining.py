@@ -31,14 +31,14 @@ from shared_backbones.files import replacing
 _PANELS = 6  # reconstructions that a report shows
 
 
-class ScenePretraining(ScenesKind):
+class ScenePretraining(ScenesKind[SceneData]):
     """A masked autoencoder learns from scenes without labels."""
 
+    section = SceneData
     monitor = "validation_psnr"
 
     def find_all(self) -> list[Any]:
         """Parts of scenes, or images of a data set."""
-        assert isinstance(self.data, SceneData)  # noqa: S101 - chosen by the data's kind
         return find_all_images(self) if self.data.layout else super().find_all()
 
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
@@ -48,7 +48,6 @@ class ScenePretraining(ScenesKind):
     def make_task(self, contract: InputContract, steps: int) -> PretrainingTask:
         """The autoencoder's task."""
         data, network = self.data, self.network()
-        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
         if not hasattr(network, "multiscale"):
             raise InputError(
                 f"recipe {self.recipe.name}: {self.recipe.model.architecture} cannot be pretrained; expected "
@@ -61,7 +60,6 @@ class ScenePretraining(ScenesKind):
     def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
         """Reconstruct the test patches, and compare with filling by means and by interpolation."""
         data = self.data
-        assert isinstance(data, SceneData)  # noqa: S101 - chosen by the data's kind
         trained = weights.load(model)
         network: Any = trained.module
         contract = InputContract.from_card(trained.card, self.recipe.name)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -34,8 +34,10 @@ from pipelines.training.tasks.task import Task
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
+Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, LabelledImageData)
 
-class ScenesKind(Kind):
+
+class ScenesKind(Kind[Scenes, Store]):
     """What the kinds of satellite data share: sources, store, contract and loop.
 
     Args:
@@ -47,8 +49,6 @@ class ScenesKind(Kind):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        assert isinstance(recipe.data, SceneData | LabelledSceneData | LabelledImageData)  # noqa: S101 - chosen by the data's kind
-        self.data: SceneData | LabelledSceneData | LabelledImageData = recipe.data
         self.skipped = 0
         sensor = find_sensor(self.data.sensor)
         self.bands = tuple(sensor.band(name).name for name in self.data.bands)
@@ -134,7 +134,13 @@ class ScenesKind(Kind):
     def prepare(self, sources: Sequence[Any], folder: Path) -> None:
         """Cut the patches of all splits."""
         classes = len(self.recipe.card.get("classes", ()))
-        self.fill_store(folder, sources, functools.partial(to_sample, cutting=self.cutting, classes=classes))
+        self.fill_store(
+            folder,
+            sources,
+            functools.partial(to_sample, cutting=self.cutting, classes=classes),
+            workers=self.data.workers,
+            skip_unreadable=self.data.skip_unreadable,
+        )
 
     def open(self, folder: Path) -> Store:
         """The prepared store.

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from medvision.contract import InputContract
 from medvision.models.catalogue import find_model
-from pipelines.kinds.kind import Kind
+from pipelines.kinds.kind import Kind, Prepared
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import SyntheticData, VolumeData
 from pipelines.training.tasks.segmentation import SegmentationTask
 
+Slices = TypeVar("Slices", SyntheticData, VolumeData)
 
-class SegmentationKind(Kind):
+
+class SegmentationKind(Kind[Slices, Prepared]):
     """What both kinds of training data share: the network, its card, and the loop.
 
     Args:
@@ -33,9 +35,7 @@ class SegmentationKind(Kind):
 
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
-        data = self.recipe.data
-        assert isinstance(data, SyntheticData | VolumeData)  # noqa: S101 - chosen by the data's kind
-        return np.zeros((2, len(data.slices), data.size, data.size), np.float32)
+        return np.zeros((2, len(self.data.slices), self.data.size, self.data.size), np.float32)
 
     def input_section(self, prepared: Any = None) -> dict[str, Any]:
         """The card's `input`; the recipe alone decides it."""

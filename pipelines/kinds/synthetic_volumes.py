@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,38 @@ from torch.utils.data import DataLoader
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
 from pipelines.kinds.kind import TrainingData
 from pipelines.kinds.segmentation import SegmentationKind
-from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import SyntheticData
 from pipelines.runtime.processes import share_of
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones.errors import InputError
 
 
-class SyntheticSegmentation(SegmentationKind):
+@dataclass(frozen=True)
+class LabelMaps:
+    """Label maps that training reads as they are.
+
+    Attributes:
+        files: name, size and time of each.
+    """
+
+    files: list[list[Any]]
+
+    def training_digest(self) -> str:
+        """Digest of the files as they are."""
+        return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
+
+
+class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
     """Training on slices synthesised from label maps: nothing to prepare, and no real case to evaluate on."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        assert isinstance(recipe.data, SyntheticData)  # noqa: S101 - chosen by the data's kind
-        self.data = recipe.data
-        if recipe.train.steps is None:
-            raise InputError(f"recipe {recipe.name}: synthetic data has no end; give train.steps, not train.epochs")
-        super().__init__(recipe)
+    section = SyntheticData
+
+    def check_settings(self) -> None:
+        """Refuse a number of epochs."""
+        if self.recipe.train.steps is None:
+            raise InputError(
+                f"recipe {self.recipe.name}: synthetic data have no end; give train.steps, not train.epochs"
+            )
 
     def find_sources(self) -> list[Path]:
         """The label maps."""
@@ -40,13 +56,9 @@ class SyntheticSegmentation(SegmentationKind):
     def prepare(self, sources: Sequence[Path], folder: Path) -> None:
         """Label maps are read as they are."""
 
-    def open(self, folder: Path) -> list[list[Any]]:
-        """What stands for the data: its files."""
-        return self.identify(self.find_sources())
-
-    def digest(self, prepared: list[list[Any]]) -> list[list[Any]]:
-        """What a training on this data depends on."""
-        return prepared
+    def open(self, folder: Path) -> LabelMaps:
+        """The label maps as they are now."""
+        return LabelMaps(self.identify(self.find_sources()))
 
     def batch_settings(self) -> dict[str, Any]:
         """How batches are drawn."""
@@ -54,8 +66,7 @@ class SyntheticSegmentation(SegmentationKind):
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store."""
-        files = self.identify(self.find_sources())
-        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        digest = self.open(folder).training_digest()
         return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
 
     def input_section(self, prepared: Any = None) -> dict[str, Any]:
@@ -67,7 +78,7 @@ class SyntheticSegmentation(SegmentationKind):
         """The settings of the synthesis."""
         return {"synthesis": asdict(self._synthesis())}
 
-    def training_data(self, prepared: object) -> TrainingData:
+    def training_data(self, prepared: LabelMaps) -> TrainingData:
         """An endless stream."""
         data, size = self.data, self.recipe.train.batch_size
 

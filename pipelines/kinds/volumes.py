@@ -27,19 +27,22 @@ from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 
 
-class VolumeSegmentation(SegmentationKind):
+class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
     """Training and evaluation on volumes with label maps."""
 
     evaluates = True
 
+    section = VolumeData
+
     def __init__(self, recipe: Recipe) -> None:
-        assert isinstance(recipe.data, VolumeData)  # noqa: S101 - chosen by the data's kind
-        self.data = recipe.data
-        find_protocol(recipe.evaluate.protocol)
         super().__init__(recipe)
         self.cases = find_cases(
             self.data.layout, self.root, validation=self.data.validation, seed=recipe.seed, **self.data.options
         )
+
+    def check_settings(self) -> None:
+        """Refuse an unknown protocol."""
+        find_protocol(self.recipe.evaluate.protocol)
 
     def find_sources(self) -> list[Case]:
         """All cases: those of the test are checked before hours of training, not after."""
@@ -77,6 +80,8 @@ class VolumeSegmentation(SegmentationKind):
             folder,
             sources,
             functools.partial(to_sample, contract=self.contract),
+            workers=self.data.workers,
+            skip_unreadable=self.data.skip_unreadable,
             splits=("train", "validation") if self.data.validation else ("train",),
             estimate=functools.partial(bytes_of, contract=self.contract),
         )

@@ -48,7 +48,6 @@ class LabelledImages(DataSection):
 
     layout: str
     """See `pipelines.data.image_layouts`."""
-    root: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     split: ImageSplit = Field(default_factory=ImageSplit)

@@ -29,7 +29,6 @@ class _Scenes(DataSection):
     """What both kinds of scene data share."""
 
     domain = "geovision"
-    root: str | None = None
     sensor: str
     """Of all scenes; see `geovision.sensors`."""
     bands: list[str]

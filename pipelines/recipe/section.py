@@ -18,3 +18,5 @@ class DataSection(Section):
     """The section `data`: each kind is of one domain."""
 
     domain: ClassVar[Domain]
+    root: str | None = None
+    """Folder of the data, or their file."""

@@ -17,8 +17,6 @@ class SyntheticData(DataSection):
 
     domain = "medvision"
     kind: Literal["synthetic_volumes"]
-    root: str | None = None
-    """Folder of label maps."""
     synthesis: dict[str, float] = Field(default_factory=dict)
     """Fields of `medvision.datasets.synthetic.SynthesisSettings` that differ from its defaults."""
     slices: list[int] = Field(default=[-2, -1, 0, 1, 2])
@@ -60,8 +58,6 @@ class VolumeData(DataSection):
     kind: Literal["volumes"]
     layout: str
     """How the files lie; see `medvision.datasets.layouts`."""
-    root: str | None = None
-    """Folder of the files."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
