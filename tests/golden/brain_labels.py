@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import nibabel as nib
 import numpy as np
+from nibabel import nifti1
 
 from tests.golden.programs import run_program
 
@@ -71,7 +72,7 @@ def segment(scan: Path, mode: str, folder: Path) -> np.ndarray:
         "-q", *options,
     )  # fmt: skip
     (path,) = output.glob("*.nii.gz")
-    image = nib.nifti1.load(path)
+    image = nifti1.load(path)
     return np.asarray(image.dataobj).astype(np.uint8)
 
 
