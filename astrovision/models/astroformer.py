@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.attention import RelativeAttention, resample_bias_table
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
@@ -341,7 +341,7 @@ def from_official(
             convert[name] = functools.partial(_reorder_qkv, heads=tensor.shape[0] // 3 // HEAD_DIM)
         elif tensor.ndim == 2 and name.startswith("stages"):
             convert[name] = lambda weight: weight.flatten(1)
-    weights.load_foreign(model, path_or_state_dict, names, convert=convert)
+    official.load_foreign(model, path_or_state_dict, names, convert=convert)
     return model.eval()
 
 
@@ -369,7 +369,7 @@ def _official_name(name: str, model: Astroformer) -> str:
     match = re.fullmatch(r"(stages\.\d+\.\d+)\.norm1\.(.+)", name)
     if match and model.get_submodule(match[1]).stride == 2:
         name = f"{match[1]}.norm1.norm.{match[2]}"  # the released code joins norm and pooling there
-    return weights.renamed(name, _OFFICIAL_NAMES)
+    return official.renamed(name, _OFFICIAL_NAMES)
 
 
 def _reorder_qkv(tensor: Tensor, heads: int) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared_backbones import weights
+from shared_backbones import official
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ def load_official(
         InputError: the architecture is unknown, the arguments do not suit it, the file is not readable as plain
             tensors, or the entries do not fit.
     """
-    return weights.load_official(MODULES, architecture, path_or_state_dict, arguments)
+    return official.load_official(MODULES, architecture, path_or_state_dict, arguments)
 
 
 def official_input(network: Any) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from torch import nn
 from geovision.models.satmae_pp_mae import GroupMaskedAutoencoder, MaskedAutoencoder
 from geovision.models.satmae_pp_names import official_name
 from geovision.models.satmae_pp_vit import GroupVisionTransformer, VisionTransformer
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.embeddings import fit_positions
 
 _BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
@@ -82,5 +82,5 @@ def from_official(
         optional, convert = [r"(decoder_)?(pos|channel)_embed$"], {}
     else:
         optional, convert = [], {"trunk.positions": functools.partial(fit_positions, grid=model.trunk.grid)}
-    weights.load_foreign(model, path_or_state_dict, names, optional=optional, convert=convert)
+    official.load_foreign(model, path_or_state_dict, names, optional=optional, convert=convert)
     return model.eval()

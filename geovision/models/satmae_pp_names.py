@@ -2,7 +2,7 @@
 
 import re
 
-from shared_backbones import weights
+from shared_backbones import official
 
 DECODER_ENTRIES = (r"decoder_", r"mask_token$", r"norm\.", r"proj_up_", r"up_block", r"(fc_norm|head)\.")
 _OFFICIAL_NAMES = (
@@ -33,7 +33,7 @@ def official_name(name: str, grouped: bool, pooled: bool = False) -> str:
         grouped: whether the network has groups of bands.
         pooled: whether it is a transformer whose head sees the mean of the tokens.
     """
-    name = weights.renamed(name, _OFFICIAL_NAMES)
+    name = official.renamed(name, _OFFICIAL_NAMES)
     number = r"\1" if grouped else ""
     name = re.sub(r"^patch_embeddings(\.\d+)", rf"patch_embed{number}.proj", name)
     name = re.sub(r"^predictions(\.\d+)", f"decoder_pred{number}", name)

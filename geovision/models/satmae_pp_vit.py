@@ -17,7 +17,7 @@ from geovision.models.satmae_pp_trunk import (
     Trunk,
     json_arguments,
 )
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.embeddings import fit_positions
 from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
@@ -108,7 +108,7 @@ class _Classifier(Classifier):
         else:
             names = {name: official_name(f"trunk.{name}", grouped) for name in self.trunk.state_dict()}
         convert = {"positions": functools.partial(fit_positions, grid=self.trunk.grid)}
-        weights.load_foreign(self.trunk, state, names, DECODER_ENTRIES, convert=convert)
+        official.load_foreign(self.trunk, state, names, DECODER_ENTRIES, convert=convert)
         self._draw_head()
 
     def _draw_head(self) -> None:

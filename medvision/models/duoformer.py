@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.attention import SelfAttention
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.embeddings import fit_positions
@@ -360,7 +360,7 @@ def from_official(
     if "positions" in names:
         convert["positions"] = functools.partial(fit_positions, grid=model.grid)
     unused = [r"vision_transformer\.fc_norm\."]  # made and never used by the newest code
-    weights.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
+    official.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
     return model.eval()
 
 
@@ -390,7 +390,7 @@ _OFFICIAL_NAMES = (
 
 
 def _official_name(name: str, indexed: bool) -> str:
-    return weights.renamed(name, (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES))
+    return official.renamed(name, (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES))
 
 
 def _initialise_projection(convolution: nn.Module) -> None:

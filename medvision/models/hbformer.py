@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.attention import WindowAttention
 from shared_backbones.blocks.convolution import DynamicDilatedConvolution
 from shared_backbones.blocks.recomputation import recomputed
@@ -143,7 +143,7 @@ def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **argument
     arguments.pop("args.dataset", None)
     model = HBFormer(**arguments)
     names = {name: _official_name(name, model) for name in model.state_dict()}
-    weights.load_foreign(model, path_or_state_dict, names, OFFICIAL_UNUSED)
+    official.load_foreign(model, path_or_state_dict, names, OFFICIAL_UNUSED)
     return model.eval()
 
 
@@ -182,7 +182,7 @@ _OFFICIAL_NAMES = (
 
 def _official_name(name: str, model: HBFormer) -> str | list[list[str]]:
     """The released code's name of one of our entries; for mixed kernels, its names by rate and expert."""
-    name = weights.renamed(name, _OFFICIAL_NAMES)
+    name = official.renamed(name, _OFFICIAL_NAMES)
     match = re.fullmatch(r"(.+)\.(depth|point)wise", name)
     if match is None:
         return name

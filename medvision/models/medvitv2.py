@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.kan import Kan
 from shared_backbones.blocks.neighborhood_attention import NeighborhoodAttention
@@ -403,7 +403,7 @@ def from_official(
     homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
     names = {name: _official_name(name, homes) for name in model.state_dict()}
     unused = [rf"features\.{number}\.conv\.conv\." for number, is_global in homes.values() if is_global]
-    weights.load_foreign(model, path_or_state_dict, names, unused, optional=[r".*\.rbf\.grid$"])
+    official.load_foreign(model, path_or_state_dict, names, unused, optional=[r".*\.rbf\.grid$"])
     return model.eval()
 
 
@@ -441,4 +441,4 @@ def _official_name(name: str, homes: Mapping[str, tuple[int, bool]]) -> str:
         number, is_global = homes[match[0]]
         rest = name[match.end() :]
         name = f"features.{number}" + (rest.replace(".attention.", ".e_mhsa.") if is_global else rest)
-    return weights.renamed(name, _OFFICIAL_NAMES)
+    return official.renamed(name, _OFFICIAL_NAMES)

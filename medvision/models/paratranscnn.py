@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import weights
+from shared_backbones import official
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -145,7 +145,7 @@ class ParaTransCNN(nn.Module):
             InputError: the entries are not those of torchvision's ResNet of that depth.
         """
         names = {name: name for name in self.cnn.state_dict()}
-        weights.load_foreign(self.cnn, path_or_state_dict, names, [r"fc\."])
+        official.load_foreign(self.cnn, path_or_state_dict, names, [r"fc\."])
 
     def _decode(self, step: nn.Module, x: Tensor) -> Tensor:
         return recomputed(step, x) if self.grad_checkpointing and self.training else step(x)
@@ -236,7 +236,7 @@ def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **argument
         InputError: the entries are not those of the released code, or do not fit `arguments`.
     """
     model = ParaTransCNN(**arguments)
-    weights.load_foreign(model, path_or_state_dict, {name: _official_name(name) for name in model.state_dict()})
+    official.load_foreign(model, path_or_state_dict, {name: _official_name(name) for name in model.state_dict()})
     return model.eval()
 
 
@@ -271,4 +271,4 @@ _OFFICIAL_NAMES = (
 
 
 def _official_name(name: str) -> str:
-    return weights.renamed(name, _OFFICIAL_NAMES)
+    return official.renamed(name, _OFFICIAL_NAMES)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from shared_backbones.errors import InputError, require
-from shared_backbones.weights import check_tensor, read_foreign, sample_of
+from shared_backbones.official import read_foreign
+from shared_backbones.weights import check_tensor, sample_of
 
 REDUCTIONS = (4, 8, 16, 32)
 

@@ -1,0 +1,185 @@
+"""Weights as authors published them: read safely, renamed, and filled into our networks."""
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from shared_backbones.errors import InputError
+from shared_backbones.weights import check_tensor, sample_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+WRAPPERS = ("model_state_dict", "state_dict", "model")
+PROFILER_ENTRIES = re.compile(r"(^|\.)total_(ops|params)$")  # what thop leaves behind in a module
+
+ForeignName: TypeAlias = "str | Sequence[ForeignName]"
+
+
+def load_official(
+    modules: Mapping[str, str], architecture: str, source: str | Path | Mapping[str, Any], arguments: Mapping[str, Any]
+) -> "nn.Module":
+    """Build a published network with its official weights.
+
+    Args:
+        modules: for each architecture, the module whose `from_official(source, **arguments)` reads them; where a
+            module knows several, it takes the architecture's name as `architecture`.
+        architecture: one of `modules`.
+        source: a checkpoint (`.pth`, read as tensors only, or `.safetensors`), or its state dict.
+        arguments: of the network.
+
+    Returns:
+        The network in eval mode, on the CPU.
+
+    Raises:
+        InputError: the architecture is unknown, the arguments do not suit it, the file is not readable as plain
+            tensors, or the entries do not fit.
+    """
+    if architecture not in modules:
+        raise InputError(f"no official weights for architecture {architecture!r}; known: {', '.join(sorted(modules))}")
+    module = importlib.import_module(modules[architecture])
+    several = sum(name == modules[architecture] for name in modules.values()) > 1
+    try:
+        return module.from_official(source, **({"architecture": architecture} if several else {}), **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); mend them") from None
+
+
+def load_foreign(
+    module: "nn.Module",
+    source: str | Path | Mapping[str, Any],
+    names: "Mapping[str, ForeignName]",
+    ignored: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    convert: "Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None" = None,
+) -> None:
+    """Fill a module with weights that carry other names.
+
+    Wrappers (`model`, `state_dict`, `model_state_dict`), the prefix `module.` and what profilers leave are removed.
+    Counters of batch norms may be absent.
+
+    Args:
+        module: to be filled; every entry of its state dict is.
+        source: a `.safetensors` file, a file that `torch.load(weights_only=True)` reads, or a state dict.
+        names: for each of our entries the foreign name; a list of names (nested where need be) is stacked.
+        ignored: regular expressions, matched from the start: foreign entries we have no use for.
+        optional: regular expressions, matched from the start: foreign entries that the architecture determines; where
+            one is absent, ours stays as it was built.
+        convert: for some of our entries, what brings the foreign tensor into our shape and order.
+
+    Raises:
+        InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite.
+    """
+    import torch
+
+    label = "the state dict" if isinstance(source, Mapping) else str(source)
+    state = read_foreign(source)
+    wanted = {name for foreign in names.values() for name in _flatten(foreign)}
+    may_miss = re.compile("|".join([*optional, r"(.*\.)?num_batches_tracked$"]))
+    missing = [name for name in sorted(wanted) if name not in state and not may_miss.match(name)]
+    skip = re.compile("|".join(ignored) or "$^")
+    left_over = [str(name) for name in sorted(set(state).difference(wanted), key=str) if not skip.match(str(name))]
+    if missing or left_over:
+        raise InputError(
+            f"{label}: not the expected weights: missing {sample_of(missing)}; unexpected {sample_of(left_over)}; "
+            "give the arguments the weights were trained with"
+        )
+
+    def assemble(foreign: "ForeignName", shape: tuple[int, ...]) -> torch.Tensor:
+        if isinstance(foreign, str):
+            tensor = torch.as_tensor(state[foreign])
+            check_tensor(foreign, tensor, shape, label)
+            return tensor
+        return torch.stack([assemble(part, shape[1:]) for part in foreign])
+
+    own = module.state_dict()
+    tensors = {}
+    for name, foreign in names.items():
+        if not all(part in state for part in _flatten(foreign)):
+            tensors[name] = own[name]
+        elif convert and name in convert:
+            tensors[name] = convert[name](torch.as_tensor(state[str(foreign)]))  # such an entry has one foreign name
+            check_tensor(str(foreign), tensors[name], tuple(own[name].shape), label)
+        else:
+            tensors[name] = assemble(foreign, tuple(own[name].shape))
+    module.load_state_dict(tensors)
+
+
+def read_foreign(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of published weights, without wrappers, the prefix `module.` and what profilers leave.
+
+    Args:
+        source: as `load_foreign` takes it.
+
+    Raises:
+        InputError: the file cannot be read safely.
+    """
+    state = source if isinstance(source, Mapping) else _read_state_dict(Path(source))
+    state = {str(name): tensor for name, tensor in _unwrap(state).items() if not PROFILER_ENTRIES.search(str(name))}
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def renamed(name: str, pairs: "Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]") -> str:
+    """A name after every replacement, in order: pairs of a regular expression and what takes its place."""
+    for pattern, replacement in pairs:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _read_state_dict(path: Path) -> Mapping[str, Any]:
+    import pickle  # only for the name of its error: nothing is unpickled beyond tensors
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(_harmless_globals()):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a file of weights") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds other objects than tensors, or is no PyTorch file; expected weights alone: "
+            "save the model's state dict as .safetensors where you trust the file"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable file of weights ({reason}); fetch it again") from None
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")
+    return state
+
+
+def _harmless_globals() -> list[Any]:
+    """What training scripts save beside weights, and that only holds values: their options, and numpy's numbers."""
+    import argparse
+
+    import numpy as np
+
+    scalar: Any = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")}
+    return [argparse.Namespace, np.dtype, scalar, *kinds]
+
+
+def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in WRAPPERS:
+        if isinstance(state.get(key), Mapping):
+            return _unwrap(state[key])
+    return state
+
+
+def _flatten(foreign: "ForeignName") -> Iterator[str]:
+    if isinstance(foreign, str):
+        yield foreign
+    else:
+        for part in foreign:
+            yield from _flatten(part)
