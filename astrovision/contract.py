@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shared_backbones.classification.classifier import ImageContract
+from shared_backbones.classification.contract import ImageContract
 from shared_backbones.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from shared_backbones.classification.classifier import ImageClassifier, ImageContract
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.contract import ImageContract
 from shared_backbones.errors import InputError
 
 COLOURS = ("red", "green", "blue")

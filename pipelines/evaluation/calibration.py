@@ -10,9 +10,7 @@ import torch
 from pipelines.data.stored_images import StoredImages
 from pipelines.runtime.progress import Meter
 from shared_backbones import weights
-from shared_backbones.classification.classifier import ImageClassifier
-from shared_backbones.classification.figures import (
-    class_figures,
+from shared_backbones.classification.calibration import (
     conformal_quantile,
     coverage_of,
     fit_temperature,
@@ -20,6 +18,8 @@ from shared_backbones.classification.figures import (
     mean_coverage,
     prediction_sets,
 )
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.figures import class_figures
 from shared_backbones.classification.outliers import Outliers
 
 _FALSE_ALARMS = 0.01  # share of validation images that are called outliers

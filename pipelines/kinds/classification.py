@@ -24,7 +24,8 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones import weights
-from shared_backbones.classification.classifier import ImageClassifier, ImageContract, mirror_of
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.contract import ImageContract, mirror_of
 from shared_backbones.errors import InputError
 
 Images = TypeVar("Images", bound=LabelledImages)

@@ -13,68 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.classification.figures import prediction_sets
+from shared_backbones.classification.calibration import prediction_sets
+from shared_backbones.classification.contract import mirror_of
 from shared_backbones.classification.outliers import Outliers
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
-
-_HEAT = np.array([[0, 0, 0], [70, 10, 110], [190, 50, 80], [250, 150, 20], [255, 250, 180]], np.float32)  # of a map
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageContract:
-    """What a classifier expects of its input, as its card says it; each domain adds what else its images have.
-
-    Attributes:
-        bands: names, in the order of the network's channels.
-        size: side in pixels of what the network sees.
-        crop: share of an image's shorter side that the network sees, around its centre; the rest is cut off.
-        mean: of each band, in values from 0 to 1.
-        std: likewise.
-    """
-
-    bands: tuple[str, ...]
-    size: int
-    crop: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @staticmethod
-    def parts(given: Mapping[str, Any]) -> dict[str, Any]:
-        """These attributes of a card's `input`."""
-        return {
-            "bands": tuple(str(name) for name in given["bands"]),
-            "size": int(given["size"]),
-            "crop": float(given["crop"]),
-            "mean": tuple(float(value) for value in given["mean"]),
-            "std": tuple(float(value) for value in given["std"]),
-        }
-
-    def check(self) -> None:
-        """Find out whether the attributes can be meant.
-
-        Raises:
-            ValueError: one cannot.
-        """
-        if not self.bands or len(set(self.bands)) < len(self.bands):
-            raise ValueError(f"bands are {list(self.bands)}, expected one or more different ones")
-        if not 1 <= self.size <= 8192:
-            raise ValueError(f"size is {self.size}, expected 1 to 8192")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop is {self.crop:g}, expected more than 0 and at most 1")
-        if not len(self.mean) == len(self.std) == len(self.bands):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations for {len(self.bands)} bands")
-        if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
-            raise ValueError("means must be finite and deviations more than 0")
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """The network's input, of `(..., C, H, W)`: floating-point values from 0 to 1, or uint8."""
-        if not images.is_floating_point():
-            images = images.float() / 255
-        mean, std = (images.new_tensor(part)[:, None, None] for part in (self.mean, self.std))
-        return (images - mean) / std
 
 
 @dataclass(frozen=True)
@@ -370,43 +315,6 @@ def _watched(network: Any) -> tuple[nn.Module, int]:
     stage = network.get_submodule(level["module"])
     # some networks run a stage's blocks themselves
     return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage, int(level["num_chs"])
-
-
-def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """An image with a map of `ImageClassifier.grad_cam` glowing over it.
-
-    Args:
-        image: `(C, H, W)` uint8, or floating point from 0 to 1; of other than three bands their mean is shown in grey.
-        cam: `(H, W)` from 0 to 1.
-
-    Returns:
-        `(H, W, 3)` uint8.
-    """
-    values = image.astype(np.float32) * (1 if image.dtype == np.uint8 else 255)
-    colors = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True), 3, 0)
-    place = np.linspace(0, 1, len(_HEAT))
-    heat = np.stack([np.interp(cam, place, channel) for channel in _HEAT.T])
-    share = 0.6 * np.clip(cam, 0, 1)
-    return np.clip(colors * (1 - share) + heat * share + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-
-
-def mirror_of(card: Mapping[str, Any]) -> list[int]:
-    """For each class the one that its mirror image has: itself, or what the card's `mirror` of the class names.
-
-    Raises:
-        InputError: a class's mirror image is none of the classes, or is not mirrored back.
-    """
-    names = [str(entry["name"]) for entry in card["classes"]]
-    found = []
-    for entry in card["classes"]:
-        other = str(entry.get("mirror", entry["name"]))
-        if other not in names:
-            raise InputError(f"class {entry['name']}: its mirror {other!r} is none of the classes {', '.join(names)}")
-        found.append(names.index(other))
-    for number, other in enumerate(found):
-        if found[other] != number:
-            raise InputError(f"class {names[number]}: its mirror {names[other]} must have it as mirror, too")
-    return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from astrovision.classification import GalaxyClassifier
 from pipelines.data.image_reading import resized
 from shared_backbones import weights
-from shared_backbones.classification.classifier import cam_overlay
+from shared_backbones.classification.grad_cam import cam_overlay
 from shared_backbones.errors import InputError
 from tests.astrovision import small_models
 

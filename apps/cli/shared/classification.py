@@ -109,7 +109,7 @@ def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, class
     """Pictures of what speaks for the classes `labels` of images that were prepared, named by row and id."""
     from PIL import Image
 
-    from shared_backbones.classification.classifier import cam_overlay
+    from shared_backbones.classification.grad_cam import cam_overlay
 
     maps = classifier.grad_cam(images, labels)
     for row, image, cam in zip(rows, images.numpy(), maps, strict=True):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pipelines.recipe.images import LabelledImages
 from pipelines.recipe.recipe import TrainSection
 from pipelines.training.tasks.task import Task
-from shared_backbones.classification.classifier import ImageContract
+from shared_backbones.classification.contract import ImageContract
 
 
 class ClassificationTask(Task):

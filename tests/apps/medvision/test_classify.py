@@ -20,8 +20,8 @@ from apps.cli.shared.program import run
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import SETS, read_medmnist
 from shared_backbones import weights
-from shared_backbones.classification.classifier import cam_overlay
 from shared_backbones.classification.figures import class_figures
+from shared_backbones.classification.grad_cam import cam_overlay
 from tests.medvision import small_models
 
 MARKER = "doe-john42"

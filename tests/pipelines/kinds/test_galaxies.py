@@ -23,7 +23,7 @@ from pipelines.evaluation.classification import write_classification
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
-from shared_backbones.classification.figures import mean_coverage
+from shared_backbones.classification.calibration import mean_coverage
 from shared_backbones.errors import InputError
 from tests.pipelines.report.pages import scripts_in
 

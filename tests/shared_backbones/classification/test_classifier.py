@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from shared_backbones import weights
-from shared_backbones.classification.classifier import ImageClassifier, ImageContract
+from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.contract import ImageContract
 from shared_backbones.errors import InputError
 from shared_backbones.networks.timm_classifier import TimmClassifier
 
