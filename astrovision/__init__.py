@@ -1,22 +1,23 @@
 """Specialised vision models for astronomy: from the image to classes, catalogues and figures."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shared_backbones.lazy import lazy
 
 if TYPE_CHECKING:
-    from astrovision.models.official import load_official
+    from astrovision.catalogues import read_catalogue
+    from astrovision.classification import GalaxyClassifier
+    from astrovision.cutouts import open_mosaic
+    from shared_backbones.official import load_official
 
-__all__ = ["load_official"]
+__all__ = ["GalaxyClassifier", "load_official", "open_mosaic", "read_catalogue"]
 
-_HOMES = {"load_official": "astrovision.models.official"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: `import astrovision` itself imports neither torch nor numpy."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "GalaxyClassifier": "astrovision.classification",
+        "load_official": "shared_backbones.official",
+        "open_mosaic": "astrovision.cutouts",
+        "read_catalogue": "astrovision.catalogues",
+    },
+)

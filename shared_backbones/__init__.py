@@ -1,17 +1,12 @@
 """Blocks and tools that the models of every domain share: plain PyTorch."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shared_backbones.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_backbones.inference import optimize_for_inference
 
 __all__ = ["optimize_for_inference"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch when something is asked for that needs it, not before."""
-    if name != "optimize_for_inference":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from shared_backbones.inference import optimize_for_inference
-
-    return optimize_for_inference
+__getattr__, __dir__ = lazy(__name__, {"optimize_for_inference": "shared_backbones.inference"})

@@ -1,11 +1,11 @@
 """Weights as authors published them: read safely, renamed, and filled into our networks."""
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from shared_backbones import architectures
 from shared_backbones.errors import InputError
 from shared_backbones.weights import check_tensor, sample_of
 
@@ -19,33 +19,52 @@ PROFILER_ENTRIES = re.compile(r"(^|\.)total_(ops|params)$")  # what thop leaves 
 ForeignName: TypeAlias = "str | Sequence[ForeignName]"
 
 
+@runtime_checkable
+class Published(Protocol):
+    """A class of networks that reads weights as its authors published them."""
+
+    @classmethod
+    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "nn.Module":
+        """Build the network with these weights."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A network that knows what its authors' code feeds it."""
+
+    def official_input(self) -> dict[str, Any] | None:
+        """The `input` of a card, or None where that is not known of these arguments."""
+        ...
+
+
 def load_official(
-    modules: Mapping[str, str], architecture: str, source: str | Path | Mapping[str, Any], arguments: Mapping[str, Any]
+    architecture: str, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any
 ) -> "nn.Module":
     """Build a published network with its official weights.
 
+    Example: `load_official("hbformer", "best.pth", num_classes=9, img_size=256)`.
+
     Args:
-        modules: for each architecture, the module whose `from_official(source, **arguments)` reads them; where a
-            module knows several, it takes the architecture's name as `architecture`.
-        architecture: one of `modules`.
-        source: a checkpoint (`.pth`, read as tensors only, or `.safetensors`), or its state dict.
-        arguments: of the network.
+        architecture: Name of a registered architecture, such as `hbformer`, `satmae_pp_vit_group` or `astroformer`.
+        path_or_state_dict: A checkpoint (`.pth`, read as tensors only, or `.safetensors`), or its state dict.
+        arguments: Arguments of the network, named as in the released code; its `from_official` lists them.
 
     Returns:
         The network in eval mode, on the CPU.
 
     Raises:
-        InputError: the architecture is unknown, the arguments do not suit it, the file is not readable as plain
-            tensors, or the entries do not fit.
+        InputError: the architecture is unknown or has no published weights, the arguments do not suit it, the file is
+            not readable as plain tensors, or the entries do not fit.
     """
-    if architecture not in modules:
-        raise InputError(f"no official weights for architecture {architecture!r}; known: {', '.join(sorted(modules))}")
-    module = importlib.import_module(modules[architecture])
-    several = sum(name == modules[architecture] for name in modules.values()) > 1
+    network = architectures.find(architecture)
+    if not issubclass(network, Published):
+        known = [name for name in sorted(architectures.installed()) if issubclass(architectures.find(name), Published)]
+        raise InputError(f"no official weights for architecture {architecture!r}; known: {', '.join(known)}")
     try:
-        return module.from_official(source, **({"architecture": architecture} if several else {}), **arguments)
+        return network.from_official(path_or_state_dict, **architectures.current_arguments(network, arguments))
     except (TypeError, ValueError) as error:
-        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); mend them") from None
+        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); fix them") from None
 
 
 def load_foreign(

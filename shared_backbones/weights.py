@@ -8,11 +8,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared_backbones import architectures
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:  # a card is read without torch
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
 SCHEMA_VERSION = 1
-ENTRY_POINT_GROUP = "domain_vision.architectures"
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def load(folder: str | Path) -> TrainedModel:
         raise InputError(f"{path}: not a safetensors file ({error}); fetch the model folder again") from None
     try:
         with torch.device("cpu"):
-            module = build(card["architecture"], card["arguments"])
+            module = architectures.build(card["architecture"], card["arguments"])
     except InputError as error:
         raise InputError(f"{folder / CARD}: {error}") from None
     fill(module, tensors, str(path))
@@ -99,10 +97,7 @@ def save(
     from safetensors.torch import save as to_bytes
 
     folder = Path(folder)
-    home = f"{type(module).__module__}:{type(module).__qualname__}"
-    names = [name for name, point in _architectures().items() if point.value == home]
-    if not names:
-        raise InputError(f"{home} is no registered architecture; known: {', '.join(sorted(_architectures()))}")
+    architecture = architectures.name_of(module)
     tensors = {}
     for name, tensor in module.state_dict().items():
         tensor = tensor.detach().cpu()
@@ -115,7 +110,7 @@ def save(
     full_card = {
         "schema_version": SCHEMA_VERSION,
         **card,
-        "architecture": names[0],
+        "architecture": architecture,
         "arguments": module.arguments,
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -151,22 +146,6 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card
 
 
-def build(architecture: str, arguments: Mapping[str, Any]) -> "nn.Module":
-    """Build an untrained network of a registered architecture.
-
-    Raises:
-        InputError: no installed package registers that name, or the arguments do not suit it.
-    """
-    known = _architectures()
-    if architecture not in known:
-        names = ", ".join(sorted(known)) or "none: is domain-vision installed?"
-        raise InputError(f"architecture {architecture!r} is unknown; known: {names}")
-    try:
-        return known[architecture].load()(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"arguments do not suit architecture {architecture!r} ({error}); mend `arguments`") from None
-
-
 def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str) -> None:
     """Fill a module with the tensors of its own names; each takes the module's floating type.
 
@@ -183,11 +162,6 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
     for name, tensor in tensors.items():
         check_tensor(name, tensor, tuple(own[name].shape), label)
     module.load_state_dict(dict(tensors))
-
-
-@lru_cache(maxsize=1)
-def _architectures() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def check_tensor(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str) -> None:

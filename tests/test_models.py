@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared_backbones import optimize_for_inference, weights
+from shared_backbones import architectures, optimize_for_inference, weights
 
 ORT_TOLERANCE = 1e-4
 
@@ -27,7 +27,6 @@ class Case:
         arguments: of the constructor.
         shape: of an input, `(C, H, W)`.
         classes: its outputs' classes; 0 for an autoencoder.
-        channels: name of the argument that sets the input channels.
         other: a size it accepts beside its own; None where positions fix the size, which another one must say.
         mapped: classes are pixels'.
     """
@@ -36,7 +35,6 @@ class Case:
     arguments: dict[str, Any]
     shape: tuple[int, int, int]
     classes: int
-    channels: str = "in_chans"
     other: tuple[int, int] | None = None
     mapped: bool = False
     unread: tuple[str, ...] = field(default=())
@@ -61,8 +59,7 @@ CASES = {
         {"feature_size": 8, "depths": [2, 1, 1, 1], "head_dim": 8, "num_classes": 4, "img_size": 64},
         (3, 64, 64),
         4,
-        "in_channels",
-        (40, 71),
+        other=(40, 71),
         mapped=True,
     ),
     "paratranscnn": Case(
@@ -70,8 +67,7 @@ CASES = {
         {"num_classes": 4, "heads": 2, "dim": 32, "depth": [1, 1, 1], "resnet_depth": 18, "resnet_width": 8},
         (3, 48, 64),
         4,
-        "n_channels",
-        (33, 50),
+        other=(33, 50),
         mapped=True,
     ),
     "duoformer": Case(
@@ -130,8 +126,7 @@ CASES = {
         {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},
         (3, 64, 64),
         2,
-        "in_channels",
-        (40, 50),
+        other=(40, 50),
         mapped=True,
     ),
 }
@@ -207,6 +202,13 @@ class TestEveryNetwork:
         # else what follows would agree whatever came in
         assert (output[0] - output[1]).abs().max() > 0.02 * output.abs().max()
 
+    def test_has_a_role_and_is_tried_without_memory(self, case: Case) -> None:
+        (name,) = [name for name, point in architectures.installed().items() if point.value == case.home]
+        role: architectures.Role = "segmenter" if case.mapped else "classifier" if case.classes else "autoencoder"
+        assert getattr(architectures.find(name), "role", None) == role
+        network: Any = architectures.check(name, case.arguments, role=role, shape=case.shape, classes=case.classes)
+        assert network.arguments["in_chans"] == case.shape[0]
+
     def test_is_the_same_for_a_sample_alone_and_in_any_memory_layout(self, case: Case, network: Any) -> None:
         x, plain = case.input(3), Plain(network, case)
         with torch.inference_mode():
@@ -219,7 +221,7 @@ class TestEveryNetwork:
 
     def test_takes_other_channels_and_classes(self, case: Case) -> None:
         grouped = {"channel_groups": [[0], [1, 2, 3]]} if "channel_groups" in case.arguments else {}
-        changes = {case.channels: 4, **grouped, **({"num_classes": 7} if case.classes else {})}
+        changes = {"in_chans": 4, **grouped, **({"num_classes": 7} if case.classes else {})}
         built = case.build(**changes).eval()
         with torch.inference_mode():
             output = Plain(built, case)(case.input(channels=4))
@@ -474,7 +476,7 @@ class TestTimm:
 
 
 def test_every_architecture_has_a_case() -> None:
-    known = {point.value for point in weights._architectures().values()}
+    known = {point.value for point in architectures.installed().values()}
     assert known == {case.home for case in CASES.values()}
 
 

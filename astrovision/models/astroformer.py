@@ -2,8 +2,7 @@
 
 import functools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from astrovision.models.astroformer_names import HEAD_DIM, fit_table, official_name, read_config, reorder_qkv
 from shared_backbones import official
 from shared_backbones.blocks.attention import RelativeAttention, resample_bias_table
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
@@ -20,7 +20,6 @@ from shared_backbones.inference import fold_pre_norm
 from shared_backbones.networks.classifier import Classifier, chosen_levels
 
 STRIDE = 32  # of the last stage
-HEAD_DIM = 32
 _TOKEN_NORM_EPS = 1e-6
 
 
@@ -124,6 +123,49 @@ class Astroformer(Classifier):
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(embed_dim)
         ]
         _initialise(self)
+
+    @classmethod
+    def from_official(
+        cls,
+        path_or_state_dict: str | Path | Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        cfg: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> "Astroformer":
+        """Build an Astroformer with weights of the released code (Rishit-dagli/Astroformer).
+
+        Bias tables that were made for another square image size are resampled.
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            variant: `astroformer_0` ... `astroformer_5`.
+            cfg: the released code's configuration as a dict; goes over the variant.
+            arguments: of `Astroformer`, such as `img_size`, `num_classes`, `in_chans`.
+
+        Raises:
+            ValueError: the variant is unknown, or the configuration asks for what the published models do not have.
+            InputError: the entries are not those of the released code, or do not fit.
+        """
+        if variant is not None and variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(VARIANTS)}")
+        sizes = {**(VARIANTS[variant].keywords if variant else {}), **read_config(cfg or {})}
+        model = cls(**{**sizes, **arguments})
+        blocks = [(name, block) for name, block in model.named_modules() if isinstance(block, TransformerBlock)]
+        halving = {name for name, block in blocks if block.stride == 2}
+        convert: dict[str, Callable[[Tensor], Tensor]] = {
+            f"{name}.attention.bias_table": functools.partial(fit_table, size=block.attention.size)
+            for name, block in blocks
+        }
+        state = model.state_dict()
+        for name, tensor in state.items():
+            if ".attention.qkv." in name:
+                convert[name] = functools.partial(reorder_qkv, heads=tensor.shape[0] // 3 // HEAD_DIM)
+            elif name not in convert and tensor.ndim == 2 and name.startswith("stages"):
+                convert[name] = lambda weight: weight.flatten(1)
+        names = {name: official_name(name, halving) for name in state}
+        official.load_foreign(model, path_or_state_dict, names, convert=convert)
+        return model.eval()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map `(B, D, H / 32, W / 32)`, normed where the head has no hidden layer."""
@@ -305,123 +347,6 @@ VARIANTS = {
 TIMM_CONFIGS: dict[str, dict[str, Any]] = {
     name: {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875} for name in VARIANTS
 }
-
-
-def from_official(
-    path_or_state_dict: str | Path | Mapping[str, Any],
-    *,
-    variant: str | None = None,
-    cfg: Mapping[str, Any] | None = None,
-    **arguments: Any,
-) -> Astroformer:
-    """Build an Astroformer with weights of the released code (Rishit-dagli/Astroformer).
-
-    Bias tables that were made for another square image size are resampled.
-
-    Args:
-        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-        variant: `astroformer_0` ... `astroformer_5`.
-        cfg: the released code's configuration as a dict; goes over the variant.
-        arguments: of `Astroformer`, such as `img_size`, `num_classes`, `in_chans`.
-
-    Raises:
-        ValueError: the variant is unknown, or the configuration asks for what the published models do not have.
-        InputError: the entries are not those of the released code, or do not fit.
-    """
-    if variant is not None and variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(VARIANTS)}")
-    model = Astroformer(**{**(VARIANTS[variant].keywords if variant else {}), **_read_config(cfg or {}), **arguments})
-    names, convert = {}, {}
-    for name, tensor in model.state_dict().items():
-        names[name] = _official_name(name, model)
-        if name.endswith("bias_table"):
-            attention: Any = model.get_submodule(name.removesuffix(".bias_table"))
-            convert[name] = functools.partial(_fit_table, size=attention.size)
-        elif ".attention.qkv." in name:
-            convert[name] = functools.partial(_reorder_qkv, heads=tensor.shape[0] // 3 // HEAD_DIM)
-        elif tensor.ndim == 2 and name.startswith("stages"):
-            convert[name] = lambda weight: weight.flatten(1)
-    official.load_foreign(model, path_or_state_dict, names, convert=convert)
-    return model.eval()
-
-
-_OFFICIAL_NAMES = (
-    (r"^stem\.0\.convolution", "stem.conv1"),
-    (r"^stem\.0\.norm", "stem.norm1"),
-    (r"^stem\.1", "stem.conv2"),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.expand\.convolution", ".conv1_1x1"),
-    (r"\.expand\.norm", ".norm1"),
-    (r"\.depthwise\.convolution", ".conv2_kxk"),
-    (r"\.depthwise\.norm", ".norm2"),
-    (r"\.se\.squeeze", ".se.fc1"),
-    (r"\.se\.expand", ".se.fc2"),
-    (r"\.project\.", ".conv3_1x1."),
-    (r"\.attention\.bias_table", ".attn.rel_pos.relative_position_bias_table"),
-    (r"\.attention\.projection", ".attn.proj"),
-    (r"\.attention\.", ".attn."),
-    (r"^head\.hidden", "head.pre_logits.fc"),
-    (r"^head\.classifier", "head.fc"),
-)
-
-
-def _official_name(name: str, model: Astroformer) -> str:
-    match = re.fullmatch(r"(stages\.\d+\.\d+)\.norm1\.(.+)", name)
-    if match and model.get_submodule(match[1]).stride == 2:
-        name = f"{match[1]}.norm1.norm.{match[2]}"  # the released code joins norm and pooling there
-    return official.renamed(name, _OFFICIAL_NAMES)
-
-
-def _reorder_qkv(tensor: Tensor, heads: int) -> Tensor:
-    """From head-first outputs (heads, 3, 32) of a 1x1 convolution to (3, heads, 32) of a linear layer."""
-    tensor = tensor.flatten(1) if tensor.ndim == 4 else tensor
-    return tensor.unflatten(0, (heads, 3, HEAD_DIM)).transpose(0, 1).flatten(0, 2)
-
-
-def _fit_table(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """The table as it is where it fits, else resampled from a square map."""
-    if len(table) == (2 * size[0] - 1) * (2 * size[1] - 1):
-        return table
-    side = math.isqrt(len(table))
-    if side * side != len(table) or side % 2 == 0:
-        return table  # refused for its shape
-    return resample_bias_table(table.float(), ((side + 1) // 2, (side + 1) // 2), size)
-
-
-# What the released configuration may say beside the sizes that `Astroformer` takes.
-_FIXED_CONV = {
-    "block_type": "mbconv", "expand_output": True, "kernel_size": 3, "group_size": 1, "pre_norm_act": False,
-    "output_bias": True, "stride_mode": "dw", "pool_type": "avg2", "downsample_pool_type": "avg2", "padding": "",
-    "attn_early": False, "attn_layer": "se", "attn_act_layer": "silu", "attn_ratio": 0.25, "act_layer": "gelu",
-    "norm_layer": "batchnorm2d", "norm_eps": 1e-5,
-}  # fmt: skip
-_FIXED_TRANSFORMER = {
-    "dim_head": 32, "head_first": True, "expand_first": True, "shortcut_bias": True, "attn_bias": True,
-    "attn_drop": 0.0, "proj_drop": 0.0, "pool_type": "avg2", "rel_pos_type": "bias", "window_size": None,
-    "grid_size": None, "no_block_attn": False, "init_values": None, "act_layer": "gelu", "norm_layer": "layernorm2d",
-    "norm_eps": 1e-6,
-}  # fmt: skip
-
-
-def _read_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `Astroformer` from the released code's configuration."""
-    sizes = ("embed_dim", "depths", "block_type", "stem_width", "head_hidden_size")
-    arguments = {name: cfg[name] for name in sizes if name in cfg}
-    ratios = set()
-    for section, fixed in (("conv_cfg", _FIXED_CONV), ("transformer_cfg", _FIXED_TRANSFORMER)):
-        given = cfg.get(section, {})
-        for name, expected in fixed.items():
-            if name in given and given[name] != expected:
-                raise ValueError(f"cfg.{section}.{name} is {given[name]!r}: the published models have {expected!r}")
-        if "expand_ratio" in given:
-            ratios.add(float(given["expand_ratio"]))
-    if len(ratios) > 1:
-        raise ValueError(
-            "cfg: expand_ratio of convolution and transformer blocks differ; the published models have one"
-        )
-    if cfg.get("stem_bias"):
-        raise ValueError("cfg.stem_bias is True: the published models have no bias in the stem")
-    return {**arguments, **({"expand_ratio": ratios.pop()} if ratios else {})}
 
 
 def _initialise(model: Astroformer) -> None:

@@ -2,4 +2,4 @@
 
 from shared_backbones.networks import timm_registration
 
-timm_registration.register(["geovision.models.satmae_pp"])
+timm_registration.register(["geovision.models.satmae_pp_vit"])

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geovision.models.satmae_pp import GroupVisionTransformer, VisionTransformer
+from shared_backbones.architectures import Role
 from shared_backbones.errors import require
 
 _ENCODERS = {"group": GroupVisionTransformer, "plain": VisionTransformer}
@@ -32,6 +33,8 @@ class SatMAEMapper(nn.Module):
     Raises:
         ValueError: the encoder is unknown, the width does not suit, or its grid of patches has an odd side.
     """
+
+    role: ClassVar[Role] = "segmenter"
 
     def __init__(
         self,

@@ -1,13 +1,15 @@
 """The masked autoencoders of SatMAE++: plain, and with groups of bands."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geovision.models.multiscale import MultiScaleHead
+from geovision.models.satmae_pp_names import factory_arguments, official_name
 from geovision.models.satmae_pp_trunk import (
     EPS,
     SENTINEL_GROUPS,
@@ -17,6 +19,8 @@ from geovision.models.satmae_pp_trunk import (
     json_arguments,
     position_table,
 )
+from shared_backbones import official
+from shared_backbones.architectures import Role
 from shared_backbones.blocks.embeddings import sine_cosine
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -44,6 +48,8 @@ class Reconstruction(NamedTuple):
 
 class Autoencoder(nn.Module):
     """What both autoencoders share: masking, encoder, decoder blocks, and the multi-scale loss."""
+
+    role: ClassVar[Role] = "autoencoder"
 
     def __init__(
         self,
@@ -85,6 +91,33 @@ class Autoencoder(nn.Module):
         self.predictions = nn.ModuleList(nn.Linear(decoder_embed_dim, size * trunk.patch_size**2) for size in sizes)
         self.multiscale = MultiScaleHead(trunk.in_chans, proj_ratio, scales)
         _initialise_autoencoder(self)
+
+    @classmethod
+    def from_official(
+        cls,
+        path_or_state_dict: str | Path | Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        qkv_bias: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Build an autoencoder with pretrained weights of the released code (techmn/satmae_pp).
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            variant: a released factory, `mae_vit_base_patch16` or `mae_vit_large_patch16`.
+            qkv_bias: True, as in all released models.
+            arguments: of the autoencoder's class.
+
+        Raises:
+            ValueError: the variant is unknown, or an argument does not suit.
+            InputError: the entries are not those of the released code, or do not fit.
+        """
+        model = cls(**{**factory_arguments("mae_", variant, qkv_bias), **arguments})
+        names = {name: official_name(name, model.trunk.groups is not None) for name in model.state_dict()}
+        computed = [r"(decoder_)?(pos|channel)_embed$"]
+        official.load_foreign(model, path_or_state_dict, names, optional=computed)
+        return model.eval()
 
     def forward(
         self,
@@ -159,6 +192,10 @@ class Autoencoder(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Encoded tokens of whole images, class token first, `(B, 1 + G * L, D)`; nothing is removed or decoded."""
         return self._encode(self.trunk.embed(images))
+
+    def official_input(self) -> dict[str, Any] | None:
+        """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
+        return self.trunk.official_input()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """While training, recompute the activations of each block instead of keeping them."""

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geovision.contract import input_section
+from geovision.sensors import find_sensor
 from shared_backbones.blocks.embeddings import sine_cosine, sine_cosine_2d
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -121,6 +123,16 @@ class Trunk(nn.Module):
             kept[index] = tokens if index in levels else None
         return tokens, [kept[index] for index in levels]
 
+    def official_input(self) -> dict[str, Any] | None:
+        """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
+        size = self.img_size[0]
+        if self.groups is None and self.in_chans == 3:
+            return input_section("rgb", ["red", "green", "blue"], size)
+        if self.groups is not None and [list(g) for g in self.groups] == [list(g) for g in SENTINEL_GROUPS]:
+            kept = [name for name in find_sensor("sentinel2_l1c").names() if name not in {"B1", "B9", "B10"}]
+            return input_section("sentinel2_l1c", kept, size, normalisation="satmae")
+        return None
+
     def fold_(self) -> None:
         """Add the tables up once and for all."""
         self.summed = self._sum()
@@ -132,7 +144,7 @@ class Trunk(nn.Module):
 
 def position_table(grid: tuple[int, int], width: int) -> Tensor:
     """Sine-cosine positions behind a row of zeros for the class token, `(1, 1 + L, width)`."""
-    return torch.cat([torch.zeros(1, width, device="cpu"), sine_cosine_2d(grid, width)])[None]
+    return torch.cat([torch.zeros(1, width), sine_cosine_2d(grid, width)])[None]
 
 
 def combine(positions: Tensor, channels: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from geovision.models.satmae_pp_mae import Autoencoder
-from geovision.models.satmae_pp_names import DECODER_ENTRIES, official_name
+from geovision.models.satmae_pp_names import BASE, DECODER_ENTRIES, LARGE, factory_arguments, official_name
 from geovision.models.satmae_pp_trunk import (
     EPS,
     SENTINEL_GROUPS,
@@ -22,7 +22,7 @@ from shared_backbones.blocks.embeddings import fit_positions
 from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
 
-class _Classifier(Classifier):
+class EncoderClassifier(Classifier):
     """What both vision transformers share: pooling, head and the pyramid of one resolution."""
 
     feature_indices = (-3, -2, -1)
@@ -42,6 +42,36 @@ class _Classifier(Classifier):
         ]
         self.arguments: dict[str, Any] = {}
         _initialise_classifier(self)
+
+    @classmethod
+    def from_official(
+        cls,
+        path_or_state_dict: str | Path | Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        qkv_bias: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Build a network with fine-tuned weights of the released code (techmn/satmae_pp).
+
+        Positions that were trained at another square image size are resampled.
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            variant: a released factory, `vit_base_patch16` or `vit_large_patch16`.
+            qkv_bias: True, as in all released models.
+            arguments: of the network's class.
+
+        Raises:
+            ValueError: the variant is unknown, or an argument does not suit.
+            InputError: the entries are not those of the released code, or do not fit.
+        """
+        model = cls(**{**factory_arguments("vit_", variant, qkv_bias), **arguments})
+        grouped = model.trunk.groups is not None
+        names = {name: official_name(name, grouped, model.global_pool) for name in model.state_dict()}
+        convert = {"trunk.positions": functools.partial(fit_positions, grid=model.trunk.grid)}
+        official.load_foreign(model, path_or_state_dict, names, convert=convert)
+        return model.eval()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens of the last block, class token first, `(B, 1 + G * L, D)`; normed where it is the feature."""
@@ -85,6 +115,10 @@ class _Classifier(Classifier):
         super().reset_classifier(num_classes)
         self._draw_head()
 
+    def official_input(self) -> dict[str, Any] | None:
+        """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
+        return self.trunk.official_input()
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """While training, recompute the activations of each block instead of keeping them."""
         self.trunk.grad_checkpointing = enable
@@ -124,7 +158,7 @@ class _Classifier(Classifier):
         return self.trunk.positions[:, :1]
 
 
-class VisionTransformer(_Classifier):
+class VisionTransformer(EncoderClassifier):
     """The plain vision transformer that fine-tunes a `MaskedAutoencoder`'s encoder.
 
     Args:
@@ -165,7 +199,7 @@ class VisionTransformer(_Classifier):
         self.arguments = arguments
 
 
-class GroupVisionTransformer(_Classifier):
+class GroupVisionTransformer(EncoderClassifier):
     """The group-channel vision transformer that fine-tunes a `GroupMaskedAutoencoder`'s encoder.
 
     Its class token has the zero row of the positions and a learnt code in place of a group's, zero at first.
@@ -216,10 +250,22 @@ class GroupVisionTransformer(_Classifier):
         return torch.cat([self.trunk.positions[:, :1], self.class_code], 2)
 
 
-def _initialise_classifier(model: _Classifier) -> None:
+def _initialise_classifier(model: EncoderClassifier) -> None:
     """Truncated normal for linear layers and the class token."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     nn.init.trunc_normal_(model.trunk.class_token, std=0.02)
+
+
+VARIANTS = {
+    "satmae_pp_vit_base": functools.partial(VisionTransformer, **BASE),
+    "satmae_pp_vit_large": functools.partial(VisionTransformer, **LARGE),
+    "satmae_pp_group_vit_base": functools.partial(GroupVisionTransformer, **BASE),
+    "satmae_pp_group_vit_large": functools.partial(GroupVisionTransformer, **LARGE),
+}
+# fMoW-RGB's statistics; Sentinel-2 bands are scaled to [0, 1] one by one, and nothing more
+_RGB = {"mean": (0.4182007, 0.4214799, 0.3991276), "std": (0.2877428, 0.2754177, 0.2764018)}
+_SENTINEL = {"input_size": (10, 96, 96), "mean": (0.0,) * 10, "std": (1.0,) * 10}
+TIMM_CONFIGS = {name: _SENTINEL if "group" in name else _RGB for name in VARIANTS}

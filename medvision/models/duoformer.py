@@ -1,7 +1,7 @@
 """DuoFormer: attention among the scales of a patch, then among patches (arXiv 2506.12982)."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvision.models.duoformer_names import official_name
 from shared_backbones import official
 from shared_backbones.blocks.attention import SelfAttention
 from shared_backbones.blocks.convolution import ConvNormAct
@@ -185,6 +186,38 @@ class DuoFormer(Classifier):
         self._initialise()
         self.train(self.training)
 
+    @classmethod
+    def from_official(
+        cls, path_or_state_dict: str | Path | Mapping[str, Any], *, init_values: float | None = None, **arguments: Any
+    ) -> "DuoFormer":
+        """Build a DuoFormer with weights of the released code (xiaoyatang/duoformer_TCGA).
+
+        Positions of patches that were trained at another square image size are resampled. Attention heads, and whether
+        a patch without scale token stands for itself by its first cell or the mean, cannot be told from the weights.
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            init_values: accepted; the released code has no use for it either.
+            arguments: of `DuoFormer`, named as in the released code.
+
+        Raises:
+            ValueError: an argument does not suit.
+            InputError: the entries are not those of the released code, or do not fit `arguments`.
+        """
+        model = cls(**arguments)
+        indexed = model.arguments["backbone"] in {"r18", "r50"}
+        names = {name: official_name(name, indexed) for name in model.state_dict()}
+        convert: dict[str, Callable[[Tensor], Tensor]] = {
+            name: lambda tensor: tensor.flatten(0, 1) if tensor.ndim == 4 else tensor
+            for name in ("token", "scale_positions")
+            if name in names
+        }
+        if "positions" in names:
+            convert["positions"] = functools.partial(fit_positions, grid=model.grid)
+        unused = [r"vision_transformer\.fc_norm\."]  # made and never used by the newest code
+        official.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
+        return model.eval()
+
     def forward_features(self, x: Tensor) -> Tensor:
         """One feature an image, `(B, C)`."""
         return self._attend(self._maps(x))
@@ -331,66 +364,6 @@ VARIANTS = {
     "duoformer_r50": functools.partial(DuoFormer, depth=8, num_heads=8, backbone="r50", scale_token="channel"),
 }
 TIMM_CONFIGS: dict[str, dict[str, Any]] = {name: {"input_size": (3, 224, 224)} for name in VARIANTS}
-
-
-def from_official(
-    path_or_state_dict: str | Path | Mapping[str, Any], *, init_values: float | None = None, **arguments: Any
-) -> DuoFormer:
-    """Build a DuoFormer with weights of the released code (xiaoyatang/duoformer_TCGA).
-
-    Positions of patches that were trained at another square image size are resampled. Attention heads, and whether a
-    patch without scale token stands for itself by its first cell or the mean, cannot be told from the weights.
-
-    Args:
-        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-        init_values: accepted; the released code has no use for it either.
-        arguments: of `DuoFormer`, named as in the released code.
-
-    Raises:
-        ValueError: an argument does not suit.
-        InputError: the entries are not those of the released code, or do not fit `arguments`.
-    """
-    model = DuoFormer(**arguments)
-    indexed = model.arguments["backbone"] in {"r18", "r50"}
-    names = {name: _official_name(name, indexed) for name in model.state_dict()}
-    shape = {"token": (1, 1, 1, -1), "scale_positions": (1, 1, -1)}
-    convert: dict[str, Any] = {
-        name: lambda tensor: tensor.flatten(0, 1) if tensor.ndim == 4 else tensor for name in shape if name in names
-    }
-    if "positions" in names:
-        convert["positions"] = functools.partial(fit_positions, grid=model.grid)
-    unused = [r"vision_transformer\.fc_norm\."]  # made and never used by the newest code
-    official.load_foreign(model, path_or_state_dict, names, unused, convert=convert)
-    return model.eval()
-
-
-_INDEXED_BACKBONE = (
-    (r"^backbone\.conv1", "resnet_projector.0"),
-    (r"^backbone\.bn1", "resnet_projector.1"),
-    (r"^backbone\.layer(\d)", lambda match: f"resnet_projector.{int(match[1]) + 3}"),
-)
-_OFFICIAL_NAMES = (
-    (r"^backbone", "resnet_projector"),
-    (r"^projections\.(\d)", lambda match: f"projection.proj_heads{3 - int(match[1])}"),
-    (r"^token$", "channel_token"),
-    (r"^channel_token\.first\.(\d)", lambda match: f"chann_proj1.conv{int(match[1]) + 1}"),
-    (r"^channel_token\.second", "chann_proj2.conv1"),
-    (r"^channel_token\.fusion\.(\d)\.convolution", r"chann_proj_all.nConvs.\1.conv"),
-    (r"^channel_token\.fusion\.(\d)\.norm", r"chann_proj_all.nConvs.\1.norm"),
-    (r"^scale_positions", "vision_transformer.pos_embed_for_scale"),
-    (r"^positions", "vision_transformer.pos_embed"),
-    (r"^class_token", "vision_transformer.cls_token"),
-    (r"^scale_blocks\.(\d+)\.attention", r"vision_transformer.scaleBlocks.\1.attn"),
-    (r"^scale_blocks", "vision_transformer.scaleBlocks"),
-    (r"^patch_blocks\.(\d+)\.", r"vision_transformer.blocks.\1.attn."),
-    (r"^pool\.", "vision_transformer.fc."),
-    (r"^head\.", "vision_transformer.head."),
-    (r"\.attn\.projection", ".attn.proj"),
-)
-
-
-def _official_name(name: str, indexed: bool) -> str:
-    return official.renamed(name, (*(_INDEXED_BACKBONE if indexed else ()), *_OFFICIAL_NAMES))
 
 
 def _initialise_projection(convolution: nn.Module) -> None:

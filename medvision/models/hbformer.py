@@ -1,15 +1,16 @@
 """HBFormer: a Swin encoder bridged to a convolutional decoder with dynamic dilated convolutions (arXiv 2512.03597)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvision.models.hbformer_names import UNUSED, official_name
 from shared_backbones import official
+from shared_backbones.architectures import Role
 from shared_backbones.blocks.attention import WindowAttention
 from shared_backbones.blocks.convolution import DynamicDilatedConvolution
 from shared_backbones.blocks.recomputation import recomputed
@@ -33,7 +34,7 @@ class HBFormer(nn.Module):
 
     Args:
         num_classes: output channels.
-        in_channels: input channels.
+        in_chans: input channels.
         stem_channels: channels after the first 1x1 convolution.
         feature_size: width n of the last decoder level; the encoder starts at 2n.
         depths: blocks in each of the four encoder stages.
@@ -49,10 +50,13 @@ class HBFormer(nn.Module):
         arguments: the constructor's arguments, in JSON types: `HBFormer(**arguments)` builds an equal network.
     """
 
+    role: ClassVar[Role] = "segmenter"
+    renamed_arguments: ClassVar[dict[str, str]] = {"in_channels": "in_chans"}
+
     def __init__(
         self,
         num_classes: int = 9,
-        in_channels: int = 3,
+        in_chans: int = 3,
         stem_channels: int = 3,
         feature_size: int = 48,
         depths: Sequence[int] = (2, 2, 6, 2),
@@ -73,7 +77,7 @@ class HBFormer(nn.Module):
             )
         self.arguments: dict[str, Any] = {
             "num_classes": num_classes,
-            "in_channels": in_channels,
+            "in_chans": in_chans,
             "stem_channels": stem_channels,
             "feature_size": feature_size,
             "depths": list(depths),
@@ -87,7 +91,7 @@ class HBFormer(nn.Module):
         self.grad_checkpointing = False
         n = feature_size
         grid = -(-height // STRIDE) * STRIDE // 4, -(-width // STRIDE) * STRIDE // 4
-        self.input_projection = nn.Conv2d(in_channels, stem_channels, 1)
+        self.input_projection = nn.Conv2d(in_chans, stem_channels, 1)
         self.encoder = SwinEncoder(stem_channels, 2 * n, depths, head_dim, window_size, grid, drop_path_rate)
         self.skip_projections = nn.ModuleList(nn.Conv2d(2 * n * 2**i, n * 2**i, 1) for i in range(3))
         self.decoders = nn.ModuleList(
@@ -96,13 +100,32 @@ class HBFormer(nn.Module):
         self.head = Head(n, num_classes)
 
     @classmethod
-    def compact(cls, *, num_classes: int, in_channels: int, **arguments: Any) -> "HBFormer":
+    def compact(cls, *, num_classes: int, in_chans: int, **arguments: Any) -> "HBFormer":
         """The small variant, practical on two CPU cores; `arguments` go over those of `COMPACT`."""
-        arguments = {"stem_channels": in_channels, **COMPACT, **arguments}
-        return cls(num_classes=num_classes, in_channels=in_channels, **arguments)
+        arguments = {"stem_channels": in_chans, **COMPACT, **arguments}
+        return cls(num_classes=num_classes, in_chans=in_chans, **arguments)
+
+    @classmethod
+    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "HBFormer":
+        """Build an HBFormer with the weights of the released code (lzeeorno/HBFormer, December 2025 generation).
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers and profiler entries are removed.
+            arguments: of `HBFormer`, as they were when the weights were trained; the released code's `args.dataset`,
+                which only chose the number of classes, is accepted.
+
+        Raises:
+            InputError: the entries are not those of the released code, or do not fit `arguments`.
+        """
+        arguments.pop("args.dataset", None)
+        model = cls(**arguments)
+        rates, experts = len(model.arguments["dilations"]), model.arguments["experts"]
+        names = {name: official_name(name, rates, experts) for name in model.state_dict()}
+        official.load_foreign(model, path_or_state_dict, names, UNUSED)
+        return model.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes, H, W)` of images `(B, in_channels, H, W)`."""
+        """Logits `(B, num_classes, H, W)` of images `(B, in_chans, H, W)`."""
         height, width = x.shape[2:]
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:
@@ -127,68 +150,6 @@ class HBFormer(nn.Module):
         if isinstance(self.input_projection, nn.Conv2d):
             fold_pointwise(self.input_projection, self.encoder.patch_embedding.projection)
             self.input_projection = nn.Identity()
-
-
-def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> HBFormer:
-    """Build an HBFormer with the weights of the released code (lzeeorno/HBFormer, December 2025 generation).
-
-    Args:
-        path_or_state_dict: a checkpoint file or its state dict; training wrappers and profiler entries are removed.
-        arguments: of `HBFormer`, as they were when the weights were trained; the released code's `args.dataset`, which
-            only chose the number of classes, is accepted.
-
-    Raises:
-        InputError: the entries are not those of the released code, or do not fit `arguments`.
-    """
-    arguments.pop("args.dataset", None)
-    model = HBFormer(**arguments)
-    names = {name: _official_name(name, model) for name in model.state_dict()}
-    official.load_foreign(model, path_or_state_dict, names, OFFICIAL_UNUSED)
-    return model.eval()
-
-
-# Entries of the released code that never take part in its output, or that are computed, not learnt.
-OFFICIAL_UNUSED = (
-    r"proj_enc4\.",
-    r"MWAencoder\.backbone\.norm\.",
-    r".*\.(attn_mask|relative_position_index)$",
-)
-_OFFICIAL_NAMES = (
-    (r"^input_projection", "input_proj"),
-    (r"^encoder\.patch_embedding\.projection", "MWAencoder.backbone.patch_embed.proj"),
-    (r"^encoder\.patch_embedding\.norm", "MWAencoder.backbone.patch_embed.norm"),
-    (r"^encoder\.stages", "MWAencoder.backbone.layers"),
-    (r"\.merging\.", ".downsample."),
-    (r"\.attention\.bias_table", ".attn.relative_position_bias_table"),
-    (r"\.attention\.projection", ".attn.proj"),
-    (r"\.attention\.", ".attn."),
-    (r"^skip_projections\.(\d)", lambda match: f"proj_enc{int(match[1]) + 1}"),
-    (r"^decoders\.(\d)", lambda match: f"MFF_decoder{4 - int(match[1])}"),
-    (r"^(MFF_decoder\d)\.norm", r"\1.BN"),
-    (r"\.upsample", ".transp_conv"),
-    (r"\.residual\.norm", ".LRD_block.bn"),
-    (r"\.residual\.shortcut", ".LRD_block.conv_skip"),
-    (r"\.residual", ".LRD_block"),
-    (r"\.dilated", ".Med_DSPP"),
-    (r"\.(branch|expert)_gate\.squeeze", r".\1_attention.1"),
-    (r"\.(branch|expert)_gate\.expand", r".\1_attention.3"),
-    (r"\.norms\.", ".bns."),
-    (r"\.channel_attention\.convolution", ".eca.conv"),
-    (r"\.fuse_norm", ".fuse_bn"),
-    (r"^head\.transp_conv", "out.0"),
-    (r"^head\.classifier", "out.1"),
-)
-
-
-def _official_name(name: str, model: HBFormer) -> str | list[list[str]]:
-    """The released code's name of one of our entries; for mixed kernels, its names by rate and expert."""
-    name = official.renamed(name, _OFFICIAL_NAMES)
-    match = re.fullmatch(r"(.+)\.(depth|point)wise", name)
-    if match is None:
-        return name
-    rates, experts = len(model.arguments["dilations"]), model.arguments["experts"]
-    stem = f"{match[1]}.{match[2][0]}w_experts"
-    return [[f"{stem}.{rate}.{expert}.weight" for expert in range(experts)] for rate in range(rates)]
 
 
 class SwinEncoder(nn.Module):

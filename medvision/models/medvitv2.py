@@ -1,7 +1,6 @@
 """MedViTV2: neighbourhood attention, pooled attention and Kolmogorov-Arnold feed-forwards (arXiv 2502.13693)."""
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvision.models.medvitv2_names import official_name
 from shared_backbones import official
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.kan import Kan
@@ -139,6 +139,32 @@ class MedViTV2(Classifier):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_official(
+        cls, path_or_state_dict: str | Path | Mapping[str, Any], *, variant: str | None = None, **arguments: Any
+    ) -> "MedViTV2":
+        """Build a MedViTV2 with weights of the released code (Omid-Nejati/MedViTV2).
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            variant: `MedViT_tiny`, `MedViT_small`, `MedViT_base` or `MedViT_large`.
+            arguments: of `MedViTV2`, named as in the released code.
+
+        Raises:
+            ValueError: the variant is unknown, or an argument does not suit.
+            InputError: the entries are not those of the released code, or do not fit.
+        """
+        variants = {name.replace("medvitv2", "MedViT"): sizes for name, sizes in _FAMILY.items()}
+        if variant is not None and variant not in variants:
+            raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(variants)}")
+        model = cls(**{**(variants[variant] if variant else {}), **arguments})
+        blocks = [(f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage)]
+        homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
+        names = {name: official_name(name, homes) for name in model.state_dict()}
+        unused = [rf"features\.{number}\.conv\.conv\." for number, is_global in homes.values() if is_global]
+        official.load_foreign(model, path_or_state_dict, names, unused, optional=[r".*\.rbf\.grid$"])
+        return model.eval()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, normed, `(B, C, ceil(H / 32), ceil(W / 32))`."""
@@ -379,66 +405,3 @@ TIMM_CONFIGS: dict[str, dict[str, Any]] = {
     name: {"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0}
     for name in VARIANTS
 }
-
-
-def from_official(
-    path_or_state_dict: str | Path | Mapping[str, Any], *, variant: str | None = None, **arguments: Any
-) -> MedViTV2:
-    """Build a MedViTV2 with weights of the released code (Omid-Nejati/MedViTV2).
-
-    Args:
-        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-        variant: `MedViT_tiny`, `MedViT_small`, `MedViT_base` or `MedViT_large`.
-        arguments: of `MedViTV2`, named as in the released code.
-
-    Raises:
-        ValueError: the variant is unknown, or an argument does not suit.
-        InputError: the entries are not those of the released code, or do not fit.
-    """
-    variants = {name.replace("medvitv2", "MedViT"): sizes for name, sizes in _FAMILY.items()}
-    if variant is not None and variant not in variants:
-        raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(variants)}")
-    model = MedViTV2(**{**(variants[variant] if variant else {}), **arguments})
-    blocks = [(f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage)]
-    homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
-    names = {name: _official_name(name, homes) for name in model.state_dict()}
-    unused = [rf"features\.{number}\.conv\.conv\." for number, is_global in homes.values() if is_global]
-    official.load_foreign(model, path_or_state_dict, names, unused, optional=[r".*\.rbf\.grid$"])
-    return model.eval()
-
-
-_OFFICIAL_NAMES = (
-    (r"\.convolution\.", ".conv."),
-    (r"\.patch_embedding\.project\.", ".patch_embed."),
-    (r"\.expand\.conv\.", ".conv.conv.0."),
-    (r"\.expand\.norm\.", ".conv.conv.1."),
-    (r"\.depthwise\.conv\.", ".conv.conv.3."),
-    (r"\.depthwise\.norm\.", ".conv.conv.4."),
-    (r"\.se\.squeeze\.", ".conv.conv.6.fc.0."),
-    (r"\.se\.expand\.", ".conv.conv.6.fc.2."),
-    (r"(features\.\d+)\.project\.conv\.", r"\1.conv.conv.7."),
-    (r"(features\.\d+)\.project\.norm\.", r"\1.conv.conv.8."),
-    (r"\.reduce\.", ".projection."),
-    (r"\.grouped\.0\.conv\.", ".mhca.group_conv3x3."),
-    (r"\.grouped\.0\.norm\.", ".mhca.norm."),
-    (r"\.grouped\.1\.", ".mhca.projection."),
-    (r"\.kan\.(\d)\.norm\.", r".kan.layers.\1.layernorm."),
-    (r"\.kan\.(\d)\.grid", r".kan.layers.\1.rbf.grid"),
-    (r"\.kan\.(\d)\.linear\.", r".kan.layers.\1.spline_linear."),
-    (r"\.attention\.bias_table", ".attn.rpb"),
-    (r"\.(attention|e_mhsa)\.projection\.", r".\1.proj."),
-    (r"\.attention\.", ".attn."),
-    (r"\.e_mhsa\.query\.", ".e_mhsa.q."),
-    (r"\.e_mhsa\.key\.", ".e_mhsa.k."),
-    (r"\.e_mhsa\.value\.", ".e_mhsa.v."),
-    (r"^head\.", "proj_head.0."),
-)
-
-
-def _official_name(name: str, homes: Mapping[str, tuple[int, bool]]) -> str:
-    match = re.match(r"stages\.\d\.\d+", name)
-    if match:
-        number, is_global = homes[match[0]]
-        rest = name[match.end() :]
-        name = f"features.{number}" + (rest.replace(".attention.", ".e_mhsa.") if is_global else rest)
-    return official.renamed(name, _OFFICIAL_NAMES)

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvision.models.paratranscnn_names import official_name
 from shared_backbones import official
+from shared_backbones.architectures import Role
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -30,7 +32,7 @@ class ParaTransCNN(nn.Module):
 
     Args:
         num_classes: output channels.
-        n_channels: input channels; the released code takes 3 only.
+        in_chans: input channels; the released code takes 3 only.
         heads: attention heads of every level; divides `dim`.
         dim: width D of the first transformer level; the others have 2D and 4D.
         depth: transformer blocks of the three levels.
@@ -45,10 +47,13 @@ class ParaTransCNN(nn.Module):
         ValueError: an argument does not suit.
     """
 
+    role: ClassVar[Role] = "segmenter"
+    renamed_arguments: ClassVar[dict[str, str]] = {"n_channels": "in_chans"}
+
     def __init__(
         self,
         num_classes: int = 9,
-        n_channels: int = 3,
+        in_chans: int = 3,
         heads: int = 8,
         dim: int = 320,
         depth: Sequence[int] = (3, 3, 3),
@@ -61,7 +66,7 @@ class ParaTransCNN(nn.Module):
             raise ValueError(
                 f"patch_size is {patch_size}, expected {PATCH_SIZE}: the levels of both branches must meet"
             )
-        counts = {"num_classes": num_classes, "n_channels": n_channels, "heads": heads, "dim": dim}
+        counts = {"num_classes": num_classes, "in_chans": in_chans, "heads": heads, "dim": dim}
         for name, value in {**counts, "resnet_width": resnet_width}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected 1 or more")
@@ -77,7 +82,7 @@ class ParaTransCNN(nn.Module):
             raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
         self.arguments: dict[str, Any] = {
             "num_classes": num_classes,
-            "n_channels": n_channels,
+            "in_chans": in_chans,
             "heads": heads,
             "dim": dim,
             "depth": list(depth),
@@ -86,12 +91,12 @@ class ParaTransCNN(nn.Module):
             "resnet_width": resnet_width,
         }
         self.grad_checkpointing = False
-        self.cnn = ResNet(resnet_depth, n_channels, max_pool=False, width=resnet_width)
+        self.cnn = ResNet(resnet_depth, in_chans, max_pool=False, width=resnet_width)
         widths = dim, 2 * dim, 4 * dim
         kernels = 2 * patch_size, patch_size, patch_size
         self.levels = nn.ModuleList(
             TransformerLevel(source, width, kernel, count, heads)
-            for source, width, kernel, count in zip((n_channels, *widths), widths, kernels, depth, strict=False)
+            for source, width, kernel, count in zip((in_chans, *widths), widths, kernels, depth, strict=False)
         )
         joined = [w + c for w, c in zip(widths, self.cnn.channels[1:], strict=True)]  # at strides 4, 8 and 16
         self.gates = nn.ModuleList(
@@ -105,17 +110,33 @@ class ParaTransCNN(nn.Module):
         self.tail = Tail(joined[0] + joined[1], dim, num_classes)
 
     @classmethod
-    def compact(cls, *, num_classes: int, in_channels: int, **arguments: Any) -> "ParaTransCNN":
+    def compact(cls, *, num_classes: int, in_chans: int, **arguments: Any) -> "ParaTransCNN":
         """A small relative of ours, practical on two CPU cores; `arguments` go over those of `COMPACT`."""
-        return cls(num_classes=num_classes, n_channels=in_channels, **{**COMPACT, **arguments})
+        return cls(num_classes=num_classes, in_chans=in_chans, **{**COMPACT, **arguments})
+
+    @classmethod
+    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "ParaTransCNN":
+        """Build a ParaTransCNN with weights of the released code (HongkunSun/ParaTransCNN, July 2024).
+
+        Args:
+            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
+            arguments: of `ParaTransCNN`: `in_chans`, `num_classes`, `heads`, `dim`, `depth`, `patch_size`.
+
+        Raises:
+            ValueError: an argument does not suit.
+            InputError: the entries are not those of the released code, or do not fit `arguments`.
+        """
+        model = cls(**arguments)
+        official.load_foreign(model, path_or_state_dict, {name: official_name(name) for name in model.state_dict()})
+        return model.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes, H, W)` of images `(B, n_channels, H, W)`.
+        """Logits `(B, num_classes, H, W)` of images `(B, in_chans, H, W)`.
 
         Raises:
             ValueError: the images have another number of channels, or no pixels.
         """
-        channels = self.arguments["n_channels"]
+        channels = self.arguments["in_chans"]
         if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
             raise ValueError(
                 f"input of shape {tuple(x.shape)}: expected (B, {channels}, H, W), H and W of 1 pixel or more"
@@ -221,54 +242,3 @@ class Tail(nn.Module):
         weight = torch.einsum("iokl,co->ickl", self.upsample.weight, matrix)
         bias = torch.zeros_like(matrix[:, 0]) if self.upsample.bias is None else matrix @ self.upsample.bias
         return weight, bias if classifier.bias is None else bias + classifier.bias
-
-
-def from_official(path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> ParaTransCNN:
-    """Build a ParaTransCNN with weights of the released code (HongkunSun/ParaTransCNN, July 2024).
-
-    Args:
-        path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-        arguments: of `ParaTransCNN`, named as in the released code: `n_channels`, `num_classes`, `heads`, `dim`,
-            `depth`, `patch_size`.
-
-    Raises:
-        ValueError: an argument does not suit.
-        InputError: the entries are not those of the released code, or do not fit `arguments`.
-    """
-    model = ParaTransCNN(**arguments)
-    official.load_foreign(model, path_or_state_dict, {name: _official_name(name) for name in model.state_dict()})
-    return model.eval()
-
-
-_OFFICIAL_NAMES = (
-    (r"^cnn\.conv1", "firstconv"),
-    (r"^cnn\.bn1", "firstbn"),
-    (r"^cnn\.layer", "encoder"),
-    (r"^levels\.(\d)\.patch_embedding", lambda match: f"patch_embed_{int(match[1]) + 1}"),
-    (r"^levels\.(\d)\.blocks\.(\d+)\.norm1", lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2])}.fn.norm"),
-    (
-        r"^levels\.(\d)\.blocks\.(\d+)\.attention\.",
-        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2])}.fn.fn.",
-    ),
-    (
-        r"^levels\.(\d)\.blocks\.(\d+)\.norm2",
-        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2]) + 1}.fn.norm",
-    ),
-    (
-        r"^levels\.(\d)\.blocks\.(\d+)\.mlp\.fc(\d)",
-        lambda match: f"vit_{int(match[1]) + 1}.net.{2 * int(match[2]) + 1}.fn.fn.net.{3 * int(match[3]) - 3}",
-    ),
-    (r"\.projection\.", ".proj."),
-    # gates and decoders are counted from the deepest level, and the first gate of ours is the shallowest
-    (r"^gates\.(\d)\.squeeze", lambda match: f"SE_{3 - int(match[1])}.fc.0"),
-    (r"^gates\.(\d)\.expand", lambda match: f"SE_{3 - int(match[1])}.fc.2"),
-    (r"^decoder(\d)\.(\d)\.convolution", lambda match: f"decoder{4 - int(match[1])}.conv{2 * int(match[2]) + 1}"),
-    (r"^decoder(\d)\.(\d)\.norm", lambda match: f"decoder{4 - int(match[1])}.norm{2 * int(match[2]) + 1}"),
-    (r"^up(\d)\.", r"up\1_1."),
-    (r"^tail\.upsample", "up1_1"),
-    (r"^tail\.classifier", "out"),
-)
-
-
-def _official_name(name: str) -> str:
-    return official.renamed(name, _OFFICIAL_NAMES)

@@ -46,6 +46,7 @@ class ClassifierKind(Kind[Images, Store]):
         sources: the images of all splits, in parts.
     """
 
+    role = "classifier"
     monitor = "validation_log_likelihood"
     evaluates = True
 

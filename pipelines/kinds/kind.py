@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pipelines.recipe.shown import shown_init
 from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.networks.pyramids import fill_backbone
 
@@ -81,7 +81,9 @@ def find_kind(recipe: Recipe) -> Any:
         InputError: something in the recipe or its data is wrong.
     """
     module, _, name = KINDS[recipe.data.kind].partition(":")
-    return getattr(importlib.import_module(module), name)(recipe)
+    kind = getattr(importlib.import_module(module), name)(recipe)
+    kind.check_network()
+    return kind
 
 
 class Kind(Generic[Data, Prepared]):
@@ -95,36 +97,55 @@ class Kind(Generic[Data, Prepared]):
     Attributes:
         section: class of the recipe's section of the data.
         data: that section.
+        role: what the network must be.
         monitor: validation figure that chooses the checkpoint; higher is better.
         evaluates: whether there is something to be scored.
     """
 
+    role: ClassVar[architectures.Role]
     monitor = ""
     evaluates = False
     section: type[Data]
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.data = recipe, _section_of(recipe.data, self.section)
+        architectures.check_role(recipe.model.architecture, self.role)
         self.check_settings()
         if not recipe.data.root and not self.takes_nothing():
             raise InputError(f"recipe {recipe.name}: data.root is needed; pass data.root=FOLDER")
         self.root = Path(recipe.data.root or ".")
         if not (self.root.is_dir() or (self.takes_file() and self.root.is_file())):
             raise InputError(f"data.root={self.root}: not a folder; pass the folder of the data")
-        # what nothing can use shows now, not after training
-        with torch.device("meta"):
-            network = weights.build(recipe.model.architecture, recipe.model.arguments)
-        published = recipe.model.backbone_weights
+        if recipe.model.init:
+            self.find_model(recipe.model.init)
+
+    def check_network(self) -> None:
+        """Find out whether the network suits the data: what nothing can use shows now, not after training.
+
+        Raises:
+            InputError: it does not, or what it starts from does not suit it.
+        """
+        recipe, model = self.recipe, self.recipe.model
+        channels, height, width = self.example().shape[1:]
+        try:
+            network = architectures.check(
+                model.architecture,
+                model.arguments,
+                role=self.role,
+                shape=(channels, height, width),
+                classes=len(recipe.card.get("classes", ())),
+            )
+        except InputError as error:
+            raise InputError(f"recipe {recipe.name}: model: {error}") from None
+        published = model.backbone_weights
         if published and not hasattr(network, "backbone"):
             raise InputError(
-                f"recipe {recipe.name}: {recipe.model.architecture} has no backbone; leave model.backbone_weights out"
+                f"recipe {recipe.name}: {model.architecture} has no backbone; leave model.backbone_weights out"
             )
         if published and not Path(published).is_file():
             raise InputError(
                 f"model.backbone_weights={published}: no such file; give one of weights, .safetensors or .pth"
             )
-        if recipe.model.init:
-            self.find_model(recipe.model.init)
 
     def check_settings(self) -> None:
         """Refuse settings that contradict one another, before any file is looked at."""
@@ -207,7 +228,7 @@ class Kind(Generic[Data, Prepared]):
         """The network to train, with the weights that the recipe starts from."""
         section = self.recipe.model
         torch.manual_seed(self.recipe.seed)
-        network = weights.build(section.architecture, section.arguments)
+        network = architectures.build(section.architecture, section.arguments)
         if section.init:
             self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
         if section.backbone_weights:

@@ -28,6 +28,7 @@ class SatelliteClassification(ScenesKind[LabelledImageData]):
     """A network learns to classify images; its features are judged by their neighbours, too."""
 
     section = LabelledImageData
+    role = "classifier"
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)

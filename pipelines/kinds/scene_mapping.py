@@ -28,6 +28,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
     """A network learns to map scenes from label rasters."""
 
     section = LabelledSceneData
+    role = "segmenter"
     monitor = "validation_miou"
 
     def label_values(self) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ class ScenePretraining(ScenesKind[SceneData]):
     """A masked autoencoder learns from scenes without labels."""
 
     section = SceneData
+    role = "autoencoder"
     monitor = "validation_psnr"
 
     def find_all(self) -> list[Any]:
@@ -48,11 +49,6 @@ class ScenePretraining(ScenesKind[SceneData]):
     def make_task(self, contract: InputContract, steps: int) -> PretrainingTask:
         """The autoencoder's task."""
         data, network = self.data, self.network()
-        if not hasattr(network, "multiscale"):
-            raise InputError(
-                f"recipe {self.recipe.name}: {self.recipe.model.architecture} cannot be pretrained; expected "
-                "satmae_pp_mae_group or satmae_pp_mae_rgb"
-            )
         return PretrainingTask(
             network, self.recipe.train, steps, contract, data.mask_ratio, data.resized_crop, self.recipe.seed
         )

@@ -23,6 +23,7 @@ class SegmentationKind(Kind[Slices, Prepared]):
         recipe: a segmentation recipe.
     """
 
+    role = "segmenter"
     monitor = "validation_dice"
 
     def __init__(self, recipe: Recipe) -> None:

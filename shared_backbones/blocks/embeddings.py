@@ -16,7 +16,7 @@ def sine_cosine(positions: Tensor, width: int) -> Tensor:
         width: of the code, even; frequencies are 10000 ** (-2 i / width).
 
     Returns:
-        `(N, width)` float32.
+        `(N, width)` float32, on torch's default device.
 
     Raises:
         ValueError: the width is odd.
@@ -25,7 +25,7 @@ def sine_cosine(positions: Tensor, width: int) -> Tensor:
         raise ValueError(f"width {width} of a sine-cosine code: expected an even number")
     # numpy's promotion, sines and cosines: published tables were made so, and torch rounds otherwise
     angles = np.outer(positions.numpy(), frequencies(width))
-    return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32))
+    return torch.tensor(np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32))
 
 
 def frequencies(width: int) -> np.ndarray:

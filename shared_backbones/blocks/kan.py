@@ -29,8 +29,9 @@ class KanLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., I)` to `(..., O)`; in float32 under autocast, since narrow bumps amplify rounding."""
-        if torch.is_autocast_enabled(x.device.type):
-            with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):  # nothing is computed on the meta device
+            with torch.autocast(device, enabled=False):
                 return self(x.float())
         # sech²(u) = 4 s (1 - s) with s = sigmoid(2u): one exponential instead of a tanh, and it cannot overflow.
         s = torch.sigmoid((self.norm(x)[..., None] - self.grid) * (2 / DENOMINATOR))

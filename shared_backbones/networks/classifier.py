@@ -1,9 +1,11 @@
 """What timm and its users expect of a classifier: a head that can be changed, and the maps of chosen levels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from shared_backbones.architectures import Role
 
 
 class Classifier(nn.Module):
@@ -18,10 +20,13 @@ class Classifier(nn.Module):
         head_hidden_size: channels that the classifier sees.
         arguments: the constructor's arguments, in JSON types.
         poolings: values that `reset_classifier` takes as `global_pool`.
+        feature_indices: levels of a pyramid that timm makes of the network.
         classifier: dotted name of the last linear layer.
         grad_checkpointing: whether activations are recomputed while training.
     """
 
+    role: ClassVar[Role] = "classifier"
+    feature_indices: tuple[int, ...] = ()
     num_classes: int
     num_features: int
     head_hidden_size: int

@@ -20,7 +20,7 @@ class TimmPyramid(nn.Module):
 
     Args:
         name: what `timm.create_model` knows, such as `convnext_atto`.
-        in_channels: channels of the image.
+        in_chans: channels of the image.
         reductions: image pixels per pixel of each map wanted, along one axis.
         img_size: height and width in pixels, for backbones that are built for one size, such as Swin's.
         pretrained: start from timm's pretrained weights, which timm fetches.
@@ -37,7 +37,7 @@ class TimmPyramid(nn.Module):
     def __init__(
         self,
         name: str,
-        in_channels: int = 3,
+        in_chans: int = 3,
         *,
         reductions: Sequence[int] = REDUCTIONS,
         img_size: tuple[int, int] | None = None,
@@ -48,7 +48,7 @@ class TimmPyramid(nn.Module):
         timm: Any = require("timm", "train")
         if not timm.is_model(name):
             raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() shows the names")
-        arguments |= {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
+        arguments |= {"features_only": True, "in_chans": in_chans, "pretrained": pretrained}
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         fixed = config is not None and config.fixed_input_size
         adapts = name.startswith("mvitv2")  # by itself, but refuses oblongs if told a size

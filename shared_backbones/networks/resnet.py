@@ -24,7 +24,7 @@ class ResNet(nn.Module):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        in_channels: channels of the image.
+        in_chans: channels of the image.
         max_pool: keep the pooling after the first convolution; without it every map has twice the size.
         width: channels of the first stage's blocks.
 
@@ -33,13 +33,13 @@ class ResNet(nn.Module):
         reductions: image pixels per pixel of each map, along one axis.
     """
 
-    def __init__(self, depth: int, in_channels: int = 3, *, max_pool: bool = True, width: int = 64) -> None:
+    def __init__(self, depth: int, in_chans: int = 3, *, max_pool: bool = True, width: int = 64) -> None:
         super().__init__()
         if depth not in VARIANTS:
             raise ValueError(f"ResNet depth {depth} is unknown; known: {', '.join(map(str, VARIANTS))}")
         blocks, bottleneck = VARIANTS[depth]
         block: Any = Bottleneck if bottleneck else BasicBlock
-        self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
         self.bn1: Any = nn.BatchNorm2d(width)
         self.max_pool = nn.MaxPool2d(3, 2, 1) if max_pool else nn.Identity()
         channels = width

@@ -1,9 +1,10 @@
 """Any classifier of timm as an architecture of a trained model: the baselines that ours are measured against."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from shared_backbones.architectures import Role
 from shared_backbones.errors import require
 from shared_backbones.networks.timm_registration import register_all
 
@@ -24,6 +25,8 @@ class TimmClassifier(nn.Module):
     Raises:
         ValueError: timm has no such model, or the arguments do not suit it.
     """
+
+    role: ClassVar[Role] = "classifier"
 
     def __init__(self, name: str, num_classes: int = 1000, in_chans: int = 3, **options: Any) -> None:
         super().__init__()

@@ -6,12 +6,17 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared_backbones.weights import ENTRY_POINT_GROUP
+from shared_backbones.architectures import find, installed
+from shared_backbones.errors import require
+
+if TYPE_CHECKING:  # importing a domain's models imports no torch
+    from torch import nn
+
+    from shared_backbones.networks.classifier import Classifier
 
 default_cfgs: dict[str, dict[str, Any]] = {}  # timm looks for a variant's data settings under this name
 
@@ -28,25 +33,45 @@ def register(modules: Sequence[str]) -> None:
         modules: dotted names; they are imported only together with timm.
     """
     if "timm.models" in sys.modules:
-        _register_now(modules)
+        for module in modules:
+            _register_variants(importlib.import_module(module))
     else:
         sys.meta_path.insert(0, _AfterTimm(modules))
 
 
 def register_all() -> None:
-    """Make timm know the variants of every installed architecture, whichever domain's it is."""
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        importlib.import_module(point.module.rpartition(".")[0])  # the package, which registers its modules
+    """Make timm know every installed architecture, whichever package's it is.
+
+    A module with `VARIANTS` registers those, as in `register`; of another, a class that is a `Classifier` is registered
+    under the name of its architecture.
+
+    Raises:
+        InputError: timm is not installed, or an installed architecture cannot be imported.
+    """
+    require("timm", "train")
+    from shared_backbones.networks.classifier import Classifier
+
+    for name, point in installed().items():
+        network = find(name)
+        module = sys.modules[point.module]
+        if hasattr(module, "VARIANTS"):
+            _register_variants(module)
+        elif issubclass(network, Classifier):
+            _register_one(name, functools.partial(network), {})
 
 
-def entry_point(name: str, factory: functools.partial, config: dict[str, Any]) -> Callable[..., Any]:
+def entry_point(
+    name: str, factory: "functools.partial[Classifier]", config: dict[str, Any]
+) -> "Callable[..., nn.Module]":
     """What timm calls to build the variant `name`."""
+    network = factory.func
+    levels = network.feature_indices if isinstance(network, type) else ()
 
-    def create(pretrained: bool = False, **arguments: Any) -> Any:
+    def create(pretrained: bool = False, **arguments: Any) -> "nn.Module":
         from timm.models import build_model_with_cfg
 
-        feature_cfg = {"feature_cls": "getter", "out_indices": factory.func.feature_indices}  # type: ignore[attr-defined]
-        return build_model_with_cfg(factory, name, pretrained, feature_cfg=feature_cfg, **arguments)  # type: ignore[arg-type]
+        feature_cfg = {"feature_cls": "getter", "out_indices": levels}
+        return build_model_with_cfg(factory, name, pretrained, feature_cfg=feature_cfg, **arguments)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f"Build {name}."
@@ -54,13 +79,16 @@ def entry_point(name: str, factory: functools.partial, config: dict[str, Any]) -
     return create
 
 
-def _register_now(modules: Sequence[str]) -> None:
+def _register_variants(module: ModuleType) -> None:
+    for name, factory in module.VARIANTS.items():
+        _register_one(name, factory, getattr(module, "TIMM_CONFIGS", {}).get(name, {}))
+
+
+def _register_one(name: str, factory: "functools.partial[Classifier]", config: dict[str, Any]) -> None:
     from timm.models import is_model, register_model
 
-    for module in map(importlib.import_module, modules):
-        for name, factory in module.VARIANTS.items():
-            if not is_model(name):
-                register_model(entry_point(name, factory, module.TIMM_CONFIGS[name]))
+    if not is_model(name):
+        register_model(entry_point(name, factory, config))
 
 
 class _AfterTimm(MetaPathFinder):
@@ -80,7 +108,8 @@ class _AfterTimm(MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                _register_now(self.modules)
+                for name in self.modules:
+                    _register_variants(importlib.import_module(name))
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -1,10 +1,11 @@
 """The baseline a user would try first: segmentation_models_pytorch's U-Net over any timm encoder."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared_backbones.architectures import Role
 from shared_backbones.errors import require
 from shared_backbones.networks.timm_registration import register_all
 
@@ -16,7 +17,7 @@ class Unet(nn.Module):
 
     Args:
         num_classes: output channels.
-        in_channels: input channels.
+        in_chans: input channels.
         encoder: name that segmentation_models_pytorch knows; any timm backbone as `tu-<name>`.
         encoder_weights: name of pretrained weights, which segmentation_models_pytorch fetches; None starts anew.
         decoder_channels: width of each decoder level, the deepest first.
@@ -25,10 +26,13 @@ class Unet(nn.Module):
         arguments: the constructor's arguments, in JSON types; without `encoder_weights`, since trained weights follow.
     """
 
+    role: ClassVar[Role] = "segmenter"
+    renamed_arguments: ClassVar[dict[str, str]] = {"in_channels": "in_chans"}
+
     def __init__(
         self,
         num_classes: int,
-        in_channels: int = 3,
+        in_chans: int = 3,
         encoder: str = "resnet34",
         encoder_weights: str | None = None,
         decoder_channels: tuple[int, ...] | list[int] = (256, 128, 64, 32, 16),
@@ -39,21 +43,21 @@ class Unet(nn.Module):
         smp = require("segmentation_models_pytorch", "train")
         self.arguments: dict[str, Any] = {
             "num_classes": num_classes,
-            "in_channels": in_channels,
+            "in_chans": in_chans,
             "encoder": encoder,
             "decoder_channels": list(decoder_channels),
         }
         self.network: nn.Module = smp.Unet(
             encoder,
             encoder_weights=encoder_weights,
-            in_channels=in_channels,
+            in_channels=in_chans,
             classes=num_classes,
             encoder_depth=len(decoder_channels),
             decoder_channels=tuple(decoder_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, num_classes, H, W)` of images `(B, in_channels, H, W)`."""
+        """Logits `(B, num_classes, H, W)` of images `(B, in_chans, H, W)`."""
         height, width = x.shape[2:]
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:

@@ -43,7 +43,7 @@ def write_model(folder: Path, seed: int) -> Path:
     card["input"] |= {"spacing_mm": 4.0, "slices": [-1, 0, 1], "views": ["axial"], "smallest_slice": 32}
     torch.manual_seed(seed)
     model = HBFormer.compact(
-        num_classes=10, in_channels=3, feature_size=8, depths=(1, 1, 1, 1), head_dim=8, window_size=4, img_size=32
+        num_classes=10, in_chans=3, feature_size=8, depths=(1, 1, 1, 1), head_dim=8, window_size=4, img_size=32
     ).eval()
     image = torch.from_numpy(make_image((32, 32, 12)).astype("float32") / 200)
     classifier: Any = model.head.classifier

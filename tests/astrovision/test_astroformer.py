@@ -135,15 +135,17 @@ def test_position_tables_are_resampled_for_another_size() -> None:
 
 def official(model: Astroformer) -> dict[str, Tensor]:
     """The state dict that the released code has for a network: the reverse of the import."""
-    from astrovision.models.astroformer import _official_name
+    from astrovision.models.astroformer_names import official_name
 
+    blocks = [(name, block) for name, block in model.named_modules() if isinstance(block, TransformerBlock)]
+    halving = {name for name, block in blocks if block.stride == 2}
     state = {}
     for name, tensor in model.state_dict().items():
         if ".attention.qkv." in name:
             tensor = tensor.unflatten(0, (3, -1, 32)).transpose(0, 1).flatten(0, 2)
         if tensor.ndim == 2 and name.startswith("stages") and not name.endswith("bias_table"):
             tensor = tensor[:, :, None, None]
-        state[_official_name(name, model)] = tensor
+        state[official_name(name, halving)] = tensor
     return state
 
 

@@ -75,7 +75,7 @@ def train(folder: Path, network: nn.Module | None = None, statistics: bool = Fal
 def small_network() -> nn.Module:
     return HBFormer.compact(
         num_classes=2,
-        in_channels=3,
+        in_chans=3,
         feature_size=4,
         depths=(1, 1, 1, 1),
         head_dim=4,

@@ -61,7 +61,7 @@ def recipe(raw: Path, tmp_path: Path) -> str:
         "model": {
             "architecture": "hbformer",
             "arguments": {
-                "num_classes": 3, "in_channels": 3, "stem_channels": 3, "feature_size": 4, "depths": [1, 1, 1, 1],
+                "num_classes": 3, "in_chans": 3, "stem_channels": 3, "feature_size": 4, "depths": [1, 1, 1, 1],
                 "head_dim": 4, "window_size": 4, "img_size": 32,
             },
         },

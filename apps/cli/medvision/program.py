@@ -299,7 +299,7 @@ def robustness(
     return run_robustness(job, as_json=as_json, quiet=quiet)
 
 
-add_import(app, "medvision")
+add_import(app)
 add_run(app, "medvision")
 add_review(app)
 

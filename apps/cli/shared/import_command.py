@@ -1,24 +1,17 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 
 from shared_backbones.errors import InputError
 
 
-class LoadOfficial(Protocol):
-    """What each domain offers as `load_official`."""
-
-    def __call__(self, architecture: str, path_or_state_dict: Path, /, **arguments: Any) -> Any:
-        """A network in eval mode, with the weights."""
-
-
-def add_import(app: typer.Typer, domain: str) -> None:
-    """Give a program the command `import`, which reads what the package `domain` knows as official weights."""
+def add_import(app: typer.Typer) -> None:
+    """Give a program the command `import`, which reads published weights."""
 
     @app.command("import")
     def import_(
@@ -36,48 +29,41 @@ def add_import(app: typer.Typer, domain: str) -> None:
 
         The checkpoint is read as plain tensors: nothing in it is executed.
         """
-        import importlib
-
-        official = importlib.import_module(f"{domain}.models.official")
-        card = import_checkpoint(
-            official.load_official, architecture, checkpoint, output, parse_arguments(arguments or []), name, license,
-            getattr(official, "official_input", None),
-        )  # fmt: skip
+        card = import_checkpoint(architecture, checkpoint, output, parse_arguments(arguments or []), name, license)
         print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
 
 def import_checkpoint(
-    load: LoadOfficial,
     architecture: str,
     checkpoint: Path,
     output: Path,
     arguments: Mapping[str, Any],
     name: str | None,
     license: str,
-    describe: Callable[[Any], dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """Read an official checkpoint and write a trained-model folder; returns the card as written.
 
-    `describe` gives the card's `input` for a network, where the domain knows what the released code feeds it.
+    Where the network knows what the released code feeds it (`official_input`), that becomes the card's `input`.
 
     Raises:
         InputError: the checkpoint cannot be read or does not fit, or the folder holds something or cannot be written.
     """
     import hashlib
 
-    from shared_backbones import weights
+    from shared_backbones import official, weights
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: already there; expected a new or empty folder: choose another --output")
-    network = load(architecture, checkpoint, **arguments)
+    network = official.load_official(architecture, checkpoint, **arguments)
     with checkpoint.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
+    described = network.official_input() if isinstance(network, official.Described) else None
     card = {
         "name": name or output.resolve().name,
         "version": "1.0.0",
         "description": f"{type(network).__name__} with official weights",
         "license": license,
-        **({"input": found} if describe and (found := describe(network)) else {}),
+        **({"input": described} if described else {}),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "training": {"source": "official checkpoint", "checkpoint_sha256": source},
     }

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import medvision
-from medvision.models.duoformer import DuoFormer, _official_name
+from medvision.models.duoformer import DuoFormer
+from medvision.models.duoformer_names import official_name
 from shared_backbones import optimize_for_inference
 from shared_backbones.errors import InputError
 from tests.parity.seeded import read_fixture, seeded
@@ -278,7 +279,7 @@ def test_patches_may_have_the_blocks_that_the_paper_draws() -> None:
 
 
 def official(model: DuoFormer, indexed: bool) -> dict[str, Tensor]:
-    state = {_official_name(name, indexed): tensor for name, tensor in model.state_dict().items()}
+    state = {official_name(name, indexed): tensor for name, tensor in model.state_dict().items()}
     if "channel_token" in state:
         state["channel_token"] = state["channel_token"][None]
     name = "vision_transformer.pos_embed_for_scale"

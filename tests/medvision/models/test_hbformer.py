@@ -200,7 +200,7 @@ def test_stochastic_depth_drops_whole_samples_while_training() -> None:
 
 
 def test_arguments_are_json_and_build_an_equal_network() -> None:
-    model = HBFormer.compact(num_classes=5, in_channels=7, img_size=128)
+    model = HBFormer.compact(num_classes=5, in_chans=7, img_size=128)
     arguments = json.loads(json.dumps(model.arguments))
     rebuilt = HBFormer(**arguments)
     assert rebuilt.arguments == model.arguments
@@ -226,11 +226,11 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> Non
 
 def small_official_state(model: HBFormer) -> dict[str, Tensor]:
     """The state dict the released code would have for a small network: the reverse of the import."""
-    from medvision.models.hbformer import _official_name
+    from medvision.models.hbformer_names import official_name
 
     state = {}
     for name, tensor in model.state_dict().items():
-        foreign = _official_name(name, model)
+        foreign = official_name(name, len(model.arguments["dilations"]), model.arguments["experts"])
         if isinstance(foreign, str):
             state[foreign] = tensor
         else:

@@ -143,11 +143,11 @@ def test_stochastic_depth_is_the_published_one() -> None:
 
 
 def official(model: MedViTV2) -> dict[str, Tensor]:
-    from medvision.models.medvitv2 import _official_name
+    from medvision.models.medvitv2_names import official_name
 
     blocks = [(f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage)]
     homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
-    return {_official_name(name, homes): tensor for name, tensor in model.state_dict().items()}
+    return {official_name(name, homes): tensor for name, tensor in model.state_dict().items()}
 
 
 def test_official_files_are_read(tmp_path: Any) -> None:

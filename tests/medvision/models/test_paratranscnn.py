@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import medvision
-from medvision.models.paratranscnn import ParaTransCNN, _official_name
+from medvision.models.paratranscnn import ParaTransCNN
+from medvision.models.paratranscnn_names import official_name
 from shared_backbones import optimize_for_inference
 from shared_backbones.errors import InputError
 from tests.parity.seeded import read_fixture
@@ -143,7 +144,7 @@ def test_starts_from_torchvision_s_imagenet_weights() -> None:
 def test_official_names_lead_back(tmp_path: Any) -> None:
     torch.manual_seed(0)
     model = ParaTransCNN(**SMALL).eval()
-    state: dict[str, Tensor] = {f"module.{_official_name(n)}": t for n, t in model.state_dict().items()}
+    state: dict[str, Tensor] = {f"module.{official_name(n)}": t for n, t in model.state_dict().items()}
     torch.save(state, tmp_path / "epoch_145.pth")
     loaded = medvision.load_official("paratranscnn", tmp_path / "epoch_145.pth", **SMALL)
     for name, tensor in model.state_dict().items():
@@ -155,7 +156,7 @@ def test_official_names_lead_back(tmp_path: Any) -> None:
 
 
 def test_the_compact_relative_is_small() -> None:
-    model = ParaTransCNN.compact(num_classes=3, in_channels=5)
+    model = ParaTransCNN.compact(num_classes=3, in_chans=5)
     assert sum(p.numel() for p in model.parameters()) < 3e6
     assert model.eval()(torch.zeros(1, 5, 40, 33)).shape == (1, 3, 40, 33)
 
@@ -197,7 +198,7 @@ def test_checkpointing_computes_blocks_and_decoder_steps_again(enable: bool, tim
     ("arguments", "message"),
     [
         ({"heads": 0}, "heads is 0, expected 1 or more"),
-        ({"n_channels": 0}, "n_channels is 0, expected 1 or more"),
+        ({"in_chans": 0}, "in_chans is 0, expected 1 or more"),
         ({"depth": (1, 0, 1)}, r"depth is \[1, 0, 1\], expected three numbers of blocks, each 1 or more"),
         ({"depth": (1, 1)}, r"depth is \[1, 1\], expected three"),
         ({"dim": 2, "resnet_width": 4}, r"expected dim \+ 2 x resnet_width of 16 or more"),

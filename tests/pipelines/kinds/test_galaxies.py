@@ -22,7 +22,7 @@ from pipelines.data.stored_images import DrawOrder, StoredImages
 from pipelines.evaluation.classification import write_classification
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.classification.calibration import mean_coverage
 from shared_backbones.errors import InputError
 from tests.pipelines.report.pages import scripts_in
@@ -125,7 +125,7 @@ def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(
 def test_a_recipe_runs_on_galaxy10_in_miniature(name: str, tmp_path: Path, store: str):
     full = load_recipe(name)
     with torch.device("meta"):  # the published network is what the recipe says
-        network = weights.build(full.model.architecture, full.model.arguments)
+        network = architectures.build(full.model.architecture, full.model.arguments)
     assert sum(part.numel() for part in network.parameters()) > (2e8 if name == "galaxy10_astroformer" else 2e7)
     job = start(
         name, galaxy10(tmp_path / "data"), tmp_path / "out", data__split__test=0.25, data__split__validation=0.3

@@ -22,7 +22,7 @@ from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.shown import shown
 from pipelines.stages import Job, run_stages
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256
 from shared_backbones.networks.resnet import ResNet
@@ -69,7 +69,7 @@ def start(name: str, root: Path, output: Path, stages: Any = None, **changes: An
 def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(name: str, tmp_path: Path, store: str):
     full = load_recipe(name)
     with torch.device("meta"):
-        network = weights.build(full.model.architecture, full.model.arguments)
+        network = architectures.build(full.model.architecture, full.model.arguments)
     assert sum(part.numel() for part in network.parameters()) > 8e6
     job = start(name, npz(tmp_path / "pneumoniamnist.npz"), tmp_path / "out", data__corrupted=4)
     assert job.summary is not None
@@ -196,7 +196,7 @@ def test_backbone_weights_that_cannot_be_used_are_refused(tmp_path: Path, store:
 def test_the_published_recipe_for_medmnist_runs_on_a_miniature(tmp_path: Path, store: str):
     full = load_recipe("medmnist_medvitv2")
     with torch.device("meta"):  # 10.4 million: the published network
-        network = weights.build(full.model.architecture, full.model.arguments)
+        network = architectures.build(full.model.architecture, full.model.arguments)
     assert sum(part.numel() for part in network.parameters()) == pytest.approx(10.35e6, rel=0.01)
     changes = {
         "data__stored": 112, "data__size": 112, "data__corrupted": 0, "train__steps": 2,

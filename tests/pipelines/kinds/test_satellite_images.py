@@ -27,7 +27,7 @@ from pipelines.recipe.recipe import TrainSection
 from pipelines.recipe.scenes import LabelledImageData
 from pipelines.stages import Job, run_stages
 from pipelines.training.tasks.scenes import ClassificationTask
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
 from tests.geovision.rasters import write_scene
@@ -123,7 +123,7 @@ def start(name: str, folder: Path, *overrides: str, stages: Any = None) -> Job:
 def test_a_recipe_runs_on_its_data_set_in_miniature(name: str, tmp_path: Path, store: str):
     full = load_recipe(name)
     with torch.device("meta"):  # the published network is what the recipe says
-        network = weights.build(full.model.architecture, full.model.arguments)
+        network = architectures.build(full.model.architecture, full.model.arguments)
     assert sum(part.numel() for part in network.parameters()) > 8e7
     job = start(name, tmp_path)
     assert job.summary is not None

@@ -46,7 +46,7 @@ def make_scenes(root: Path, count: int = 3, side: int = 64) -> None:
 SMALL = {
     "scenes": [
         "data.label_values=[2, 4]",
-        "model.arguments={num_classes: 2, in_channels: 10, encoder: resnet18, decoder_channels: [16, 8, 8, 8, 8]}",
+        "model.arguments={num_classes: 2, in_chans: 10, encoder: resnet18, decoder_channels: [16, 8, 8, 8, 8]}",
         "card.classes=[{id: 0, name: field, color: [200, 180, 20]}, {id: 1, name: water, color: [20, 60, 200]}]",
         "train.steps=60", "train.batch_size=8", "train.warmup_steps=5", "train.ema_decay=0.8",
         "train.learning_rate=3e-3",
@@ -213,7 +213,7 @@ def test_a_pyramid_decoder_starts_from_a_pretrained_encoder(tmp_path: Path, stor
         (
             "scenes_pretraining",
             ["model.architecture=smp_unet", "model.arguments={num_classes: 2}"],
-            "cannot be pretrained",
+            "expected autoencoder; choose one of satmae_pp_mae_group, satmae_pp_mae_rgb",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def test_the_bundled_recipe_trains_the_model_that_the_card_describes():
     recipe = load_recipe("brain_structures")
     assert isinstance(recipe.data, SyntheticData)
     assert recipe.model.arguments["num_classes"] == len(recipe.card["classes"]) == 10
-    assert recipe.model.arguments["in_channels"] == len(recipe.data.slices)
+    assert recipe.model.arguments["in_chans"] == len(recipe.data.slices)
     assert recipe.data.root is None and recipe.output is None
 
 

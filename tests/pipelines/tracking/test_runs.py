@@ -40,7 +40,7 @@ def history(uri: str, run_id: str, name: str) -> list[tuple[int, float]]:
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     network = HBFormer.compact(
-        num_classes=2, in_channels=3, feature_size=4, depths=(1, 1, 1, 1), head_dim=4, window_size=4, img_size=32
+        num_classes=2, in_chans=3, feature_size=4, depths=(1, 1, 1, 1), head_dim=4, window_size=4, img_size=32
     )
     weights.save(tmp_path / "trained", network, {"name": "small"})
     return tmp_path / "trained"

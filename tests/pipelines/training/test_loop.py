@@ -33,7 +33,7 @@ def maps(tmp_path_factory) -> Path:
 
 
 def overrides(maps: Path, output: Path, *changes: str) -> list[str]:
-    small = "feature_size=4 head_dim=4 window_size=4 depths=[1,1,1,1] img_size=[32,32] in_channels=3 stem_channels=3"
+    small = "feature_size=4 head_dim=4 window_size=4 depths=[1,1,1,1] img_size=[32,32] in_chans=3 stem_channels=3"
     return [
         *(f"model.arguments.{argument}" for argument in small.split()),
         *("data.slices=[-1,0,1]", "data.size=32", "data.workers=0", "data.slices_per_volume=8", "data.buffer=16"),
