@@ -43,9 +43,9 @@ class Catalogue:
         label: its path, fit to be shown on a terminal.
         table: `astropy.table.Table` of all its columns, see `astrovision.tables.read_table`.
         ra_deg: `(N,)` float64 right ascension in degrees, NaN where missing; None where x and y were asked for.
-        dec_deg: `(N,)` declination, likewise.
+        dec_deg: `(N,)` float64 declination in degrees, NaN or None as above.
         x: `(N,)` float64 pixels, 0 at the centre of the first one, NaN where missing; None where not asked for.
-        y: likewise.
+        y: position along columns, same unit.
     """
 
     label: str
@@ -77,7 +77,7 @@ class Column:
     """A column of a table that is written.
 
     Attributes:
-        name: of the column.
+        name: name of the column.
         values: `(N,)` numbers, truth values or text; what is missing is masked or NaN.
         unit: as the VO standard writes it.
         ucd: Unified Content Descriptor, such as `pos.eq.ra;meta.main`.
@@ -103,11 +103,11 @@ def read_catalogue(
     from columns that are named, and from no others: programs differ in whether they count from 0 or 1.
 
     Args:
-        path: of a CSV, ECSV, VOTable (`.vot`, `.xml`), FITS (`.fits`, `.fit`) or Parquet file; its ending decides.
+        path: path of a CSV, ECSV, VOTable (`.vot`, `.xml`), FITS (`.fits`, `.fit`) or Parquet file; its ending decides.
         ra: name of the column of right ascensions, ICRS.
-        dec: of declinations.
-        x: of pixel positions along rows, counted from 0, in place of positions on the sky.
-        y: of pixel positions along columns.
+        dec: name of the column of declinations.
+        x: name of the column of pixel positions along rows, counted from 0, in place of positions on the sky.
+        y: name of the column of pixel positions along columns.
 
     Raises:
         InputError: the file cannot be read, has no columns of positions or several, or those cannot be positions.
@@ -145,7 +145,7 @@ def write_catalogue(path: str | Path, columns: Sequence[Column], *, meta: Mappin
 
     Args:
         path: ending in `.vot`, `.xml`, `.fits`, `.fit`, `.ecsv`, `.csv` or `.parquet`.
-        columns: of one length, with different names.
+        columns: columns of one length, with different names.
         meta: what is to be known of the table, such as the model's hash.
 
     Raises:
@@ -276,7 +276,7 @@ def _degrees(text: str, known: bool, of_parts: int, of_number: int) -> float | N
 
     Args:
         text: a number, or three parts with letters, colons, or, if the column's unit is `known`, spaces between them.
-        known: see `text`.
+        known: whether the unit is known to be degrees, as `text` explains.
         of_parts: degrees to one of the first of three parts that no letter names.
         of_number: degrees to one of a plain number.
     """

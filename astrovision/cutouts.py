@@ -82,7 +82,7 @@ class Mosaic:
         self._stack.close()
 
     def sha256(self) -> str:
-        """Of the file's contents; of several files, of their digests in the order of the bands."""
+        """SHA-256 of the file's contents; for several files, of their digests in the order of the bands."""
         digests = []
         for path in self._paths:
             with reading(path), path.open("rb") as file:
@@ -136,9 +136,9 @@ class Mosaic:
         """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.
 
         Args:
-            positions_xy: see `cut`.
-            size: see `cut`.
-            pixel_scale_arcsec: see `cut`.
+            positions_xy: centres in pixels, as for `cut`.
+            size: side in pixels, as for `cut`.
+            pixel_scale_arcsec: pixel scale of the cut-outs, as for `cut`.
 
         Raises:
             InputError: the size or the scale is none that can be had.
@@ -158,7 +158,7 @@ class Mosaic:
         Args:
             positions_xy: `(N, 2)` x and y in pixels, NaN where unknown.
             size: side of the cut-outs in pixels.
-            pixel_scale_arcsec: of the cut-outs; by default, and where it is within 0.1 % of it, the mosaic's own.
+            pixel_scale_arcsec: pixel scale of the cut-outs; by default, and where within 0.1 % of it, the mosaic's own.
 
         Raises:
             InputError: the size or the scale is none that can be had, or the file is damaged.
@@ -177,16 +177,16 @@ class Mosaic:
         """Cut windows around many positions, batch by batch from the first row to the last.
 
         Args:
-            positions_xy: see `cut`.
-            size: see `cut`.
+            positions_xy: centres in pixels, as for `cut`.
+            size: side in pixels, as for `cut`.
             batch_size: cut-outs in a batch.
-            pixel_scale_arcsec: see `cut`.
+            pixel_scale_arcsec: pixel scale of the cut-outs, as for `cut`.
 
         Yields:
             `(n,)` places in `positions_xy`, and the cut-outs there.
 
         Raises:
-            InputError: see `cut`.
+            InputError: as from `cut`.
         """
         positions = np.asarray(positions_xy, np.float64).reshape(-1, 2)
         ratio = self._check(size, pixel_scale_arcsec)

@@ -32,7 +32,7 @@ class Plane:
         pixels: `(H, W)` stored numbers.
         shape: height and width in pixels.
         scale: value = stored number * scale + zero (BSCALE, BZERO).
-        zero: see `scale`.
+        zero: number added after `scale`.
         blank: stored number that is no value (BLANK); None where there is none.
         wcs: celestial astropy WCS; None where the header has none that can be used.
         unit: BUNIT; "" where the header does not say.
@@ -114,7 +114,7 @@ def open_planes(path: Path, hdu: Sequence[int | str] | None, stack: contextlib.E
     """The images of a FITS file.
 
     Args:
-        path: of the file; it may be compressed with gzip, or its images tile by tile (fpack).
+        path: path of the file; it may be compressed with gzip, or its images tile by tile (fpack).
         hdu: numbers or EXTNAMEs of the HDUs; by default the only one that has an image.
         stack: what is open is closed with it.
 

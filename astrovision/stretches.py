@@ -25,7 +25,7 @@ class Stretch:
 
     Attributes:
         kind: `linear`, `asinh` or `lupton`.
-        parameters: of the kind, see `KINDS`.
+        parameters: parameters of the kind, which `KINDS` lists.
 
     Raises:
         InputError: the kind is unknown, or a parameter is missing or senseless.

@@ -16,7 +16,7 @@ ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
     ".parquet": "parquet",
 }  # fmt: skip
-"""Of tables, and the format that each means."""
+"""Endings of table files, and the format that each means."""
 
 
 def read_table(path: Path) -> Any:

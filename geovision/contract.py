@@ -21,14 +21,14 @@ class InputContract:
     Attributes:
         sensor: whose bands they are.
         bands: names, in the order of the network's channels.
-        unit: of the values; all bands have the same.
+        unit: unit of the values; all bands have the same.
         scale: one of the model's numbers is this much in `unit`: 0.0001 for reflectance x 10000.
         gsd_m: ground sampling distance at which it was trained; None where it was not fixed.
         size: side in pixels of the images that the network takes.
         normalisation: `mean_std`, (x - mean) / std; or `satmae`, the published treatment of fMoW-Sentinel: the range
             from mean - 2 std to mean + 2 std in 256 steps from 0 to 1.
-        mean: of each band, in the model's numbers.
-        std: likewise.
+        mean: mean of each band, in the model's numbers.
+        std: standard deviation of each band, same unit.
     """
 
     sensor: Sensor
@@ -118,10 +118,10 @@ def input_section(
         sensor: name of the sensor.
         bands: in the order of the network's channels.
         size: side in pixels of the images that the network takes.
-        normalisation: see `InputContract`.
+        normalisation: scaling of the values, as in `InputContract`.
         statistics: `mean` and `std` of each band in the model's numbers; by default those that are published.
-        scale: see `InputContract`; by default the sensor's.
-        gsd_m: see `InputContract`.
+        scale: factor of the stored numbers, as in `InputContract`; by default the sensor's.
+        gsd_m: ground sampling distance in metres, as in `InputContract`.
 
     Raises:
         InputError: a band is unknown or of another unit than the others, or no statistics are published for it.

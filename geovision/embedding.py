@@ -137,9 +137,9 @@ def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], mod
     `row`, `column`, `height`, `width`, `valid` and `model_sha256`.
 
     Args:
-        path: of the file, ending in `.parquet` or `.npz`.
+        path: path of the file, ending in `.parquet` or `.npz`.
         parts: name, sha256 and embeddings of each scene.
-        model_sha256: of the model's weights.
+        model_sha256: SHA-256 of the model's weights.
 
     Raises:
         InputError: another ending, or the file cannot be written.

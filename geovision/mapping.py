@@ -74,8 +74,8 @@ class Mapper(LoadedNetwork):
 
         Args:
             scene: opened with the model's bands.
-            output: of the classes, uint8, with names and colours.
-            probabilities: of one float32 band for each class, 0 to 1.
+            output: path of the GeoTIFF of classes, uint8, with names and colours.
+            probabilities: path of a GeoTIFF with one float32 band for each class, 0 to 1.
             tags: noted in the files.
             on_progress: called with tiles done and tiles in all.
 

@@ -17,8 +17,8 @@ def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Figures of a confusion matrix.
 
     Args:
-        matrix: of `confusion`.
-        names: of the classes.
+        matrix: confusion matrix, as from `confusion`.
+        names: names of the classes.
 
     Returns:
         `pixels`; `accuracy`, the share of pixels found right; `majority`, what the most frequent label alone would
@@ -55,7 +55,7 @@ def psnr(found: np.ndarray, images: np.ndarray, removed: np.ndarray, span: float
         found: reconstruction, `(..., H, W)`.
         images: what it should be.
         removed: bool, broadcast to their shape.
-        span: of the values: 1 for images from 0 to 1.
+        span: range of the values: 1 for images from 0 to 1.
     """
     errors = np.square(found - images)[np.broadcast_to(removed, images.shape)]
     return float(10 * np.log10(span**2 / max(float(errors.mean()), 1e-12))) if errors.size else float("nan")
@@ -90,7 +90,7 @@ def nearest_neighbours(features: np.ndarray, targets: np.ndarray, queries: np.nd
     """Share of each class among the k nearest training images by cosine similarity, `(Q, K)`.
 
     Args:
-        features: of the training images, `(N, D)`.
+        features: features of the training images, `(N, D)`.
         targets: their classes, `(N, K)`.
         queries: features `(Q, D)`.
         k: neighbours; all where there are fewer images.

@@ -26,7 +26,7 @@ class LoadedNetwork:
 
     Attributes:
         card: the model's `model.json`.
-        sha256: of its weights.
+        sha256: SHA-256 of its weights.
         contract: what it expects of a scene.
         warnings: what a user should know.
 
@@ -56,7 +56,7 @@ class LoadedNetwork:
         Args:
             numbers: `(B, C, H, W)` float32, in the model's numbers, on the CPU.
             valid: `(B, H, W)` bool.
-            method: of the network.
+            method: name of a method of the network.
 
         Returns:
             What the method returns, float32, on the device.

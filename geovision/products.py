@@ -21,13 +21,13 @@ class Layer:
     """One band in one file.
 
     Attributes:
-        path: of the file.
-        index: of the band in it, from 1.
+        path: path of the file.
+        index: number of the band in the file, from 1.
         band: its name.
         scale: value = stored number * scale + offset.
-        offset: see `scale`.
+        offset: number added after `scale`.
         stated: whether file or product state the scale.
-        unit: of the values; empty where the sensor decides.
+        unit: unit of the values; empty where the sensor decides.
         nodata: stored number that the product, not the file, calls invalid.
     """
 

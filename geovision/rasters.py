@@ -12,7 +12,7 @@ from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
 CACHE_BYTES = 64 * 2**20
-"""Of decoded blocks that GDAL keeps, whatever a raster's size."""
+"""Memory for decoded blocks that GDAL keeps, whatever a raster's size."""
 _BEGINNINGS = {
     b"II*\0": "GTiff",
     b"MM\0*": "GTiff",
@@ -77,12 +77,12 @@ def cloud_optimised(
     """A new cloud-optimised GeoTIFF with overviews, written part by part in any order.
 
     Args:
-        path: of the file, complete when the block ends; beside it lies an uncompressed one until then.
+        path: path of the file, complete when the block ends; beside it lies an uncompressed one until then.
         grid: `geovision.scenes.Grid` of the pixels.
-        dtype: of the pixels.
-        names: of the bands.
+        dtype: data type of the pixels.
+        names: names of the bands.
         nodata: value of pixels that are unknown.
-        resampling: of the overviews, such as `mode` for classes and `average` for quantities.
+        resampling: method for the overviews, such as `mode` for classes and `average` for quantities.
         tags: noted in the file.
         colors: colour table of a uint8 band, RGBA.
 

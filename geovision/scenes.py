@@ -66,7 +66,7 @@ class Scene:
         label: its path, fit to be shown on a terminal.
         sensor: whose bands it has.
         layers: the bands, in the order in which they are read.
-        grid: of the finest of them; the others are resampled to it (bilinear).
+        grid: grid of the finest of them; the others are resampled to it (bilinear).
         reprojected: CRS of the bands that were in another one, by their names.
         warnings: what a user should know of it.
     """
@@ -138,7 +138,7 @@ class Scene:
         return self.grid.height, self.grid.width
 
     def sha256(self) -> str:
-        """Of the files' contents, in the order of their names."""
+        """SHA-256 of the files' contents, in the order of their names."""
         digest = hashlib.sha256()
         for path in sorted(self._sources):
             with reading(path), path.open("rb") as file:
@@ -149,10 +149,10 @@ class Scene:
         """Values of a window.
 
         Args:
-            row: of the window's top; the window lies inside the scene.
-            column: of its left side.
-            height: of the window.
-            width: of the window.
+            row: first row of the window, which lies inside the scene.
+            column: first column of the window.
+            height: number of rows of the window.
+            width: number of columns of the window.
             scale: values are divided by it: with 0.0001, reflectance becomes reflectance x 10000.
 
         Returns:
@@ -270,8 +270,8 @@ def open_scene(
         wanted: names of the bands to read, in order; by default all that have a name.
         scale: value = stored number * scale + offset, for all bands; by default what the file, the product's metadata
             or the sensor says, in this order.
-        offset: see `scale`.
-        crs: of a file that has none, such as `EPSG:32633`.
+        offset: number added after `scale`.
+        crs: coordinate reference system for a file that has none, such as `EPSG:32633`.
         reproject: lay files that are in another CRS on the finest one's grid, in place of refusing them.
 
     Raises:
@@ -318,9 +318,9 @@ def open_for_model(path: str | Path, contract: InputContract, *, sensor: str | N
     """Open a scene with a model's bands, in the model's order.
 
     Args:
-        path: see `open_scene`.
-        contract: of the model.
-        sensor: of the scene; a model of another one is refused.
+        path: a file or product, as for `open_scene`.
+        contract: input contract of the model.
+        sensor: name of the scene's sensor; a model of another one is refused.
         options: `bands`, `scale`, `offset` and `crs` of `open_scene`.
 
     Raises:

@@ -21,7 +21,7 @@ class Band:
         color: common name, such as `blue` or `nir`.
         wavelength_nm: centre.
         gsd_m: ground sampling distance; None where it differs from product to product.
-        unit: of the values, after scale and offset.
+        unit: unit of the values, after scale and offset.
         mean: published mean, in the sensor's stored numbers; None where none is known to us.
         std: published standard deviation, likewise.
     """
@@ -43,7 +43,7 @@ class Sensor:
         name: `sentinel2_l1c`.
         bands: in the order in which its products list them.
         scale: value = stored integer * scale + offset, where files say nothing; None where only the file can say.
-        offset: see `scale`.
+        offset: number added after `scale`.
     """
 
     name: str

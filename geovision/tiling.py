@@ -11,8 +11,8 @@ class Axis:
     """Tiles along one axis of a scene.
 
     Attributes:
-        length: of the axis in pixels.
-        size: of a tile; no more than `length`.
+        length: length of the axis in pixels.
+        size: length of a tile, at most `length`.
         starts: first pixel of each tile; the last tile ends with the axis.
         weights: `(tiles, size)` float32; over all tiles, those of a pixel add up to 1.
     """

@@ -31,7 +31,7 @@ class TrainedModel:
     Attributes:
         module: the network, in eval mode, float32, on the CPU.
         card: the content of `model.json`.
-        sha256: of `model.safetensors`, hex.
+        sha256: hexadecimal SHA-256 of `model.safetensors`.
         folder: where it was read from.
     """
 

@@ -141,7 +141,7 @@ class Astroformer(Classifier):
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
             variant: `astroformer_0` ... `astroformer_5`.
             cfg: the released code's configuration as a dict; goes over the variant.
-            arguments: of `Astroformer`, such as `img_size`, `num_classes`, `in_chans`.
+            arguments: arguments of `Astroformer`, such as `img_size`, `num_classes`, `in_chans`.
 
         Raises:
             ValueError: the variant is unknown, or the configuration asks for what the published models do not have.

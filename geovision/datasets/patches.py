@@ -53,14 +53,14 @@ class Cutting:
     """How patches are cut.
 
     Attributes:
-        sensor: of the scenes.
+        sensor: name of the scenes' sensor.
         bands: to read, in order.
         scale: one stored number is this much in the bands' unit.
         patch: side in pixels.
         stride: from one patch to the next.
         min_valid: patches with a smaller share of valid (and labelled) pixels are left out.
-        options: of `geovision.scenes.open_scene`.
-        label_values: of each class in the label raster.
+        options: further arguments of `geovision.scenes.open_scene`.
+        label_values: value of each class in the label raster.
     """
 
     sensor: str
@@ -114,7 +114,7 @@ def divide(
         test: share of the test, but for halves.
         validation: share of the rest; of halves, the southern part of the north.
         block: side of the blocks in pixels.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     found: dict[tuple[int, str], list[Region]] = {}
     count = max(1, len(pairs))
@@ -253,12 +253,12 @@ class PatchOrder(Sampler[list[int]]):
     """Batches of patch numbers for every step from `start` on; any step's batch depends on nothing before it.
 
     Args:
-        count: of patches.
-        batch_size: of all processes together; each has every `world_size`-th of its places.
+        count: number of patches.
+        batch_size: patches in a batch of all processes together; each has every `world_size`-th of its places.
         steps: batches in all.
-        seed: of the order.
+        seed: seed of the order.
         start: first batch.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes.
     """
 

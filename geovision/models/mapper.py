@@ -21,11 +21,11 @@ class SatMAEMapper(nn.Module):
     maps after four blocks, enlarged 4 and 2 times, as they are, and halved.
 
     Args:
-        num_classes: of the map.
+        num_classes: number of classes of the map.
         encoder: `group` or `plain`, the released transformers for Sentinel-2 and for RGB.
         levels: blocks whose outputs are used; by default four, evenly spread to the last.
         width: channels of the pyramid, a multiple of 64; the decoder has half of them.
-        encoder_arguments: of `GroupVisionTransformer` or `VisionTransformer`, but for `num_classes`.
+        encoder_arguments: arguments of `GroupVisionTransformer` or `VisionTransformer`, but for `num_classes`.
 
     Attributes:
         arguments: the constructor's arguments, in JSON types.

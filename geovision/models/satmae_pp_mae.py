@@ -107,7 +107,7 @@ class Autoencoder(nn.Module):
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
             variant: a released factory, `mae_vit_base_patch16` or `mae_vit_large_patch16`.
             qkv_bias: True, as in all released models.
-            arguments: of the autoencoder's class.
+            arguments: arguments of the autoencoder's class.
 
         Raises:
             ValueError: the variant is unknown, or an argument does not suit.

@@ -13,7 +13,7 @@ from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
 
 SENTINEL_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))
-"""Of the ten bands B2 B3 B4 B5 B6 B7 B8 B8A B11 B12: 10 m, 20 m, and short-wave infrared."""
+"""Groups of the ten bands B2 B3 B4 B5 B6 B7 B8 B8A B11 B12: 10 m, 20 m, and short-wave infrared."""
 EPS = 1e-6
 Groups = Sequence[Sequence[int]]
 
@@ -27,7 +27,7 @@ class Trunk(nn.Module):
         patch_size: side p of a patch in pixels.
         groups: bands of each group; None for one embedding of all bands.
         embed_dim: channels D of a token.
-        channel_embed: of these, how many code the group.
+        channel_embed: how many of these channels code the group.
         depth: transformer blocks.
         num_heads: attention heads; divides `embed_dim`.
         mlp_ratio: hidden channels of the feed-forward, as a multiple of D.

@@ -60,7 +60,7 @@ class EncoderClassifier(Classifier):
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
             variant: a released factory, `vit_base_patch16` or `vit_large_patch16`.
             qkv_bias: True, as in all released models.
-            arguments: of the network's class.
+            arguments: arguments of the network's class.
 
         Raises:
             ValueError: the variant is unknown, or an argument does not suit.

@@ -198,7 +198,7 @@ class DuoFormer(Classifier):
         Args:
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
             init_values: accepted; the released code has no use for it either.
-            arguments: of `DuoFormer`, named as in the released code.
+            arguments: arguments of `DuoFormer`, named as in the released code.
 
         Raises:
             ValueError: an argument does not suit.

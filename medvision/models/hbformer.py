@@ -111,8 +111,8 @@ class HBFormer(nn.Module):
 
         Args:
             path_or_state_dict: a checkpoint file or its state dict; training wrappers and profiler entries are removed.
-            arguments: of `HBFormer`, as they were when the weights were trained; the released code's `args.dataset`,
-                which only chose the number of classes, is accepted.
+            arguments: arguments of `HBFormer` as they were when the weights were trained; the released code's
+                `args.dataset`, which only chose the number of classes, is accepted.
 
         Raises:
             InputError: the entries are not those of the released code, or do not fit `arguments`.

@@ -22,7 +22,7 @@ from shared_backbones.networks.classifier import Classifier, chosen_levels, line
 HEAD_DIM = 32
 TOKENS = ("reinterpreted", "spatial")
 PAPER_DILATIONS = (8, 4, 2, 1)
-"""Of every second neighbourhood block of a stage: what the maps of an image of 224 pixels have room for."""
+"""Dilation of every second neighbourhood block of a stage: what the maps of an image of 224 pixels have room for."""
 
 
 class MedViTV2(Classifier):
@@ -46,10 +46,10 @@ class MedViTV2(Classifier):
         dims: channels of the four stages, multiples of 32.
         path_dropout: stochastic depth of the last block; it rises linearly from 0.
         mix_block_ratio: share of a global block's channels that come from attention.
-        sr_ratios: of each stage: attention's keys are means of runs of so many squared tokens.
+        sr_ratios: square root, for each stage, of the number of consecutive tokens that are averaged to one key.
         kernel_size: side of the neighbourhoods, odd.
         tokens: `reinterpreted` as released, or `spatial`.
-        dilations: of every second neighbourhood block in each stage.
+        dilations: dilation of every second neighbourhood block, for each stage.
 
     Attributes:
         arguments: the constructor's arguments, in JSON types: `MedViTV2(**arguments)` builds an equal network.
@@ -149,7 +149,7 @@ class MedViTV2(Classifier):
         Args:
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
             variant: `MedViT_tiny`, `MedViT_small`, `MedViT_base` or `MedViT_large`.
-            arguments: of `MedViTV2`, named as in the released code.
+            arguments: arguments of `MedViTV2`, named as in the released code.
 
         Raises:
             ValueError: the variant is unknown, or an argument does not suit.

@@ -120,7 +120,7 @@ class ParaTransCNN(nn.Module):
 
         Args:
             path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            arguments: of `ParaTransCNN`: `in_chans`, `num_classes`, `heads`, `dim`, `depth`, `patch_size`.
+            arguments: arguments of `ParaTransCNN`: `in_chans`, `num_classes`, `heads`, `dim`, `depth`, `patch_size`.
 
         Raises:
             ValueError: an argument does not suit.

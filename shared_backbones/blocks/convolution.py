@@ -16,9 +16,9 @@ class ConvNormAct(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: of the convolution, odd.
-        stride: of the convolution, in pixels.
-        groups: of the convolution.
+        kernel_size: side of the kernel, odd.
+        stride: step of the convolution in pixels.
+        groups: number of groups that channels are convolved in.
         bias: whether the convolution has a bias beside the norm's.
         activation: elementwise function after the norm; None for none.
     """

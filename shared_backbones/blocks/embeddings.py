@@ -13,7 +13,7 @@ def sine_cosine(positions: Tensor, width: int) -> Tensor:
 
     Args:
         positions: `(N,)`, on the CPU; angles are computed in float32 for float32 positions, in float64 for integers.
-        width: of the code, even; frequencies are 10000 ** (-2 i / width).
+        width: even number of columns of the code; frequencies are 10000 ** (-2 i / width).
 
     Returns:
         `(N, width)` float32, on torch's default device.
@@ -42,7 +42,7 @@ def sine_cosine_2d(grid: tuple[int, int], width: int) -> Tensor:
 
     Args:
         grid: rows and columns.
-        width: of the codes, a multiple of 4.
+        width: number of columns of the codes, a multiple of 4.
 
     Returns:
         `(rows * columns, width)` float32.

@@ -106,7 +106,7 @@ class NeighborhoodAttention(nn.Module):
 
 
 Tiling = tuple[int, int, int, int]
-"""Of an axis: its length, the length of a class, queries per tile, and keys per tile."""
+"""Length of an axis, length of a class, queries per tile, and keys per tile."""
 
 
 def _tiling(length: int, kernel: int, dilation: int) -> Tiling:

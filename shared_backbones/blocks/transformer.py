@@ -58,7 +58,7 @@ class TransformerBlock(nn.Module):
         dim: channels C, a multiple of `num_heads`.
         num_heads: attention heads.
         mlp_ratio: hidden channels of the feed-forward, as a multiple of C.
-        eps: of the layer norms.
+        eps: constant added to the variance in the layer norms.
         qkv_bias: whether queries, keys and values have a bias.
         attention_dropout: share of attention weights dropped while training.
         projection_dropout: share of values dropped after the attention's projection.

@@ -30,7 +30,7 @@ class Prediction:
         probabilities: `(N, K)` float32; each of its own where an image can have several classes, else of sum 1.
         sets: classes that an image may have at the model's coverage, `(N, K)` bool; None without calibration.
         outlier_score: about 1 for images like those of the training, `(N,)`; None where the model has no such score.
-        is_outlier: whether it is above the model's threshold, `(N,)` bool; None likewise.
+        is_outlier: whether the score is above the model's threshold, `(N,)` bool; None where there is no score.
     """
 
     probabilities: np.ndarray
@@ -64,14 +64,14 @@ class ImageClassifier:
 
     Attributes:
         card: the model's `model.json`.
-        sha256: of its weights.
+        sha256: SHA-256 of its weights.
         contract: what it expects of an image.
-        names: of the classes.
+        names: names of the classes.
         mirror: for each class the one that its mirror image has.
         multi_label: whether an image can have several classes: each has a probability of its own.
-        temperature: that the logits of averaged probabilities are divided by.
-        coverage: of the prediction sets; None where the model has none.
-        outliers: what is usual; None where the model does not say.
+        temperature: divisor of the logits of averaged probabilities.
+        coverage: nominal coverage of the prediction sets; None where the model has none.
+        outliers: model of the training features; None where the folder has none.
         warnings: what a user should know.
 
     Raises:

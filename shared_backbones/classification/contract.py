@@ -18,8 +18,8 @@ class ImageContract:
         bands: names, in the order of the network's channels.
         size: side in pixels of what the network sees.
         crop: share of an image's shorter side that the network sees, around its centre; the rest is cut off.
-        mean: of each band, in values from 0 to 1.
-        std: likewise.
+        mean: mean of each band, for values from 0 to 1.
+        std: standard deviation of each band, same unit.
     """
 
     bands: tuple[str, ...]

@@ -76,8 +76,8 @@ class Outliers:
         """Read what `save` wrote; None where a model has no such file.
 
         Args:
-            folder: of the trained model.
-            width: of the network's features, D; by default any.
+            folder: folder of the trained model.
+            width: number D of the network's features; by default any.
 
         Raises:
             InputError: the file is damaged, or of another width.

@@ -26,7 +26,7 @@ class TimmPyramid(nn.Module):
         pretrained: start from timm's pretrained weights, which timm fetches.
 
     Attributes:
-        channels: of each map.
+        channels: number of channels of each map.
         reductions: as given.
 
     Raises:
@@ -80,7 +80,7 @@ def fill_backbone(backbone: nn.Module, path: str | Path) -> None:
 
     Args:
         backbone: to be filled; every entry of its state dict is.
-        path: of a `.safetensors` file, or one that `torch.load(weights_only=True)` reads.
+        path: a `.safetensors` file, or one that `torch.load(weights_only=True)` reads.
 
     Raises:
         InputError: the file cannot be read safely, or lacks an entry, or has one of another shape or not finite.

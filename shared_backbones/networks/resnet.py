@@ -29,7 +29,7 @@ class ResNet(nn.Module):
         width: channels of the first stage's blocks.
 
     Attributes:
-        channels: of the four maps.
+        channels: number of channels of each of the four maps.
         reductions: image pixels per pixel of each map, along one axis.
     """
 

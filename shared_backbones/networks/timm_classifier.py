@@ -13,14 +13,14 @@ class TimmClassifier(nn.Module):
     """`timm.create_model` from random weights, with the methods that our classifiers have.
 
     Args:
-        name: of the model in timm, such as `resnet18`.
+        name: timm's name of the model, such as `resnet18`.
         num_classes: logits.
         in_chans: input channels.
         options: more of timm's arguments, such as `drop_path_rate`.
 
     Attributes:
         arguments: the constructor's arguments, in JSON types.
-        feature_info: of each level of maps, its channels, reduction and module, as timm says them.
+        feature_info: channels, reduction and module of each level of maps, as timm gives them.
 
     Raises:
         ValueError: timm has no such model, or the arguments do not suit it.
