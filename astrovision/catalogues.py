@@ -62,13 +62,13 @@ class Catalogue:
         """The values of a column as text, whole numbers without a point; empty where missing.
 
         Raises:
-            InputError: there is no such column, or it holds no text or numbers.
+            InputError: there is no such column, or it contains no text or numbers.
         """
         column = _column(self.label, self.table, name)
-        values, gone = np.asarray(column).tolist(), np.ma.getmaskarray(column)
+        values, mask = np.asarray(column).tolist(), np.ma.getmaskarray(column)
         whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
         return [
-            "" if missing or value != value else str(value).strip() for value, missing in zip(whole, gone, strict=True)
+            "" if missing or value != value else str(value).strip() for value, missing in zip(whole, mask, strict=True)
         ]
 
 
@@ -190,12 +190,12 @@ def _find(label: str, table: Any, axis: str) -> str:
             described.append(name)
             if "meta.main" in words or words[0].endswith("_main"):
                 main.append(name)
-    for found in (main, described if len(described) == 1 else [], named, described):
-        if len(found) == 1:
-            return found[0]
-        if found:
+    for candidates in (main, described if len(described) == 1 else [], named, described):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
             raise InputError(
-                f"{label}: {_list(found)} could all be the column of --{axis}; give the names with --ra and --dec"
+                f"{label}: {_list(candidates)} could all be the column of --{axis}; give the names with --ra and --dec"
             )
     raise InputError(
         f"{label}: has no column that is known to be {axis}; found {_list(table.colnames)}; give the names with --ra "
@@ -244,18 +244,18 @@ def _angles(label: str, table: Any, name: str, *, right_ascension: bool) -> np.n
         if said and not hours and said.lower() not in _IN_DEGREES:
             raise InputError(
                 f"{label}: column {printable(name)} has text with unit {printable(said)}, expected d:m:s or h:m:s; "
-                "give another column, or mend the unit"
+                "give another column, or fix the unit"
             )
         default = 15 if hours or (right_ascension and not said) else 1
         texts = np.ma.filled(np.ma.asanyarray(column), "").tolist()
-        found = [_degrees(text.strip(), bool(said), default, 15 if hours else 1) for text in texts]
-        if None in found:
-            row = found.index(None)
+        degrees = [_degrees(text.strip(), bool(said), default, 15 if hours else 1) for text in texts]
+        if None in degrees:
+            row = degrees.index(None)
             raise InputError(
                 f"{label}: column {printable(name)} has '{printable(str(column[row])[:40])}' in row {row + 1}, "
-                "expected degrees, or three parts such as 12:34:56.7; mend it, or give another column"
+                "expected degrees, or three parts such as 12:34:56.7; fix it, or give another column"
             )
-        return np.array(found, np.float64)
+        return np.array(degrees, np.float64)
     numbers = _numbers(column)
     unit = units.Unit(_UNITS.get(said.lower(), said), parse_strict="silent") if said else units.deg
     if hours or (right_ascension and unit == units.hour):
@@ -267,7 +267,7 @@ def _angles(label: str, table: Any, name: str, *, right_ascension: bool) -> np.n
     except (units.UnitsError, ValueError):
         raise InputError(
             f"{label}: column {printable(name)} has unit {printable(said)}, which is no angle; expected deg, rad or "
-            "hourangle: give another column, or mend the unit"
+            "hourangle: give another column, or fix the unit"
         ) from None
 
 
@@ -303,15 +303,15 @@ def _array(column: Column) -> np.ma.MaskedArray:
 
 def _table(columns: Sequence[Column], arrays: Sequence[Any]) -> Any:
     table, units = require("astropy.table", "astro"), require("astropy.units", "astro")
-    found = table.Table()
+    result = table.Table()
     for column, values in zip(columns, arrays, strict=True):
         masked = np.ma.getmaskarray(values).any()
-        found[column.name] = (table.MaskedColumn if masked else table.Column)(
+        result[column.name] = (table.MaskedColumn if masked else table.Column)(
             values if masked else np.ma.getdata(values), description=column.description or None,
             unit=units.Unit(column.unit, parse_strict="silent") if column.unit else None,
             meta={"ucd": column.ucd} if column.ucd else {},
         )  # fmt: skip
-    return found
+    return result
 
 
 def _fitted(columns: Sequence[Column], arrays: Sequence[Any], fit: Any) -> tuple[list[Column], list[Any]]:

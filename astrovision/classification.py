@@ -10,7 +10,7 @@ from shared_backbones.classification.classifier import ImageClassifier
 class GalaxyClassifier(ImageClassifier):
     """A trained classifier of galaxies; a galaxy has no up or down, so probabilities are averaged over symmetries."""
 
-    usual_symmetries = True
+    default_symmetries = True
 
     def read_contract(self, card: Mapping[str, Any], label: str) -> InputContract:
         """The contract for astronomical images."""

@@ -90,12 +90,12 @@ def pixel_scale(image: np.ndarray, severity: int, random: np.random.Generator) -
 
 def missing_band(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
     """A drawn band that lost light, down to the background at severity 5: the median of the image's border."""
-    found = np.array(image, np.float32)
-    band = int(random.integers(len(found)))
-    border = np.concatenate([found[band, [0, -1]].ravel(), found[band, :, [0, -1]].ravel()])
+    corrupted = np.array(image, np.float32)
+    band = int(random.integers(len(corrupted)))
+    border = np.concatenate([corrupted[band, [0, -1]].ravel(), corrupted[band, :, [0, -1]].ravel()])
     background = np.median(border)
-    found[band] = background + (1 - _scale("missing_band", severity)) * (found[band] - background)
-    return _limited(found)
+    corrupted[band] = background + (1 - _scale("missing_band", severity)) * (corrupted[band] - background)
+    return _limited(corrupted)
 
 
 def saturation(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
@@ -112,8 +112,8 @@ def saturation(image: np.ndarray, severity: int, random: np.random.Generator) ->
 
 def cosmic_rays(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
     """Straight tracks, each in one band, as of a band that was exposed once."""
-    found = np.array(image, np.float32)
-    bands, height, width = found.shape
+    corrupted = np.array(image, np.float32)
+    bands, height, width = corrupted.shape
     count = max(int(severity), round(_scale("cosmic_rays", severity) * height * width / 1e4))
     draws = random.random((count, 6))  # a row for each track: more tracks leave the first as they are
     length = _TRACK[0] + (_TRACK[1] - _TRACK[0]) * draws[:, 2]
@@ -126,9 +126,9 @@ def cosmic_rays(image: np.ndarray, severity: int, random: np.random.Generator) -
     band = np.broadcast_to((draws[:, 4, None] * bands).astype(int), rows.shape)
     light = np.broadcast_to(0.5 + 0.5 * draws[:, 5, None], rows.shape).astype(np.float32)
     hit = (along < length[:, None]) & (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    tracks = np.zeros_like(found)
+    tracks = np.zeros_like(corrupted)
     np.maximum.at(tracks, (band[hit], rows[hit], columns[hit]), light[hit])
-    return _limited(found + tracks)
+    return _limited(corrupted + tracks)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {

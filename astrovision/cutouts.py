@@ -113,7 +113,7 @@ class Mosaic:
 
         ra, dec = (np.array(part, np.float64, ndmin=1) for part in (ra_deg, dec_deg))
         known = np.isfinite(ra) & (np.abs(dec) <= 90)
-        found = np.full((len(ra), 2), np.nan)
+        positions = np.full((len(ra), 2), np.nan)
         with reading(self._paths[0]):
             frame = wcs_to_celestial_frame(self.wcs)
             sky: Any = SkyCoord(ra[known], dec[known], unit="deg", frame="icrs").transform_to(frame).spherical
@@ -128,9 +128,9 @@ class Mosaic:
                 for failed in (error.divergent, error.slow_conv):
                     if failed is not None:
                         places[:, failed] = np.nan
-        found[known] = np.stack(places, -1)
-        found[~np.isfinite(found).all(1)] = np.nan
-        return found
+        positions[known] = np.stack(places, -1)
+        positions[~np.isfinite(positions).all(1)] = np.nan
+        return positions
 
     def touches(self, positions_xy: Any, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
         """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.
@@ -211,9 +211,9 @@ class Mosaic:
         from astropy.nddata import NDData
         from astropy.wcs import Sip
 
-        found = self.cut([[x, y]], size)
+        cutout = self.cut([[x, y]], size)
         several = len(self.bands) > 1
-        mask = np.broadcast_to(~found.valid[0], found.values[0].shape)
+        mask = np.broadcast_to(~cutout.valid[0], cutout.values[0].shape)
         wcs = None
         with reading(self._paths[0]):
             if self.wcs is not None and np.isfinite([x, y]).all():
@@ -232,8 +232,8 @@ class Mosaic:
                 else None
             )
         return NDData(
-            found.values[0] if several else found.values[0, 0], mask=mask if several else mask[0], wcs=wcs, unit=unit,
-            meta={"bands": self.bands, "flags": flag_names(found.flags[0])},
+            cutout.values[0] if several else cutout.values[0, 0], mask=mask if several else mask[0], wcs=wcs, unit=unit,
+            meta={"bands": self.bands, "flags": flag_names(cutout.flags[0])},
         )  # fmt: skip
 
     def _check(self, size: int, pixel_scale_arcsec: float | None) -> float:
@@ -293,13 +293,13 @@ class Mosaic:
                     rows, columns = slice(top, bottom), slice(left, right)
                     for plane, out in zip(self._planes, target, strict=True):
                         plane.read(rows, columns, out)
-                found = np.isfinite(values[part, 0])
+                finite = np.isfinite(values[part, 0])
                 for channel in range(1, count):
-                    found &= np.isfinite(values[part, channel])
-                valid[part] = found
-                if not found.all():
-                    np.copyto(values[part], 0, where=~found[:, None])
-                    flags[part][found.sum((1, 2)) < area[part]] |= HAS_INVALID
+                    finite &= np.isfinite(values[part, channel])
+                valid[part] = finite
+                if not finite.all():
+                    np.copyto(values[part], 0, where=~finite[:, None])
+                    flags[part][finite.sum((1, 2)) < area[part]] |= HAS_INVALID
         return Cutouts(values, valid, flags)
 
     def _resampled(self, positions: np.ndarray, size: int, ratio: float) -> Cutouts:
@@ -325,8 +325,8 @@ class Mosaic:
                 if whole:
                     values[number], valid[number] = layers, True
                 else:
-                    valid[number] = found = layers[-1] >= 0.5
-                    values[number] = np.where(found, layers[:-1] / np.maximum(layers[-1], 0.5), 0)
+                    valid[number] = covered = layers[-1] >= 0.5
+                    values[number] = np.where(covered, layers[:-1] / np.maximum(layers[-1], 0.5), 0)
             invalid[part] = native.flags & HAS_INVALID > 0
         edges = np.array(self.shape[::-1]) - 0.5
         half = size * ratio / 2
@@ -390,9 +390,9 @@ def open_mosaic(
 def _names(files: Sequence[Path], planes: Sequence[Plane], given: Sequence[str] | None) -> list[str]:
     label = ", ".join(map(printable, files))
     if given is None:
-        found = [plane.band for plane in planes]
-        if all(found) and len(set(found)) == len(found):
-            return found
+        names = [plane.band for plane in planes]
+        if all(names) and len(set(names)) == len(names):
+            return names
         return [f"band{number}" for number in range(1, len(planes) + 1)]
     if len(given) != len(planes):
         raise InputError(f"{label}: has {len(planes)} bands, but --bands names {len(given)}; name each once, in order")

@@ -50,7 +50,7 @@ class Plane:
     band: str = ""
 
     def expect(self, pixels: int) -> None:
-        """Be told how many pixels will be read."""
+        """Announce how many pixels will be read."""
 
     def read(self, rows: slice, columns: slice, out: np.ndarray) -> None:
         """Put a window's values, NaN where blank, into a float32 array of its shape; the window lies inside."""
@@ -172,20 +172,20 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Any:
             place = hdu.fileinfo()  # not `hdus.fileinfo`, which reads on to the last one
             if place["datSpan"] < 0:  # astropy would go back and read what it has read, without end
                 raise InputError(
-                    f"{label}: has {place['datSpan']} bytes in HDU {number}; it is damaged: fetch it again"
+                    f"{label}: has {place['datSpan']} bytes in HDU {number}; it is damaged: use an intact copy"
                 )
             # `size` of a compressed image is that of its pixels; its table's may lack what fills the last block
             length = place["datSpan"] - 2879 if isinstance(hdu, fits.CompImageHDU) else int(hdu.size)
             if place["datLoc"] + length > size:
                 raise InputError(
                     f"{label}: is truncated: HDU {number} needs {place['datLoc'] + length} bytes, the file has {size}; "
-                    "fetch it again"
+                    "use an intact copy"
                 )
             end = place["datLoc"] + place["datSpan"]
         with source.open("rb") as file:
             file.seek(end)
             if file.read(8) == b"XTENSION":  # astropy passes over an HDU whose header it cannot read
-                raise InputError(f"{label}: is truncated or damaged in HDU {len(hdus)}; fetch it again")
+                raise InputError(f"{label}: is truncated or damaged in HDU {len(hdus)}; use an intact copy")
     return hdus
 
 
@@ -201,7 +201,7 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # a damaged header makes astropy raise errors of every kind
         reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200]) or type(error).__name__
         raise InputError(
-            f"{printable(path)}: cannot be read ({reason}); expected a whole and sound file: fetch it again"
+            f"{printable(path)}: cannot be read ({reason}); expected a whole and sound file: use an intact copy"
         ) from None
 
 
@@ -231,13 +231,13 @@ def _is_image(hdu: Any) -> bool:
 def _choose(path: Path, images: dict[int, Any], key: int | str) -> int:
     """Number of the image that a user's number or EXTNAME means."""
     text = str(key).strip()
-    found = [number for number, item in images.items() if text.upper() == item.name.upper() or text == str(number)]
-    if len(found) != 1:
+    numbers = [number for number, item in images.items() if text.upper() == item.name.upper() or text == str(number)]
+    if len(numbers) != 1:
         raise InputError(
-            f"{printable(path)}: --hdu {printable(text)} is {'several' if found else 'none'} of its images: "
+            f"{printable(path)}: --hdu {printable(text)} is {'several' if numbers else 'none'} of its images: "
             f"{_list(images)}"
         )
-    return found[0]
+    return numbers[0]
 
 
 def _list(images: dict[int, Any]) -> str:

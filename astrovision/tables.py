@@ -67,7 +67,7 @@ def _make_plain(table: Any, name: str) -> None:
     if kind not in ("O", "S"):
         return
     mask = np.ma.getmaskarray(column)
-    texts = ["" if gone or text is None else text for text, gone in zip(column.tolist(), mask.flat, strict=False)]
+    texts = ["" if masked or text is None else text for text, masked in zip(column.tolist(), mask.flat, strict=False)]
     if column.ndim != 1 or not all(isinstance(text, str | bytes) for text in texts):
         table.remove_column(name)
         return
@@ -101,14 +101,14 @@ def _read_fits(path: Path) -> Any:
     with contextlib.ExitStack() as stack:
         hdus = open_fits(path, stack)
         # SExtractor's files have a table with nothing but the image's header
-        found: dict[int, Any] = {
+        tables: dict[int, Any] = {
             n: hdu for n, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
         }
-        found = {n: hdu for n, hdu in found.items() if len(hdu.columns) > 1}
-        if len(found) != 1:
-            names = ", ".join(f"{n} {printable(hdu.name)}" for n, hdu in found.items()) or "none"
-            raise InputError(f"{printable(path)}: has {len(found)} tables ({names}); expected one: save it by itself")
-        hdu = next(iter(found.values()))
+        tables = {n: hdu for n, hdu in tables.items() if len(hdu.columns) > 1}
+        if len(tables) != 1:
+            names = ", ".join(f"{n} {printable(hdu.name)}" for n, hdu in tables.items()) or "none"
+            raise InputError(f"{printable(path)}: has {len(tables)} tables ({names}); expected one: save it by itself")
+        hdu = next(iter(tables.values()))
         # a copy, as the file that it is mapped to is closed
         table = Table.read(hdu, format="fits", unit_parse_strict="silent").copy()
         for number, name in enumerate(hdu.columns.names, 1):

@@ -126,8 +126,8 @@ def input_section(
     Raises:
         InputError: a band is unknown or of another unit than the others, or no statistics are published for it.
     """
-    found = find_sensor(sensor)
-    members = [found.band(name) for name in bands]
+    known = find_sensor(sensor)
+    members = [known.band(name) for name in bands]
     units = {band.unit for band in members}
     if len(units) != 1:
         raise InputError(f"bands {', '.join(bands)} of {sensor}: have the units {', '.join(sorted(units))}; take one")
@@ -142,10 +142,10 @@ def input_section(
             "std": [band.std for band in members if band.std is not None],
         }
     return {
-        "sensor": found.name,
+        "sensor": known.name,
         "bands": [band.name for band in members],
         "unit": units.pop(),
-        "scale": scale or found.scale or 1.0,
+        "scale": scale or known.scale or 1.0,
         "gsd_m": gsd_m,
         "size": size,
         "normalisation": normalisation,

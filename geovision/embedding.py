@@ -94,27 +94,27 @@ class Embedder(LoadedNetwork):
         size = self.contract.size
         rows, columns = (Axis.cover(length, size, 0) for length in scene.shape)
         places = [(row, column) for row in rows.starts for column in columns.starts]
-        found: list[tuple[int, int, float]] = []
+        tiles: list[tuple[int, int, float]] = []
         vectors: list[np.ndarray] = []
         for first in range(0, len(places), self.batch_size):
             numbers, masks = [], []
             for row, column in places[first : first + self.batch_size]:
                 values, valid = scene.read(row, column, rows.size, columns.size, self.contract.scale)
-                share = float(valid.mean())
-                if share == 0 or share < self.min_valid:
+                valid_share = float(valid.mean())
+                if valid_share == 0 or valid_share < self.min_valid:
                     continue
-                found.append((row, column, share))
+                tiles.append((row, column, valid_share))
                 numbers.append(values)
                 masks.append(valid)
             if numbers:
                 vectors.append(self.vectors(*_enlarged(np.stack(numbers), np.stack(masks), size)))
             if on_progress is not None:
                 on_progress(min(first + self.batch_size, len(places)), len(places))
-        tops, lefts, shares = (np.array([entry[part] for entry in found]) for part in range(3))
+        tops, lefts, valid_shares = (np.array([entry[part] for entry in tiles]) for part in range(3))
         shape = rows.size, columns.size
         return Embedded(
             np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32),
-            tops.astype(np.int64), lefts.astype(np.int64), shape, shares.astype(np.float32),
+            tops.astype(np.int64), lefts.astype(np.int64), shape, valid_shares.astype(np.float32),
             footprints(scene.grid, tops, lefts, shape),
         )  # fmt: skip
 

@@ -48,13 +48,13 @@ class Mapper(LoadedNetwork):
         self.classes = _classes(self.card, str(model))
         size, bands = self.contract.size, len(self.contract.bands)
         try:
-            found = tuple(self(torch.zeros(1, bands, size, size), torch.ones(1, size, size, dtype=torch.bool)).shape)
+            actual = tuple(self(torch.zeros(1, bands, size, size), torch.ones(1, size, size, dtype=torch.bool)).shape)
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
-        if found != (1, len(self.classes), size, size):
+        if actual != (1, len(self.classes), size, size):
             raise InputError(
-                f"model {printable(model)}: gives an output of shape {found}, expected a map of its "
+                f"model {printable(model)}: gives an output of shape {actual}, expected a map of its "
                 f"{len(self.classes)} classes; use a model that was trained to map"
             )
 
@@ -122,9 +122,9 @@ class Mapper(LoadedNetwork):
                     best[~valid] = NODATA
                     targets[0](row, column, best[None])
                     if probabilities:
-                        shares = scores.cpu().numpy()
-                        shares[:, ~valid] = np.nan
-                        targets[1](row, column, shares)
+                        probability = scores.cpu().numpy()
+                        probability[:, ~valid] = np.nan
+                        targets[1](row, column, probability)
                     seconds["write"] += time.perf_counter() - since
                 since = time.perf_counter()
             seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close
@@ -135,7 +135,7 @@ class Mapper(LoadedNetwork):
             for (made, _), final in zip(places, finals, strict=True):
                 os.replace(made, final)
         seconds["all"] = time.perf_counter() - start
-        return seconds | {f"pixels_{number}": int(found) for number, found in enumerate(pixels)}
+        return seconds | {f"pixels_{number}": int(total) for number, total in enumerate(pixels)}
 
     def _blend(
         self, scene: Scene, carry: Path, seconds: dict[str, float], on_progress: Callable[[int, int], None] | None
@@ -199,11 +199,12 @@ class Mapper(LoadedNetwork):
         for number, (_, at) in enumerate(places):
             images[number, :, :height, : columns.size] = values[:, :, at : at + columns.size]
             known[number, :height, : columns.size] = valid[:, at : at + columns.size]
-        shares = self(torch.from_numpy(images), torch.from_numpy(known)).softmax(1)[:, :, :height, : columns.size]
+        logits = self(torch.from_numpy(images), torch.from_numpy(known))
+        probabilities = logits.softmax(1)[:, :, :height, : columns.size]
         down = torch.from_numpy(weights).to(self.device)[:, None]
         across = torch.from_numpy(columns.weights).to(self.device)
         for number, (tile, at) in enumerate(places):
-            total[:, :, at : at + columns.size] += shares[number] * (down * across[tile])
+            total[:, :, at : at + columns.size] += probabilities[number] * (down * across[tile])
         return total
 
 

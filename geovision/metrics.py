@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 
-def confusion(found: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Pixels by label (rows) and found class (columns), `(count, count)`; labels outside the classes are left out."""
-    known = (labels < count) & (found < count)
-    pairs = labels[known].astype(np.int64) * count + found[known]
+def confusion(prediction: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Pixels by label (rows) and predicted class (columns), `(count, count)`, without labels outside the classes."""
+    known = (labels < count) & (prediction < count)
+    pairs = labels[known].astype(np.int64) * count + prediction[known]
     return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
 
@@ -21,18 +21,18 @@ def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         names: names of the classes.
 
     Returns:
-        `pixels`; `accuracy`, the share of pixels found right; `majority`, what the most frequent label alone would
+        `pixels`; `accuracy`, the share of pixels that are right; `majority`, what the most frequent label alone would
         reach; `mean_iou` and `macro_f1`, means over the classes that occur; and of each class `pixels`, `iou`, `f1`,
         `precision` and `recall`, None where undefined.
     """
-    hits, there, found = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    hits, there, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     classes = [
         {
             "name": name,
             "pixels": int(there[i]),
-            "iou": _share(hits[i], there[i] + found[i] - hits[i]) if there[i] else None,
-            "f1": _share(2 * hits[i], there[i] + found[i]) if there[i] else None,
-            "precision": _share(hits[i], found[i]),
+            "iou": _share(hits[i], there[i] + predicted[i] - hits[i]) if there[i] else None,
+            "f1": _share(2 * hits[i], there[i] + predicted[i]) if there[i] else None,
+            "precision": _share(hits[i], predicted[i]),
             "recall": _share(hits[i], there[i]),
         }
         for i, name in enumerate(names)
@@ -48,16 +48,16 @@ def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def psnr(found: np.ndarray, images: np.ndarray, removed: np.ndarray, span: float = 1.0) -> float:
+def psnr(reconstruction: np.ndarray, images: np.ndarray, removed: np.ndarray, span: float = 1.0) -> float:
     """Peak signal-to-noise ratio in dB over removed pixels.
 
     Args:
-        found: reconstruction, `(..., H, W)`.
-        images: what it should be.
+        reconstruction: reconstructed images, `(..., H, W)`.
+        images: original images, of the same shape.
         removed: bool, broadcast to their shape.
         span: range of the values: 1 for images from 0 to 1.
     """
-    errors = np.square(found - images)[np.broadcast_to(removed, images.shape)]
+    errors = np.square(reconstruction - images)[np.broadcast_to(removed, images.shape)]
     return float(10 * np.log10(span**2 / max(float(errors.mean()), 1e-12))) if errors.size else float("nan")
 
 
@@ -78,11 +78,11 @@ def linear_fill(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
         return image.copy()
     values = image[~removed]
     filled = image.copy()
-    guess = NearestNDInterpolator(known, values)(wanted)
+    interpolated = NearestNDInterpolator(known, values)(wanted)
     if len(known) > 3:
         inside = LinearNDInterpolator(known, values)(wanted)
-        guess = np.where(np.isnan(inside), guess, inside)
-    filled[removed] = guess
+        interpolated = np.where(np.isnan(inside), interpolated, inside)
+    filled[removed] = interpolated
     return filled
 
 
@@ -97,13 +97,13 @@ def nearest_neighbours(features: np.ndarray, targets: np.ndarray, queries: np.nd
     """
     known = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     k = min(k, len(known))
-    found = np.empty((len(queries), targets.shape[1]), np.float32)
+    scores = np.empty((len(queries), targets.shape[1]), np.float32)
     for start in range(0, len(queries), 1024):
         asked = queries[start : start + 1024]
         asked = asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)
         nearest = np.argpartition(-(asked @ known.T), k - 1, 1)[:, :k]
-        found[start : start + 1024] = targets[nearest].mean(1)
-    return found
+        scores[start : start + 1024] = targets[nearest].mean(1)
+    return scores
 
 
 def summarise_psnr(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

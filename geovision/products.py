@@ -139,7 +139,9 @@ def _landsat(folder: Path) -> Product | None:
         if band is None:
             continue
         if not path.is_file():
-            raise InputError(f"{printable(path)}: named in {metadata[0].name}, but not there; fetch the product again")
+            raise InputError(
+                f"{printable(path)}: named in {metadata[0].name}, but not there; use a complete copy of the product"
+            )
         layers.append(_landsat_layer(path, band.name, band.unit, match[1], fields, surface))
     return Product(layers, sensor)
 
@@ -190,8 +192,8 @@ def _loose_files(folder: Path) -> Product:
     for path in sorted(folder.iterdir()):
         match = _BAND_FILE.search(path.name)
         if match and path.suffix.lower() in ENDINGS and path.is_file():
-            found = _bands_of_file(path, None, [match[1]])
-            layers.append(found[0])
+            bands = _bands_of_file(path, None, [match[1]])
+            layers.append(bands[0])
     if not layers:
         raise InputError(
             f"{printable(folder)}: no scene in it; expected a Landsat or Sentinel-2 product, or one file for each band "
@@ -211,4 +213,6 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(_LARGEST_TEXT).decode("utf-8", "replace")
     except OSError as error:
-        raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); fetch the product again") from None
+        raise InputError(
+            f"{printable(path)}: cannot be read ({error.strerror}); use a complete copy of the product"
+        ) from None

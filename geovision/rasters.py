@@ -58,7 +58,7 @@ def reading(path: Path) -> Iterator[None]:
         cause = error.__cause__ or error
         reason = printable(" ".join(str(cause).replace(str(path), path.name).split())[:200])
         raise InputError(
-            f"{printable(path)}: cannot be read ({reason}); expected a whole raster file: fetch it again"
+            f"{printable(path)}: cannot be read ({reason}); expected a whole raster file: use an intact copy"
         ) from None
 
 

@@ -207,15 +207,15 @@ class Scene:
         brightest = 0.0
         for layer, plane in zip(self.layers, values, strict=True):
             low, high = RANGES[layer.unit]
-            found = plane[valid]
-            if np.mean((found < low) | (found > high)) > _ODD_SHARE:
+            measured = plane[valid]
+            if np.mean((measured < low) | (measured > high)) > _ODD_SHARE:
                 raise InputError(
-                    f"{self.label}: {layer.band} has values from {found.min():.4g} to {found.max():.4g}, expected "
-                    f"{low:g} to {high:g} ({layer.unit}); give the --scale (and --offset) by which stored numbers "
-                    "become values"
+                    f"{self.label}: {layer.band} has values from {measured.min():.4g} to {measured.max():.4g}; "
+                    f"expected {low:g} to {high:g} ({layer.unit}); give the --scale (and --offset) by which stored "
+                    "numbers become values"
                 )
             if layer.unit == REFLECTANCE:
-                brightest = max(brightest, float(np.percentile(found, 99.9)))
+                brightest = max(brightest, float(np.percentile(measured, 99.9)))
         if 0 < brightest < 0.002 and any(layer.unit == REFLECTANCE for layer in self.layers):
             raise InputError(
                 f"{self.label}: all reflectances are below {brightest:.2g}; the stored numbers seem to be reflectances "
@@ -235,15 +235,15 @@ class Scene:
                     "--scale (and --offset) that makes it so, or a product that states them"
                 )
         if contract.gsd_m is not None and not any_resolution:
-            found = self.grid.gsd_m
-            if found is None:
+            gsd_m = self.grid.gsd_m
+            if gsd_m is None:
                 raise InputError(
                     f"{self.label}: CRS {_name(self.grid.crs)} has no metres, and the model was trained at "
                     f"{contract.gsd_m:g} m; reproject the scene (gdalwarp -t_srs, -tr), or pass --any-resolution"
                 )
-            if not 0.9 < found / contract.gsd_m < 1.1:
+            if not 0.9 < gsd_m / contract.gsd_m < 1.1:
                 raise InputError(
-                    f"{self.label}: pixels of {found:.4g} m, the model was trained at {contract.gsd_m:g} m; resample "
+                    f"{self.label}: pixels of {gsd_m:.4g} m, the model was trained at {contract.gsd_m:g} m; resample "
                     "the scene (gdalwarp -tr), or pass --any-resolution"
                 )
         self.check_range()
@@ -281,15 +281,15 @@ def open_scene(
     label = printable(path)
     require("rasterio", "geo")
     known = find_sensor(sensor) if sensor else None
-    found = find_layers(path, known, bands)
-    names = [layer.band for layer in found.layers]
-    known = known or found.sensor or recognise(names)
+    product = find_layers(path, known, bands)
+    names = [layer.band for layer in product.layers]
+    known = known or product.sensor or recognise(names)
     if known is None:
         raise InputError(
             f"{label}: bands {', '.join(map(printable, names))} could be of several sensors; give --sensor"
         )
     layers = []
-    for layer in found.layers:
+    for layer in product.layers:
         member = known.find(layer.band)
         if member is not None:
             layers.append(replace(layer, band=member.name, unit=layer.unit or _unit(known, layer, member.unit, scale)))
@@ -327,15 +327,15 @@ def open_for_model(path: str | Path, contract: InputContract, *, sensor: str | N
         InputError: as `open_scene`; or the scene is of another sensor than the model's.
     """
     scene = open_scene(path, sensor=sensor, wanted=None, **options) if sensor is None else None
-    found = scene.sensor if scene is not None else find_sensor(str(sensor))
+    known = scene.sensor if scene is not None else find_sensor(str(sensor))
     if scene is not None:
         scene.close()
-    if found.name != contract.sensor.name:
+    if known.name != contract.sensor.name:
         raise InputError(
-            f"{printable(path)}: is of sensor {found.name}, the model of {contract.sensor.name}; use a model of that "
+            f"{printable(path)}: is of sensor {known.name}, the model of {contract.sensor.name}; use a model of that "
             f"sensor, or pass --sensor {contract.sensor.name} if the scene really is of it"
         )
-    return open_scene(path, sensor=found.name, wanted=contract.bands, **options)
+    return open_scene(path, sensor=known.name, wanted=contract.bands, **options)
 
 
 def find_scenes(path: Path) -> list[Path]:
@@ -346,17 +346,17 @@ def find_scenes(path: Path) -> list[Path]:
     """
     if not path.is_dir() or is_product(path):
         return [path]
-    found = [
+    scenes = [
         entry
         for entry in sorted(path.iterdir())
         if not entry.name.startswith(".")
         and (entry.suffix.lower() in ENDINGS if entry.is_file() else is_product(entry))
     ]
-    if not found:
+    if not scenes:
         raise InputError(
-            f"{printable(path)}: holds no scene; expected products, or files ending in {', '.join(ENDINGS)}"
+            f"{printable(path)}: contains no scene; expected products, or files ending in {', '.join(ENDINGS)}"
         )
-    return found
+    return scenes
 
 
 def _scaled(layer: Layer, sensor: Sensor, scale: float | None, offset: float | None) -> Layer:

@@ -69,10 +69,10 @@ class Sensor:
         Raises:
             InputError: the sensor has no such band.
         """
-        found = self.find(text)
-        if found is None:
+        known = self.find(text)
+        if known is None:
             raise InputError(f"band {text!r}: sensor {self.name} has {', '.join(self.names())}; give some of them")
-        return found
+        return known
 
 
 def plain_name(text: str) -> str:

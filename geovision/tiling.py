@@ -32,8 +32,8 @@ class Axis:
         total = np.zeros(length)
         for start in starts:
             total[start : start + size] += rise
-        shares = np.stack([rise / total[start : start + size] for start in starts])
-        return cls(length, size, tuple(starts), shares.astype(np.float32))
+        weights = np.stack([rise / total[start : start + size] for start in starts])
+        return cls(length, size, tuple(starts), weights.astype(np.float32))
 
     def finished(self, tile: int) -> int:
         """The pixel before which everything is done once this tile is: where the next tile starts."""

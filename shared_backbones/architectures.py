@@ -126,10 +126,10 @@ def check(
                 "arguments"
             ) from None
     expected = (2, classes, *shape[1:]) if role == "segmenter" else (2, classes)
-    found = tuple(getattr(output, "shape", ()))
-    if role != "autoencoder" and found != expected:
+    actual = tuple(getattr(output, "shape", ()))
+    if role != "autoencoder" and actual != expected:
         raise InputError(
-            f"architecture {name!r} gives an output of shape {found} for 2 images of {' x '.join(map(str, shape))}, "
+            f"architecture {name!r} gives an output of shape {actual} for 2 images of {' x '.join(map(str, shape))}, "
             f"expected {expected} of a {role} with {classes} classes; fix its arguments, such as num_classes"
         )
     return network

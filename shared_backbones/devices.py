@@ -23,11 +23,11 @@ def choose_device(name: str) -> tuple[torch.device, list[str]]:
     """
     if name == "auto":
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        found = next((kind for kind in there if there[kind]), None)
-        problem = _problem(found) if found else None
+        available = next((kind for kind in there if there[kind]), None)
+        problem = _problem(available) if available else None
         if problem:
-            return torch.device("cpu"), [f"{found} is there but does not work ({problem}); the CPU was used"]
-        return torch.device(found or "cpu"), []
+            return torch.device("cpu"), [f"{available} is there but does not work ({problem}); the CPU was used"]
+        return torch.device(available or "cpu"), []
     if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?", name):
         raise InputError(f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps")
     problem = _problem(name)

@@ -1,11 +1,11 @@
-"""Errors that a user can mend."""
+"""Errors that a user can fix."""
 
 import importlib
 from types import ModuleType
 
 
 class InputError(Exception):
-    """Something a user can mend; its text is the one line a program prints before it exits with 2.
+    """Something a user can fix; its text is the one line a program prints before it exits with 2.
 
     The line names the file or argument, what was found, what was expected, and the way out.
     """

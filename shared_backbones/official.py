@@ -172,7 +172,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a readable file of weights ({reason}); fetch it again") from None
+        raise InputError(f"{path}: not a readable file of weights ({reason}); use an intact copy") from None
     if not isinstance(state, Mapping):
         raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")
     return state

@@ -61,13 +61,13 @@ def load(folder: str | Path) -> TrainedModel:
         if sha256 != card["weights_sha256"]:
             raise InputError(
                 f"{path}: sha256 is {sha256[:12]}..., but {CARD} expects {str(card['weights_sha256'])[:12]}...; "
-                "the file is damaged or was altered: fetch the model folder again"
+                "the file is damaged or was altered: use an intact copy of the folder"
             )
         tensors = load_file(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {WEIGHTS}") from None
     except SafetensorError as error:
-        raise InputError(f"{path}: not a safetensors file ({error}); fetch the model folder again") from None
+        raise InputError(f"{path}: not a safetensors file ({error}); use an intact copy of the folder") from None
     try:
         with torch.device("cpu"):
             module = architectures.build(card["architecture"], card["arguments"])
@@ -136,13 +136,15 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {CARD}") from None
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); fetch the model folder again") from None
+        raise InputError(f"{path}: not JSON ({error}); use an intact copy of the folder") from None
     if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
-        found = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
-        raise InputError(f"{path}: schema_version is {found}, expected {SCHEMA_VERSION}; use a matching version of us")
+        version = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
+        raise InputError(
+            f"{path}: schema_version is {version}, expected {SCHEMA_VERSION}; use a matching version of us"
+        )
     for key, kind in (("architecture", str), ("arguments", dict), ("weights_sha256", str)):
         if not isinstance(card.get(key), kind):
-            raise InputError(f"{path}: `{key}` is missing or no {kind.__name__}; fetch the model folder again")
+            raise InputError(f"{path}: `{key}` is missing or no {kind.__name__}; use an intact copy of the folder")
     return card
 
 
@@ -157,7 +159,7 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
     if missing or left_over:
         raise InputError(
             f"{label}: does not fit the card's architecture: missing {sample_of(missing)}; "
-            f"unexpected {sample_of(left_over)}; fetch the model folder again"
+            f"unexpected {sample_of(left_over)}; use an intact copy of the folder"
         )
     for name, tensor in tensors.items():
         check_tensor(name, tensor, tuple(own[name].shape), label)
@@ -176,7 +178,9 @@ def check_tensor(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], labe
             "give the arguments the weights were trained with"
         )
     if tensor.is_floating_point() and not tensor.isfinite().all():
-        raise InputError(f"{label}: {name} holds values that are not finite; expected finite weights: fetch it again")
+        raise InputError(
+            f"{label}: {name} holds values that are not finite; expected finite weights: use an intact copy"
+        )
 
 
 def sample_of(names: list[str]) -> str:

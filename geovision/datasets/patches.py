@@ -116,28 +116,28 @@ def divide(
         block: side of the blocks in pixels.
         seed: seed of the draw.
     """
-    found: dict[tuple[int, str], list[Region]] = {}
+    regions_of: dict[tuple[int, str], list[Region]] = {}
     count = max(1, len(pairs))
     order = (np.random.default_rng(seed).permutation(len(pairs)) if by == "scenes" else np.arange(count)[::-1]) / count
     for number, (height, width) in enumerate(shapes):
         if by in {"scenes", "last"}:
             whole = (0, 0, height, width)
-            found.setdefault((number, _draw(float(order[number]), test, validation)), []).append(whole)
+            regions_of.setdefault((number, _draw(float(order[number]), test, validation)), []).append(whole)
         elif by == "halves":
             middle = height // 2
             border = middle - round(middle * validation)
             for split, top, bottom in (("train", 0, border), ("validation", border, middle), ("test", middle, height)):
                 if bottom > top:
-                    found.setdefault((number, split), []).append((top, 0, bottom - top, width))
+                    regions_of.setdefault((number, split), []).append((top, 0, bottom - top, width))
         else:
             for row in range(0, height, block):
                 for column in range(0, width, block):
-                    share = zlib.crc32(f"{seed}:{row // block}:{column // block}".encode()) / 2**32
+                    position = zlib.crc32(f"{seed}:{row // block}:{column // block}".encode()) / 2**32
                     region = (row, column, min(block, height - row), min(block, width - column))
-                    found.setdefault((number, _draw(share, test, validation)), []).append(region)
+                    regions_of.setdefault((number, _draw(position, test, validation)), []).append(region)
     return [
         PatchSource(*pairs[number], split, portion)
-        for (number, split), regions in found.items()
+        for (number, split), regions in regions_of.items()
         for portion in _portions(regions)
     ]
 
@@ -235,7 +235,7 @@ class Patches(Dataset[Any]):
         """A batch: `image` `(B, C, P, P)` in its stored type, `valid` `(B, P, P)`, and labels or targets, if any."""
         wanted = np.asarray(indices)
         homes = np.searchsorted(self.ends, wanted, side="right")
-        found: dict[str, Tensor] = {}
+        batches: dict[str, Tensor] = {}
         kinds = {part["image"].dtype for part in self.parts}
         for name in self.parts[0]:
             first = self.parts[0][name]
@@ -245,8 +245,8 @@ class Patches(Dataset[Any]):
                 members = np.flatnonzero(homes == home)
                 start = self.ends[home] - len(self.parts[home][name])
                 batch[members] = self.parts[home][name][wanted[members] - start]
-            found[name] = torch.from_numpy(batch)
-        return found
+            batches[name] = torch.from_numpy(batch)
+        return batches
 
 
 class PatchOrder(Sampler[list[int]]):
@@ -321,9 +321,9 @@ class LabelRaster:
         assert self.path is not None  # noqa: S101 - asked only where there are labels
         with reading(self.path):
             window: Any = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
-            found = self.table[self.source.read(1, window=window)]
-            found[self.source.read_masks(1, window=window) == 0] = IGNORED
-        return found
+            labels = self.table[self.source.read(1, window=window)]
+            labels[self.source.read_masks(1, window=window) == 0] = IGNORED
+        return labels
 
     def sample(self, shape: tuple[int, ...]) -> np.ndarray:
         """The whole raster in `shape` (nearest), as `read` gives it."""
@@ -369,10 +369,10 @@ def packed(values: np.ndarray) -> np.ndarray:
     return values if values.size else values.astype(np.uint16)
 
 
-def _draw(share: float, test: float, validation: float) -> str:
-    if share < test:
+def _draw(position: float, test: float, validation: float) -> str:
+    if position < test:
         return "test"
-    return "validation" if share < test + (1 - test) * validation else "train"
+    return "validation" if position < test + (1 - test) * validation else "train"
 
 
 def identity(source: PatchSource, sha256: str) -> str:

@@ -86,8 +86,8 @@ class SatMAEMapper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, H, W)` of images `(B, C, H, W)` of the encoder's size."""
         maps = self.encoder.forward_intermediates(x, sorted(set(self.levels)), intermediates_only=True)
-        found = dict(zip(sorted(set(self.levels)), maps, strict=True))
-        pyramid = [part(found[level]) for part, level in zip(self.enlarge, self.levels, strict=True)]
+        by_level = dict(zip(sorted(set(self.levels)), maps, strict=True))
+        pyramid = [part(by_level[level]) for part, level in zip(self.enlarge, self.levels, strict=True)]
         logits = self.head(self.decoder(pyramid))
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
 

@@ -152,10 +152,10 @@ class Autoencoder(nn.Module):
         loss = reconstruction
         if upscaled_targets:
             enlarged = self.multiscale(self.to_images(prediction), len(upscaled_targets))
-            for found, target in zip(enlarged, upscaled_targets, strict=True):
-                if found.shape != target.shape:
-                    raise ValueError(f"upscaled target of shape {tuple(target.shape)}: expected {tuple(found.shape)}")
-                multiscale = multiscale + F.l1_loss(found, target) / len(enlarged)
+            for image, target in zip(enlarged, upscaled_targets, strict=True):
+                if image.shape != target.shape:
+                    raise ValueError(f"upscaled target of shape {tuple(target.shape)}: expected {tuple(image.shape)}")
+                multiscale = multiscale + F.l1_loss(image, target) / len(enlarged)
             loss = RECONSTRUCTION_WEIGHT * reconstruction + MULTISCALE_WEIGHT * multiscale
         return Reconstruction(loss, prediction, mask, reconstruction, multiscale)
 

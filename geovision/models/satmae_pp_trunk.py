@@ -32,7 +32,7 @@ class Trunk(nn.Module):
         num_heads: attention heads; divides `embed_dim`.
         mlp_ratio: hidden channels of the feed-forward, as a multiple of D.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
-        trainable: whether the tables of positions and groups are learnt.
+        trainable: whether the tables of positions and groups are learned.
 
     Raises:
         ValueError: an argument does not suit.
@@ -77,7 +77,7 @@ class Trunk(nn.Module):
         code = 0 if groups is None else channel_embed
         if not 0 <= code < embed_dim:
             raise ValueError(f"channel_embed {code}: expected less than embed_dim {embed_dim}")
-        self.positions: Any  # `(1, 1 + L, P)`, learnt or not
+        self.positions: Any  # `(1, 1 + L, P)`, learned or not
         self.channels: Any  # `(1, G, Q)`
         tables = {"positions": position_table(self.grid, embed_dim - code)}
         if groups is not None:

@@ -202,7 +202,7 @@ class VisionTransformer(EncoderClassifier):
 class GroupVisionTransformer(EncoderClassifier):
     """The group-channel vision transformer that fine-tunes a `GroupMaskedAutoencoder`'s encoder.
 
-    Its class token has the zero row of the positions and a learnt code in place of a group's, zero at first.
+    Its class token has the zero row of the positions and a learned code in place of a group's, zero at first.
 
     Args:
         img_size: height and width in pixels, or one number for both.

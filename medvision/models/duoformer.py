@@ -1,6 +1,7 @@
 """DuoFormer: attention among the scales of a patch, then among patches (arXiv 2506.12982)."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from shared_backbones.networks.resnet import ResNet
 
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
+# arguments that say nothing more, or that trained weights replace
+_NOT_KEPT = ("num_patches", "proj_dim", "pretrained")
 SCALE_TOKENS = ("random", "channel", "first", "avg")
 
 
@@ -56,9 +59,9 @@ class DuoFormer(Classifier):
         freeze_backbone: train the backbone's weights or not.
         backbone: `r18`, `r50`, `r50_Swav`, `r50_BT`, `r50_MoCoV2` (the same ResNet-50 under other official names), or
             the name of any timm backbone that has maps at 1/4, 1/8, 1/16 and 1/32.
-        scale_token: what stands for a patch after its scales: a learnt token (`random`), one computed from all maps
+        scale_token: what stands for a patch after its scales: a learned token (`random`), one computed from all maps
             (`channel`), the deepest map's cell (`first`), or the mean of the cells (`avg`).
-        patch_attn: attend among patches; without, they are averaged with learnt weights.
+        patch_attn: attend among patches; without, they are averaged with learned weights.
         in_chans: channels of the image.
         img_size: height and width in pixels, or one number for both; multiples of 32.
         patch_block: `attention` as released, `transformer` for pre-norm blocks as the paper draws them.
@@ -98,93 +101,71 @@ class DuoFormer(Classifier):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if len(size) != 2:
-            raise ValueError(f"img_size {list(size)}: expected height and width, or one number for both")
-        height, width = size
-        if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
-            raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
+        self.arguments = _json_arguments(locals())
+        _check(self.arguments, num_patches, proj_dim)
+        height, width = self.arguments["img_size"]
         self.grid = height // STRIDE, width // STRIDE
-        patches = self.grid[0] * self.grid[1]
-        if num_patches not in {None, patches}:
-            raise ValueError(f"num_patches is {num_patches}, expected {patches} for images of {height} x {width}")
-        if proj_dim not in {None, embed_dim}:
-            raise ValueError(f"proj_dim is {proj_dim}, expected embed_dim ({embed_dim})")
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim}: expected a multiple of num_heads {num_heads}, 1 or more")
-        if num_layers not in {2, 3, 4}:
-            raise ValueError(f"num_layers is {num_layers}, expected 2, 3 or 4 scales")
-        if depth < 1:
-            raise ValueError(f"depth is {depth}, expected 1 or more")
-        if scale_token not in SCALE_TOKENS:
-            raise ValueError(f"scale_token {scale_token!r} is unknown; expected one of {', '.join(SCALE_TOKENS)}")
-        if patch_block not in {"attention", "transformer"}:
-            raise ValueError(f"patch_block {patch_block!r} is unknown; expected attention or transformer")
-        self.arguments: dict[str, Any] = {
-            "depth": depth,
-            "embed_dim": embed_dim,
-            "num_heads": num_heads,
-            "num_classes": num_classes,
-            "num_layers": num_layers,
-            "mlp_ratio": mlp_ratio,
-            "attn_drop_rate": attn_drop_rate,
-            "proj_drop_rate": proj_drop_rate,
-            "freeze_backbone": freeze_backbone,
-            "backbone": backbone,
-            "scale_token": scale_token,
-            "patch_attn": patch_attn,
-            "in_chans": in_chans,
-            "img_size": [height, width],
-            "patch_block": patch_block,
-            "frozen_statistics": frozen_statistics,
-        }
         self.num_classes, self.num_features, self.head_hidden_size = num_classes, embed_dim, embed_dim
         self.scale_token, self.frozen = scale_token, freeze_backbone and frozen_statistics
-        self.grad_checkpointing = False
-
-        self.backbone: nn.Module
-        if backbone in RESNETS:
-            self.backbone = ResNet(RESNETS[backbone], in_chans)
-        else:
-            self.backbone = TimmPyramid(backbone, in_chans, img_size=(height, width), pretrained=pretrained)
-        channels: tuple[int, ...] = self.backbone.channels
-        # timm's pyramid has its own names, and nothing hooks onto its levels one by one
-        modules = [f"backbone.layer{i + 1}" if backbone in RESNETS else "backbone" for i in range(4)]
-        self.feature_info = [
-            {"num_chs": count, "reduction": 4 * 2**i, "module": module}
-            for i, (count, module) in enumerate(zip(channels, modules, strict=True))
-        ]
-        if freeze_backbone:
-            self.backbone.requires_grad_(False)
-        self.projections = nn.ModuleList(nn.Conv2d(channels[3 - i], embed_dim, 1) for i in range(num_layers))
-        if scale_token == "random":
-            self.token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.036)
-        elif scale_token == "channel":
-            self.channel_token = ChannelToken(channels, embed_dim)
-        tokens = (4**num_layers - 1) // 3 + (scale_token in {"random", "channel"})
-        self.scale_positions = nn.Parameter(torch.empty(1, tokens, embed_dim))
-        shared: dict[str, Any] = {"attention_dropout": attn_drop_rate, "projection_dropout": proj_drop_rate}
-        self.scale_blocks = nn.ModuleList(
-            TransformerBlock(embed_dim, num_heads, mlp_ratio, **shared) for _ in range(depth)
-        )
-        self.patch_blocks = nn.ModuleList()
-        if patch_attn:
-            self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.036)
-            self.positions = nn.Parameter(torch.empty(1, 1 + patches, embed_dim))
-            nn.init.trunc_normal_(self.positions, std=0.036)
-            for _ in range(depth):
-                if patch_block == "attention":
-                    block: nn.Module = SelfAttention(
-                        embed_dim, num_heads, attention_dropout=attn_drop_rate, dropout=proj_drop_rate
-                    )
-                else:
-                    block = TransformerBlock(embed_dim, num_heads, mlp_ratio, **shared)
-                self.patch_blocks.append(block)
-        else:
-            self.pool = nn.Linear(patches, 1)
+        self._make_backbone(pretrained)
+        self._make_scales()
+        self._make_patches()
         self.head = linear_classifier(embed_dim, num_classes)
         self._initialise()
         self.train(self.training)
+
+    def _make_backbone(self, pretrained: bool) -> None:
+        """The pyramid, and where its four levels are."""
+        name, in_chans, (height, width) = (self.arguments[key] for key in ("backbone", "in_chans", "img_size"))
+        self.backbone: ResNet | TimmPyramid
+        if name in RESNETS:
+            self.backbone = ResNet(RESNETS[name], in_chans)
+        else:
+            self.backbone = TimmPyramid(name, in_chans, img_size=(height, width), pretrained=pretrained)
+        # timm's pyramid has its own names, and nothing hooks onto its levels one by one
+        modules = [f"backbone.layer{i + 1}" if name in RESNETS else "backbone" for i in range(4)]
+        self.feature_info = [
+            {"num_chs": count, "reduction": 4 * 2**i, "module": module}
+            for i, (count, module) in enumerate(zip(self.backbone.channels, modules, strict=True))
+        ]
+        if self.arguments["freeze_backbone"]:
+            self.backbone.requires_grad_(False)
+
+    def _make_scales(self) -> None:
+        """Tokens of all scales of a patch, and the blocks in which they attend to one another."""
+        dim, scales, channels = self.num_features, self.arguments["num_layers"], self.backbone.channels
+        self.projections = nn.ModuleList(nn.Conv2d(channels[3 - i], dim, 1) for i in range(scales))
+        if self.scale_token == "random":
+            self.token = nn.Parameter(torch.randn(1, 1, dim) * 0.036)
+        elif self.scale_token == "channel":
+            self.channel_token = ChannelToken(channels, dim)
+        tokens = (4**scales - 1) // 3 + (self.scale_token in {"random", "channel"})
+        self.scale_positions = nn.Parameter(torch.empty(1, tokens, dim))
+        self.scale_blocks = nn.ModuleList(self._transformer_block() for _ in range(self.arguments["depth"]))
+
+    def _make_patches(self) -> None:
+        """Attention among patches, or their weighted mean."""
+        dim, patches = self.num_features, self.grid[0] * self.grid[1]
+        self.patch_blocks = nn.ModuleList()
+        if not self.arguments["patch_attn"]:
+            self.pool = nn.Linear(patches, 1)
+            return
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.036)
+        self.positions = nn.Parameter(torch.empty(1, 1 + patches, dim))
+        nn.init.trunc_normal_(self.positions, std=0.036)
+        released = self.arguments["patch_block"] == "attention"
+        for _ in range(self.arguments["depth"]):
+            self.patch_blocks.append(self._patch_attention() if released else self._transformer_block())
+
+    def _transformer_block(self) -> TransformerBlock:
+        heads, ratio, weights, values = (
+            self.arguments[key] for key in ("num_heads", "mlp_ratio", "attn_drop_rate", "proj_drop_rate")
+        )
+        return TransformerBlock(self.num_features, heads, ratio, attention_dropout=weights, projection_dropout=values)
+
+    def _patch_attention(self) -> SelfAttention:
+        heads, weights, values = (self.arguments[key] for key in ("num_heads", "attn_drop_rate", "proj_drop_rate"))
+        return SelfAttention(self.num_features, heads, attention_dropout=weights, dropout=values)
 
     @classmethod
     def from_official(
@@ -311,11 +292,11 @@ class DuoFormer(Classifier):
                 "build with that in_chans and img_size"
             )
         maps = self.backbone(x)
-        for level, found in enumerate(maps):
+        for level, feature in enumerate(maps):
             rows, columns = (side * 2 ** (3 - level) for side in self.grid)
-            if tuple(found.shape[2:]) != (rows, columns):
+            if tuple(feature.shape[2:]) != (rows, columns):
                 raise ValueError(
-                    f"backbone {self.arguments['backbone']!r} gives a map of {found.shape[2]} x {found.shape[3]}, "
+                    f"backbone {self.arguments['backbone']!r} gives a map of {feature.shape[2]} x {feature.shape[3]}, "
                     f"expected {rows} x {columns}: exactly 1/{4 * 2**level} of the image"
                 )
         return maps
@@ -334,6 +315,47 @@ class DuoFormer(Classifier):
                     nn.init.zeros_(module.bias)
         for projection in self.projections:
             _initialise_projection(projection)
+
+
+def _json_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments of the constructor that build an equal network, in JSON types; weights and checks are none."""
+    names = [name for name in inspect.signature(DuoFormer).parameters if name not in _NOT_KEPT]
+    size = given["img_size"]
+    return {**{name: given[name] for name in names}, "img_size": [size, size] if isinstance(size, int) else list(size)}
+
+
+def _check(arguments: Mapping[str, Any], num_patches: int | None, proj_dim: int | None) -> None:
+    """Find out whether arguments suit one another.
+
+    Raises:
+        ValueError: they do not.
+    """
+    size, dim, heads = (arguments[key] for key in ("img_size", "embed_dim", "num_heads"))
+    if len(size) != 2:
+        raise ValueError(f"img_size {size}: expected height and width, or one number for both")
+    height, width = size
+    if height % STRIDE or width % STRIDE or height < STRIDE or width < STRIDE:
+        raise ValueError(f"img_size {height} x {width}: both must be multiples of {STRIDE}")
+    patches = height // STRIDE * (width // STRIDE)
+    if num_patches not in {None, patches}:
+        raise ValueError(f"num_patches is {num_patches}, expected {patches} for images of {height} x {width}")
+    if proj_dim not in {None, dim}:
+        raise ValueError(f"proj_dim is {proj_dim}, expected embed_dim ({dim})")
+    if heads < 1 or dim % heads:
+        raise ValueError(f"embed_dim {dim}: expected a multiple of num_heads {heads}, 1 or more")
+    _check_choices(arguments)
+
+
+def _check_choices(arguments: Mapping[str, Any]) -> None:
+    scales, token, block = (arguments[key] for key in ("num_layers", "scale_token", "patch_block"))
+    if scales not in {2, 3, 4}:
+        raise ValueError(f"num_layers is {scales}, expected 2, 3 or 4 scales")
+    if arguments["depth"] < 1:
+        raise ValueError(f"depth is {arguments['depth']}, expected 1 or more")
+    if token not in SCALE_TOKENS:
+        raise ValueError(f"scale_token {token!r} is unknown; expected one of {', '.join(SCALE_TOKENS)}")
+    if block not in {"attention", "transformer"}:
+        raise ValueError(f"patch_block {block!r} is unknown; expected attention or transformer")
 
 
 class ChannelToken(nn.Module):

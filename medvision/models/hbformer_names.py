@@ -4,7 +4,7 @@ import re
 
 from shared_backbones.official import renamed
 
-# Entries of the released code that never take part in its output, or that are computed, not learnt.
+# Entries of the released code that never take part in its output, or that are computed, not learned.
 UNUSED = (
     r"proj_enc4\.",
     r"MWAencoder\.backbone\.norm\.",

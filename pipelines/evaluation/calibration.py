@@ -11,10 +11,10 @@ from pipelines.data.stored_images import StoredImages
 from pipelines.runtime.progress import Meter
 from shared_backbones import weights
 from shared_backbones.classification.calibration import (
+    apply_temperature,
     conformal_quantile,
     coverage_of,
     fit_temperature,
-    heated,
     mean_coverage,
     prediction_sets,
 )
@@ -49,7 +49,7 @@ def calibrate(
     else:
         labels = targets.argmax(1)
         temperature = fit_temperature(np.log(np.clip(scores, 1e-12, 1)), labels)
-        quantile = conformal_quantile(heated(scores, 1 / temperature), labels, coverage)
+        quantile = conformal_quantile(apply_temperature(scores, temperature), labels, coverage)
         calibration |= {"temperature": temperature, "coverage": coverage, "quantile": quantile}
     trained = weights.load(model)
     chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
@@ -90,7 +90,7 @@ def calibration_figures(
         seed: of the divisions that the mean coverage is over.
     """
     labels = targets.argmax(1)
-    uncalibrated = class_figures(heated(scores, classifier.temperature), targets, multi_label=False)
+    uncalibrated = class_figures(apply_temperature(scores, 1 / classifier.temperature), targets, multi_label=False)
     figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
     if classifier.quantile is not None:
         figures |= {

@@ -69,8 +69,8 @@ class NeighborhoodAttention(nn.Module):
         query = _tiles(query, rows, columns)
         key, value = (_regions(part, rows, columns, x.device) for part in (key, value))
         mask = self._mask(rows, columns, dilation, query.dtype)
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = _from_tiles(found, rows, columns, dilation, self.num_heads)[:, :height, :width]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = _from_tiles(attended, rows, columns, dilation, self.num_heads)[:, :height, :width]
         return self.projection(x)
 
     def fold_(self) -> None:

@@ -24,13 +24,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float((np.log(np.exp(shifted * scale).sum(1)) - own * scale).mean())
 
     low, high = map(math.log, _TEMPERATURES)
-    found: Any = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return math.exp(min((0.0, low, high, float(found.x)), key=loss))
+    optimum: Any = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return math.exp(min((0.0, low, high, float(optimum.x)), key=loss))
 
 
-def heated(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities whose logarithms are multiplied by a temperature: undoes a calibration with it."""
-    logits = np.log(np.clip(scores, 1e-12, 1)) * temperature
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities `(N, K)` as they are once their logits are divided by a temperature."""
+    logits = np.log(np.clip(probabilities, 1e-12, 1)) * (1 / temperature)
     logits -= logits.max(1, keepdims=True)
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
@@ -39,12 +39,12 @@ def conformal_quantile(scores: np.ndarray, labels: np.ndarray, coverage: float) 
     """Threshold of prediction sets that hold the class of a new image with at least a probability.
 
     Split conformal prediction with the score 1 - probability of the class (Sadinle et al. 2019): of the scores that are
-    exact rather than cautious, the one with the smallest sets. It wants images that the network did not learn from.
+    exact rather than cautious, the one with the smallest sets. It needs images that the network did not learn from.
 
     Args:
         scores: probabilities `(N, K)`.
         labels: classes `(N,)`.
-        coverage: wanted, more than 0 and less than 1.
+        coverage: nominal coverage, more than 0 and less than 1.
 
     Returns:
         The ceil((N + 1) coverage)-th smallest score; 1, every class, where there are too few images for that.
@@ -66,11 +66,11 @@ def prediction_sets(scores: np.ndarray, quantile: float) -> np.ndarray:
 
 def coverage_of(sets: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Share of images whose set holds their class, its 95 % interval (Wilson), and the sets' mean size."""
-    share, count, z = float(sets[np.arange(len(labels)), labels].mean()), len(labels), 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    covered, count, z = float(sets[np.arange(len(labels)), labels].mean()), len(labels), 1.96
+    middle = (covered + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(covered * (1 - covered) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
     return {
-        "coverage": share,
+        "coverage": covered,
         "coverage_low": float(middle - half),
         "coverage_high": float(middle + half),
         "mean_set_size": float(sets.sum(1).mean()),
@@ -78,11 +78,11 @@ def coverage_of(sets: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def mean_coverage(scores: np.ndarray, labels: np.ndarray, coverage: float, *, seed: int, divisions: int = 50) -> float:
-    """Mean coverage of prediction sets over random divisions of held images into calibration and test halves."""
-    random, found = np.random.default_rng(seed), []
+    """Mean coverage of prediction sets over random divisions of images into calibration and test halves."""
+    random, coverages = np.random.default_rng(seed), []
     for _ in range(divisions):
         order = random.permutation(len(labels))
         known, asked = np.array_split(order, 2)
         quantile = conformal_quantile(scores[known], labels[known], coverage)
-        found.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
-    return float(np.mean(found))
+        coverages.append(prediction_sets(scores[asked], quantile)[np.arange(len(asked)), labels[asked]].mean())
+    return float(np.mean(coverages))

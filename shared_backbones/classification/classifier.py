@@ -78,7 +78,7 @@ class ImageClassifier:
         InputError: no such model, device or precision, or its card is of no model for such images.
     """
 
-    usual_symmetries = False
+    default_symmetries = False
 
     def __init__(
         self,
@@ -107,7 +107,9 @@ class ImageClassifier:
             self.mirror = mirror_of(self.card)
             self.multi_label = bool(self.card.get("multi_label", False))
             known = self.card.get("calibration", {}) if calibrated else {}
-            self.symmetries = bool(known.get("symmetries", self.usual_symmetries)) if symmetries is None else symmetries
+            self.symmetries = (
+                bool(known.get("symmetries", self.default_symmetries)) if symmetries is None else symmetries
+            )
             self.temperature = float(known.get("temperature", 1.0))
             has_sets = known.get("quantile") is not None
             self.quantile = float(known["quantile"]) if has_sets else None
@@ -162,8 +164,8 @@ class ImageClassifier:
         """
         bands = self.contract.bands
         if images.ndim != 4 or images.shape[1] != len(bands):
-            found = images.shape[1] if images.ndim == 4 else f"shape {tuple(images.shape)} and no"
-            raise InputError(f"images have {found} bands, the model takes {len(bands)}: {', '.join(bands)}")
+            actual = images.shape[1] if images.ndim == 4 else f"shape {tuple(images.shape)} and no"
+            raise InputError(f"images have {actual} bands, the model takes {len(bands)}: {', '.join(bands)}")
         values = images.float() if images.is_floating_point() else images.float() / 255
         height, width = images.shape[2:]
         side, size = self.contract.crop * min(height, width), self.contract.size
@@ -189,7 +191,7 @@ class ImageClassifier:
         return Prediction(scores, sets, strange, strange > self.outliers.threshold)
 
     def features(self, images: Tensor) -> np.ndarray:
-        """What outliers are told by, of images as `prepare` gives them, `(N, D)` float32.
+        """Features `(N, D)` float32 that outliers are recognised by, of images as `prepare` gives them.
 
         The means of a map of middle depth (of an eighth of the image's resolution or the next finer one): what a
         classifier keeps to its end is what tells its classes apart, which an image of nothing may well seem to have.
@@ -217,12 +219,12 @@ class ImageClassifier:
         chosen = torch.as_tensor(np.asarray(labels, np.int64))
         if chosen.shape != (len(images),) or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self.names)):
             raise ValueError(f"labels are {tuple(chosen.shape)}, expected one of {len(self.names)} for each image")
-        found = [
+        maps = [
             self._grad_cam(part, numbers.to(self.device)).cpu().numpy()
             for part, numbers in zip(images.split(self.batch_size), chosen.split(self.batch_size), strict=True)
             if len(part)
         ]
-        return np.concatenate([np.zeros((0, *images.shape[2:]), np.float32), *found])
+        return np.concatenate([np.zeros((0, *images.shape[2:]), np.float32), *maps])
 
     def provenance(self) -> dict[str, Any]:
         """What a side-car says of the model."""
@@ -240,11 +242,11 @@ class ImageClassifier:
         views = range(8) if self.symmetries else range(1)
         for view in views:
             turned = images.rot90(view % 4, (2, 3))
-            logits, found = self._run(turned.flip(3) if view >= 4 else turned)
-            shares = logits.sigmoid() if self.multi_label else logits.softmax(1)
-            shares = shares[:, self.mirror] if view >= 4 else shares
-            total = shares if total is None else total + shares
-            features = found if features is None else features
+            logits, seen = self._run(turned.flip(3) if view >= 4 else turned)
+            probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
+            probabilities = probabilities[:, self.mirror] if view >= 4 else probabilities
+            total = probabilities if total is None else total + probabilities
+            features = seen if features is None else features
         assert total is not None and features is not None  # noqa: S101 - there is one view or more
         # the average is what was calibrated, not the single views
         mean = total / len(views)

@@ -71,13 +71,13 @@ def mirror_of(card: Mapping[str, Any]) -> list[int]:
         InputError: a class's mirror image is none of the classes, or is not mirrored back.
     """
     names = [str(entry["name"]) for entry in card["classes"]]
-    found = []
+    mirrors = []
     for entry in card["classes"]:
         other = str(entry.get("mirror", entry["name"]))
         if other not in names:
             raise InputError(f"class {entry['name']}: its mirror {other!r} is none of the classes {', '.join(names)}")
-        found.append(names.index(other))
-    for number, other in enumerate(found):
-        if found[other] != number:
+        mirrors.append(names.index(other))
+    for number, other in enumerate(mirrors):
+        if mirrors[other] != number:
             raise InputError(f"class {names[number]}: its mirror {names[other]} must have it as mirror, too")
-    return found
+    return mirrors

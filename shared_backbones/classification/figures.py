@@ -29,7 +29,7 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
     metrics: Any = importlib.import_module("sklearn.metrics")
     occurs = targets.any(0)
     if multi_label:
-        found = scores > 0.5
+        predicted = scores > 0.5
         there, said = targets[:, occurs], scores[:, occurs]
         micro, macro, f1 = (
             (
@@ -46,14 +46,14 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
         return {
             "map_micro": micro,
             "map_macro": macro,
-            "f1_micro": float(metrics.f1_score(targets, found, average="micro", zero_division=0)),
+            "f1_micro": float(metrics.f1_score(targets, predicted, average="micro", zero_division=0)),
             "f1_macro": f1,
-            "accuracy": float((found == (targets > 0)).mean()),
+            "accuracy": float((predicted == (targets > 0)).mean()),
             "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=True),
             "auc": float(np.mean(areas)) if areas else None,
             "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
             "brier": float(np.square(scores - targets).mean()),
-            "ece": calibration_error(np.maximum(scores, 1 - scores).ravel(), (found == (targets > 0)).ravel()),
+            "ece": calibration_error(np.maximum(scores, 1 - scores).ravel(), (predicted == (targets > 0)).ravel()),
         }
     labels, best = targets.argmax(1), scores.argmax(1)
     hits = best == labels
@@ -99,10 +99,10 @@ def class_rows(
 
     With one label the class of the highest score counts as found; with several those of more than 0.5.
     """
-    found = scores > 0.5 if multi_label else np.eye(len(names), dtype=bool)[scores.argmax(1)]
+    predicted = scores > 0.5 if multi_label else np.eye(len(names), dtype=bool)[scores.argmax(1)]
     rows = []
     for number, name in enumerate(names):
-        there, said = targets[:, number] > 0, found[:, number]
+        there, said = targets[:, number] > 0, predicted[:, number]
         hits, images, answers = int((there & said).sum()), int(there.sum()), int(said.sum())
         rows.append(
             {

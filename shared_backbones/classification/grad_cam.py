@@ -19,5 +19,5 @@ def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     colors = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True), 3, 0)
     place = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(cam, place, channel) for channel in _HEAT.T])
-    share = 0.6 * np.clip(cam, 0, 1)
-    return np.clip(colors * (1 - share) + heat * share + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    opacity = 0.6 * np.clip(cam, 0, 1)
+    return np.clip(colors * (1 - opacity) + heat * opacity + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)

@@ -15,7 +15,7 @@ _NAMES = ("mean", "axes", "variances", "rest", "threshold")
 
 @dataclass(frozen=True)
 class Outliers:
-    """The usual features of a network: a Gaussian along their leading axes, and of one variance across the others.
+    """Distribution of a network's features: Gaussian along the leading axes, of one variance across the others.
 
     Attributes:
         mean: `(D,)`.
@@ -33,7 +33,7 @@ class Outliers:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Outliers":
-        """Fit to the features `(N, D)` of usual images; D may be more than N.
+        """Fit to the features `(N, D)` of training images; D may be more than N.
 
         No axis gets less than the mean variance of those left out, nor that less than a thousandth of the mean of all:
         where there are few images, what they happen not to vary in tells nothing.
@@ -52,12 +52,12 @@ class Outliers:
         rest = max(float(variances[count:].sum()) / others, total / features.shape[1] * 1e-3)
         return cls(features.mean(0), axes[:count], np.maximum(variances[:count], rest), rest)
 
-    def with_threshold(self, features: np.ndarray, share: float = 0.01) -> "Outliers":
-        """The same with the threshold above which a share of other usual images `(N, D)` lies, not those it fits."""
-        return replace(self, threshold=float(np.quantile(self.score(features), 1 - share)))
+    def with_threshold(self, features: np.ndarray, false_alarms: float = 0.01) -> "Outliers":
+        """The same with a threshold that a share `false_alarms` of images `(N, D)` it was not fit to lies above."""
+        return replace(self, threshold=float(np.quantile(self.score(features), 1 - false_alarms)))
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Squared Mahalanobis distance of features `(N, D)`, divided by D: about 1 for usual images."""
+        """Squared Mahalanobis distance of features `(N, D)`, divided by D: about 1 for training images."""
         centred = (features - self.mean).astype(np.float64)
         along = centred @ self.axes.T
         across = np.maximum(np.square(centred).sum(1) - np.square(along).sum(1), 0)

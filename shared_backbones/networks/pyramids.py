@@ -51,7 +51,7 @@ class TimmPyramid(nn.Module):
         arguments |= {"features_only": True, "in_chans": in_chans, "pretrained": pretrained}
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         fixed = config is not None and config.fixed_input_size
-        adapts = name.startswith("mvitv2")  # by itself, but refuses oblongs if told a size
+        adapts = name.startswith("mvitv2")  # by itself, but refuses oblongs if given a size
         if img_size is not None and fixed and not adapts:
             arguments["img_size"] = img_size
         levels = timm.create_model(name, **{**arguments, "pretrained": False}).feature_info.info
@@ -93,11 +93,11 @@ def fill_backbone(backbone: nn.Module, path: str | Path) -> None:
         raise InputError(f"{label}: no weights of this backbone: missing {sample_of(missing)}; give the backbone's own")
     filled = {}
     for name, tensor in own.items():
-        found = torch.as_tensor(state.get(names[name], tensor))
-        if tensor.ndim == found.ndim == 4 and tensor.shape[1] == 1 and found.shape[1] == 3:
-            found = found.sum(1, keepdim=True)
-        check_tensor(names[name], found, tuple(tensor.shape), label)
-        filled[name] = found
+        published = torch.as_tensor(state.get(names[name], tensor))
+        if tensor.ndim == published.ndim == 4 and tensor.shape[1] == 1 and published.shape[1] == 3:
+            published = published.sum(1, keepdim=True)
+        check_tensor(names[name], published, tuple(tensor.shape), label)
+        filled[name] = published
     backbone.load_state_dict(filled)
 
 

@@ -36,8 +36,8 @@ class TimmClassifier(nn.Module):
             raise ValueError(f"timm has no model {name!r}")
         self.arguments = {"name": name, "num_classes": num_classes, "in_chans": in_chans, **options}
         self.network: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
-        told = getattr(self.network.feature_info, "info", self.network.feature_info)
-        self.feature_info = [{**level, "module": f"network.{level['module']}"} for level in told]
+        levels = getattr(self.network.feature_info, "info", self.network.feature_info)
+        self.feature_info = [{**level, "module": f"network.{level['module']}"} for level in levels]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes)` of images `(B, in_chans, H, W)`."""

@@ -254,7 +254,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path: Path):
     empty.mkdir()
     with pytest.raises(InputError, match="no scene in it"):
         open_scene(empty)
-    with pytest.raises(InputError, match="holds no scene"):
+    with pytest.raises(InputError, match="contains no scene"):
         find_scenes(empty)
 
 

@@ -226,7 +226,7 @@ def _calibration_warnings(classifier: MedicalClassifier) -> list[str]:
     calibration = classifier.card.get("calibration") or {}
     if "temperature" not in calibration:
         return ["the model was not calibrated: ECE is that of its probabilities as they are"]
-    if calibration.get("symmetries", classifier.usual_symmetries):
+    if calibration.get("symmetries", classifier.default_symmetries):
         return ["figures are of single views, the model was calibrated for averages over symmetries: see ECE with care"]
     return []
 

@@ -120,7 +120,7 @@ def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, class
 def model_warnings(classifier: Any) -> list[str]:
     """What a user should know of a model's calibration and score of outliers."""
     lines, calibration = [], classifier.card.get("calibration") or {}
-    usual = calibration.get("symmetries", classifier.usual_symmetries)
+    usual = calibration.get("symmetries", classifier.default_symmetries)
     if "temperature" not in calibration:
         lines.append("the model was not calibrated; its probabilities may be too sure")
     elif usual != classifier.symmetries:

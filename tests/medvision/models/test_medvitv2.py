@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import medvision
-from medvision.models.medvitv2 import PAPER_DILATIONS, VARIANTS, GlobalBlock, LocalBlock, MedViTV2, PooledAttention
+from medvision.models.medvitv2 import PAPER_DILATIONS, VARIANTS, MedViTV2
+from medvision.models.medvitv2_blocks import GlobalBlock, LocalBlock, PooledAttention
 from shared_backbones.errors import InputError
 from tests.parity.seeded import read_fixture
 from tests.parity.stages import Stages, forms
@@ -99,7 +100,7 @@ def test_both_forms_share_their_weights_and_differ_in_their_tokens() -> None:
     with torch.inference_mode():
         assert not torch.allclose(released(x), spatial(x), atol=1e-4)
         # a released token is a run of values of the flattened image planes
-        from medvision.models.medvitv2 import _from_tokens, _to_tokens
+        from medvision.models.medvitv2_blocks import _from_tokens, _to_tokens
 
         tokens = _to_tokens(normed.to(memory_format=torch.channels_last), True)
         assert torch.equal(tokens.flatten(), normed.flatten()) and tokens.shape == (1, 28, 28, 32)
