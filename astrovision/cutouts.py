@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from astrovision.grids import described, pixel_scale, same_grid, taps, weigh
 from astrovision.planes import Plane, open_planes, reading
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -21,7 +22,6 @@ LARGEST = 8192
 """Side in pixels of the largest cut-out."""
 _CHUNK = 2**18  # values that are looked at while they are in the processor's cache
 _SAME_SCALE = 1e-3  # scales that differ by less are one
-_SAME_PLACE = 0.01  # pixels
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Mosaic:
         self.label = ", ".join(map(printable, paths))
         self.bands = tuple(bands)
         self.shape, self.wcs = planes[0].shape, planes[0].wcs
-        self.pixel_scale_arcsec = _pixel_scale(self.wcs)
+        self.pixel_scale_arcsec = pixel_scale(self.wcs)
         units = {plane.unit for plane in planes}
         self.unit = units.pop() if len(units) == 1 else ""
         self._paths, self._planes, self._stack = list(paths), list(planes), stack
@@ -317,11 +317,11 @@ class Mosaic:
             native = self._cut(positions[part], side)
             centres = np.where(np.isfinite(positions[part]), positions[part], 0)
             centres = centres - np.ceil(centres - side / 2)
-            across, down = np.moveaxis(np.stack(_taps(centres[..., None] + steps, reach, side)), 2, 0)
+            across, down = np.moveaxis(np.stack(taps(centres[..., None] + steps, reach, side)), 2, 0)
             for number, patch in enumerate(native.values, first):
                 seen, whole = native.valid[number - first], native.valid[number - first].all()
                 layers = patch if whole else np.concatenate([patch, seen[None].astype(np.float32)])
-                layers = _weigh(_weigh(layers, *down[:, number - first]), *across[:, number - first])
+                layers = weigh(weigh(layers, *down[:, number - first]), *across[:, number - first])
                 if whole:
                     values[number], valid[number] = layers, True
                 else:
@@ -336,22 +336,6 @@ class Mosaic:
         flags = np.where(touches, np.where(inside, 0, PARTIAL) | (HAS_INVALID * invalid), OFF_IMAGE).astype(np.uint8)
         values[~touches], valid[~touches] = 0, False
         return Cutouts(values, valid, flags)
-
-
-def _taps(places: np.ndarray, reach: float, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of a line of `side`, and their weights, under triangles of half a width `reach`: `(..., taps)` each."""
-    numbers = np.floor(places - reach)[..., None] + np.arange(1, math.ceil(2 * reach) + 1)
-    weights = np.maximum(1 - np.abs(numbers - places[..., None]) / reach, 0)
-    return numbers.clip(0, side - 1), weights / weights.sum(-1, keepdims=True)
-
-
-def _weigh(layers: np.ndarray, numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums of rows of `(C, h, w)` under `(size, taps)`, turned: `(C, w, size)`, so that columns are next."""
-    rows, factors = numbers.astype(np.intp), weights.astype(np.float32)[..., None]
-    total = layers.take(rows[:, 0], axis=1) * factors[:, 0]
-    for tap in range(1, rows.shape[1]):
-        total += layers.take(rows[:, tap], axis=1) * factors[:, tap]
-    return np.ascontiguousarray(total.swapaxes(1, 2))
 
 
 def open_mosaic(
@@ -378,10 +362,10 @@ def open_mosaic(
     with contextlib.ExitStack() as stack:
         planes = [plane for path in files for plane in open_planes(path, keys, stack)]
         for plane in planes[1:]:
-            if not _same_grid(planes[0], plane):
+            if not same_grid(planes[0], plane):
                 raise InputError(
-                    f"{plane.label}: lies on another grid ({_grid(plane)}) than {planes[0].label} "
-                    f"({_grid(planes[0])}); expected one for all bands: reproject it, for example with the package "
+                    f"{plane.label}: lies on another grid ({described(plane)}) than {planes[0].label} "
+                    f"({described(planes[0])}); expected one for all bands: reproject it, for example with the package "
                     "reproject"
                 )
         return Mosaic(files, planes, _names(files, planes, bands), stack.pop_all())
@@ -399,39 +383,3 @@ def _names(files: Sequence[Path], planes: Sequence[Plane], given: Sequence[str] 
     if len(set(given)) < len(given):
         raise InputError(f"{label}: --bands {','.join(map(printable, given))}: expected different names")
     return list(given)
-
-
-def _same_grid(first: Plane, other: Plane) -> bool:
-    """Whether pixels coincide, within a hundredth of one."""
-    if first.shape != other.shape or (first.wcs is None) != (other.wcs is None):
-        return False
-    if first.wcs is other.wcs:
-        return True
-    from astropy.wcs.utils import pixel_to_pixel
-
-    height, width = first.shape
-    x, y = np.array([0, width - 1, 0, width - 1, width / 2]), np.array([0, 0, height - 1, height - 1, height / 2])
-    with reading(Path(other.label)):
-        moved = np.abs(np.subtract(pixel_to_pixel(first.wcs, other.wcs, x, y), (x, y)))
-    on_sky = np.isfinite(moved)  # the corners of a map of the whole sky are nowhere
-    return bool(on_sky.any() and moved[on_sky].max() < _SAME_PLACE)
-
-
-def _grid(plane: Plane) -> str:
-    height, width = plane.shape
-    if plane.wcs is None:
-        return f"{height} x {width} pixels, no WCS"
-    with reading(Path(plane.label)):
-        centre = plane.wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
-    return (
-        f"{height} x {width} pixels of {_pixel_scale(plane.wcs):.4g} arcsec around {centre.ra.deg:.5f}, "
-        f"{centre.dec.deg:.5f}"
-    )
-
-
-def _pixel_scale(wcs: Any) -> float | None:
-    if wcs is None:
-        return None
-    from astropy.wcs.utils import proj_plane_pixel_scales
-
-    return math.sqrt(float(np.prod(proj_plane_pixel_scales(wcs)))) * 3600

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from geovision.models.satmae_pp_mae import Autoencoder
+from geovision.models.satmae_pp_autoencoder import Autoencoder
 from geovision.models.satmae_pp_names import BASE, DECODER_ENTRIES, LARGE, factory_arguments, official_name
 from geovision.models.satmae_pp_trunk import (
     EPS,

@@ -15,7 +15,7 @@ from geovision.models.satmae_pp import (
     MaskedAutoencoder,
     VisionTransformer,
 )
-from geovision.models.satmae_pp_mae import Reconstruction
+from geovision.models.satmae_pp_autoencoder import Reconstruction
 from geovision.models.satmae_pp_names import official_name
 from geovision.models.satmae_pp_trunk import SENTINEL_GROUPS
 from shared_backbones.blocks import embeddings
