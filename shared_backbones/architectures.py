@@ -14,6 +14,9 @@ GROUP = "domain_vision.architectures"
 Role: TypeAlias = Literal["classifier", "segmenter", "autoencoder"]
 """Images `(B, C, H, W)` become logits `(B, K)`, logits `(B, K, H, W)`, or a reconstruction of themselves."""
 
+Arguments: TypeAlias = dict[str, Any]
+"""Keyword arguments of a network's constructor, in JSON types."""
+
 
 @lru_cache(maxsize=1)
 def installed() -> dict[str, EntryPoint]:
@@ -59,14 +62,14 @@ def name_of(module: "nn.Module") -> str:
     )
 
 
-def current_arguments(network: "type[nn.Module]", arguments: Mapping[str, Any]) -> dict[str, Any]:
+def current_arguments(network: "type[nn.Module]", arguments: Mapping[str, Any]) -> Arguments:
     """Arguments under the names that they have today, as old recipes and cards use older ones.
 
     Raises:
         TypeError: an argument is given under both names.
     """
     renamed: Mapping[str, str] = getattr(network, "renamed_arguments", {})
-    current: dict[str, Any] = {}
+    current: Arguments = {}
     for name, value in arguments.items():
         today = renamed.get(name, name)
         if today in current:

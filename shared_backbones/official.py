@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 PROFILER_ENTRIES = re.compile(r"(^|\.)total_(ops|params)$")  # what thop leaves behind in a module
 
+Source: TypeAlias = str | Path | Mapping[str, Any]
+"""A file of weights, `.safetensors` or one that `torch.load(weights_only=True)` reads, or a state dict."""
 ForeignName: TypeAlias = "str | Sequence[ForeignName]"
 
 
@@ -24,7 +26,7 @@ class Published(Protocol):
     """A class of networks that reads weights as its authors published them."""
 
     @classmethod
-    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "nn.Module":
+    def from_official(cls, path_or_state_dict: Source, **arguments: Any) -> "nn.Module":
         """Build the network with these weights."""
         ...
 
@@ -38,9 +40,7 @@ class Described(Protocol):
         ...
 
 
-def load_official(
-    architecture: str, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any
-) -> "nn.Module":
+def load_official(architecture: str, path_or_state_dict: Source, **arguments: Any) -> "nn.Module":
     """Build a published network with its official weights.
 
     Example: `load_official("hbformer", "best.pth", num_classes=9, img_size=256)`.
@@ -69,7 +69,7 @@ def load_official(
 
 def load_foreign(
     module: "nn.Module",
-    source: str | Path | Mapping[str, Any],
+    source: Source,
     names: "Mapping[str, ForeignName]",
     ignored: Iterable[str] = (),
     *,
@@ -128,7 +128,7 @@ def load_foreign(
     module.load_state_dict(tensors)
 
 
-def read_foreign(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def read_foreign(source: Source) -> dict[str, Any]:
     """The entries of published weights, without wrappers, the prefix `module.` and what profilers leave.
 
     Args:

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from astrovision.models.astroformer_names import HEAD_DIM, fit_table, official_name, read_config, reorder_qkv
 from shared_backbones import official
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import RelativeAttention, resample_bias_table
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
@@ -77,7 +77,7 @@ class Astroformer(Classifier):
         if not len(embed_dim) == len(depths) == len(block_type) == 4:
             raise ValueError("embed_dim, depths and block_type must each name four stages")
         stem = _pair(stem_width)
-        self.arguments: dict[str, Any] = {
+        self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
             "img_size": [height, width],
@@ -127,7 +127,7 @@ class Astroformer(Classifier):
     @classmethod
     def from_official(
         cls,
-        path_or_state_dict: str | Path | Mapping[str, Any],
+        path_or_state_dict: official.Source,
         *,
         variant: str | None = None,
         cfg: Mapping[str, Any] | None = None,
@@ -332,7 +332,7 @@ class Head(nn.Module):
         return x if pre_logits else self.classifier(x)
 
 
-_FAMILY: dict[str, dict[str, Any]] = {
+_FAMILY: dict[str, Arguments] = {
     "astroformer_0": {"embed_dim": (96, 192, 384, 768), "depths": (2, 3, 5, 2), "stem_width": 64},
     "astroformer_1": {"embed_dim": (96, 192, 384, 768), "depths": (2, 6, 14, 2), "stem_width": 64},
     "astroformer_2": {"embed_dim": (128, 256, 512, 1024), "depths": (2, 6, 14, 2), "stem_width": 128},

@@ -1,13 +1,14 @@
 """Maps from SatMAE++ features: its vision transformer under a feature-pyramid decoder."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geovision.models.satmae_pp import GroupVisionTransformer, VisionTransformer
+from geovision.models.satmae_pp_autoencoder import Autoencoder
+from shared_backbones import official
 from shared_backbones.architectures import Role
 from shared_backbones.errors import require
 
@@ -91,7 +92,7 @@ class SatMAEMapper(nn.Module):
         logits = self.head(self.decoder(pyramid))
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
 
-    def load_autoencoder(self, source: "str | Path | Mapping[str, Any] | nn.Module") -> None:
+    def load_autoencoder(self, source: official.Source | Autoencoder) -> None:
         """Start from a pretrained encoder; see `VisionTransformer.load_autoencoder`."""
         self.encoder.load_autoencoder(source)
 

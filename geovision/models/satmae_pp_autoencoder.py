@@ -1,7 +1,5 @@
 """What the masked autoencoders of SatMAE++ share: masking, encoder, decoder, and the multi-scale loss."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -92,7 +90,7 @@ class Autoencoder(nn.Module):
     @classmethod
     def from_official(
         cls,
-        path_or_state_dict: str | Path | Mapping[str, Any],
+        path_or_state_dict: official.Source,
         *,
         variant: str | None = None,
         qkv_bias: bool = True,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geovision.contract import input_section
 from geovision.sensors import find_sensor
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.embeddings import sine_cosine, sine_cosine_2d
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -154,7 +155,7 @@ def combine(positions: Tensor, channels: Tensor) -> Tensor:
     return torch.cat(spread, 3).flatten(1, 2)
 
 
-def json_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def json_arguments(arguments: Mapping[str, Any]) -> Arguments:
     """A constructor's arguments in JSON types."""
 
     def plain(value: Any) -> Any:

@@ -1,8 +1,7 @@
 """The vision transformers of SatMAE++ that are fine-tuned: plain, and with groups of bands."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -18,6 +17,7 @@ from geovision.models.satmae_pp_trunk import (
     json_arguments,
 )
 from shared_backbones import official
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.embeddings import fit_positions
 from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
 
@@ -40,13 +40,13 @@ class EncoderClassifier(Classifier):
             {"num_chs": trunk.dim, "reduction": trunk.patch_size, "module": f"trunk.blocks.{i}"}
             for i in range(len(trunk.blocks))
         ]
-        self.arguments: dict[str, Any] = {}
+        self.arguments: Arguments = {}
         _initialise_classifier(self)
 
     @classmethod
     def from_official(
         cls,
-        path_or_state_dict: str | Path | Mapping[str, Any],
+        path_or_state_dict: official.Source,
         *,
         variant: str | None = None,
         qkv_bias: bool = True,
@@ -123,7 +123,7 @@ class EncoderClassifier(Classifier):
         """While training, recompute the activations of each block instead of keeping them."""
         self.trunk.grad_checkpointing = enable
 
-    def load_autoencoder(self, source: "str | Path | Mapping[str, Any] | Autoencoder") -> None:
+    def load_autoencoder(self, source: official.Source | Autoencoder) -> None:
         """Start fine-tuning from a pre-trained encoder: the trunk's weights are taken, the head is drawn anew.
 
         Positions are resampled where the image sizes differ, which the released code announces but never does.

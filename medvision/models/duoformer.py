@@ -2,8 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from medvision.models.duoformer_names import official_name
 from shared_backbones import official
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import SelfAttention
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.embeddings import fit_positions
@@ -169,7 +169,7 @@ class DuoFormer(Classifier):
 
     @classmethod
     def from_official(
-        cls, path_or_state_dict: str | Path | Mapping[str, Any], *, init_values: float | None = None, **arguments: Any
+        cls, path_or_state_dict: official.Source, *, init_values: float | None = None, **arguments: Any
     ) -> "DuoFormer":
         """Build a DuoFormer with weights of the released code (xiaoyatang/duoformer_TCGA).
 
@@ -317,14 +317,14 @@ class DuoFormer(Classifier):
             _initialise_projection(projection)
 
 
-def _json_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def _json_arguments(given: Arguments) -> Arguments:
     """Those arguments of the constructor that build an equal network, in JSON types; weights and checks are none."""
     names = [name for name in inspect.signature(DuoFormer).parameters if name not in _NOT_KEPT]
     size = given["img_size"]
     return {**{name: given[name] for name in names}, "img_size": [size, size] if isinstance(size, int) else list(size)}
 
 
-def _check(arguments: Mapping[str, Any], num_patches: int | None, proj_dim: int | None) -> None:
+def _check(arguments: Arguments, num_patches: int | None, proj_dim: int | None) -> None:
     """Find out whether arguments suit one another.
 
     Raises:
@@ -346,7 +346,7 @@ def _check(arguments: Mapping[str, Any], num_patches: int | None, proj_dim: int 
     _check_choices(arguments)
 
 
-def _check_choices(arguments: Mapping[str, Any]) -> None:
+def _check_choices(arguments: Arguments) -> None:
     scales, token, block = (arguments[key] for key in ("num_layers", "scale_token", "patch_block"))
     if scales not in {2, 3, 4}:
         raise ValueError(f"num_layers is {scales}, expected 2, 3 or 4 scales")

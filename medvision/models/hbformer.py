@@ -1,7 +1,6 @@
 """HBFormer: a Swin encoder bridged to a convolutional decoder with dynamic dilated convolutions (arXiv 2512.03597)."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from medvision.models.hbformer_names import UNUSED, official_name
 from shared_backbones import official
-from shared_backbones.architectures import Role
+from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.attention import WindowAttention
 from shared_backbones.blocks.convolution import DynamicDilatedConvolution
 from shared_backbones.blocks.recomputation import recomputed
@@ -18,7 +17,7 @@ from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.inference import fold_batch_norm, fold_pointwise
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
-COMPACT: dict[str, Any] = {
+COMPACT: Arguments = {
     "feature_size": 16,
     "depths": (2, 2, 2, 2),
     "head_dim": 16,
@@ -75,7 +74,7 @@ class HBFormer(nn.Module):
             raise ValueError(
                 f"depths {list(depths)} must name four stages, head_dim {head_dim} divide 2 x {feature_size}"
             )
-        self.arguments: dict[str, Any] = {
+        self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
             "stem_channels": stem_channels,
@@ -106,7 +105,7 @@ class HBFormer(nn.Module):
         return cls(num_classes=num_classes, in_chans=in_chans, **arguments)
 
     @classmethod
-    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "HBFormer":
+    def from_official(cls, path_or_state_dict: official.Source, **arguments: Any) -> "HBFormer":
         """Build an HBFormer with the weights of the released code (lzeeorno/HBFormer, December 2025 generation).
 
         Args:

@@ -1,8 +1,7 @@
 """MedViTV2: neighbourhood attention, pooled attention and Kolmogorov-Arnold feed-forwards (arXiv 2502.13693)."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from medvision.models.medvitv2_blocks import HEAD_DIM, GlobalBlock, LocalBlock
 from medvision.models.medvitv2_names import official_name
 from shared_backbones import official
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
@@ -128,7 +128,7 @@ class MedViTV2(Classifier):
 
     @classmethod
     def from_official(
-        cls, path_or_state_dict: str | Path | Mapping[str, Any], *, variant: str | None = None, **arguments: Any
+        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
     ) -> "MedViTV2":
         """Build a MedViTV2 with weights of the released code (Omid-Nejati/MedViTV2).
 
@@ -226,7 +226,7 @@ def _check_sizes(
         raise ValueError(f"dims {list(dims)}: expected multiples of {HEAD_DIM}, the width of an attention head")
 
 
-_FAMILY: dict[str, dict[str, Any]] = {
+_FAMILY: dict[str, Arguments] = {
     "medvitv2_tiny": {"depths": (2, 2, 6, 1), "dims": (64, 128, 192, 384), "path_dropout": 0.1},
     "medvitv2_small": {"depths": (2, 2, 6, 2), "dims": (64, 128, 256, 512), "path_dropout": 0.1},
     "medvitv2_base": {"depths": (2, 2, 6, 2), "dims": (96, 192, 384, 768), "path_dropout": 0.2},

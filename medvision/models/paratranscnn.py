@@ -1,7 +1,6 @@
 """ParaTransCNN: a ResNet and a pyramid of plain transformers side by side, joined in a decoder (arXiv 2401.15307)."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from medvision.models.paratranscnn_names import official_name
 from shared_backbones import official
-from shared_backbones.architectures import Role
+from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -19,7 +18,7 @@ from shared_backbones.networks.resnet import ResNet
 STRIDE = 16  # of the deepest map; inputs are padded to a multiple of it
 PATCH_SIZE = 2
 GATE_REDUCTION = 16  # channels of a joined map per hidden channel of its gate
-COMPACT: dict[str, Any] = {"dim": 16, "heads": 2, "depth": (1, 1, 1), "resnet_depth": 18, "resnet_width": 16}
+COMPACT: Arguments = {"dim": 16, "heads": 2, "depth": (1, 1, 1), "resnet_depth": 18, "resnet_width": 16}
 
 
 class ParaTransCNN(nn.Module):
@@ -80,7 +79,7 @@ class ParaTransCNN(nn.Module):
             raise ValueError(f"depth is {list(depth)}, expected three numbers of blocks, each 1 or more")
         if resnet_depth not in {18, 34}:
             raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
-        self.arguments: dict[str, Any] = {
+        self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
             "heads": heads,
@@ -115,7 +114,7 @@ class ParaTransCNN(nn.Module):
         return cls(num_classes=num_classes, in_chans=in_chans, **{**COMPACT, **arguments})
 
     @classmethod
-    def from_official(cls, path_or_state_dict: str | Path | Mapping[str, Any], **arguments: Any) -> "ParaTransCNN":
+    def from_official(cls, path_or_state_dict: official.Source, **arguments: Any) -> "ParaTransCNN":
         """Build a ParaTransCNN with weights of the released code (HongkunSun/ParaTransCNN, July 2024).
 
         Args:
@@ -159,7 +158,7 @@ class ParaTransCNN(nn.Module):
         """While training, recompute the activations of blocks and decoder steps instead of keeping them."""
         self.grad_checkpointing = enable
 
-    def load_imagenet(self, path_or_state_dict: str | Path | Mapping[str, Any]) -> None:
+    def load_imagenet(self, path_or_state_dict: official.Source) -> None:
         """Start the ResNet from torchvision's ImageNet weights, as published; their classifier is left out.
 
         Raises:

@@ -1,11 +1,11 @@
 """What timm and its users expect of a classifier: a head that can be changed, and the maps of chosen levels."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from shared_backbones.architectures import Role
+from shared_backbones.architectures import Arguments, Role
 
 
 class Classifier(nn.Module):
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     num_classes: int
     num_features: int
     head_hidden_size: int
-    arguments: dict[str, Any]
+    arguments: Arguments
     poolings: tuple[str, ...] = ("avg",)
     classifier = "head"
     grad_checkpointing = False

@@ -1,11 +1,11 @@
 """The baseline a user would try first: segmentation_models_pytorch's U-Net over any timm encoder."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones.architectures import Role
+from shared_backbones.architectures import Arguments, Role
 from shared_backbones.errors import require
 from shared_backbones.networks.timm_registration import register_all
 
@@ -41,7 +41,7 @@ class Unet(nn.Module):
         if encoder.startswith("tu-"):
             register_all()  # our own encoders
         smp = require("segmentation_models_pytorch", "train")
-        self.arguments: dict[str, Any] = {
+        self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
             "encoder": encoder,

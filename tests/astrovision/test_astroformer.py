@@ -179,8 +179,8 @@ def test_what_the_published_models_do_not_have_is_refused() -> None:
             astrovision.load_official("astroformer", {}, cfg=cfg)
     with pytest.raises(InputError, match=r"variant 'astroformer_9' is unknown; known: astroformer_0, "):
         astrovision.load_official("astroformer", {}, variant="astroformer_9")
-    with pytest.raises(InputError, match=r"no official weights for architecture 'duoformer'; known: astroformer"):
-        astrovision.load_official("duoformer", {})
+    with pytest.raises(InputError, match=r"no official weights for architecture 'timm_classifier'; known: astroformer"):
+        astrovision.load_official("timm_classifier", {})
     with pytest.raises(InputError, match=r"missing \d+ \(head.fc.bias, .* unexpected 1 \(other\)"):
         astrovision.load_official("astroformer", {"other": torch.zeros(1)}, variant="astroformer_0", img_size=32)
 

@@ -285,8 +285,12 @@ def test_official_entries_that_do_not_fit_are_named() -> None:
         medvision.load_official("hbformer", state, **{**SMALL, "window_size": 7})
     with pytest.raises(InputError, match=r"out\.1\.weight has shape \(4, 8, 1, 1\), expected \(9, 8, 1, 1\)"):
         medvision.load_official("hbformer", state, **{**SMALL, "num_classes": 9})
-    with pytest.raises(InputError, match=r"no official weights for architecture 'unet'; known: duoformer, hbformer"):
+    with pytest.raises(InputError, match=r"architecture 'unet' is unknown; known: .*hbformer"):
         medvision.load_official("unet", state)
+    with pytest.raises(
+        InputError, match=r"for architecture 'smp_unet'; known: astroformer, duoformer, hbformer, medvit"
+    ):
+        medvision.load_official("smp_unet", state)
 
 
 def test_a_folder_brings_the_network_back(tmp_path: Path) -> None:
