@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
-from medvision.certainty import weakest_slices
 from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
 from medvision.models.catalogue import find_model
+from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume, to_ras, write_stack, write_volume
-from medvision.volumes.resampling import blocks, linear_weights, normalise, resize_linear
+from medvision.volumes.resampling import normalise, resize_linear
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
@@ -65,7 +64,7 @@ class Segmentation:
         model_sha256: of the weights.
         fallbacks: those of the warnings that tell of something that ran in another way than was preferred.
         weakest_slices: axial slice of each class, counted upwards, in which its winning scores are lowest on average,
-            and that mean; see `medvision.certainty`.
+            and that mean; see `medvision.scores`.
     """
 
     labels: np.ndarray
@@ -80,7 +79,7 @@ class Segmentation:
     model_sha256: str
     fallbacks: list[str] = field(default_factory=list)
     weakest_slices: dict[int, tuple[int, float]] = field(default_factory=dict)
-    _scores: "_Scores | None" = field(default=None, repr=False)
+    _scores: Scores | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write the label map as NIfTI on the input's grid.
@@ -133,7 +132,7 @@ class Segmenter:
             if threads < 1:
                 raise InputError(f"threads is {threads}, expected 1 or more")
             torch.set_num_threads(threads)
-        device_found, self.warnings = choose_device(device)
+        chosen, self.warnings = choose_device(device)
         trained = weights.load(find_model(model))
         self.card, self.model_sha256 = trained.card, trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
@@ -143,31 +142,31 @@ class Segmenter:
         network = optimize_for_inference(trained.module)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - real, unlisted
         self._check_network(str(model))
-        self._asked = device, precision
-        self._place_on(device_found)
+        self._requested = device, precision
+        self._place_on(chosen)
 
     def _check_network(self, model: str) -> None:
         """Raise an InputError unless the network takes and gives the channels that its card promises."""
         side = self.contract.smallest_slice
         try:
             with torch.inference_mode():
-                found = self.network(torch.zeros(1, len(self.contract.slices), side, side)).shape
+                shape = self.network(torch.zeros(1, len(self.contract.slices), side, side)).shape
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {model}: its network does not take the slices its card names ({reason})") from None
         expected = (1, len(self.contract.classes), side, side)
-        if found != expected:
-            raise InputError(f"model {model}: its network gives {tuple(found)}, but its card names classes {expected}")
+        if shape != expected:
+            raise InputError(f"model {model}: its network gives {tuple(shape)}, but its card names classes {expected}")
 
     def _place_on(self, device: torch.device) -> None:
         self.device = device
-        self.precision = choose_precision(self._asked[1], device, self.contract.bfloat16_agreement)
+        self.precision = choose_precision(self._requested[1], device, self.contract.bfloat16_agreement)
         self.network.to(device)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides a result beside the model and the input."""
-        spacings = [edge and edge * self.coarsening for edge in self.contract.spacing_mm]
+        spacings = [step and step * self.coarsening for step in self.contract.spacing_mm]
         return {
             "views": list(self.views),
             "spacing_mm": spacings[0] if len(set(spacings)) == 1 else spacings,
@@ -193,27 +192,17 @@ class Segmenter:
         clock = _Clock()
         volume = scan if isinstance(scan, Volume) else read_volume(scan)
         clock.lap("read")
-        image, way_back = self._prepare(volume)
+        image, grid = self._prepare(volume)
         clock.lap("prepare")
-        try:
-            scores = self._score(image, progress)
-        except torch.OutOfMemoryError as error:
-            if self._asked[0] != "auto":
-                raise InputError(f"device {self.device}: out of memory; free some, or run with --device cpu") from error
-            # kept: the next volume's result says so, too
-            self.warnings.append(f"{self.device} ran out of memory; the CPU was used")
-            self._place_on(torch.device("cpu"))
-            scores = self._score(image, progress)
+        values = self._score(image, progress)
         del image
         clock.lap("network")
-        reach = self.contract.attached_mm / max(way_back.network_spacing_mm)
-        if self.contract.smallest_piece:
-            share = self.contract.smallest_piece
-            _drop_stray_pieces(scores, 255 * len(self.views), self.contract.attached, reach, share)
-        found = _Scores(scores, len(self.views), way_back)
-        labels, confidence = found.labels()
+        self._drop_stray_pieces(values, grid)
+        scores = Scores(values, len(self.views), grid)
+        labels, confidence = scores.labels()
         clock.lap("labels")
         conflict = modality_conflict(self.card["input"].get("modality"), volume.modality)
+        warnings = [f"{conflict}: the labels cannot be relied on"] if conflict else []
         return Segmentation(
             labels=labels,
             volume=volume,
@@ -223,36 +212,43 @@ class Segmenter:
             device=str(self.device),
             precision=self.precision,
             timings_s=clock.laps,
-            warnings=[
-                *([f"{conflict}: the labels cannot be relied on"] if conflict else []),
-                *volume.warnings,
-                *self.warnings,
-            ],
+            warnings=[*warnings, *volume.warnings, *self.warnings],
             model_sha256=self.model_sha256,
             fallbacks=list(self.warnings),
-            weakest_slices=found.weakest_slices(),
-            _scores=found if keep_scores else None,
+            weakest_slices=scores.weakest_slices(),
+            _scores=scores if keep_scores else None,
         )
 
-    def _prepare(self, volume: Volume) -> "tuple[Tensor, _WayBack]":
+    def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid]:
         """Bring a volume to the network's grid and cut it to its content."""
-        ras, spacing, undo = to_ras(volume.data, volume.grid)
-        extent = [n * edge for n, edge in zip(ras.shape, spacing, strict=True)]
-        target = tuple(edge * self.coarsening for edge in self.contract.spacing_for(spacing))
+        ras, spacing, from_ras = to_ras(volume.data, volume.grid)
+        extent = [n * step for n, step in zip(ras.shape, spacing, strict=True)]
+        target = tuple(step * self.coarsening for step in self.contract.spacing_for(spacing))
         if math.prod(extent) > _MOST_VOXELS * math.prod(target):
             raise InputError(
-                f"{volume.case_id}: covers {' x '.join(f'{edge:.0f}' for edge in extent)} mm, too much at the model's "
-                f"{' x '.join(f'{edge:.3g}' for edge in target)} mm; check the voxel size in its header, or cut the "
+                f"{volume.case_id}: covers {' x '.join(f'{side:.0f}' for side in extent)} mm, too much at the model's "
+                f"{' x '.join(f'{step:.3g}' for step in target)} mm; check the voxel size in its header, or cut the "
                 "scan to the head"
             )
         image = normalise(resize_linear(ras, spacing, target), self.contract.normalisation)
         # where 0 is the background; other scalings have no such value
         scaled = self.contract.normalisation not in ("zscore", "none")
         box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))
-        return image[box].clone(), _WayBack(box, tuple(image.shape), ras.shape, spacing, target, undo)
+        return image[box].clone(), NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras)
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
-        """Summed uint8 class scores `(K, x, y, z)` of the box."""
+        """Class scores `(K, x, y, z)` of the box, summed over the views; on the CPU if a GPU runs out of memory."""
+        try:
+            return self._score_views(image, progress)
+        except torch.OutOfMemoryError as error:
+            if self._requested[0] != "auto":
+                raise InputError(f"device {self.device}: out of memory; free some, or run with --device cpu") from error
+        # kept: the next volume's result says so, too
+        self.warnings.append(f"{self.device} ran out of memory; the CPU was used")
+        self._place_on(torch.device("cpu"))
+        return self._score_views(image, progress)
+
+    def _score_views(self, image: Tensor, progress: Progress | None) -> Tensor:
         kind = torch.uint8 if len(self.views) == 1 else torch.int16
         total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
         count = sum(image.shape[AXIS_OF_VIEW[view]] for view in self.views)
@@ -266,6 +262,13 @@ class Segmenter:
                 if progress:
                     progress(done, count)
         return total
+
+    def _drop_stray_pieces(self, values: Tensor, grid: NetworkGrid) -> None:
+        contract = self.contract
+        if contract.smallest_piece:
+            gap_radius = contract.attached_mm / max(grid.spacing_mm)
+            certain = CERTAIN * len(self.views)
+            drop_stray_pieces(values, certain, contract.attached, gap_radius, contract.smallest_piece)
 
     @torch.inference_mode()
     def _score_slices(self, stack: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -284,82 +287,7 @@ class Segmenter:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 logits = self.network(slices)
             inner = logits[..., top : top + height, left : left + width]
-            yield start, inner.float().softmax(1).mul_(255).round_().to(torch.uint8).cpu()
-
-
-@dataclass
-class _WayBack:
-    """From the head's box on the network's grid to the input's grid."""
-
-    box: tuple[slice, slice, slice]
-    coarse_shape: tuple[int, ...]
-    fine_shape: tuple[int, ...]
-    spacing_mm: tuple[float, float, float]
-    network_spacing_mm: tuple[float, ...]
-    undo: Callable[[np.ndarray], np.ndarray]
-
-
-class _Scores:
-    """Class scores in the head's box at the network's spacing, and their way to the input's grid."""
-
-    def __init__(self, values: Tensor, views: int, way_back: _WayBack) -> None:
-        self.values, self.views, self.way_back = values, views, way_back
-        self.weights, self.inside = [], []
-        w = way_back
-        edges = zip(w.spacing_mm, w.network_spacing_mm, strict=True)
-        for box, coarse, fine, (edge, target) in zip(w.box, w.coarse_shape, w.fine_shape, edges, strict=True):
-            matrix = linear_weights(coarse, fine, edge / target)
-            share = matrix[:, box].sum(1)
-            # voxels whose support lies mostly in the box; outside it everything is background
-            rows = torch.nonzero(share >= min(0.5, float(share.max())))[:, 0]
-            inside = slice(int(rows[0]), int(rows[-1]) + 1)
-            kept = matrix[inside, box]
-            self.weights.append(kept / kept.sum(1, keepdim=True))
-            self.inside.append(inside)
-
-    def labels(self) -> tuple[np.ndarray, dict[int, float | None]]:
-        """Labels `(X, Y, Z)` uint8 on the input's grid, and the mean winning score of each class."""
-        classes = len(self.values)
-        out = np.zeros(self.way_back.fine_shape, np.uint8, order="F")
-        counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
-        target = out[tuple(self.inside)]
-        for block in blocks(self.weights):
-            scores = self.values[:, *block.support]
-            coarse = scores.argmax(0)
-            first = int(coarse[0, 0, 0])
-            if (coarse == first).all():
-                # means of scores of which one class's are the highest everywhere: it stays the highest
-                target[block.where] = first
-                best = block.resize(scores[first : first + 1])
-                counts[first] += best.numel()
-                sums[first] += best.sum(dtype=torch.float64)
-                continue
-            best, winner = block.resize(scores).max(0)
-            target[block.where] = winner.to(torch.uint8).numpy()
-            flat = winner.flatten()
-            counts += torch.bincount(flat, minlength=classes)
-            sums += torch.bincount(flat, weights=best.flatten().double(), minlength=classes)
-        mean = sums / counts.clamp(min=1) / (255 * self.views)
-        confidence = {k: min(1.0, float(mean[k])) if counts[k] else None for k in range(classes)}
-        return np.asfortranarray(self.way_back.undo(out)), confidence
-
-    def weakest_slices(self) -> dict[int, tuple[int, float]]:
-        """As `medvision.certainty.weakest_slices`, with the slices of the scan, whose axes are turned to RAS."""
-        w = self.way_back
-        step, start, last = w.network_spacing_mm[2] / w.spacing_mm[2], w.box[2].start or 0, w.fine_shape[2] - 1
-        found = weakest_slices(self.values, 255 * self.views)
-        return {k: (min(last, int((start + place + 0.5) * step)), score) for k, (place, score) in found.items()}
-
-    def probabilities(self) -> Iterator[np.ndarray]:
-        """Probabilities `(X, Y, Z)` uint8 in 1/255 on the input's grid, class by class."""
-        for index in range(len(self.values)):
-            # outside the box there is background and nothing else
-            out = np.full(self.way_back.fine_shape, 255 if index == 0 else 0, np.uint8, order="F")
-            target = out[tuple(self.inside)]
-            for block in blocks(self.weights):
-                scores = block.resize(self.values[index : index + 1, *block.support])
-                target[block.where] = (scores[0] / self.views).round_().clamp_(0, 255).to(torch.uint8).numpy()
-            yield self.way_back.undo(out)
+            yield start, inner.float().softmax(1).mul_(CERTAIN).round_().to(torch.uint8).cpu()
 
 
 class _Clock:
@@ -386,56 +314,3 @@ def _content_box(image: Tensor, margin: int = 4) -> tuple[slice, slice, slice]:
         first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, image.shape[axis] - 1)
         box.append(slice(max(0, first - margin), min(image.shape[axis], last + margin + 1)))
     return box[0], box[1], box[2]
-
-
-def _drop_stray_pieces(scores: Tensor, full: int, attached: Sequence[int], reach: float, share: float = 0.1) -> None:
-    """Make background, in place, of labelled pieces much smaller than the largest, and of what lies around the others.
-
-    Args:
-        scores: `(K, x, y, z)`.
-        full: the score of certainty.
-        attached: classes that do not join pieces, and are kept only in the gaps of the pieces that the others form.
-        reach: half the width of the widest gap, in voxels.
-        share: of the largest piece's voxels; smaller pieces are strays, larger ones may be a hemisphere.
-    """
-    firm = _largest_of(scores, [k for k in range(1, len(scores)) if k not in attached])
-    loose = _largest_of(scores, [0, *attached])
-    solid = (firm > loose).numpy()
-    found: Any = ndimage.label(solid)  # scipy declares more than this call can return
-    pieces, count = found
-    sizes = np.bincount(pieces[solid], minlength=count + 1)
-    small = sizes < share * sizes.max()
-    small[0] = True
-    kept = ~small[pieces]
-    stray = solid & ~kept
-    if attached:
-        stray |= (loose > scores[0]).numpy() & ~solid & ~_closed(kept, reach)
-    where = torch.from_numpy(stray)
-    scores.masked_fill_(where, 0)
-    scores[0].masked_fill_(where, full)
-
-
-def _closed(mask: np.ndarray, radius: float, thickness: int = 32) -> np.ndarray:
-    """Morphological closing by a ball, `thickness` planes at a time: distances take seventy bytes a voxel."""
-    closed = np.zeros_like(mask)
-    rim = math.ceil(radius) + 1
-    padded = np.pad(mask, 2 * rim)
-    # a closing does not leave the box of its mask
-    for rows, columns, planes in ndimage.find_objects(mask.view(np.uint8)):
-        for start in range(rows.start, rows.stop, thickness):
-            stop = min(start + thickness, rows.stop)
-            part = padded[start : stop + 4 * rim, columns.start + rim :, planes.start + rim :]
-            part = part[:, : columns.stop - columns.start + 2 * rim, : planes.stop - planes.start + 2 * rim]
-            if part.any():
-                grown = np.asarray(ndimage.distance_transform_edt(~part)) <= radius
-                kept = np.asarray(ndimage.distance_transform_edt(grown)) > radius
-                closed[start:stop, columns, planes] = kept[2 * rim : -2 * rim, rim:-rim, rim:-rim]
-    return closed
-
-
-def _largest_of(scores: Tensor, classes: Sequence[int]) -> Tensor:
-    """Highest score among some classes, `(x, y, z)`, without a copy of them all."""
-    largest = scores[classes[0]].clone()
-    for index in classes[1:]:
-        torch.maximum(largest, scores[index], out=largest)
-    return largest

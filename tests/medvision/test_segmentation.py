@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
-from medvision.segmentation import FAST_COARSENING, Segmentation, Segmenter, _closed, _Scores, _WayBack
+from medvision.segmentation import FAST_COARSENING, Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
-from medvision.volumes.resampling import linear_weights, rescale_intensity
+from medvision.volumes.resampling import rescale_intensity
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, write_scan
@@ -317,18 +316,6 @@ def test_memory_that_torch_cannot_get_is_a_memory_error(make_segmenter):
         make_segmenter(Greedy()).segment(make_volume(make_head()))
 
 
-@pytest.mark.parametrize("radius", [0, 1.5, 3.2])
-def test_closing_by_layers_is_that_of_the_whole(radius):
-    mask = np.random.default_rng(0).random((50, 30, 28)) < 0.03
-    mask[14:30] = False  # an empty layer
-    ball = np.linalg.norm(np.indices((9, 9, 9)) - 4, axis=0) <= radius
-    padded = np.pad(mask, 10)
-    expected = ndimage.binary_erosion(ndimage.binary_dilation(padded, ball), ball)[10:-10, 10:-10, 10:-10]
-    assert expected.sum() >= mask.sum()
-    np.testing.assert_array_equal(_closed(mask, radius, thickness=6), expected)
-    assert not _closed(np.zeros_like(mask), radius).any()
-
-
 # --- scores
 
 
@@ -361,22 +348,6 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(make_segmenter, tmp_
     likely = probabilities.max(-1) > 0.51
     assert likely.mean() > 0.8
     np.testing.assert_array_equal(labels[likely], probabilities.argmax(-1)[likely])
-
-
-def test_labels_by_blocks_are_those_of_the_whole():
-    # random scores in one corner, and one class around it: blocks of both kinds
-    values = torch.zeros((4, 40, 42, 44), dtype=torch.uint8)
-    values[2] = 200
-    values[:, 12:25, 10:30, 8:20] = torch.randint(0, 256, (4, 13, 20, 12), generator=torch.Generator().manual_seed(0))
-    shapes, spacing = ((40, 42, 44), (100, 97, 53)), (0.4, 0.43, 0.83)
-    box = (slice(0, 40), slice(0, 42), slice(0, 44))
-    found = _Scores(values, 1, _WayBack(box, *shapes, spacing, (1.0,) * 3, lambda array: array))
-    weights = [linear_weights(n, m, s) for n, m, s in zip(*shapes, spacing, strict=True)]
-    best, winner = torch.einsum("kxyz,ax,by,cz->kabc", values.float(), *weights).max(0)
-    labels, confidence = found.labels()
-    assert (labels != winner.numpy()).mean() < 1e-5  # sums in another order
-    for k in range(4):
-        assert confidence[k] == pytest.approx(float(best[winner == k].mean()) / 255, abs=1e-4)
 
 
 def test_probabilities_have_to_be_asked_for(make_segmenter, tmp_path):

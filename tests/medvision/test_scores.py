@@ -1,0 +1,56 @@
+"""Class scores: labels by blocks, the closing of gaps, and the slice in which a structure is least certain."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from medvision.scores import NetworkGrid, Scores, closed, weakest_slices
+from medvision.volumes.resampling import linear_weights
+
+
+def test_the_slice_of_lowest_winning_scores():
+    scores = torch.zeros(3, 4, 5, 6, dtype=torch.int16)
+    scores[0] = 200
+    scores[1, :, :3, 1:4] = 240
+    scores[1, :, :3, 2] = 210
+    scores[1, 0, 0, 4] = 201  # one voxel of the thirteen that a slice may have: too few
+    found = weakest_slices(scores, 255)
+    assert found[1] == (2, 210 / 255)
+    assert found[0][0] in range(6) and found[0][1] == 200 / 255
+    assert 2 not in found, "a class that wins nowhere has no slice"
+
+
+def test_several_views_are_summed_scores():
+    scores = torch.zeros(2, 2, 2, 3, dtype=torch.int16)
+    scores[1] = 600
+    scores[1, ..., 2] = 510
+    assert weakest_slices(scores, 255 * 3)[1] == (2, 510 / 765)
+
+
+def test_labels_by_blocks_are_those_of_the_whole():
+    # random scores in one corner, and one class around it: blocks of both kinds
+    values = torch.zeros((4, 40, 42, 44), dtype=torch.uint8)
+    values[2] = 200
+    values[:, 12:25, 10:30, 8:20] = torch.randint(0, 256, (4, 13, 20, 12), generator=torch.Generator().manual_seed(0))
+    shapes, spacing = ((40, 42, 44), (100, 97, 53)), (0.4, 0.43, 0.83)
+    box = (slice(0, 40), slice(0, 42), slice(0, 44))
+    found = Scores(values, 1, NetworkGrid(box, *shapes, spacing, (1.0,) * 3, lambda array: array))
+    weights = [linear_weights(n, m, s) for n, m, s in zip(*shapes, spacing, strict=True)]
+    best, winner = torch.einsum("kxyz,ax,by,cz->kabc", values.float(), *weights).max(0)
+    labels, confidence = found.labels()
+    assert (labels != winner.numpy()).mean() < 1e-5  # sums in another order
+    for k in range(4):
+        assert confidence[k] == pytest.approx(float(best[winner == k].mean()) / 255, abs=1e-4)
+
+
+@pytest.mark.parametrize("radius", [0, 1.5, 3.2])
+def test_closing_by_layers_is_that_of_the_whole(radius):
+    mask = np.random.default_rng(0).random((50, 30, 28)) < 0.03
+    mask[14:30] = False  # an empty layer
+    ball = np.linalg.norm(np.indices((9, 9, 9)) - 4, axis=0) <= radius
+    padded = np.pad(mask, 10)
+    expected = ndimage.binary_erosion(ndimage.binary_dilation(padded, ball), ball)[10:-10, 10:-10, 10:-10]
+    assert expected.sum() >= mask.sum()
+    np.testing.assert_array_equal(closed(mask, radius, thickness=6), expected)
+    assert not closed(np.zeros_like(mask), radius).any()
