@@ -20,7 +20,7 @@ from apps.cli.shared.options import (
 from apps.cli.shared.program import run, split
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
-from apps.cli.shared.sharding import Shard, ShardOption
+from apps.cli.shared.sharding import Shard, ShardText
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app)
@@ -63,7 +63,7 @@ def classify(
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64,
-    shard: ShardOption = None,
+    shard: ShardText = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False,

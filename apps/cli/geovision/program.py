@@ -20,7 +20,7 @@ from apps.cli.shared.options import (
 from apps.cli.shared.program import COMPLETE, run, split
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run, add_run_of_kind
-from apps.cli.shared.sharding import Shard, ShardOption
+from apps.cli.shared.sharding import Shard, ShardText
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -90,7 +90,7 @@ def map_(
     resume: Annotated[
         bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
     ] = False,
-    shard: ShardOption = None,
+    shard: ShardText = None,
     sensor: _Sensor = None,
     bands: _Bands = None,
     scale: _Scale = None,
@@ -155,7 +155,7 @@ def embed(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
     ] = False,
-    shard: ShardOption = None,
+    shard: ShardText = None,
     sensor: _Sensor = None,
     bands: _Bands = None,
     scale: _Scale = None,

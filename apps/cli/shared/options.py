@@ -1,9 +1,32 @@
-"""Options that mean the same in all programs."""
+"""Options of the programs: a verb declares its own once, as a dataclass, and `add_verb` turns it into a command.
 
+    @dataclass(frozen=True, kw_only=True)
+    class ClassifyOptions:
+        input: Annotated[Path, typer.Option("--input", "-i", help="Image, or a folder of images.")]
+        bands: Annotated[list[str] | None, CommaSeparated, typer.Option(help="Names, with commas.")] = None
+        network: NetworkOptions = field(default_factory=NetworkOptions)
+
+    def classify(options: ClassifyOptions) -> int:
+        \"\"\"Classify images.\"\"\"
+
+    add_verb(app, classify)
+
+A field without a default is required. A field that is a dataclass itself stands for its fields, in its place. The
+order of the fields is that of `--help`. Annotations and defaults are Typer's; a field marked with `Parsed` is typed as
+one text and kept as what the function makes of it.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
+
+from apps.cli.shared.program import split
+
+Options = TypeVar("Options")
 
 
 class Precision(StrEnum):
@@ -14,12 +37,34 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+@dataclass(frozen=True)
+class Parsed:
+    """Marks a field that is typed as one text.
+
+    Attributes:
+        parse: makes the value of the text; raises an InputError where it cannot.
+    """
+
+    parse: Callable[[str], Any]
+
+
+CommaSeparated = Parsed(split)
+
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
 TrainedModelOption = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Where and how a network runs."""
+
+    device: DeviceOption = "auto"
+    threads: ThreadsOption = None
+    precision: PrecisionOption = Precision.auto
 
 
 def _show_version(context: typer.Context, asked: bool) -> None:
@@ -33,3 +78,58 @@ def _show_version(context: typer.Context, asked: bool) -> None:
 VersionOption = Annotated[
     bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
 ]
+
+
+def add_verb(app: typer.Typer, verb: Callable[[Options], int | None], name: str | None = None) -> None:
+    """Add a command to a program.
+
+    Args:
+        app: program, or group of a program's commands.
+        verb: function that takes the options, an instance of a dataclass, and returns the exit code, None for 0. Its
+            docstring is the command's help.
+        name: name of the command; by default the function's.
+    """
+    (options,) = (hint for key, hint in get_type_hints(verb).items() if key != "return")
+
+    def command(**values: Any) -> int | None:
+        return verb(_build(options, values))
+
+    command.__dict__["__signature__"] = inspect.Signature(list(_parameters(options)))
+    command.__doc__ = verb.__doc__
+    app.command(name or verb.__name__)(command)
+
+
+def _parameters(options: type[Any]) -> Iterator[inspect.Parameter]:
+    """Parameters as Typer reads them, one for each field."""
+    for field, hint in _fields(options):
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _parameters(hint)
+            continue
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        if _parser(hint) is not None:
+            text = str if field.default is MISSING else str | None
+            hint = Annotated[text, *(mark for mark in get_args(hint)[1:] if not isinstance(mark, Parsed))]
+        yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _build(options: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options, of the values that the command line gives."""
+    arguments = {}
+    for field, hint in _fields(options):
+        if isinstance(hint, type) and is_dataclass(hint):
+            arguments[field.name] = _build(hint, values)
+            continue
+        value, parse = values[field.name], _parser(hint)
+        arguments[field.name] = value if parse is None or value is None else parse(value)
+    return options(**arguments)
+
+
+def _fields(options: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
+    """Fields of a dataclass, and their annotations."""
+    hints = get_type_hints(options, include_extras=True)
+    return ((field, hints[field.name]) for field in fields(options))
+
+
+def _parser(hint: Any) -> Callable[[str], Any] | None:
+    """The function of an annotation's `Parsed`."""
+    return next((mark.parse for mark in get_args(hint)[1:] if isinstance(mark, Parsed)), None)

@@ -8,14 +8,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from apps.cli.shared.options import Parsed
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 T = TypeVar("T")
-
-ShardOption = Annotated[
-    str | None, typer.Option(metavar="I/N", help="Take part I of N of the input alone, I from 1 to N.")
-]
 
 
 @dataclass(frozen=True)
@@ -27,17 +24,17 @@ class Shard:
 
     @classmethod
     def read(cls, text: str | None) -> "Shard | None":
-        """A shard as typed; None where none was.
+        """The shard that a text such as `3/10` names; None for None.
 
         Raises:
-            InputError: it is none.
+            InputError: the text names none.
         """
         if text is None:
             return None
-        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise InputError(f"--shard {printable(text)}: expected I/N with I from 1 to N, such as 3/10")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def rows(self, count: int) -> range:
         """The numbers of its items among `count`: a run of them; all shards together have each once.
@@ -58,3 +55,8 @@ class Shard:
 def share(items: Sequence[T], shard: Shard | None) -> list[T]:
     """The shard's items; all without one."""
     return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
+
+
+_OPTION = typer.Option(metavar="I/N", help="Take part I of N of the input alone, I from 1 to N.")
+ShardOption = Annotated[Shard | None, Parsed(Shard.read), _OPTION]
+ShardText = Annotated[str | None, _OPTION]

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-import apps.cli.medvision.segment
+import apps.cli.medvision.results
 import shared_backbones.weights
 from medvision.models.hbformer import HBFormer
 from medvision.volumes.files import read_volume
@@ -232,7 +232,7 @@ def test_an_interrupt_leaves_nothing_behind(segment, scan, monkeypatch):
 def test_an_interrupt_while_results_are_put_in_place(segment, scan, monkeypatch):
     assert segment(scan).code == 0
     before = contents(scan.parent)
-    replace, moved = apps.cli.medvision.segment.os.replace, []
+    replace, moved = apps.cli.medvision.results.os.replace, []
 
     def interrupted(source, target):
         moved.append(target)
@@ -240,7 +240,7 @@ def test_an_interrupt_while_results_are_put_in_place(segment, scan, monkeypatch)
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(apps.cli.medvision.segment.os, "replace", interrupted)
+    monkeypatch.setattr(apps.cli.medvision.results.os, "replace", interrupted)
     assert segment(scan, "--fast").code == 130
     assert contents(scan.parent) == before
 

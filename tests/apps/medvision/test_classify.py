@@ -385,7 +385,7 @@ def test_names_that_are_formulas_or_hold_signs_are_harmless(grey_model: Path, tm
         ({"--model": "full"}, "model.json"),
         ({"-i": "absent.png"}, "absent.png: no such file or folder"),
         ({"-i": "scan.dcm"}, "ends in .dcm; expected .png"),
-        ({"-i": "empty"}, "empty: holds no image"),
+        ({"-i": "empty"}, "empty: contains no image"),
         ({"-i": "full", "--split": "test"}, "is no .npz file of MedMNIST, so --split means nothing"),
         ({"--split": "all"}, "split 'all' is unknown"),
         ({"-i": "cases.npz"}, "names no 2-D set of MedMNIST"),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
-import apps.cli.medvision.robustness
+import apps.cli.medvision.measure_images
 from medvision.classification import MedicalClassifier
 from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.relative_errors import ALEXNET, relative_errors
@@ -41,7 +41,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apps.cli.medvision.robustness, "_RESAMPLES", 40)
+    monkeypatch.setattr(apps.cli.medvision.measure_images, "RESAMPLES", 40)
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path
     put(tmp_path / "c" / "other_report.json", "{}")  # no report of ours
     tables = []
     for name in ("medvision", "geovision", "astrovision"):
-        app = importlib.import_module(f"apps.cli.{name}").app
+        app = importlib.import_module(f"apps.cli.{name}.program").app
         assert program.run(app, ["review", "collect", str(tmp_path), "-o", str(tmp_path / "t.csv"), "-q"]) == 0
         tables.append(table(tmp_path / "t.csv"))
     assert tables[0] == tables[1] == tables[2]

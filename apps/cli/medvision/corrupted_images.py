@@ -1,12 +1,12 @@
-"""What `medvision robustness` is asked for, and the images that it measures a classifier on."""
+"""The images that `medvision robustness` measures a classifier on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.cli.medvision.robustness import RobustnessOptions
 from apps.cli.shared.classification import joint_sha256, list_files
 from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.published import read_corrupted
@@ -18,36 +18,6 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a user asked for; the fields are the program's options, None where one was not given."""
-
-    model: str
-    data: Path
-    output: Path
-    only: list[str] | None
-    split: str | None
-    corruptions: str | None
-    images: int | None
-    clean: Path | None
-    baseline: str | None
-    batch_size: int | None
-    seed: int | None
-    labels: Path | None
-    label_map: Path | None
-    modality: str | None
-    severities: list[str] | None
-    device: str
-    threads: int | None
-    precision: str
-    max_gigabytes: float
-
-    @property
-    def network(self) -> dict[str, Any]:
-        """Where and how the network runs."""
-        return {"device": self.device, "threads": self.threads, "precision": self.precision}
-
-
 class CorruptedImages:
     """Images of a split of a file of MedMNIST, spread evenly over it, which are corrupted as they are asked for.
 
@@ -56,14 +26,14 @@ class CorruptedImages:
 
     kind = "medmnist"
 
-    def __init__(self, job: Job) -> None:
-        self.path = job.clean or job.data
+    def __init__(self, options: RobustnessOptions) -> None:
+        self.path = options.clean or options.data
         self.facts = find_set(self.path)
-        self.names = self._names(job)
-        self.split = job.split or "test"
-        given = read_medmnist(self.path, self.split, max_gigabytes=job.max_gigabytes)
+        self.names = self._names(options)
+        self.split = options.split or "test"
+        given = read_medmnist(self.path, self.split, max_gigabytes=options.max_gigabytes)
         self.count, self.warnings = len(given.images), list(given.notices)
-        self.rows = self._spread(job)
+        self.rows = self._spread(options)
         self.images, self.targets = given.images[self.rows], given.targets[self.rows]
         if not self.targets.any():
             raise InputError(f"{printable(self.path)}: no image chosen has any of the classes; raise --images")
@@ -86,16 +56,16 @@ class CorruptedImages:
         """Of the file."""
         return file_sha256(self.path)
 
-    def _spread(self, job: Job) -> np.ndarray:
+    def _spread(self, options: RobustnessOptions) -> np.ndarray:
         """Rows of as many images as are asked for, evenly over all."""
-        wanted = min(job.images or self.count, self.count)
+        wanted = min(options.images or self.count, self.count)
         return np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
 
-    def _names(self, job: Job) -> list[str]:
-        self.corruption_set = job.corruptions or self.facts.name
+    def _names(self, options: RobustnessOptions) -> list[str]:
+        self.corruption_set = options.corruptions or self.facts.name
         if self.corruption_set not in SETS:
             raise InputError(f"--corruptions is {printable(self.corruption_set)!r}, expected one of: {', '.join(SETS)}")
-        return chosen(job.only, list(SETS[self.corruption_set]), self.corruption_set)
+        return chosen(options.only, list(SETS[self.corruption_set]), self.corruption_set)
 
 
 class PublishedImages(CorruptedImages):
@@ -103,19 +73,19 @@ class PublishedImages(CorruptedImages):
 
     kind = "medmnist-c"
 
-    def __init__(self, job: Job) -> None:
-        if job.clean is None:
+    def __init__(self, options: RobustnessOptions) -> None:
+        if options.clean is None:
             raise InputError(
-                f"{printable(job.data)}: is a folder, as of MedMNIST-C; give the images without corruption by --clean, "
-                "such as pneumoniamnist_224.npz"
+                f"{printable(options.data)}: is a folder, as of MedMNIST-C; give the images without corruption by "
+                "--clean, such as pneumoniamnist_224.npz"
             )
-        if job.corruptions is not None or job.split not in (None, "test"):
-            option = "--split" if job.corruptions is None else "--corruptions"
+        if options.corruptions is not None or options.split not in (None, "test"):
+            option = "--split" if options.corruptions is None else "--corruptions"
             raise InputError(f"{option} means nothing for files of MedMNIST-C, which hold a test split; leave it out")
-        self.files = {path.stem: path for path in list_files(job.data) if path.suffix.lower() == ".npz"}
-        super().__init__(job)
+        self.files = {path.stem: path for path in list_files(options.data) if path.suffix.lower() == ".npz"}
+        super().__init__(options)
         missing = [name for name in SETS[self.facts.name] if name not in self.files]
-        if missing and job.only is None:
+        if missing and options.only is None:
             self.warnings.append(f"there are no files of {', '.join(missing)}: means are over the other corruptions")
 
     def state(self, name: str | None, severity: int) -> np.ndarray:
@@ -140,50 +110,52 @@ class PublishedImages(CorruptedImages):
         paths = [self.path, *(self.files[name] for name in self.names)]
         return joint_sha256([bytes.fromhex(file_sha256(path)) for path in paths])
 
-    def _names(self, job: Job) -> list[str]:
+    def _names(self, options: RobustnessOptions) -> list[str]:
         self.corruption_set = self.facts.name
         there = [name for name in SETS[self.facts.name] if name in self.files]
         if not there:
             raise InputError(
-                f"{printable(job.data)}: holds no file of a corruption of {self.facts.name}; expected "
+                f"{printable(options.data)}: holds no file of a corruption of {self.facts.name}; expected "
                 f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
             )
-        return chosen(job.only, there, f"{self.facts.name} in {printable(job.data)}")
+        return chosen(options.only, there, f"{self.facts.name} in {printable(options.data)}")
 
 
 class FolderImages(CorruptedImages):
     """Image files of one size in folders by class, or by split and class; an image's row is its place among all.
 
     Args:
-        job: what a user asked for.
+        options: what the user asks for.
         classes: of the model, whose names the folders have.
     """
 
     kind = "folders"
 
-    def __init__(self, job: Job, classes: Sequence[str]) -> None:
-        self.path = job.data
-        if job.corruptions is None:
+    def __init__(self, options: RobustnessOptions, classes: Sequence[str]) -> None:
+        self.path = options.data
+        if options.corruptions is None:
             raise InputError(
-                f"{printable(job.data)}: images in folders have no corruptions of their own; name a set whose they "
+                f"{printable(options.data)}: images in folders have no corruptions of their own; name a set whose they "
                 f"get with --corruptions: {', '.join(SETS)}"
             )
-        items = find_items("folders", job.data, classes, {})
+        items = find_items("folders", options.data, classes, {})
         own = any(item.split for item in items)
-        if job.split is not None and not own:
-            raise InputError(f"--split means nothing for {printable(job.data)}, which has no folders of splits")
-        self.split = job.split or ("test" if own else "all")
+        if options.split is not None and not own:
+            raise InputError(f"--split means nothing for {printable(options.data)}, which has no folders of splits")
+        self.split = options.split or ("test" if own else "all")
         wanted = {"val": "validation"}.get(self.split, self.split) if own else ""
         items = [item for item in items if item.split == wanted]
         if not items:
-            raise InputError(f"{printable(job.data)}: holds no image of the split {self.split}; choose another --split")
+            raise InputError(
+                f"{printable(options.data)}: holds no image of the split {self.split}; choose another --split"
+            )
         self.count, self.warnings = len(items), []
-        self.rows = self._spread(job)
+        self.rows = self._spread(options)
         picked = [items[row] for row in self.rows]
-        self.images = self._read([item.path for item in picked], job.max_gigabytes)
+        self.images = self._read([item.path for item in picked], options.max_gigabytes)
         self.targets = np.eye(len(classes), dtype=np.uint8)[[item.label for item in picked]]
         self.facts = MedMnistSet("folders", "multi-class", 3 if self.images.ndim == 4 else 1, tuple(classes), {})
-        self.names = self._names(job)
+        self.names = self._names(options)
 
     def sha256(self) -> str:
         """Of the files that were read."""

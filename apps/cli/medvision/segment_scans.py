@@ -1,0 +1,202 @@
+"""The work of `medvision segment`: scans in, label maps, side-cars and reports out."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.cli.medvision.batch import INDEX, Outcome, case_of, check_index, write_index
+from apps.cli.medvision.references import check_reference, compare_with, find_reference, read_reference
+from apps.cli.medvision.results import ResultFiles, make_writable
+from apps.cli.medvision.scans import Inputs, Scan, find_inputs
+from apps.cli.medvision.segment import SegmentOptions
+from apps.cli.medvision.terminal import ScanResult, print_result, progress_bar
+from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.shared.sharding import share
+from medvision.dicom.segmentations import check_source, write_segmentation
+from medvision.dicom.series import DicomVolume
+from medvision.findings.sidecar import build_sidecar
+from medvision.segmentation import Segmentation, Segmenter
+from medvision.volumes.files import Volume
+from shared_backbones.errors import InputError
+from shared_backbones.files import file_sha256, printable
+
+Progress = Callable[[int, int], None]
+
+
+def segment_scans(options: SegmentOptions) -> int:
+    """Segment a scan, a folder of scans or a DICOM series, and return the exit code.
+
+    Raises:
+        InputError: nothing could be started, or the only scan failed.
+    """
+    inputs = find_inputs(options)
+    if options.shard is not None and not inputs.batch:
+        raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
+    scans = share(inputs.scans, options.shard)
+    check_reference(options, inputs.batch)
+    segmenter = Segmenter(
+        str(find_model(options.model)),
+        device=options.device,
+        threads=options.threads,
+        views=options.views,
+        fast=options.fast,
+        precision=options.precision,
+    )
+    kept = segmenter.contract.label_ids(options.labels) if options.labels is not None else None
+    if inputs.batch:
+        make_writable(inputs.folder)
+        check_index(inputs.folder)
+    work = _Work(options, segmenter, kept, inputs.folder)
+    results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
+    return _conclude(work, inputs, scans, results)
+
+
+def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) -> ScanResult:
+    """Segment a scan and print what became of it; of a batch, a scan that cannot be used is a result like others."""
+    options, name = work.options, printable(scan.path.name)
+    prefix = f"[{number}/{count}] " if batch else ""
+    with progress_bar(prefix + name, shown=not (options.quiet or options.as_json)) as progress:
+        try:
+            result = work.segment(scan, progress)
+        except (InputError, MemoryError) as error:
+            if not batch:
+                raise
+            reason = str(error) if isinstance(error, InputError) else f"{name}: out of memory"
+            result: ScanResult = {"input": printable(scan.path), "status": "failed", "error": reason}
+    if batch:
+        result["case"] = case_of(scan, number)
+    if not options.as_json:
+        print_result(result, prefix, quiet=options.quiet, verbose=options.verbose)
+    return result
+
+
+def _conclude(work: "_Work", inputs: Inputs, scans: Sequence[Scan], results: Sequence[ScanResult]) -> int:
+    """Write the index of a batch, print the last lines, and return the exit code."""
+    options, folder = work.options, inputs.folder
+    indexed = inputs.batch and options.shard is None  # jobs side by side would write over one another's
+    if indexed:
+        outcomes = [work.outcome(scan, result) for scan, result in zip(scans, results, strict=True)]
+        private = [path for path in (options.input, options.reference) if path is not None]
+        write_index(folder, outcomes, work.segmenter.card, private)
+    failed = sum(result["status"] == "failed" for result in results)
+    if options.as_json:
+        index = {"index": printable(folder / INDEX)} if indexed else {}
+        print(json.dumps({"schema_version": 1, **index, "results": results}, indent=2))
+    elif inputs.batch and not options.quiet:
+        print(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
+    if failed and not options.as_json:
+        print(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
+    return PARTLY_FAILED if failed else COMPLETE
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Segments scans one by one, and puts the files of each in place, all of them or none.
+
+    Attributes:
+        options: what the user asks for.
+        segmenter: the loaded model.
+        kept: ids of the classes to keep; None for all.
+        folder: folder for the results.
+    """
+
+    options: SegmentOptions
+    segmenter: Segmenter
+    kept: list[int] | None
+    folder: Path
+
+    def segment(self, scan: Scan, progress: Progress) -> ScanResult:
+        """Segment one scan.
+
+        Raises:
+            InputError: it cannot be used, or the results cannot be written.
+            MemoryError: there is not enough for it.
+        """
+        started = time.perf_counter()
+        files = ResultFiles.of(scan, self.folder, self.options)
+        reference_file = find_reference(self.options, scan)
+        settings = self._settings(scan, reference_file)
+        outputs = {kind: printable(files.path(kind)) for kind in files.names}
+        if self.options.resume and files.are_complete(scan, self.segmenter.model_sha256, settings):
+            return {"input": printable(scan.path), "outputs": outputs, "status": "skipped"}
+
+        volume = scan.read(self.options)
+        classes = self.segmenter.card["classes"]
+        reference = read_reference(reference_file, volume, classes, self.options) if reference_file else None
+        if self.options.dicom_seg:
+            check_source(volume)
+        read = time.perf_counter() - started
+        make_writable(self.folder)
+        files.check_targets([scan.path, *([reference_file] if reference_file else [])])
+        segmentation = self._label(volume, scan, progress)
+        segmentation.timings_s["read"] = round(read, 3)
+        sidecar = self._describe(segmentation, reference, settings)
+        self._write(files, segmentation, sidecar, reference.data if reference else None)
+        seconds = round(time.perf_counter() - started, 2)
+        return {
+            "input": printable(scan.path), "outputs": outputs, "status": "done", "seconds": seconds, "sidecar": sidecar
+        }  # fmt: skip
+
+    def outcome(self, scan: Scan, result: ScanResult) -> Outcome:
+        """What the index of a batch says of a scan."""
+        case = result.get("case", "")
+        if "error" in result:
+            return Outcome(scan.path, case, result["status"], reason=result["error"])
+        files = ResultFiles.of(scan, self.folder, self.options)
+        return Outcome(scan.path, case, result["status"], sidecar=files.path("sidecar"), report=files.path("report"))
+
+    def _settings(self, scan: Scan, reference_file: Path | None) -> dict[str, Any]:
+        return {
+            **self.segmenter.settings,
+            "labels": self.kept,
+            "save_probabilities": self.options.save_probabilities,
+            "reference_sha256": file_sha256(reference_file) if reference_file else None,
+            **scan.settings(self.options),
+        }
+
+    def _label(self, volume: Volume, scan: Scan, progress: Progress) -> Segmentation:
+        keep_scores = self.options.save_probabilities
+        try:
+            segmentation = self.segmenter.segment(volume, keep_scores=keep_scores, progress=progress)
+        except InputError as error:  # the engine knows the case, the user knows the file
+            raise InputError(str(error).replace(volume.case_id, printable(scan.path))) from error
+        if self.kept is not None:
+            segmentation.labels[~np.isin(segmentation.labels, self.kept)] = 0
+        return segmentation
+
+    def _describe(
+        self, segmentation: Segmentation, reference: Volume | None, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        if reference is None:
+            return build_sidecar(segmentation, settings=settings)
+        compared = compare_with(reference, segmentation, self.kept, settings["reference_sha256"])
+        return build_sidecar(segmentation, settings=settings, reference=compared, reference_labels=reference.data)
+
+    def _write(
+        self, files: ResultFiles, segmentation: Segmentation, sidecar: dict[str, Any], truth: np.ndarray | None
+    ) -> None:
+        """Write all files of a scan; the side-car gets the digests of the others."""
+        from pipelines.report.segmentation import segmentation_report
+
+        volume, card = segmentation.volume, segmentation.card
+        page = segmentation_report(sidecar, card, volume.data, segmentation.labels, volume.grid, reference=truth)
+        with files.placing() as staged:
+            segmentation.save(staged["labels"])
+            if self.options.save_probabilities:
+                segmentation.save_probabilities(staged["probabilities"])
+            if isinstance(volume, DicomVolume) and self.options.dicom_seg:
+                write_segmentation(
+                    staged["dicom_seg"], segmentation.labels, volume, card, segmentation.model_sha256,
+                    kept=self.kept, max_bytes=self.options.max_bytes,
+                )  # fmt: skip
+            staged["report"].write_text(page, encoding="utf-8")
+            written = {kind: path for kind, path in staged.items() if kind != "sidecar"}
+            sidecar["outputs"] = {kind: {"sha256": file_sha256(path)} for kind, path in written.items()}
+            text = json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False)
+            staged["sidecar"].write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,85 @@
+"""`models list` and `models show`: the trained models at hand."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from apps.cli.shared.options import add_verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """What a user asks `models list` for."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """What a user asks `models show` for."""
+
+    name: Annotated[str, typer.Argument(help="Bundled name or trained-model folder.")]
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as it is.")] = False
+
+
+def add_models(app: typer.Typer, domain: str) -> None:
+    """Give a program the commands `models list|show`, for the models that `DOMAIN.models.catalogue` knows."""
+    models = typer.Typer(help="The trained models at hand.")
+    app.add_typer(models, name="models")
+
+    def list_models(options: ListOptions) -> None:
+        """List the bundled models."""
+        catalogue = importlib.import_module(f"{domain}.models.catalogue")
+        cards = [catalogue.model_card(name) for name in catalogue.bundled_models()]
+        if options.as_json:
+            print(json.dumps(cards, indent=2))
+            return
+        for card in cards:
+            print(f"{card['name']}  {card['version']}  {card['license']}  {card['description']}")
+
+    def show_model(options: ShowOptions) -> None:
+        """Show what a model does, expects, was trained on, and cannot do."""
+        card = importlib.import_module(f"{domain}.models.catalogue").model_card(options.name)
+        if options.as_json:
+            print(json.dumps(card, indent=2))
+        else:
+            _print_card(card)
+
+    add_verb(models, list_models, "list")
+    add_verb(models, show_model, "show")
+
+
+def _print_card(card: Mapping[str, Any]) -> None:
+    about = ("name", "version", "description", "license", "architecture", "weights_sha256")
+    _print_entries({key: card.get(key) for key in about})
+    for key in ("input", "training", "metrics"):
+        if card.get(key):
+            print(f"\n{key}")
+            _print_entries(card[key], "  ")
+    print("\nlabels")
+    for entry in card.get("classes", []):
+        print(f"  {entry['id']:3} {entry['name']}")
+    print("\nlimits")
+    for limit in card.get("limits", []):
+        print(f"  {limit}")
+
+
+def _print_entries(entries: Mapping[str, Any], indent: str = "") -> None:
+    for key, value in entries.items():
+        name = f"{indent}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            print(name)
+            _print_entries(value, indent + "  ")
+        else:
+            print(f"{name:26}{_words(value)}")
+
+
+def _words(value: Any) -> str:
+    """A value of a card for a reader; of lists in a list, each after a semicolon."""
+    if isinstance(value, list):
+        return ("; " if any(isinstance(part, list) for part in value) else ", ").join(map(_words, value))
+    return "-" if value is None else str(value)
