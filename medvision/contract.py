@@ -3,14 +3,75 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from shared_backbones.errors import InputError
 
-_WORDS = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
+_MODALITIES = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
 
 AXIS_OF_VIEW = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Axis of a RAS volume that a view's slices are stacked along."""
+
+
+Normalisation = str | Mapping[str, str | float]
+"""How intensities are scaled, as `medvision.volumes.resampling.normalise` takes it."""
+
+
+class StructureClass(TypedDict):
+    """A class that a model tells apart, as its card has it.
+
+    Attributes:
+        id: label of its voxels, which is its position in the output; 0 is the background.
+        name: name of the structure.
+        color: red, green and blue, 0 to 255.
+        code: coding scheme, value and meaning.
+        pieces: parts that the structure has by nature; 2 where the card does not say.
+    """
+
+    id: int
+    name: str
+    color: NotRequired[Sequence[int]]
+    code: NotRequired[Sequence[str]]
+    pieces: NotRequired[int]
+
+
+class DiceCurves(TypedDict, total=False):
+    """What overlap a confidence stands for; `medvision.findings.expected_dice` says how it is read.
+
+    Attributes:
+        cases: number of cases that the curves rest on.
+        of: what the cases were.
+        knots: confidences, rising, and the Dice there, by name of structure.
+    """
+
+    cases: int
+    of: str
+    knots: Mapping[str, Sequence[Sequence[float]]]
+
+
+class Expectations(TypedDict, total=False):
+    """What a card's `input` says of scans and structures, which quality flags compare with.
+
+    Attributes:
+        modality: words for the scans that the model is made for, such as `T1-weighted MRI`.
+        views: planes that the model runs over by default.
+        volume_range_ml: lowest and highest volume in the training data, by name of structure.
+        attached: ids of structures that lie in pieces by nature, such as fluid between the folds; neither pieces nor
+            confidence count against them.
+        brightest_first: names of structures in falling order of mean intensity.
+        positions: name of a structure, letter of a direction, and name of the structure that it lies there of.
+        min_confidence: mean confidence that a structure should have, by name.
+        expected_dice: curves of Dice over confidence.
+    """
+
+    modality: str
+    views: Sequence[str]
+    volume_range_ml: Mapping[str, Sequence[float]]
+    attached: Sequence[int]
+    brightest_first: Sequence[str]
+    positions: Sequence[Sequence[str]]
+    min_confidence: Mapping[str, float]
+    expected_dice: DiceCurves
 
 
 @dataclass(frozen=True)
@@ -18,25 +79,25 @@ class InputContract:
     """Input contract of a model that segments volumes slice by slice.
 
     Attributes:
-        classes: `id` (their position in the output), `name` and `color` of each.
+        classes: the classes, in the order of the output.
         spacing_mm: spacing along the three RAS axes at which the network works; None keeps the scan's own. A card has
             three, or one for all.
         slices: offsets of the neighbouring slices that are its input channels.
         views: planes it runs over by default.
         smallest_slice: side in voxels that slices are padded to at least.
-        normalisation: how intensities are scaled; see `medvision.volumes.resampling.normalise`.
+        normalisation: how intensities are scaled.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
         attached_mm: half the width of the widest such gap.
-        smallest_piece: pieces smaller than this share of the largest are strays and become background; 0 keeps all.
-        bfloat16_agreement: share of voxels measured to keep their label in bfloat16; 0 where it was not measured.
+        smallest_piece: pieces smaller than this fraction of the largest are strays and become background; 0 keeps all.
+        bfloat16_agreement: fraction of voxels measured to keep their label in bfloat16; 0 where it was not measured.
     """
 
-    classes: tuple[Mapping[str, Any], ...]
+    classes: tuple[StructureClass, ...]
     spacing_mm: tuple[float | None, ...]
     slices: tuple[int, ...]
     views: tuple[str, ...]
     smallest_slice: int
-    normalisation: Any
+    normalisation: Normalisation
     attached: tuple[int, ...]
     attached_mm: float
     smallest_piece: float
@@ -64,20 +125,7 @@ class InputContract:
                 bfloat16_agreement=float(card.get("bfloat16_agreement", 0)),
             )
             contract._check_classes()
-            for edge in contract.spacing_mm:
-                if edge is not None and not 0.1 <= edge <= 20:
-                    raise ValueError(f"spacing_mm is {edge:g}, expected 0.1 to 20")
-            if not contract.slices:
-                raise ValueError("slices is empty, expected the offsets of the input channels")
-            firm = set(range(1, len(contract.classes))) - set(contract.attached)
-            if not set(contract.attached) <= set(range(1, len(contract.classes))) or not firm:
-                raise ValueError(f"attached is {list(contract.attached)}, expected ids of some classes but not of all")
-            if not 0 <= contract.attached_mm <= 50:
-                raise ValueError(f"attached_mm is {contract.attached_mm:g}, expected 0 to 50")
-            if not 0 <= contract.smallest_piece <= 1:
-                raise ValueError(f"smallest_piece is {contract.smallest_piece:g}, expected 0 to 1")
-            if not 1 <= contract.smallest_slice <= 4096:
-                raise ValueError(f"smallest_slice is {contract.smallest_slice}, expected 1 to 4096")
+            contract._check_numbers()
             _check_normalisation(contract.normalisation)
             _check_expectations(given, {entry["name"] for entry in contract.classes})
             contract.check_views(contract.views)
@@ -94,21 +142,28 @@ class InputContract:
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise ValueError("every class must have a name of its own")
         for entry in self.classes:
-            color, code, pieces = entry["color"], entry.get("code"), entry.get("pieces", 2)
-            if code is not None and not (
-                len(code) == 3
-                and all(isinstance(part, str) and part.isprintable() for part in code)
-                and all(0 < len(part) <= most for part, most in zip(code, (16, 16, 64), strict=True))
-            ):
-                raise ValueError(f"code of {entry['name']} is {code!r}, expected scheme, value and meaning")
-            if not isinstance(pieces, int) or not 1 <= pieces <= 1000:
-                raise ValueError(f"pieces of {entry['name']} is {pieces!r}, expected a number from 1 to 1000")
-            if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
-                raise ValueError(f"color of {entry['name']} is {color}, expected three numbers from 0 to 255")
+            _check_class(entry)
+
+    def _check_numbers(self) -> None:
+        for step in self.spacing_mm:
+            if step is not None and not 0.1 <= step <= 20:
+                raise ValueError(f"spacing_mm is {step:g}, expected 0.1 to 20")
+        if not self.slices:
+            raise ValueError("slices is empty, expected the offsets of the input channels")
+        structures = set(range(1, len(self.classes)))
+        if not set(self.attached) < structures:
+            raise ValueError(f"attached is {list(self.attached)}, expected ids of some classes but not of all")
+        for name, value, low, high in (
+            ("attached_mm", self.attached_mm, 0, 50),
+            ("smallest_piece", self.smallest_piece, 0, 1),
+            ("smallest_slice", self.smallest_slice, 1, 4096),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value:g}, expected {low} to {high}")
 
     def spacing_for(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
         """Spacing at which the network works on a scan of that spacing, along RAS axes."""
-        return tuple(own if edge is None else edge for own, edge in zip(spacing_mm, self.spacing_mm, strict=True))
+        return tuple(own if step is None else step for own, step in zip(spacing_mm, self.spacing_mm, strict=True))
 
     def check_views(self, views: Sequence[str]) -> tuple[str, ...]:
         """The views, if each is known and none is named twice.
@@ -123,7 +178,7 @@ class InputContract:
             raise InputError(f"views {','.join(views)!r}: expected one to three different ones")
         return tuple(views)
 
-    def label_ids(self, wanted: Sequence[str]) -> list[int]:
+    def label_ids(self, labels: Sequence[str]) -> list[int]:
         """Ids of classes given by name or number.
 
         Raises:
@@ -131,24 +186,41 @@ class InputContract:
         """
         by_name = {entry["name"]: entry["id"] for entry in self.classes if entry["id"]}
         by_name |= {str(number): number for number in by_name.values()}
-        unknown = [label for label in wanted if label not in by_name]
-        if unknown or not wanted:
+        unknown = [label for label in labels if label not in by_name]
+        if unknown or not labels:
             names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
             raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
-        return sorted({by_name[label] for label in wanted})
+        return sorted({by_name[label] for label in labels})
 
 
-def modality_conflict(expected: str | None, found: str | None) -> str | None:
+def _check_class(entry: StructureClass) -> None:
+    """Raise a ValueError unless a class's code, pieces and colour can be meant."""
+    if "color" not in entry:
+        raise KeyError("color")
+    name, color, code, pieces = entry["name"], entry["color"], entry.get("code"), entry.get("pieces", 2)
+    if code is not None and not (
+        len(code) == 3
+        and all(isinstance(part, str) and part.isprintable() for part in code)
+        and all(0 < len(part) <= most for part, most in zip(code, (16, 16, 64), strict=True))
+    ):
+        raise ValueError(f"code of {name} is {code!r}, expected scheme, value and meaning")
+    if not isinstance(pieces, int) or not 1 <= pieces <= 1000:
+        raise ValueError(f"pieces of {name} is {pieces!r}, expected a number from 1 to 1000")
+    if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
+        raise ValueError(f"color of {name} is {color}, expected three numbers from 0 to 255")
+
+
+def modality_conflict(expected: str | None, modality: str | None) -> str | None:
     """One clause where a scan is of another modality than a model expects, else None.
 
     Args:
         expected: what the model's card says, in words such as "T1-weighted MRI".
-        found: what the scan's header says, such as "CT"; None where it says nothing.
+        modality: what the scan's header says, such as "CT"; None where it says nothing.
     """
-    said = [modality for modality, words in _WORDS.items() if re.search(words, expected or "")]
-    if found is None or not said or found in said:
+    known = [name for name, pattern in _MODALITIES.items() if re.search(pattern, expected or "")]
+    if modality is None or not known or modality in known:
         return None
-    return f"the scan's header says {found}, the model expects {expected}"
+    return f"the scan's header says {modality}, the model expects {expected}"
 
 
 def _spacing(given: Any) -> tuple[float | None, ...]:
@@ -156,10 +228,10 @@ def _spacing(given: Any) -> tuple[float | None, ...]:
         return (float(given),) * 3
     if len(given) != 3:
         raise ValueError(f"spacing_mm has {len(given)} values, expected one or three")
-    return tuple(None if edge is None else float(edge) for edge in given)
+    return tuple(None if step is None else float(step) for step in given)
 
 
-def _check_normalisation(how: Any) -> None:
+def _check_normalisation(how: Normalisation) -> None:
     """Raise a ValueError unless `medvision.volumes.resampling.normalise` knows it; without importing torch."""
     name = how.get("name") if isinstance(how, Mapping) else how
     if name not in ("rescale_intensity", "zscore", "none", "window"):
@@ -168,7 +240,7 @@ def _check_normalisation(how: Any) -> None:
         raise ValueError("normalisation by a window needs low < high")
 
 
-def _check_expectations(given: Mapping[str, Any], names: set[str]) -> None:
+def _check_expectations(given: Expectations, names: set[str]) -> None:
     """Raise a ValueError unless `medvision.findings.flags` can compare with what the card expects of structures."""
     for name, (low, high) in (given.get("volume_range_ml") or {}).items():
         if name not in names or not 0 <= float(low) <= float(high):

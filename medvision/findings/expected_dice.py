@@ -1,17 +1,18 @@
 """What overlap a structure's confidence stands for: a rising curve, fitted on cases whose truth is known.
 
 A card holds it as `input.expected_dice`: `cases` (how many it rests on), `of` (what they were) and `knots`, by name of
-structure: confidences, rising, and the Dice that was found there. Between knots it is linear, beyond them level. The
-curve says what was usual where it was fitted; it is no promise for a scan of another kind.
+structure: confidences, rising, and the Dice measured there. Between knots it is linear, beyond them level. The
+curve says what was common where it was fitted; it is no promise for a scan of another kind.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from medvision.contract import Expectations
 
-def expected_dice(card_input: Mapping[str, Any], name: str, confidence: float | None) -> float | None:
+
+def expected_dice(card_input: Expectations, name: str, confidence: float | None) -> float | None:
     """Dice that a structure of this mean confidence had on average where the card's curve was fitted; None without."""
     knots = ((card_input.get("expected_dice") or {}).get("knots") or {}).get(name)
     if knots is None or confidence is None:

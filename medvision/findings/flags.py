@@ -1,13 +1,13 @@
 """Quality flags: rules with thresholds that say what a person should look at in a segmentation.
 
-Of the scan as a whole (`scan_flags`)
+Flags of the scan as a whole (`scan_flags`):
 
 - `anisotropy`: voxels are much longer along one axis than along another;
 - `orientation`: header fields leave open, or disagree on, where left, front and up are;
 - `intensity`: values are none of the modality that the model was made for;
 - `fallback`: something ran in another way than was preferred.
 
-Of a structure (`structure_flags`)
+Flags of a structure (`structure_flags`):
 
 - `empty`, `touches_border`, `fragments`, `volume_range`, `low_confidence`: figures of `medvision.findings.statistics`;
 - `intensity`: a structure is darker than one that the modality shows darker;
@@ -19,14 +19,30 @@ A flag is no verdict: a correct segmentation may have some, and a wrong one none
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from medvision.contract import Expectations
+from medvision.findings.statistics import StructureRow
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid, forms_apart_voxels
 
-Flag = dict[str, Any]
-"""`code`, `structure` (its name; None for the scan as a whole), `rule` (with its threshold), `value` (what met it)."""
+
+class Flag(TypedDict):
+    """One quality flag.
+
+    Attributes:
+        code: kind of the flag.
+        structure: name of the structure; None for the scan as a whole.
+        rule: the rule in words, with its threshold.
+        value: the figure that met the rule; True where there is none.
+    """
+
+    code: str
+    structure: str | None
+    rule: str
+    value: float | bool
+
 
 DIRECTIONS = {
     "R": (0, 1, "to the right of"), "L": (0, -1, "to the left of"), "A": (1, 1, "in front of"),
@@ -77,8 +93,8 @@ def scan_flags(
 
 
 def structure_flags(
-    rows: Sequence[Mapping[str, Any]],
-    expected: Mapping[str, Any] | None = None,
+    rows: Sequence[StructureRow],
+    expected: Expectations | None = None,
     *,
     max_components: int = 1000,
     min_main_share: float = 0.9,
@@ -87,48 +103,52 @@ def structure_flags(
     """Flags of the structures.
 
     Args:
-        rows: rows of `medvision.findings.statistics.structure_rows`.
-        expected: what the model's card says of its input; of it are used, where present, `volume_range_ml` (lowest and
-            highest volume in the training data by name), `attached` (ids of structures that lie in pieces by nature,
-            such as fluid between the folds, and are judged by neither pieces nor confidence), `brightest_first`
-            (names in falling order of mean intensity), `positions` (name, letter of `DIRECTIONS`, other name) and
-            `min_confidence` (by name).
+        rows: figures of the structures.
+        expected: what the model's card says of its input.
         max_components: pieces a structure may have. The cerebrospinal fluid of a correct map at 1 mm has up to 600.
-        min_main_share: share of its voxels that a structure's largest pieces, as many as it has by nature, must hold.
+        min_main_share: fraction of its voxels that a structure's largest pieces, as many as it has by nature, must
+            hold.
         min_confidence: mean confidence a structure must have where the card does not say.
     """
     expected = expected or {}
-    ranges, scattered = expected.get("volume_range_ml") or {}, expected.get("attached") or ()
-    least = expected.get("min_confidence") or {}
     by_name = {row["name"]: row for row in rows}
-    wrong = {
-        name: list(found)
-        for name in by_name
-        if (found := [*_misplaced(name, by_name, expected), *_too_dark(name, by_name, expected)])
-    }
-    flags = []
+    flags: list[Flag] = []
     for row in rows:
         name = row["name"]
         if not row["voxels"]:
             flags.append(_flag("empty", name, "structure has no voxel", 0))
             continue
-        if row["touches_border"]:
-            flags.append(_flag("touches_border", name, "structure reaches the edge of the scan", True))
-        if row["components"] > max_components:
-            rule = f"structure has more than {max_components} pieces"
-            flags.append(_flag("fragments", name, rule, row["components"]))
-        if row["id"] not in scattered and row["main_share"] < min_main_share:
-            rule = f"{row['main_pieces']} largest pieces hold less than {min_main_share:.0%} of the structure"
-            flags.append(_flag("fragments", name, rule, row["main_share"]))
-        volume, limits = row["volume_ml"], ranges.get(name)
-        if volume is not None and limits is not None and not limits[0] <= volume <= limits[1]:
-            rule = f"volume outside the training range {limits[0]:g} to {limits[1]:g} mL"
-            flags.append(_flag("volume_range", name, rule, volume))
-        score, limit = row["mean_confidence"], least.get(name, min_confidence)
-        if row["id"] not in scattered and score is not None and score < limit:
-            flags.append(_flag("low_confidence", name, f"mean confidence below {limit:g}", score))
-        flags += wrong.get(name, [])
+        flags += _shape_flags(row, expected, max_components, min_main_share)
+        flags += _figure_flags(row, expected, min_confidence)
+        flags += _misplaced(name, by_name, expected)
+        flags += _too_dark(name, by_name, expected)
     return flags
+
+
+def _shape_flags(
+    row: StructureRow, expected: Expectations, max_components: int, min_main_share: float
+) -> Iterator[Flag]:
+    """Flags of a structure that is cut off, or in pieces."""
+    name, share = row["name"], row["main_share"]
+    if row["touches_border"]:
+        yield _flag("touches_border", name, "structure reaches the edge of the scan", True)
+    if row["components"] > max_components:
+        yield _flag("fragments", name, f"structure has more than {max_components} pieces", row["components"])
+    if row["id"] not in expected.get("attached", ()) and share is not None and share < min_main_share:
+        rule = f"{row['main_pieces']} largest pieces hold less than {min_main_share:.0%} of the structure"
+        yield _flag("fragments", name, rule, share)
+
+
+def _figure_flags(row: StructureRow, expected: Expectations, min_confidence: float) -> Iterator[Flag]:
+    """Flags of a structure whose volume or confidence lies outside its limits."""
+    name, volume, score = row["name"], row["volume_ml"], row["mean_confidence"]
+    limits = (expected.get("volume_range_ml") or {}).get(name)
+    if volume is not None and limits is not None and not limits[0] <= volume <= limits[1]:
+        rule = f"volume outside the training range {limits[0]:g} to {limits[1]:g} mL"
+        yield _flag("volume_range", name, rule, volume)
+    limit = (expected.get("min_confidence") or {}).get(name, min_confidence)
+    if row["id"] not in expected.get("attached", ()) and score is not None and score < limit:
+        yield _flag("low_confidence", name, f"mean confidence below {limit:g}", score)
 
 
 def sided_positions(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -141,19 +161,19 @@ def sided_positions(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
                 yield name, "L", partner
 
 
-def _misplaced(name: str, rows: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]) -> Iterator[Flag]:
+def _misplaced(name: str, rows: Mapping[str, StructureRow], expected: Expectations) -> Iterator[Flag]:
     """Flags of one structure that does not lie where it belongs, seen from another."""
     for structure, letter, other in [*sided_positions(list(rows)), *(expected.get("positions") or ())]:
         if structure != name or other not in rows:
             continue
         axis, sign, words = DIRECTIONS[letter]
-        here, there = rows[structure].get("centroid_mm"), rows[other].get("centroid_mm")
+        here, there = rows[structure]["centroid_mm"], rows[other]["centroid_mm"]
         if here is not None and there is not None and sign * (here[axis] - there[axis]) < 0:
             rule = f"its centre should lie {words} that of {other}; mm on the wrong side"
             yield _flag("position", name, rule, round(abs(here[axis] - there[axis]), 2))
 
 
-def _too_dark(name: str, rows: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Any]) -> Iterator[Flag]:
+def _too_dark(name: str, rows: Mapping[str, StructureRow], expected: Expectations) -> Iterator[Flag]:
     """The flag of one structure that is not brighter than the next in the order of brightness."""
     order = [structure for structure in expected.get("brightest_first") or () if structure in rows]
     for brighter, darker in itertools.pairwise(order):

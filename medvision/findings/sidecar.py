@@ -5,93 +5,136 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from medvision.contract import modality_conflict
+from medvision.contract import Expectations, modality_conflict
 from medvision.findings.expected_dice import expected_dice
-from medvision.findings.flags import scan_flags, structure_flags
-from medvision.findings.statistics import structure_rows
-from medvision.pictures.keyslices import plan_slices, uncertain_slices, wrong_slices
+from medvision.findings.flags import Flag, scan_flags, structure_flags
+from medvision.findings.statistics import StructureRow, structure_rows
+from medvision.pictures.keyslices import KeySlice, SlicePlan, plan_slices, uncertain_slices, wrong_slices
 
 if TYPE_CHECKING:
+    from medvision.metrics.overlap import OverlapRow, OverlapSummary
     from medvision.segmentation import Segmentation
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("domain-vision", "torch", "numpy", "scipy", "nibabel")
 _UNITS = {1: "m", 2: "mm", 3: "um"}
+_CALIBRATED = ("min_confidence", "expected_dice")
+
+
+class Comparison(TypedDict):
+    """A segmentation against its reference.
+
+    Attributes:
+        sha256: digest of the reference's file.
+        nsd_tolerance_mm: distance up to which surfaces count as agreeing.
+        rows: overlap of each structure.
+        summary: means over the structures.
+    """
+
+    sha256: str
+    nsd_tolerance_mm: float
+    rows: "list[OverlapRow]"
+    summary: "OverlapSummary"
+
+
+class CaseSummary(TypedDict):
+    """Figures of a case as a whole."""
+
+    structures: int
+    structures_found: int
+    mean_confidence: float | None
+    lowest_confidence: float | None
+    least_certain: str | None
+
+
+class Sidecar(TypedDict):
+    """Content of a side-car: plain values, without names of files or patients.
+
+    Attributes:
+        schema_version: version of this layout.
+        case: `case-` and the first 8 hex digits of the input's hash.
+        report: `id` and `sha256` of what a reviewer's verdict is about.
+        created: time in UTC, ISO 8601.
+        model: name, version, architecture, sha256 and licence of the model.
+        input: hash, grid and modality of the scan.
+        settings: what decides the result beside model and input.
+        device: where the network ran.
+        precision: `float32` or `bfloat16`.
+        summary: figures of the case as a whole.
+        structures: figures of each structure.
+        flags: quality flags.
+        warnings: what a user should know.
+        display: window and slices that the report shows.
+        timings_s: seconds by step.
+        versions: versions of the software.
+        reference: comparison with a reference.
+        outputs: sha256 of the other files of the result, by kind.
+    """
+
+    schema_version: int
+    case: str
+    report: dict[str, str]
+    created: str
+    model: dict[str, str | None]
+    input: dict[str, Any]
+    settings: dict[str, Any]
+    device: str
+    precision: str
+    summary: CaseSummary
+    structures: list[StructureRow]
+    flags: list[Flag]
+    warnings: list[str]
+    display: SlicePlan
+    timings_s: dict[str, float]
+    versions: dict[str, str]
+    reference: NotRequired[Comparison]
+    outputs: NotRequired[dict[str, dict[str, str]]]
 
 
 def build_sidecar(
     segmentation: "Segmentation",
     *,
     settings: Mapping[str, Any],
-    reference: Mapping[str, Any] | None = None,
+    reference: Comparison | None = None,
     reference_labels: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> Sidecar:
     """Describe a segmentation in plain values.
 
     It names no file, no path and no text of the input's header; the case is known by the hash of its content.
 
     Args:
-        segmentation: whose labels are measured as they are; classes that `settings["labels"]` leaves out have no row.
+        segmentation: its labels are measured as they are; classes that `settings["labels"]` leaves out have no row.
         settings: everything but model and input that decides the result.
-        reference: of the comparison with a reference: `sha256`, `nsd_tolerance_mm`, `rows`, `summary`.
+        reference: comparison with a reference.
         reference_labels: (X, Y, Z), integer, on the scan's grid: the reference itself.
 
     Returns:
-        A mapping that is valid JSON: no NaN, no infinity. Figures that would mislead are None, with a reason.
+        Valid JSON: no NaN, no infinity. Figures that would mislead are None, with a reason.
     """
     volume, card = segmentation.volume, segmentation.card
-    wanted = settings.get("labels")
-    classes = [entry for entry in card["classes"] if not wanted or entry["id"] in wanted]
-    rows = structure_rows(segmentation.labels, volume.data, volume.grid.affine, classes, segmentation.confidence)
-    expected = card["input"]
-    if segmentation.settings.get("fast") or segmentation.settings.get("views") != expected.get("views"):
-        # what a confidence stands for was measured with the model's own views at its own spacing
-        expected = {key: value for key, value in expected.items() if key not in ("min_confidence", "expected_dice")}
-    for row in rows:
-        row["expected_dice"] = expected_dice(expected, row["name"], row["mean_confidence"])
-        if row["expected_dice"] is None:
-            row["reasons"]["expected_dice"] = row["reasons"].get("mean_confidence", "not_calibrated")
+    expected = _expectations(segmentation)
+    rows = _structures(segmentation, expected, settings.get("labels"))
+    flags = _flags(segmentation, rows, expected)
     scattered = expected.get("attached", ())
-    conflict = modality_conflict(card["input"].get("modality"), volume.modality)
-    flags = [
-        *([{"code": "other_modality", "structure": None, "rule": conflict, "value": True}] if conflict else []),
-        *scan_flags(volume.data, volume.grid, expected.get("modality"), segmentation.fallbacks),
-        *structure_flags(rows, expected),
-    ]
-    key_slices = uncertain_slices(rows, flags, segmentation.weakest_slices, scattered)
+    key_slices: list[KeySlice] = []
     if reference is not None and reference_labels is not None:
-        key_slices = [
-            *wrong_slices(segmentation.labels, reference_labels, volume.grid, reference["rows"]),
-            *key_slices,
-        ]
-    header = volume.grid.header
-    content = {
+        key_slices += wrong_slices(segmentation.labels, reference_labels, volume.grid, reference["rows"])
+    key_slices += uncertain_slices(rows, flags, segmentation.weakest_slices, scattered)
+    content: Sidecar = {
         "schema_version": SCHEMA_VERSION,
         "case": volume.case_id,
         "report": _report_identity(segmentation),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
-            "name": card.get("name"),
-            "version": card.get("version"),
-            "architecture": card["architecture"],
+            **{key: card.get(key) for key in ("name", "version", "architecture")},
             "sha256": segmentation.model_sha256,
             "license": card.get("license"),
         },
-        "input": {
-            "sha256": volume.sha256,
-            "shape": list(volume.grid.shape),
-            "spacing_mm": [round(edge, 6) for edge in volume.grid.spacing_mm],
-            "orientation": volume.grid.orientation,
-            "qform_code": int(header["qform_code"]),
-            "sform_code": int(header["sform_code"]),
-            "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
-            "modality": card["input"].get("modality"),
-            **({"header_modality": volume.modality} if volume.modality else {}),
-        },
+        "input": _input(segmentation),
         "settings": dict(settings),
         "device": segmentation.device,
         "precision": segmentation.precision,
@@ -106,20 +149,79 @@ def build_sidecar(
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
     if reference is not None:
-        content["reference"] = dict(reference)
+        content["reference"] = reference
     return content
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], scattered: Collection[int]) -> dict[str, Any]:
+def _expectations(segmentation: "Segmentation") -> Expectations:
+    """What the card says of scans and structures, as far as it holds for these settings."""
+    expected: Expectations = segmentation.card["input"]
+    settings = segmentation.settings
+    if not settings.get("fast") and settings.get("views") == expected.get("views"):
+        return expected
+    # what a confidence stands for was measured with the model's own views at its own spacing
+    kept: Expectations = expected.copy()
+    for key in _CALIBRATED:
+        kept.pop(key, None)
+    return kept
+
+
+def _structures(
+    segmentation: "Segmentation", expected: Expectations, kept: Collection[int] | None
+) -> list[StructureRow]:
+    volume = segmentation.volume
+    classes = [entry for entry in segmentation.card["classes"] if not kept or entry["id"] in kept]
+    rows = structure_rows(segmentation.labels, volume.data, volume.grid.affine, classes, segmentation.confidence)
+    for row in rows:
+        dice = row["expected_dice"] = expected_dice(expected, row["name"], row["mean_confidence"])
+        if dice is None:
+            row["reasons"]["expected_dice"] = row["reasons"].get("mean_confidence", "not_calibrated")
+    return rows
+
+
+def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected: Expectations) -> list[Flag]:
+    volume, modality = segmentation.volume, expected.get("modality")
+    conflict = modality_conflict(modality, volume.modality)
+    other: list[Flag] = []
+    if conflict:
+        other.append({"code": "other_modality", "structure": None, "rule": conflict, "value": True})
+    return [
+        *other,
+        *scan_flags(volume.data, volume.grid, modality, segmentation.fallbacks),
+        *structure_flags(rows, expected),
+    ]
+
+
+def _input(segmentation: "Segmentation") -> dict[str, Any]:
+    volume = segmentation.volume
+    grid, header = volume.grid, volume.grid.header
+    return {
+        "sha256": volume.sha256,
+        "shape": list(grid.shape),
+        "spacing_mm": [round(step, 6) for step in grid.spacing_mm],
+        "orientation": grid.orientation,
+        "qform_code": int(header["qform_code"]),
+        "sform_code": int(header["sform_code"]),
+        "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
+        "modality": segmentation.card["input"].get("modality"),
+        **({"header_modality": volume.modality} if volume.modality else {}),
+    }
+
+
+def _summary(rows: Sequence[StructureRow], scattered: Collection[int]) -> CaseSummary:
     """Figures of the case as a whole; the confidence of structures that are scattered by nature says nothing."""
-    judged = [row for row in rows if row["mean_confidence"] is not None and row["id"] not in scattered]
-    unsure = min(judged, key=lambda row: row["mean_confidence"], default=None)
+    judged = [
+        (row["mean_confidence"], row["name"])
+        for row in rows
+        if row["mean_confidence"] is not None and row["id"] not in scattered
+    ]
+    lowest, name = min(judged, key=lambda pair: pair[0], default=(None, None))
     return {
         "structures": len(rows),
         "structures_found": sum(row["voxels"] > 0 for row in rows),
-        "mean_confidence": sum(row["mean_confidence"] for row in judged) / len(judged) if judged else None,
-        "lowest_confidence": unsure and unsure["mean_confidence"],
-        "least_certain": unsure and unsure["name"],
+        "mean_confidence": sum(confidence for confidence, _ in judged) / len(judged) if judged else None,
+        "lowest_confidence": lowest,
+        "least_certain": name,
     }
 
 

@@ -20,70 +20,116 @@ Definitions, for masks A and B on one grid:
   along the grid's own axes.
 - HD95: the larger of the two directed 95th percentiles (linear interpolation) of the surface distances. The pooled
   percentile of medpy and the area-weighted one of DeepMind differ by some per cent.
-- NSD (normalised surface Dice, Nikolov et al. 2018, arXiv:1809.04430): share of the surface voxels of both masks that
-  lie within a tolerance of the other surface. Voxels count alike, not by area.
+- NSD (normalised surface Dice, Nikolov et al. 2018, arXiv:1809.04430): fraction of the surface voxels of both masks
+  that lie within a tolerance of the other surface. Voxels count alike, not by area.
 
 These are the definitions of MONAI's `compute_hausdorff_distance(percentile=95)` and
 `compute_surface_dice(use_subvoxels=False)`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from medvision.contract import StructureClass
+
 STATES = ("scored", "missed", "false_positive", "both_empty")
+
+
+class _Figures(TypedDict):
+    state: str
+    dice: float | None
+    hd95_mm: float | None
+    nsd: float | None
+
+
+class OverlapRow(_Figures):
+    """Overlap of one structure with its reference.
+
+    Attributes:
+        id: label of its voxels.
+        name: its name.
+        state: one of `STATES`.
+        dice: Dice, in [0, 1].
+        hd95_mm: 95th-percentile Hausdorff distance in mm; in voxels under a protocol that says so.
+        nsd: normalised surface Dice, in [0, 1].
+    """
+
+    id: int
+    name: str
+
+
+class OverlapSummary(TypedDict):
+    """Means over structures; None where no structure has the figure.
+
+    Attributes:
+        dice: mean over scored, missed and false positive structures.
+        hd95_mm: mean over scored structures.
+        nsd: mean over scored structures.
+        states: number of structures in each state.
+    """
+
+    dice: float | None
+    hd95_mm: float | None
+    nsd: float | None
+    states: dict[str, int]
 
 
 def compare(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing_mm: Sequence[float],
-    classes: Iterable[Mapping[str, Any]],
+    classes: Iterable[StructureClass],
     nsd_tolerance_mm: float = 1.0,
-) -> list[dict[str, Any]]:
+) -> list[OverlapRow]:
     """Compare two label maps structure by structure.
 
     Args:
         prediction: integer labels, (X, Y, Z).
         reference: integer labels on the same grid, (X, Y, Z).
         spacing_mm: voxel size along each axis.
-        classes: mappings with `id` and `name`; id 0, the background, is left out.
-        nsd_tolerance_mm: distance up to which surfaces count as agreeing; 1 mm, a voxel of a usual brain scan.
+        classes: the classes; id 0, the background, is left out.
+        nsd_tolerance_mm: distance up to which surfaces count as agreeing; 1 mm, a voxel of a typical brain scan.
 
     Returns:
-        One row per class with `id`, `name`, `state`, `dice` in [0, 1], `hd95_mm`, `nsd` in [0, 1].
+        One row per class.
 
     Raises:
         ValueError: the shapes differ, or the spacing does not fit them.
     """
     _check(prediction, reference, spacing_mm)
-    wanted = [(int(entry["id"]), str(entry["name"])) for entry in classes if entry["id"] != 0]
-    highest = max((number for number, _ in wanted), default=1)
+    structures = [(int(entry["id"]), str(entry["name"])) for entry in classes if entry["id"] != 0]
+    highest = max((number for number, _ in structures), default=1)
     predicted_boxes = ndimage.find_objects(prediction, max_label=highest)
     reference_boxes = ndimage.find_objects(reference, max_label=highest)
-    rows = []
-    for number, name in wanted:
+    rows: list[OverlapRow] = []
+    for number, name in structures:
         box = _join(predicted_boxes[number - 1], reference_boxes[number - 1])
         a, b = prediction[box] == number, reference[box] == number
         rows.append({"id": number, "name": name, **_measure(a, b, spacing_mm, nsd_tolerance_mm)})
     return rows
 
 
-def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Average the rows of `compare`.
-
-    Returns:
-        `dice`: mean over scored, missed and false positive structures; `hd95_mm`, `nsd`: means over the scored ones;
-        None where there are none. `states`: how many structures are in each state.
-    """
+def summary(rows: Iterable[OverlapRow]) -> OverlapSummary:
+    """Average the rows of `compare`."""
     rows = list(rows)
     count = Counter(row["state"] for row in rows)
-    means = {figure: _mean([row[figure] for row in rows]) for figure in ("dice", "hd95_mm", "nsd")}
-    return {**means, "states": {state: count[state] for state in STATES}}
+    return {
+        "dice": mean([row["dice"] for row in rows]),
+        "hd95_mm": mean([row["hd95_mm"] for row in rows]),
+        "nsd": mean([row["nsd"] for row in rows]),
+        "states": {state: count[state] for state in STATES},
+    }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
@@ -121,7 +167,7 @@ def surface_distances(
     return (_nearest(a, b), _nearest(b, a)) if len(a) and len(b) else None
 
 
-def _measure(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, Any]:
+def _measure(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float) -> _Figures:
     distances = surface_distances(a, b, spacing_mm)
     if distances is not None:
         return {
@@ -164,11 +210,6 @@ def _join(a: tuple[slice, ...] | None, b: tuple[slice, ...] | None) -> tuple[sli
     if a is None or b is None:
         return a or b or (slice(0),)
     return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _check(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float] | None = None) -> None:

@@ -15,15 +15,43 @@ default of its metrics: what was found where there is none is not seen.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy import ndimage
 
-from medvision.metrics.overlap import STATES, compare, surface_distances
+from medvision.contract import StructureClass
+from medvision.metrics.overlap import STATES, OverlapRow, OverlapSummary, compare, mean, surface_distances
 from shared_backbones.errors import InputError
 
 EMPTY_STATES = ("both_empty", "false_positive", "missed")
+
+
+class Means(TypedDict):
+    """Means of figures; None where none is known."""
+
+    dice: float | None
+    hd95_mm: float | None
+    nsd: float | None
+
+
+class ClassMeans(OverlapSummary):
+    """Means of one class over cases; `states` counts its cases in each state."""
+
+    id: int
+    name: str
+
+
+class Aggregate(TypedDict):
+    """Means over cases.
+
+    Attributes:
+        classes: means of each class over cases.
+        overall: means over classes.
+    """
+
+    classes: list[ClassMeans]
+    overall: Means
 
 
 @dataclass(frozen=True)
@@ -31,7 +59,7 @@ class Protocol:
     """Rules of a protocol.
 
     Attributes:
-        dice: of the three states in which a mask is empty, in the order of `EMPTY_STATES`; None leaves the pair out.
+        dice: Dice in the states in which a mask is empty, in the order of `EMPTY_STATES`; None leaves the pair out.
         distance: HD95 in those states.
         pooled: HD95 is the percentile of both directed distances together, in voxels, as medpy computes it without a
             spacing; else the larger of the two directed percentiles, in mm.
@@ -66,23 +94,22 @@ def evaluate_case(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing_mm: Sequence[float],
-    classes: Iterable[Mapping[str, Any]],
+    classes: Iterable[StructureClass],
     protocol: str = "default",
     nsd_tolerance_mm: float = 1.0,
-) -> list[dict[str, Any]]:
+) -> list[OverlapRow]:
     """Score a label map structure by structure, as a protocol does.
 
     Args:
         prediction: integer labels, (X, Y, Z).
         reference: integer labels on the same grid, (X, Y, Z).
         spacing_mm: voxel size along each axis.
-        classes: mappings with `id` and `name`; id 0, the background, is left out.
+        classes: the classes; id 0, the background, is left out.
         protocol: a key of `PROTOCOLS`.
         nsd_tolerance_mm: distance up to which surfaces count as agreeing.
 
     Returns:
-        One row per class with `id`, `name`, `state`, `dice`, `hd95_mm` (voxels where the protocol says so) and `nsd`;
-        None where the protocol leaves the pair out. The state is there under every protocol.
+        One row per class, with None where the protocol leaves the pair out. The state is there under every protocol.
 
     Raises:
         InputError: the protocol is unknown.
@@ -99,23 +126,24 @@ def evaluate_case(
     return rows
 
 
-def aggregate(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means of rows of many cases: per class over cases, and over classes of those means.
-
-    Returns:
-        `classes`: rows with `id`, `name`, the means of `dice`, `hd95_mm` and `nsd` (None where every pair is left out)
-        and the count of each state; `overall`: the means over classes.
-    """
+def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
+    """Means of the rows of many cases, `OverlapRow`s with any columns beside: of each class, and of those means."""
     by_class: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_class.setdefault(row["id"], []).append(row)
-    classes = []
+    classes: list[ClassMeans] = []
     for number, group in sorted(by_class.items()):
-        means = {figure: _mean([row[figure] for row in group]) for figure in ("dice", "hd95_mm", "nsd")}
         states = {state: sum(row["state"] == state for row in group) for state in STATES}
-        classes.append({"id": number, "name": group[0]["name"], **means, "states": states})
-    overall = {figure: _mean([row[figure] for row in classes]) for figure in ("dice", "hd95_mm", "nsd")}
-    return {"classes": classes, "overall": overall}
+        classes.append({"id": number, "name": group[0]["name"], **_means(group), "states": states})
+    return {"classes": classes, "overall": _means(classes)}
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> Means:
+    return {
+        "dice": mean([row["dice"] for row in rows]),
+        "hd95_mm": mean([row["hd95_mm"] for row in rows]),
+        "nsd": mean([row["nsd"] for row in rows]),
+    }
 
 
 def _pooled_hd95(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -124,8 +152,3 @@ def _pooled_hd95(prediction: np.ndarray, reference: np.ndarray) -> float:
     if distances is None:
         raise ValueError("a mask is empty")
     return float(np.percentile(np.concatenate(distances), 95))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

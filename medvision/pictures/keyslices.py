@@ -2,18 +2,64 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
 from medvision.volumes.geometry import Grid, to_ras
 
+if TYPE_CHECKING:
+    from medvision.findings.flags import Flag
+    from medvision.findings.statistics import StructureRow
+    from medvision.metrics.overlap import OverlapRow
+
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The RAS axis that a plane is stacked along."""
 MOST_KEY_SLICES = 3
-"""Of each kind: where the network was least sure, and where result and reference differ most."""
+"""Slices of each kind: where the network was least sure, and where result and reference differ most."""
 
 _PERCENTILES = (0.5, 99.5)
+
+
+class KeySlice(TypedDict):
+    """An axial slice that a reader should look at first.
+
+    Attributes:
+        index: slice along the RAS axis, counted upwards.
+        structure: name of the structure that it is shown for.
+        why: `least certain` or `most errors`.
+        value: mean confidence of the structure there, or its voxels there that are in one of the two maps only.
+    """
+
+    index: int
+    structure: str
+    why: str
+    value: float
+
+
+class ShownSlice(TypedDict):
+    """A slice that a report shows; those of `KeySlice` have all that is said there, too."""
+
+    plane: str
+    index: int
+    position: str
+    structure: NotRequired[str]
+    why: NotRequired[str]
+    value: NotRequired[float]
+
+
+class SlicePlan(TypedDict):
+    """Which window and slices a report shows.
+
+    Attributes:
+        window: intensities of black and white.
+        window_rule: how the window was chosen.
+        slices: the slices; key slices come last.
+    """
+
+    window: list[float]
+    window_rule: str
+    slices: list[ShownSlice]
 
 
 def plan_slices(
@@ -24,8 +70,8 @@ def plan_slices(
     reference: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
     count: int = 6,
-    also: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
+    also: Sequence[KeySlice] = (),
+) -> SlicePlan:
     """Which window and slices `medvision.pictures.overlays.render_slices` shows, in plain values.
 
     Args:
@@ -35,11 +81,7 @@ def plan_slices(
         reference: (X, Y, Z), integer, labels to compare with.
         window: (black, white); default: percentiles 0.5-99.5 of what is brighter than air.
         count: slices per plane, spread over the extent of labels > 0 (of the volume when there are none).
-        also: of `uncertain_slices` and `wrong_slices`: axial slices to show beside these.
-
-    Returns:
-        `window` (black, white), `window_rule`, and `slices`: `plane`, `index` and `position` of each, `also` last, with
-        all that is said there.
+        also: axial slices to show beside these.
     """
     scan = to_ras(image, grid)[0]
     extent = label_box([to_ras(array, grid)[0] for array in (labels, reference) if array is not None])
@@ -47,71 +89,80 @@ def plan_slices(
     if window is None:
         window, rule = _window(sample_intensities(scan)[0]), "percentiles 0.5 to 99.5 of the foreground"
     affine = ras_affine(grid)
-    places = [(plane, index) for plane, axis in AXES.items() for index in _spread(*extent[axis], count)]
-    slices = [{"plane": plane, "index": index} for plane, index in places]
-    slices += [{"plane": "axial", **entry} for entry in also]
-    for entry in slices:
-        axis = AXES[entry["plane"]]
+
+    def position(plane: str, index: int) -> str:
         centre = [(n - 1) / 2 for n in scan.shape]
-        centre[axis] = entry["index"]
-        entry["position"] = _position(affine @ [*centre, 1.0], axis)
+        centre[AXES[plane]] = index
+        return _position(affine @ [*centre, 1.0], AXES[plane])
+
+    slices: list[ShownSlice] = [
+        {"plane": plane, "index": index, "position": position(plane, index)}
+        for plane, axis in AXES.items()
+        for index in _spread(*extent[axis], count)
+    ]
+    for entry in also:
+        index = entry["index"]
+        slices.append({
+            "plane": "axial", "index": index, "structure": entry["structure"], "why": entry["why"],
+            "value": entry["value"], "position": position("axial", index),
+        })  # fmt: skip
     return {"window": list(window), "window_rule": rule, "slices": slices}
 
 
 def uncertain_slices(
-    rows: Sequence[Mapping[str, Any]],
-    flags: Sequence[Mapping[str, Any]],
+    rows: "Sequence[StructureRow]",
+    flags: "Sequence[Flag]",
     weakest: Mapping[int, tuple[int, float]],
     scattered: Sequence[int] = (),
-) -> list[dict[str, Any]]:
+) -> list[KeySlice]:
     """Axial slices in which structures were least certain: flagged structures first, then by rising confidence.
 
     Args:
-        rows: of `medvision.findings.statistics.structure_rows`.
-        flags: of `medvision.findings.flags`.
-        weakest: of `medvision.segmentation.Segmentation.weakest_slices`.
+        rows: figures of the structures.
+        flags: quality flags.
+        weakest: least certain slice of each class and its mean score, as `Segmentation.weakest_slices` has it.
         scattered: ids of structures whose confidence says nothing.
 
     Returns:
-        At most `MOST_KEY_SLICES`: `index`, `structure`, `why` (`least certain`) and `value`, the mean confidence there.
+        At most `MOST_KEY_SLICES`.
     """
     flagged = {flag["structure"] for flag in flags}
-    there = [row for row in rows if row["voxels"] and row["id"] in weakest and row["id"] not in scattered]
-    there.sort(key=lambda row: (row["name"] not in flagged, weakest[row["id"]][1]))
+    judged = [row for row in rows if row["voxels"] and row["id"] in weakest and row["id"] not in scattered]
+    judged.sort(key=lambda row: (row["name"] not in flagged, weakest[row["id"]][1]))
     return [
         {"index": weakest[row["id"]][0], "structure": row["name"], "why": "least certain",
          "value": round(weakest[row["id"]][1], 4)}
-        for row in there[:MOST_KEY_SLICES]
+        for row in judged[:MOST_KEY_SLICES]
     ]  # fmt: skip
 
 
 def wrong_slices(
-    labels: np.ndarray, reference: np.ndarray, grid: Grid, compared: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+    labels: np.ndarray, reference: np.ndarray, grid: Grid, compared: "Sequence[OverlapRow]"
+) -> list[KeySlice]:
     """Axial slices with most false voxels, of the structures of lowest Dice, worst first.
 
     Args:
         labels: (X, Y, Z), integer.
         reference: (X, Y, Z), integer.
         grid: the grid of both.
-        compared: of `medvision.metrics.overlap.compare`.
+        compared: overlap of each structure.
 
     Returns:
-        At most `MOST_KEY_SLICES`: `index`, `structure`, `why` (`most errors`) and `value`, its voxels there that are
-        in one of the two maps only.
+        At most `MOST_KEY_SLICES`.
     """
-    worst = sorted((row for row in compared if row["dice"] is not None), key=lambda row: row["dice"])[:MOST_KEY_SLICES]
-    here, there = to_ras(labels, grid)[0], to_ras(reference, grid)[0]
-    found = []
+    scored = [(row["dice"], row) for row in compared if row["dice"] is not None]
+    worst = [row for _, row in sorted(scored, key=lambda pair: pair[0])[:MOST_KEY_SLICES]]
+    prediction, truth = to_ras(labels, grid)[0], to_ras(reference, grid)[0]
+    slices: list[KeySlice] = []
     for row in worst:
         wrong = [
-            np.count_nonzero((here[..., place] == row["id"]) != (there[..., place] == row["id"]))
-            for place in range(here.shape[2])
+            np.count_nonzero((prediction[..., index] == row["id"]) != (truth[..., index] == row["id"]))
+            for index in range(prediction.shape[2])
         ]
-        place = int(np.argmax(wrong))
-        if wrong[place]:
-            found.append({"index": place, "structure": row["name"], "why": "most errors", "value": int(wrong[place])})
-    return found
+        index = int(np.argmax(wrong))
+        if wrong[index]:
+            slices.append({"index": index, "structure": row["name"], "why": "most errors", "value": int(wrong[index])})
+    return slices
 
 
 def ras_affine(grid: Grid) -> np.ndarray:
@@ -159,8 +210,8 @@ def _window(sample: np.ndarray) -> tuple[float, float]:
 
 def _spread(first: int, last: int, count: int) -> list[int]:
     """At most `count` indices spread evenly over the half-open range, away from its ends."""
-    places = first + (np.arange(count) + 0.5) * (last - first) / count
-    return sorted({int(place) for place in places})
+    indices = first + (np.arange(count) + 0.5) * (last - first) / count
+    return sorted({int(index) for index in indices})
 
 
 def _position(point: np.ndarray, axis: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medvision.contract import StructureClass
 from medvision.corruptions.volumes import corrupt_volume
 from medvision.findings.sidecar import build_sidecar
 from medvision.metrics.overlap import compare, summary
@@ -191,7 +192,7 @@ def _said(cell: Mapping[str, Any]) -> str:
 
 
 def _state(
-    found: Segmentation, truth: np.ndarray, judged: Sequence[Mapping[str, Any]], said: Mapping[str, Any]
+    found: Segmentation, truth: np.ndarray, judged: Sequence[StructureClass], said: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Overlap of a segmentation with the reference, what its side-car says, and the sha256 of what was segmented."""
     volume = found.volume

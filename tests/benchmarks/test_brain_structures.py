@@ -26,7 +26,7 @@ def test_dice_on_scans_with_references(data_root: Path, options: dict):
         labels, truth = without_unscored(result.labels, reference)
         rows = compare(labels, truth, volume.grid.spacing_mm, segmenter.contract.classes)
         dice = {row["id"]: row["dice"] for row in rows}
-        mean = np.mean([dice[number] for number in SCORED])
+        mean = np.mean([score for number in SCORED if (score := dice[number]) is not None])
         figures = " ".join(f"{'-' if value is None else format(value, '.3f'):>9}" for value in dice.values())
         print(f"{name:14} {mean:.3f} {figures}  network {result.timings_s['network']:.1f} s", flush=True)
 

@@ -20,7 +20,7 @@ from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import share
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
-from medvision.findings.sidecar import build_sidecar
+from medvision.findings.sidecar import Sidecar, build_sidecar
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from shared_backbones.errors import InputError
@@ -170,16 +170,14 @@ class _Work:
             segmentation.labels[~np.isin(segmentation.labels, self.kept)] = 0
         return segmentation
 
-    def _describe(
-        self, segmentation: Segmentation, reference: Volume | None, settings: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _describe(self, segmentation: Segmentation, reference: Volume | None, settings: dict[str, Any]) -> Sidecar:
         if reference is None:
             return build_sidecar(segmentation, settings=settings)
         compared = compare_with(reference, segmentation, self.kept, settings["reference_sha256"])
         return build_sidecar(segmentation, settings=settings, reference=compared, reference_labels=reference.data)
 
     def _write(
-        self, files: ResultFiles, segmentation: Segmentation, sidecar: dict[str, Any], truth: np.ndarray | None
+        self, files: ResultFiles, segmentation: Segmentation, sidecar: Sidecar, truth: np.ndarray | None
     ) -> None:
         """Write all files of a scan; the side-car gets the digests of the others."""
         from pipelines.report.segmentation import segmentation_report

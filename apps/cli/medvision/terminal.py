@@ -4,7 +4,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from medvision.findings.sidecar import Sidecar
 
 
 class ScanResult(TypedDict):
@@ -26,7 +29,7 @@ class ScanResult(TypedDict):
     error: NotRequired[str]
     case: NotRequired[str]
     seconds: NotRequired[float]
-    sidecar: NotRequired[dict[str, Any]]
+    sidecar: "NotRequired[Sidecar]"
 
 
 @contextmanager
@@ -70,16 +73,17 @@ def print_result(result: ScanResult, prefix: str, *, quiet: bool, verbose: bool)
         print("  " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in sidecar["timings_s"].items()))
 
 
-def _remarks(sidecar: dict[str, Any], seconds: float) -> list[str]:
+def _remarks(sidecar: "Sidecar", seconds: float) -> list[str]:
     remarks = [f"segmented in {seconds:.1f} s"]
-    if "reference" in sidecar and sidecar["reference"]["summary"]["dice"] is not None:
-        remarks.append(f"mean Dice {sidecar['reference']['summary']['dice']:.3f}")
+    dice = sidecar["reference"]["summary"]["dice"] if "reference" in sidecar else None
+    if dice is not None:
+        remarks.append(f"mean Dice {dice:.3f}")
     if sidecar["flags"]:
         remarks.append(f"{len(sidecar['flags'])} quality flag{'s' * (len(sidecar['flags']) > 1)}")
     return [*remarks, sidecar["case"]]
 
 
-def _print_structures(sidecar: dict[str, Any]) -> None:
+def _print_structures(sidecar: "Sidecar") -> None:
     print(f"  {'id':>3} {'structure':26}{'voxels':>10}{'mL':>16}{'confidence':>12}")
     for row in sidecar["structures"]:
         volume = row["reasons"].get("volume_ml", "").replace("_", " ") or f"{row['volume_ml']:.2f}"
@@ -87,11 +91,12 @@ def _print_structures(sidecar: dict[str, Any]) -> None:
         print(f"  {row['id']:3} {row['name']:26}{row['voxels']:>10}{volume:>16}{score:>12}")
 
 
-def _print_reference(sidecar: dict[str, Any]) -> None:
+def _print_reference(sidecar: "Sidecar") -> None:
     if "reference" not in sidecar:
         return
     print(f"  {'id':>3} {'structure':26}{'state':>16}{'Dice':>8}{'HD95 mm':>10}{'NSD':>8}")
     for row in sidecar["reference"]["rows"]:
-        dice, hd95, nsd = ("-" if row[key] is None else f"{row[key]:.3f}" for key in ("dice", "hd95_mm", "nsd"))
+        figures = (row["dice"], row["hd95_mm"], row["nsd"])
+        dice, hd95, nsd = ("-" if figure is None else f"{figure:.3f}" for figure in figures)
         state = row["state"].replace("_", " ")
         print(f"  {row['id']:3} {row['name']:26}{state:>16}{dice:>8}{hd95:>10}{nsd:>8}")

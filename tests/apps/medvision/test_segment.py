@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from medvision.contract import StructureClass
 from medvision.metrics.overlap import compare, summary
 from medvision.volumes.files import read_labels, read_volume
 from shared_backbones.weights import read_card
@@ -128,7 +129,7 @@ def test_reference(segment, scan, tmp_path):
     assert done.code == 0
     sidecar = sidecar_in(tmp_path / "second")
 
-    classes = [{"id": row["id"], "name": row["name"]} for row in sidecar["structures"]]
+    classes: list[StructureClass] = [{"id": row["id"], "name": row["name"]} for row in sidecar["structures"]]
     expected = compare(labels, truth, read_volume(scan).grid.spacing_mm, classes)
     assert sidecar["reference"]["rows"] == expected
     assert sidecar["reference"]["summary"] == summary(expected)

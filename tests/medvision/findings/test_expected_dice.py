@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from medvision.contract import Expectations
 from medvision.findings.expected_dice import expected_dice, fit_knots, fit_threshold
 from medvision.models.catalogue import model_card
 
 
 def test_the_curve_is_linear_between_knots_and_level_beyond():
-    card = {"expected_dice": {"knots": {"a": [[0.4, 0.8], [0.2, 0.6]]}}}
+    card: Expectations = {"expected_dice": {"knots": {"a": [[0.4, 0.8], [0.2, 0.6]]}}}
     found = [expected_dice(card, "a", confidence) for confidence in (0.1, 0.4, 0.5, 0.8, 1.0)]
     assert found == pytest.approx([0.2, 0.2, 0.3, 0.6, 0.6])
     assert expected_dice(card, "b", 0.5) is None and expected_dice(card, "a", None) is None

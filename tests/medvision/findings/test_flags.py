@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvision.contract import InputContract
-from medvision.findings.flags import DIRECTIONS, scan_flags, sided_positions, structure_flags
-from medvision.findings.statistics import structure_rows
+from medvision.contract import InputContract, StructureClass
+from medvision.findings.flags import DIRECTIONS, Flag, scan_flags, sided_positions, structure_flags
+from medvision.findings.statistics import StructureRow, structure_rows
 from medvision.models.catalogue import model_card
 from medvision.volumes.files import read_volume
 from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
-GOOD: dict[str, Any] = {
+GOOD: StructureRow = {
     "id": 1,
     "name": "one",
     "voxels": 1000,
@@ -33,14 +33,19 @@ GOOD: dict[str, Any] = {
 SHAPE = (9, 10, 11)
 
 
-def summed(flags: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+def changed(**change: Any) -> Any:
+    """The good row, with other figures."""
+    return {**GOOD, **change}
+
+
+def summed(flags: list[Flag]) -> list[tuple[str, str | None]]:
     return [(flag["code"], flag["structure"]) for flag in flags]
 
 
 def test_nothing_to_flag() -> None:
     """A pair of organs within every limit, the limits themselves included."""
     assert structure_flags([GOOD], {"volume_range_ml": {"one": [1.0, 2.0], "other": [5, 6]}}) == []
-    assert structure_flags([{**GOOD, "components": 1000, "main_share": 0.9, "mean_confidence": 0.6}]) == []
+    assert structure_flags([changed(components=1000, main_share=0.9, mean_confidence=0.6)]) == []
     grid = Grid.from_affine(SHAPE, np.diag([1.0, 1, 3, 1]))
     assert scan_flags(np.ones(SHAPE, np.float32), grid, "T1-weighted MRI") == []
 
@@ -58,7 +63,7 @@ def test_nothing_to_flag() -> None:
     ],
 )
 def test_each_rule_raises_its_flag(change: dict[str, Any], code: str, value: Any, threshold: str) -> None:
-    (flag,) = structure_flags([{**GOOD, **change}], {"volume_range_ml": {"one": [1.0, 2.5]}})
+    (flag,) = structure_flags([changed(**change)], {"volume_range_ml": {"one": [1.0, 2.5]}})
     assert (flag["code"], flag["structure"], flag["value"]) == (code, "one", value)
     assert threshold in flag["rule"]
 
@@ -68,11 +73,11 @@ def test_thresholds_can_be_set_and_a_card_goes_first() -> None:
     assert [flag["code"] for flag in flags] == ["fragments", "fragments", "low_confidence"]
     (flag,) = structure_flags([GOOD], {"min_confidence": {"one": 0.91}})
     assert flag["rule"] == "mean confidence below 0.91"
-    assert structure_flags([{**GOOD, "mean_confidence": 0.3}], {"min_confidence": {"one": 0.2}}) == []
+    assert structure_flags([changed(mean_confidence=0.3)], {"min_confidence": {"one": 0.2}}) == []
 
 
 def test_what_is_scattered_by_nature_is_judged_by_neither_pieces_nor_confidence() -> None:
-    row = {**GOOD, "main_share": 0.3, "mean_confidence": 0.2}
+    row = changed(main_share=0.3, mean_confidence=0.2)
     assert [flag["code"] for flag in structure_flags([row])] == ["fragments", "low_confidence"]
     assert structure_flags([row], {"attached": [row["id"]]}) == []
 
@@ -83,7 +88,7 @@ def test_a_structure_on_the_wrong_side_of_another(letter: str) -> None:
     assert axis == ["RL", "AP", "SI"].index(next(pair for pair in ("RL", "AP", "SI") if letter in pair))
     place = [3.0, 3.0, 3.0]
     place[axis] = 3.0 + 2.5 * sign
-    rows = [GOOD | {"name": "a", "centroid_mm": place}, GOOD | {"name": "b", "centroid_mm": [3.0, 3.0, 3.0]}]
+    rows = [changed(name="a", centroid_mm=place), changed(name="b", centroid_mm=[3.0, 3.0, 3.0])]
     assert structure_flags(rows, {"positions": [["a", letter, "b"]]}) == []
     (flag,) = structure_flags(rows, {"positions": [["b", letter, "a"]]})
     assert (flag["code"], flag["structure"], flag["value"]) == ("position", "b", 2.5)
@@ -99,8 +104,8 @@ def test_left_and_right_are_known_by_name() -> None:
         ("Left-Hippocampus", "L", "Right-Hippocampus"),
     ]
     rows = [
-        GOOD | {"name": "kidney_left", "centroid_mm": [4.0, 0, 0]},
-        GOOD | {"name": "kidney_right", "centroid_mm": [-3.0, 0, 0]},
+        changed(name="kidney_left", centroid_mm=[4.0, 0, 0]),
+        changed(name="kidney_right", centroid_mm=[-3.0, 0, 0]),
     ]
     (flag,) = structure_flags(rows)
     assert (flag["code"], flag["structure"], flag["value"]) == ("position", "kidney_left", 7.0)
@@ -109,7 +114,7 @@ def test_left_and_right_are_known_by_name() -> None:
 
 
 def test_a_structure_darker_than_its_modality_shows_it() -> None:
-    rows = [GOOD | {"name": name, "mean_intensity": value} for name, value in (("a", 5.0), ("b", 7.0), ("c", None))]
+    rows = [changed(name=name, mean_intensity=value) for name, value in (("a", 5.0), ("b", 7.0), ("c", None))]
     assert structure_flags(rows, {"brightest_first": ["b", "absent", "a", "c"]}) == []
     (flag,) = structure_flags(rows, {"brightest_first": ["a", "b"]})
     assert (flag["code"], flag["structure"], flag["value"]) == ("intensity", "a", 5.0)
@@ -171,7 +176,11 @@ def test_every_fallback_is_a_flag() -> None:
 
 
 def test_flags_of_a_measured_map_are_plain_json() -> None:
-    classes = [{"id": 0, "name": "background"}, {"id": 1, "name": "one"}, {"id": 4, "name": "four"}]
+    classes: list[StructureClass] = [
+        {"id": 0, "name": "background"},
+        {"id": 1, "name": "one"},
+        {"id": 4, "name": "four"},
+    ]
     labels = np.zeros((9, 9, 9), dtype=np.uint8)
     labels[0:3, 1:3, 1:3] = labels[5, 5, 5] = labels[7, 7, 7] = 1
     rows = structure_rows(labels, labels.astype(np.float32), np.eye(4), classes, {1: 0.25})

@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvision.findings.statistics import structure_rows
+from medvision.contract import StructureClass
+from medvision.findings.statistics import StructureRow, structure_rows
 
-CLASSES = [
+CLASSES: list[StructureClass] = [
     {"id": 0, "name": "background", "color": [0, 0, 0]},
     {"id": 1, "name": "one", "color": [255, 0, 0]},
     {"id": 4, "name": "four", "color": [0, 255, 0]},
 ]
 
 
-def row_of(mask: np.ndarray, image: np.ndarray | None = None, **options: Any) -> dict[str, Any]:
+def row_of(mask: np.ndarray, image: np.ndarray | None = None, **options: Any) -> StructureRow:
     """The row of one structure with label 1."""
     image = np.ones(mask.shape, dtype=np.float32) if image is None else image
     (row,) = structure_rows(mask.astype(np.uint8), image, options.pop("affine", np.eye(4)), CLASSES[:2], **options)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from medvision.contract import StructureClass
 from medvision.metrics.protocols import PROTOCOLS, aggregate, evaluate_case
 from shared_backbones.errors import InputError
 
-CLASSES = [{"id": 0, "name": "background"}, {"id": 1, "name": "part"}]
+CLASSES: list[StructureClass] = [{"id": 0, "name": "background"}, {"id": 1, "name": "part"}]
 
 
 def cube(*bounds: tuple[int, int]) -> np.ndarray:
@@ -38,7 +39,7 @@ def test_published_scores_are_those_of_medpy(prediction, dice, hd95, protocol):
     # whatever the spacing: published distances are in voxels
     (row,) = evaluate_case(prediction, REFERENCE, (0.8, 0.8, 3.0), CLASSES, protocol)
     assert row["state"] == "scored"
-    np.testing.assert_allclose([row["dice"], row["hd95_mm"]], [dice, hd95], atol=1e-6)
+    assert (row["dice"], row["hd95_mm"]) == (pytest.approx(dice, abs=1e-6), pytest.approx(hd95, abs=1e-6))
 
 
 EMPTY = np.zeros_like(REFERENCE)
@@ -68,9 +69,9 @@ def test_monai_gives_the_same():
     prediction, spacing = cube((6, 17), (4, 13), (5, 15)), (0.7, 1.0, 2.0)
     (row,) = evaluate_case(prediction, REFERENCE, spacing, CLASSES, "monai")
     a, b = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, REFERENCE))
-    np.testing.assert_allclose(row["dice"], compute_dice(a, b).item(), rtol=1e-6)
+    assert row["dice"] == pytest.approx(compute_dice(a, b).item(), rel=1e-6)
     distance = compute_hausdorff_distance(a, b, percentile=95, spacing=spacing, include_background=True)
-    np.testing.assert_allclose(row["hd95_mm"], distance.item(), rtol=1e-5)
+    assert row["hd95_mm"] == pytest.approx(distance.item(), rel=1e-5)
 
 
 def test_means_are_over_cases_first_and_leave_out_what_is_undefined():
