@@ -159,7 +159,7 @@ class InputContract:
             ("smallest_slice", self.smallest_slice, 1, 4096),
         ):
             if not low <= value <= high:
-                raise ValueError(f"{name} is {value:g}, expected {low} to {high}")
+                raise ValueError(f"{name} is {value:.7g}, expected {low} to {high}")
 
     def spacing_for(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
         """Spacing at which the network works on a scan of that spacing, along RAS axes."""

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -21,6 +21,10 @@ _SMALL = 64 * 2**20  # bytes unpacked below which any expansion is harmless
 _MAGIC = b"DICM"  # behind a preamble of 128 bytes
 _NAMES = (".dcm", ".ima", ".zip")
 _CONTAINERS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before the first byte is out
+
+
+Stream = io.BytesIO | mmap.mmap
+"""A file's bytes, in memory or mapped."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Member:
 
     name: str
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], Stream]
 
 
 def holds_dicom(path: str | os.PathLike[str]) -> bool:
@@ -156,11 +160,11 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
 
 
 def _local(path: Path, name: str) -> Member:
-    def open_mapped() -> BinaryIO:
+    def open_mapped() -> Stream:
         # a map never allocates what a hostile length asks for, as a buffered read does
         try:
             with path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # gone, closed to the user, or emptied since
             reason = getattr(error, "strerror", None) or "it is empty"
             raise InputError(f"{name}: cannot be read ({reason}); check the file and its rights") from None
@@ -190,7 +194,7 @@ def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def _packed(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Member:
-    def unpack() -> BinaryIO:
+    def unpack() -> Stream:
         try:
             return io.BytesIO(archive.read(entry))  # no more than the size that was checked; its CRC is checked here
         except Exception:  # zlib's, zipfile's and the system's errors for damaged bytes make no closed list

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medvision.dicom.decoding import Decoder, DecodingError
-from medvision.dicom.headers import Frame, quiet
+from medvision.dicom.frames import Frame
+from medvision.dicom.reading import quiet
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow")  # the first that can is used
 _RLE = "1.2.840.10008.1.2.5"  # pydicom's own decoder is Python, and needs no process of its own
@@ -22,7 +26,9 @@ _ATTRIBUTES = (
 )
 
 
-def decode(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[tuple[Frame, np.ndarray]]:
+def decode(
+    dataset: "Dataset", frames: Sequence[Frame], name: str, decoder: Decoder
+) -> Iterator[tuple[Frame, np.ndarray]]:
     """Values of frames of one file, (columns, rows) float32 each, after slope and intercept or their table.
 
     Raises:
@@ -69,19 +75,19 @@ def stream_size(stream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _is_compressed(dataset: Any, name: str) -> bool:
+def _is_compressed(dataset: "Dataset", name: str) -> bool:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_transfer_syntax:
         raise InputError(f"{name}: its transfer syntax is unknown; expected one of the standard; export it again")
     return syntax.is_encapsulated and syntax != _RLE
 
 
-def _plain(dataset: Any, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
+def _plain(dataset: "Dataset", frames: Sequence[Frame]) -> Iterator[np.ndarray]:
     indices = [frame.index for frame in frames]
     return require("pydicom.pixels", "dicom").iter_pixels(dataset, raw=True, indices=indices)
 
 
-def _bits(dataset: Any, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
+def _bits(dataset: "Dataset", frames: Sequence[Frame]) -> Iterator[np.ndarray]:
     """Frames of single bits, which follow one another without a gap; pydicom 3 reads those across bytes too short."""
     count = dataset.Rows * dataset.Columns
     for frame in frames:
@@ -91,7 +97,7 @@ def _bits(dataset: Any, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
         yield bits.reshape(dataset.Rows, dataset.Columns)
 
 
-def _unpacked(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[np.ndarray]:
+def _unpacked(dataset: "Dataset", frames: Sequence[Frame], name: str, decoder: Decoder) -> Iterator[np.ndarray]:
     """Frames that are compressed, each after a check that it claims the header's size, which decoders would believe."""
     settings = {key: getattr(dataset, key) for key in _ATTRIBUTES}
     settings |= {"syntax": str(dataset.file_meta.TransferSyntaxUID), "plugin": _plugin(dataset, name)}
@@ -112,7 +118,7 @@ def _unpacked(dataset: Any, frames: Sequence[Frame], name: str, decoder: Decoder
             raise ValueError(str(error)) from None
 
 
-def _plugin(dataset: Any, name: str) -> str:
+def _plugin(dataset: "Dataset", name: str) -> str:
     """Name of pydicom's plugin for the transfer syntax; empty for lossless JPEG, which pydicom has none for."""
     syntax = dataset.file_meta.TransferSyntaxUID
     try:

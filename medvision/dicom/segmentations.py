@@ -3,21 +3,26 @@
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvision.dicom.codes import Code, clean, codes_of
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
-from medvision.dicom.headers import Frame, damaged, quiet, read_frames, read_header, read_whole
+from medvision.dicom.frames import Frame, read_frames
 from medvision.dicom.pixels import decode
+from medvision.dicom.reading import damaged, quiet, read_header, read_whole
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
 from medvision.volumes.files import Grid, Volume
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import Dataset
 
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_EMPTY = (
@@ -43,20 +48,19 @@ def write_segmentation(
     as a whole.
 
     Args:
-        path: replaced where it exists.
+        path: file to write; replaced where it exists.
         labels: (X, Y, Z) uint8 on `volume`, 0 for background.
         volume: read from DICOM.
-        card: of the model: its classes, name and version.
-        model_sha256: of the model's weights.
+        card: card of the model, with its classes, name and version.
+        model_sha256: digest of the model's weights.
         kept: ids of the classes that were asked for. Segments are numbered from 1 in this order, and so by the classes'
             ids where all are kept; a segment's label is always the class's name.
-        max_bytes: of one file of the series.
+        max_bytes: largest size of one file of the series.
 
     Raises:
-        InputError: the series lacks what the standard wants of a source, or the file cannot be written.
+        InputError: the series lacks what the standard needs of a source, or the file cannot be written.
     """
     check_source(volume)
-    highdicom, uid = require("highdicom", "dicom"), require("pydicom.uid", "dicom")
     classes = [entry for entry in card["classes"] if entry["id"] and (kept is None or entry["id"] in kept)]
     numbers = np.zeros(256, np.uint8)
     for number, entry in enumerate(classes, 1):
@@ -64,30 +68,44 @@ def write_segmentation(
     name = volume.frames[0].member.name
     try:
         with quiet():
-            segmentation = highdicom.seg.Segmentation(
-                source_images=_sources(volume, max_bytes),
-                pixel_array=_pixels(numbers[labels], volume),
-                segmentation_type="BINARY",
-                segment_descriptions=_descriptions(classes, card, model_sha256),
-                series_instance_uid=uid.generate_uid(),
-                series_number=1001,
-                sop_instance_uid=uid.generate_uid(),
-                instance_number=1,
-                manufacturer="domain-vision",
-                manufacturer_model_name="medvision segment",
-                software_versions=version("domain-vision"),
-                device_serial_number="none",
-                content_label="SEGMENTATION",
-                content_description="Research use only, not for diagnosis",
-                series_description=clean(f"Segmentation by {card.get('name') or 'a model'}"),
-            )
-            segmentation.ContentCreatorName = None  # the standard wants it there, empty where no person was
+            descriptions = _descriptions(classes, card, model_sha256)
+            segmentation = _built(numbers[labels], volume, descriptions, str(card.get("name") or "a model"), max_bytes)
             with replacing(path) as temporary:
                 segmentation.save_as(temporary, enforce_file_format=True)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # highdicom checks the source's values in its own ways, and may quote them
         raise damaged(name, error) from error
+
+
+def _built(
+    segments: np.ndarray,
+    volume: DicomVolume,
+    descriptions: "list[SegmentDescription]",
+    model: str,
+    max_bytes: int,
+) -> "Segmentation":
+    """The data set of a segmentation, of segment numbers (X, Y, Z)."""
+    highdicom, uid = require("highdicom", "dicom"), require("pydicom.uid", "dicom")
+    segmentation = highdicom.seg.Segmentation(
+        source_images=_sources(volume, max_bytes),
+        pixel_array=_pixels(segments, volume),
+        segmentation_type="BINARY",
+        segment_descriptions=descriptions,
+        series_instance_uid=uid.generate_uid(),
+        series_number=1001,
+        sop_instance_uid=uid.generate_uid(),
+        instance_number=1,
+        manufacturer="domain-vision",
+        manufacturer_model_name="medvision segment",
+        software_versions=version("domain-vision"),
+        device_serial_number="none",
+        content_label="SEGMENTATION",
+        content_description="Research use only, not for diagnosis",
+        series_description=clean(f"Segmentation by {model}"),
+    )
+    segmentation.ContentCreatorName = None  # the standard needs it there, empty where no person was
+    return segmentation
 
 
 def check_source(volume: Volume) -> None:
@@ -151,24 +169,36 @@ def read_segmentation(
         raise damaged(name, error) from None
     own, places = _own_grid(frames, between, name, max_bytes)
     data = np.zeros(own.shape, np.uint8 if max(names, default=0) < 256 else np.uint16, order="F")
-    wanted = set(names if segments is None else segments)
+    kept = set(names if segments is None else segments)
     with Decoder() as decoder:
         decoded = decode(dataset, frames, name, decoder)
-        for (_, values), number, place in zip(decoded, numbers, places, strict=True):
-            plane = data[:, :, place]
-            marked = (values > 0) & (np.isin(values, list(wanted)) if number is None else number in wanted)
-            if plane[marked].any():
-                raise InputError(
-                    f"{name}: segments {int(plane[marked].max())} and {number} overlap; expected one label a voxel; "
-                    "read them one by one"
-                )
-            plane[marked] = values[marked] if number is None else number
+        for (_, values), number, index in zip(decoded, numbers, places, strict=True):
+            _mark(data[:, :, index], values, number, kept, name)
     if grid is not None:
         data = _placed(data, own, grid, name)
     return Volume(data, grid or own, sha256, [], "SEG"), names
 
 
-def _sources(volume: DicomVolume, max_bytes: int) -> list[Any]:
+def _mark(plane: np.ndarray, values: np.ndarray, number: int | None, kept: set[int], name: str) -> None:
+    """Write a frame into a plane of labels, in place.
+
+    Args:
+        plane: (X, Y) labels.
+        values: (X, Y) values of the frame: 0 or 1 for a frame of one segment, else segment numbers.
+        number: segment of the frame; None where the values are segment numbers.
+        kept: segments to read.
+        name: how errors call the file.
+    """
+    marked = (values > 0) & (np.isin(values, list(kept)) if number is None else number in kept)
+    if plane[marked].any():
+        raise InputError(
+            f"{name}: segments {int(plane[marked].max())} and {number} overlap; expected one label a voxel; "
+            "read them one by one"
+        )
+    plane[marked] = values[marked] if number is None else number
+
+
+def _sources(volume: DicomVolume, max_bytes: int) -> "list[Dataset]":
     """Headers of the source's files in the order of the slices, made complete enough to be referred to.
 
     Sizes are those that the slices' positions have: headers often lack the distance of slices, or have another one.
@@ -214,7 +244,9 @@ def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
     return planes if several else planes[np.argsort([frame.index for frame in volume.frames])]
 
 
-def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], model_sha256: str) -> list[Any]:
+def _descriptions(
+    classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], model_sha256: str
+) -> "list[SegmentDescription]":
     highdicom = require("highdicom", "dicom")
     concept = require("highdicom.sr", "dicom").CodedConcept
     algorithm = highdicom.AlgorithmIdentificationSequence(
@@ -249,7 +281,7 @@ def _descriptions(classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any],
 
 
 def _described(
-    dataset: Any, member: Member, name: str
+    dataset: "Dataset", member: Member, name: str
 ) -> tuple[list[Frame], list[int | None], dict[int, str], float | None]:
     """Frames, the segment of each (None where voxels say it), the segments' labels, and the slices' distance in mm."""
     kind = str(dataset.get("SegmentationType"))

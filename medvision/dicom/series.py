@@ -5,14 +5,15 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
-from medvision.dicom.headers import Frame, Instance, file_digest, read_instance, read_whole
+from medvision.dicom.frames import Frame
+from medvision.dicom.headers import Instance, read_instance
 from medvision.dicom.pixels import decode
+from medvision.dicom.reading import file_digest, read_whole
 from medvision.dicom.splitting import split_volumes
 from medvision.dicom.stacks import Stack, arrange, straighten
 from medvision.volumes.files import SMALLEST_AXIS, Grid, Volume
@@ -138,6 +139,34 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
         InputError: there is none, a file is damaged, or an archive unsafe.
     """
     members, warnings = find_members(path, max_bytes)
+    by_uid, without = _instances_of(members, max_bytes)
+    name = printable(path)
+    if not by_uid:
+        raise InputError(
+            f"{name}: holds {len(members)} DICOM files and no image among them; expected a series of images"
+        )
+    if without:
+        warnings.append(f"{without} DICOM files without images were left out")
+    groups = sorted(by_uid.items(), key=lambda item: (_order(item[1]), item[0]))
+    parts = [part for uid, instances in groups for part in _parts_of(uid, instances)]
+    return [
+        Series(
+            number=number,
+            uid=part.uid,
+            part=part.part,
+            distinction=part.distinction,
+            name=f"{name}, series {number}" if len(parts) > 1 else name,
+            instances=part.instances,
+            frames=part.frames,
+            problem=part.problem,
+            warnings=(*warnings, *part.warnings),
+        )
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def _instances_of(members: Sequence[Member], max_bytes: int) -> tuple[dict[str, tuple[Instance, ...]], int]:
+    """Files with images by SeriesInstanceUID, and the number of files without."""
     by_uid: dict[str, dict[str | Member, Instance]] = defaultdict(dict)
     without = 0
     for member in members:
@@ -151,25 +180,7 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
                 f"{member.name}: has the same SOPInstanceUID as {same.member.name} and other content; "
                 "expected one file for each; remove one of them"
             )
-    name = printable(path)
-    if not by_uid:
-        raise InputError(
-            f"{name}: holds {len(members)} DICOM files and no image among them; expected a series of images"
-        )
-    if without:
-        warnings.append(f"{without} DICOM files without images were left out")
-    groups = sorted(by_uid.items(), key=lambda item: (_order(item[1]), item[0]))
-    volumes = [(uid, *volume) for uid, found in groups for volume in _volumes_of(tuple(found.values()))]
-    return [
-        Series(
-            number=number,
-            uid=uid,
-            name=f"{name}, series {number}" if len(volumes) > 1 else name,
-            warnings=(*warnings, *own_warnings),
-            **found,
-        )
-        for number, (uid, found, own_warnings) in enumerate(volumes, 1)
-    ]
+    return {uid: tuple(instances.values()) for uid, instances in by_uid.items()}, without
 
 
 def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
@@ -229,32 +240,16 @@ def read_series(
     chosen = (
         path if isinstance(path, Series) else choose(find_series(path, max_bytes=max_bytes), series, printable(path))
     )
-    name = chosen.name
     stack = chosen.stack()
-    warnings = list(chosen.warnings)
-    if 4 * np.prod(stack.shape, dtype=float) > max_bytes:
-        raise InputError(
-            f"{name}: its headers claim {4 * np.prod(stack.shape, dtype=float) / 2**30:.3g} GB of voxels; the limit is "
-            f"{max_bytes / 2**30:.3g} GB; raise it with --max-gigabytes if the files can be trusted"
-        )
-    if min(stack.shape) < smallest_axis:
-        raise InputError(
-            f"{name}: has {' x '.join(map(str, stack.shape))} voxels; expected at least {smallest_axis} along each "
-            "axis; give the whole series"
-        )
+    _check_stack(stack, chosen.name, max_bytes, smallest_axis)
     if stack.problems and not resample_irregular:
-        raise InputError(
-            f"{name}: {'; '.join(stack.problems)}; add missing files, or use --resample-irregular to interpolate"
-        )
+        problems = "; ".join(stack.problems)
+        raise InputError(f"{chosen.name}: {problems}; add missing files, or use --resample-irregular to interpolate")
     data, sha256 = _read_pixels(chosen, stack.frames, stack.shape, max_bytes)
-    low, high = float(data.min()), float(data.max())
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"{name}: its slope and intercept give infinite values; expected finite ones; export it again")
-    if low == high:
-        raise InputError(f"{name}: every voxel is {low:g}; expected an image; check how the series was exported")
-    affine = stack.affine()
+    _check_values(data, chosen.name)
+    affine, warnings = stack.affine(), list(chosen.warnings)
     if stack.problems:
-        data, affine = straighten(data, stack, max_bytes, name)
+        data, affine = straighten(data, stack, max_bytes, chosen.name)
         problems = "; ".join(problem.removeprefix("its ") for problem in stack.problems)
         warnings.append(f"{problems}: voxels were interpolated on a regular grid at right angles")
     return DicomVolume(
@@ -268,33 +263,63 @@ def read_series(
     )
 
 
-def _order(instances: Mapping[Any, Instance]) -> int:
-    return min((i.series_number for i in instances.values() if i.series_number is not None), default=2**31)
+def _check_stack(stack: Stack, name: str, max_bytes: int, smallest_axis: int) -> None:
+    size = 4 * np.prod(stack.shape, dtype=float)
+    if size > max_bytes:
+        raise InputError(
+            f"{name}: its headers claim {size / 2**30:.3g} GB of voxels; the limit is {max_bytes / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the files can be trusted"
+        )
+    if min(stack.shape) < smallest_axis:
+        raise InputError(
+            f"{name}: has {' x '.join(map(str, stack.shape))} voxels; expected at least {smallest_axis} along each "
+            "axis; give the whole series"
+        )
 
 
-def _volumes_of(instances: tuple[Instance, ...]) -> list[tuple[dict[str, Any], list[str]]]:
-    """The volumes in the files of one series, as parts of `Series`, and what a user should know of them."""
+def _check_values(data: np.ndarray, name: str) -> None:
+    low, high = float(data.min()), float(data.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{name}: its slope and intercept give infinite values; expected finite ones; export it again")
+    if low == high:
+        raise InputError(f"{name}: every voxel is {low:g}; expected an image; check how the series was exported")
+
+
+def _order(instances: Sequence[Instance]) -> int:
+    return min((i.series_number for i in instances if i.series_number is not None), default=2**31)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One volume of a series; the attributes are those of `Series`."""
+
+    uid: str
+    part: int
+    distinction: str
+    instances: tuple[Instance, ...]
+    frames: tuple[Frame, ...]
+    problem: str | None
+    warnings: tuple[str, ...]
+
+
+def _parts_of(uid: str, instances: tuple[Instance, ...]) -> list[_Part]:
+    """The volumes in the files of one series."""
     kept = tuple(instance for instance in instances if not instance.aside) or instances
     left_out = len(instances) - len(kept)
-    warnings = [f"{left_out} localizer, screen or colour images in the series were left out"] if left_out else []
+    warnings = (f"{left_out} localizer, screen or colour images in the series were left out",) if left_out else ()
     if any(instance.inverted for instance in kept):
-        warnings.append("the series is to be shown dark for high (MONOCHROME1): its values were taken as stored")
+        warnings += ("the series is to be shown dark for high (MONOCHROME1): its values were taken as stored",)
     problem = next((instance.problem for instance in kept if instance.problem), None)
     if problem is not None:
-        return [({"part": 0, "distinction": "", "instances": kept, "frames": (), "problem": problem}, warnings)]
-    parts = split_volumes([frame for instance in kept for frame in instance.frames])
-    found = []
-    for number, (clauses, frames) in enumerate(parts, 1):
+        return [_Part(uid, 0, "", kept, (), problem, warnings)]
+    volumes = split_volumes([frame for instance in kept for frame in instance.frames])
+    parts = []
+    for number, (clauses, frames) in enumerate(volumes, 1):
         files = {frame.member for frame in frames}
-        part: dict[str, Any] = {
-            "part": number if len(parts) > 1 else 0,
-            "distinction": ", ".join(clauses),
-            "instances": tuple(instance for instance in kept if instance.member in files),
-            "frames": tuple(frames),
-            "problem": None,
-        }
-        found.append((part, warnings))
-    return found
+        own = tuple(instance for instance in kept if instance.member in files)
+        part = number if len(volumes) > 1 else 0
+        parts.append(_Part(uid, part, ", ".join(clauses), own, tuple(frames), None, warnings))
+    return parts
 
 
 def _read_pixels(
@@ -302,15 +327,15 @@ def _read_pixels(
 ) -> tuple[np.ndarray, str]:
     """Voxels (columns, rows, slices) and the digest of the series; every file is read once, one at a time."""
     data = np.empty(shape, np.float32, order="F")
-    places: dict[Member, list[tuple[int, Frame]]] = defaultdict(list)
-    for place, frame in enumerate(frames):
-        places[frame.member].append((place, frame))
+    positions: dict[Member, list[tuple[int, Frame]]] = defaultdict(list)
+    for index, frame in enumerate(frames):
+        positions[frame.member].append((index, frame))
     digests = {}
     with Decoder() as decoder:
-        for member, wanted in places.items():
+        for member, placed in positions.items():
             dataset, digests[member] = read_whole(member, max_bytes)
-            decoded = decode(dataset, [frame for _, frame in wanted], member.name, decoder)
-            for (place, _), (_, values) in zip(wanted, decoded, strict=True):
-                data[:, :, place] = values
+            decoded = decode(dataset, [frame for _, frame in placed], member.name, decoder)
+            for (index, _), (_, values) in zip(placed, decoded, strict=True):
+                data[:, :, index] = values
             del dataset, decoded  # before the next file is read
     return data, series.digest_of(digests)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medvision.dicom.headers import MARKS, Frame
+from medvision.dicom.frames import MARKS, Frame
 
 SAME_PLACE_MM = 1e-3
 """Slices nearer to one another than this, along their normal, lie at one place."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from medvision.dicom.headers import Frame
+from medvision.dicom.frames import Frame
 from medvision.dicom.splitting import SAME_PLACE_MM
 from shared_backbones.errors import InputError
 
@@ -127,10 +127,9 @@ def straighten(data: np.ndarray, stack: Stack, max_bytes: int, name: str) -> tup
     Raises:
         InputError: the result would be too large.
     """
-    first = stack.frames[0]
-    distances = stack.distances
-    edges = first.spacing[::-1]
-    offsets = (stack.positions - stack.positions[0]) @ stack.cosines.T / edges  # (n, 2) pixels along x and y
+    distances, spacing = stack.distances, stack.frames[0].spacing
+    pixel_mm = spacing[::-1]
+    offsets = (stack.positions - stack.positions[0]) @ stack.cosines.T / pixel_mm  # (n, 2) pixels along x and y
     low = offsets.min(axis=0)
     offsets -= low
     x, y = (int(np.ceil(reach - _STILL)) for reach in offsets.max(axis=0))
@@ -143,6 +142,23 @@ def straighten(data: np.ndarray, stack: Stack, max_bytes: int, name: str) -> tup
             f"{max_bytes / 2**30:.3g} GB; raise it with --max-gigabytes if that is meant"
         )
     step = extent / (count - 1)
+    out = _interpolate(data, distances, offsets, distances[0] + step * np.arange(count), shape)
+    origin = stack.positions[0] + (low * pixel_mm) @ stack.cosines
+    return out, make_affine(stack.cosines, spacing, step * np.cross(*stack.cosines), origin)
+
+
+def _interpolate(
+    data: np.ndarray, distances: np.ndarray, offsets: np.ndarray, targets: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Slices at other distances, by linear interpolation between their neighbours.
+
+    Args:
+        data: (X, Y, n) float32.
+        distances: (n,) mm along the slices' normal, rising.
+        offsets: (n, 2) pixels that each slice is shifted in its own plane, at least 0.
+        targets: (N,) mm of the slices to make.
+        shape: (X', Y', N) of the result.
+    """
     lowest = float(data.min())
 
     def placed(index: int) -> np.ndarray:
@@ -153,15 +169,13 @@ def straighten(data: np.ndarray, stack: Stack, max_bytes: int, name: str) -> tup
         return np.asarray(ndimage.shift(canvas, offsets[index], order=1, cval=lowest))
 
     out = np.empty(shape, np.float32, order="F")
-    targets = distances[0] + step * np.arange(count)
     below = np.clip(np.searchsorted(distances, targets, side="right") - 1, 0, len(distances) - 2)
     near: dict[int, np.ndarray] = {}
     for index, (lower, target) in enumerate(zip(below.tolist(), targets, strict=True)):
         near = {k: near[k] if k in near else placed(k) for k in (lower, lower + 1)}
-        share = float(np.clip((target - distances[lower]) / (distances[lower + 1] - distances[lower]), 0, 1))
-        out[:, :, index] = (1 - share) * near[lower] + share * near[lower + 1]
-    origin = stack.positions[0] + (low * edges) @ stack.cosines
-    return out, make_affine(stack.cosines, first.spacing, step * np.cross(*stack.cosines), origin)
+        weight = float(np.clip((target - distances[lower]) / (distances[lower + 1] - distances[lower]), 0, 1))
+        out[:, :, index] = (1 - weight) * near[lower] + weight * near[lower + 1]
+    return out
 
 
 def _rounded(values: np.ndarray, unit: float) -> np.ndarray:
@@ -209,16 +223,16 @@ def _problems(stack: Stack) -> list[str]:
     astray = np.linalg.norm(stack.positions - line, axis=1)
     if astray.max() > REGULAR_TOLERANCE * np.linalg.norm(mean):
         gaps = np.diff(stack.distances)
-        usual = float(np.percentile(gaps, 50, method="lower"))
-        odd = np.flatnonzero(np.abs(gaps - usual) > REGULAR_TOLERANCE * usual)
-        worst = sorted(odd, key=lambda index: -abs(gaps[index] - usual))[:3]
+        typical = float(np.percentile(gaps, 50, method="lower"))
+        odd = np.flatnonzero(np.abs(gaps - typical) > REGULAR_TOLERANCE * typical)
+        worst = sorted(odd, key=lambda index: -abs(gaps[index] - typical))[:3]
         places = ", ".join(
             f"{gaps[k]:.2f} mm between {stack.distances[k]:.2f} and {stack.distances[k + 1]:.2f} mm" for k in worst
         )
         more = f" and {len(odd) - len(worst)} more" if len(odd) > len(worst) else ""
         problems.append(
-            f"its slices are missing or irregular: {places}{more}, where {usual:.2f} mm is usual"
+            f"its slices are missing or irregular: {places}{more}, where {typical:.2f} mm is usual"
             if len(odd)
-            else f"its slices lie up to {astray.max():.2f} mm off a straight, regular stack of {usual:.2f} mm"
+            else f"its slices lie up to {astray.max():.2f} mm off a straight, regular stack of {typical:.2f} mm"
         )
     return problems

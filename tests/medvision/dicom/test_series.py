@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medvision.dicom.headers import MARKS, Frame
+from medvision.dicom.frames import MARKS, Frame
 from medvision.dicom.segmentations import read_segmentation, write_segmentation
 from medvision.dicom.series import find_series, read_series
 from medvision.dicom.splitting import split_volumes
