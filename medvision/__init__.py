@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from medvision.dicom.segmentations import read_segmentation, write_segmentation
     from medvision.dicom.series import find_series, read_series
     from medvision.segmentation import Segmentation, Segmenter
-    from medvision.volumes.files import Volume, read_labels, read_volume, write_volume
+    from medvision.volumes.files import Volume, read_labels, read_volume
+    from medvision.volumes.writing import write_volume
     from shared_backbones.official import load_official
 
 __all__ = [
@@ -42,7 +43,7 @@ _HOMES = {
     "read_series": "medvision.dicom.series",
     "read_volume": "medvision.volumes.files",
     "write_segmentation": "medvision.dicom.segmentations",
-    "write_volume": "medvision.volumes.files",
+    "write_volume": "medvision.volumes.writing",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -61,10 +61,10 @@ class MedicalClassifier(ImageClassifier):
         Raises:
             InputError: colours for a network of one band, or another number of bands.
         """
-        found, wanted = (images.shape[1] if images.ndim == 4 else 0), len(self.contract.bands)
-        if (found, wanted) == (1, 3):
+        bands, expected = (images.shape[1] if images.ndim == 4 else 0), len(self.contract.bands)
+        if (bands, expected) == (1, 3):
             images = images.expand(-1, 3, -1, -1)
-        elif (found, wanted) == (3, 1):
+        elif (bands, expected) == (3, 1):
             if not bool((images == images[:, :1]).all()):
                 raise InputError(f"images are in colour, the model takes {self.contract.bands[0]} ones; convert them")
             images = images[:, :1]

@@ -22,8 +22,10 @@ from torch import Tensor
 from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
-from medvision.volumes.files import Volume, read_volume, to_ras, write_stack, write_volume
+from medvision.volumes.files import Volume, read_volume
+from medvision.volumes.geometry import to_ras
 from medvision.volumes.resampling import normalise, resize_linear
+from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
@@ -54,15 +56,15 @@ class Segmentation:
     Attributes:
         labels: `(X, Y, Z)` uint8 on the input's own grid.
         volume: the input.
-        card: of the model.
+        card: card of the model.
         confidence: mean score of the winning class over each class's voxels, in [0, 1]; None where it has none.
         settings: what decides the result beside model and input.
         device: where the network ran.
         precision: `float32` or `bfloat16`.
         timings_s: seconds by step.
         warnings: what a user should know.
-        model_sha256: of the weights.
-        fallbacks: those of the warnings that tell of something that ran in another way than was preferred.
+        model_sha256: digest of the weights.
+        fallbacks: warnings that something ran in another way than was preferred.
         weakest_slices: axial slice of each class, counted upwards, in which its winning scores are lowest on average,
             and that mean; see `medvision.scores`.
     """

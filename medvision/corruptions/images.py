@@ -140,8 +140,8 @@ def stain_deposit(
     for _ in range(_between(random, 1, int(most))):
         left, top = (_between(random, 10, side - int(size) - 10) for side in (width, height))
         phases, heights = random.uniform(0, 2 * np.pi, 5), random.normal(0, 0.11, 5)
-        edge = 0.86 + heights @ np.cos(waves[:, None] * turn + phases[:, None]) + random.normal(0, 0.05, 72)
-        radius = size / 2 * edge.clip(0.3, 1)
+        outline = 0.86 + heights @ np.cos(waves[:, None] * turn + phases[:, None]) + random.normal(0, 0.05, 72)
+        radius = size / 2 * outline.clip(0.3, 1)
         points = np.stack([left + size / 2 + radius * np.cos(turn), top + size / 2 + radius * np.sin(turn)], 1)
         draw.polygon([(float(x), float(y)) for x, y in points], fill=255)
     return _painted(image, (0, 0, 0), mask)

@@ -246,8 +246,8 @@ def augmentation(
         scaled: as in `corrupt`.
 
     Returns:
-        Of an `image` as `corrupt` takes it and a `seed`, a number or a generator, an image of the same shape. It can be
-        pickled.
+        A function of an `image` as `corrupt` takes it and a `seed`, a number or a generator, that returns an image of
+        the same shape. It can be pickled.
 
     Raises:
         InputError: no such data set or corruption.
@@ -277,11 +277,11 @@ def _applied(
     _check(image)
     colour = image.ndim == 3
     whole = np.ascontiguousarray(image if colour else np.repeat(image[:, :, None], 3, 2))
-    found = CORRUPTIONS[name](whole, parameter, min(image.shape[:2]) / _SIDE if scaled else 1.0, random)
+    corrupted = CORRUPTIONS[name](whole, parameter, min(image.shape[:2]) / _SIDE if scaled else 1.0, random)
     if not colour or data_set not in COLOUR:
-        found = np.asarray(Image.fromarray(found).convert("L"))
-        found = np.repeat(found[:, :, None], 3, 2) if colour else found
-    return np.array(found)
+        corrupted = np.asarray(Image.fromarray(corrupted).convert("L"))
+        corrupted = np.repeat(corrupted[:, :, None], 3, 2) if colour else corrupted
+    return np.array(corrupted)
 
 
 def _check(image: np.ndarray) -> None:

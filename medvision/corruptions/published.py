@@ -20,10 +20,10 @@ def read_corrupted(path: str | PathLike[str]) -> Iterator[tuple[np.ndarray, np.n
     """The five severities of a published file of MedMNIST-C (Zenodo 11471504), one after the other.
 
     Such a file, `<data set>/<corruption>.npz`, holds `test_images` and `test_labels` of all severities, 1 first.
-    Only one severity is held at a time.
+    Only one severity is in memory at a time.
 
     Args:
-        path: of the `.npz` file.
+        path: the `.npz` file.
 
     Yields:
         Images `(N, H, W)` or `(N, H, W, 3)` uint8 and labels `(N, L)` int64, five times.
@@ -33,35 +33,40 @@ def read_corrupted(path: str | PathLike[str]) -> Iterator[tuple[np.ndarray, np.n
             of a severity are not those of the first; on the way: the file is damaged.
     """
     name = printable(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            missing = {"test_images.npy", "test_labels.npy"} - set(archive.namelist())
-            if missing:
-                found = ", ".join(sorted(printable(member) for member in archive.namelist())[:5]) or "nothing"
-                raise InputError(f"{name}: holds {found}; expected test_images.npy and test_labels.npy")
-            with archive.open("test_images.npy") as member:
-                shape, dtype = _header(member)
-            with archive.open("test_labels.npy") as member:
-                label_shape, label_dtype = _header(member)
-                if label_dtype.kind in "iu" and len(label_shape) in (1, 2) and math.prod(label_shape) < _MOST_LABELS:
-                    labels = np.frombuffer(_read(member, label_shape, label_dtype), label_dtype).reshape(label_shape)
-                else:
-                    labels = np.zeros((0, 1))
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error}); expected a .npz file") from None
-    except _DAMAGE as error:
-        raise InputError(f"{name}: is not a readable .npz file ({error}); copy or download it again") from None
+    shape, dtype, labels, described = _read_arrays(path, name)
     if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)):
         raise InputError(f"{name}: test_images are {dtype} of shape {shape}; expected uint8 (5 N, H, W) or (..., 3)")
     if not len(labels) or len(labels) != shape[0] or len(labels) % 5 or not math.prod(shape):
         raise InputError(
-            f"{name}: test_labels are {label_dtype} of shape {label_shape} for {shape[0]} images; expected one row of "
-            "integers for each, 5 times as many as test images"
+            f"{name}: test_labels are {described} for {shape[0]} images; expected one row of integers for each, 5 "
+            "times as many as test images"
         )
     labels = labels.astype(np.int64).reshape(5, shape[0] // 5, -1)
     if (labels != labels[0]).any():
         raise InputError(f"{name}: test_labels change with the severity; expected the same ones five times")
     return _severities(path, (shape[0] // 5, *shape[1:]), labels)
+
+
+def _read_arrays(path: str | PathLike[str], name: str) -> tuple[tuple[int, ...], np.dtype, np.ndarray, str]:
+    """Shape and type of the images, the labels (none where they are no rows of integers), and the labels' header."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = {"test_images.npy", "test_labels.npy"} - set(archive.namelist())
+            if missing:
+                members = ", ".join(sorted(printable(member) for member in archive.namelist())[:5]) or "nothing"
+                raise InputError(f"{name}: holds {members}; expected test_images.npy and test_labels.npy")
+            with archive.open("test_images.npy") as member:
+                shape, dtype = _header(member)
+            with archive.open("test_labels.npy") as member:
+                label_shape, label_dtype = _header(member)
+                labels = np.zeros((0, 1))
+                if label_dtype.kind in "iu" and len(label_shape) in (1, 2) and math.prod(label_shape) < _MOST_LABELS:
+                    labels = np.frombuffer(_read(member, label_shape, label_dtype), label_dtype).reshape(label_shape)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); expected a .npz file") from None
+    except _DAMAGE as error:
+        raise InputError(f"{name}: is not a readable .npz file ({error}); copy or download it again") from None
+    return shape, dtype, labels, f"{label_dtype} of shape {label_shape}"
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -1,7 +1,7 @@
 """Errors under corruption in units of a baseline's, as MedMNIST-C compares models (Di Salvo et al. 2024, section 3)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -40,9 +40,53 @@ From medmnistc 0.1.0, at 224 px: errors of images of another size are not compar
 _SMALLEST_DENOMINATOR = 0.01  # of rBE, below which it is flagged
 
 
+class RelativeRow(TypedDict):
+    """Errors under one corruption in units of a baseline's; None where one would be divided by 0.
+
+    Attributes:
+        errors: errors at severities 1 to 5.
+        mean_error: their mean.
+        baseline_error: mean error of the baseline.
+        be: mean error over that of the baseline.
+        rbe: growth of the error over that of the baseline.
+        rbe_denominator: growth of the baseline's error.
+        flagged: whether that denominator is less than 0.01.
+    """
+
+    errors: list[float]
+    mean_error: float
+    baseline_error: float
+    be: float | None
+    rbe: float | None
+    rbe_denominator: float
+    flagged: bool
+
+
+class RelativeErrors(TypedDict):
+    """Errors under corruption in units of a baseline's; means over None or over nothing are None.
+
+    Attributes:
+        be: plain mean of `be` over the corruptions, as published.
+        rbe: plain mean of `rbe` over the corruptions, as published.
+        rbe_unflagged: mean of `rbe` over the corruptions that are not flagged.
+        flagged: names of the corruptions that are.
+        clean_error: error without corruption.
+        baseline_clean_error: error of the baseline without corruption.
+        corruptions: the figures of each corruption, by name.
+    """
+
+    be: float | None
+    rbe: float | None
+    rbe_unflagged: float | None
+    flagged: list[str]
+    clean_error: float
+    baseline_clean_error: float
+    corruptions: dict[str, RelativeRow]
+
+
 def relative_errors(
     errors: Mapping[str, Sequence[float]], clean_error: float, baseline: tuple[float, Mapping[str, float]]
-) -> dict[str, Any]:
+) -> RelativeErrors:
     """Errors under corruption in units of a baseline's: BE and rBE of MedMNIST-C, section 3.
 
     With e_c the mean error over the severities of corruption c, e_0 the clean error, and A for the baseline:
@@ -50,15 +94,9 @@ def relative_errors(
     the denominator of rBE_c is next to 0 or negative, and rBE_c says nothing: it is flagged.
 
     Args:
-        errors: by corruption, the errors at severities 1 to 5.
-        clean_error: without corruption.
-        baseline: its clean error, and mean error by corruption, such as `ALEXNET["octmnist"]`.
-
-    Returns:
-        `be` and `rbe`, plain means over the corruptions as published, 1 being the baseline's; `rbe_unflagged`, over
-        those that are not flagged; the names of those that are, `flagged`; `clean_error`, `baseline_clean_error`; and
-        `corruptions`: by name, `errors`, `mean_error`, `baseline_error`, `be`, `rbe`, `rbe_denominator` and `flagged`
-        (the denominator is less than 0.01). What would be divided by 0, and a mean over it or over nothing, is None.
+        errors: errors at severities 1 to 5, by corruption.
+        clean_error: error without corruption.
+        baseline: clean error of the baseline, and its mean error by corruption, such as `ALEXNET["octmnist"]`.
 
     Raises:
         InputError: no corruption, one that the baseline lacks, not five severities, or an error outside 0 to 1.
@@ -66,25 +104,11 @@ def relative_errors(
     baseline_clean, baseline_errors = baseline
     if not errors:
         raise InputError("there are no errors, expected those of one corruption or more")
-    rows: dict[str, dict[str, Any]] = {}
-    for name, found in errors.items():
+    rows: dict[str, RelativeRow] = {}
+    for name, at_severities in errors.items():
         if name not in baseline_errors:
             raise InputError(f"the baseline has no {name!r}; expected some of: {', '.join(baseline_errors)}")
-        values = np.array([*found, clean_error], float)
-        if len(values) != 6 or not ((values >= 0) & (values <= 1)).all():
-            given = ", ".join(f"{value:g}" for value in values)
-            raise InputError(f"errors of {name} and the clean one are {given}; expected 5 and 1, from 0 to 1")
-        mean, reference = float(values[:5].mean()), float(baseline_errors[name])
-        denominator = reference - baseline_clean
-        rows[name] = {
-            "errors": values[:5].tolist(),
-            "mean_error": mean,
-            "baseline_error": reference,
-            "be": mean / reference if reference else None,
-            "rbe": (mean - clean_error) / denominator if denominator else None,
-            "rbe_denominator": denominator,
-            "flagged": denominator < _SMALLEST_DENOMINATOR,
-        }
+        rows[name] = _row(name, at_severities, clean_error, float(baseline_errors[name]), baseline_clean)
     return {
         "be": _mean(row["be"] for row in rows.values()),
         "rbe": _mean(row["rbe"] for row in rows.values()),
@@ -96,7 +120,26 @@ def relative_errors(
     }
 
 
+def _row(
+    name: str, errors: Sequence[float], clean_error: float, baseline_error: float, baseline_clean: float
+) -> RelativeRow:
+    values = np.array([*errors, clean_error], float)
+    if len(values) != 6 or not ((values >= 0) & (values <= 1)).all():
+        given = ", ".join(f"{value:g}" for value in values)
+        raise InputError(f"errors of {name} and the clean one are {given}; expected 5 and 1, from 0 to 1")
+    mean, denominator = float(values[:5].mean()), baseline_error - baseline_clean
+    return {
+        "errors": values[:5].tolist(),
+        "mean_error": mean,
+        "baseline_error": baseline_error,
+        "be": mean / baseline_error if baseline_error else None,
+        "rbe": (mean - clean_error) / denominator if denominator else None,
+        "rbe_denominator": denominator,
+        "flagged": denominator < _SMALLEST_DENOMINATOR,
+    }
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    defined = [value for value in found if value is not None]
-    return float(np.mean(defined)) if defined and len(defined) == len(found) else None
+    figures = list(values)
+    defined = [value for value in figures if value is not None]
+    return float(np.mean(defined)) if defined and len(defined) == len(figures) else None

@@ -1,12 +1,12 @@
 """What goes wrong with MR and CT volumes, in five steps: coil, motion, k-space, noise, resolution and intensity scale.
 
 The protocol is that of Hendrycks and Dietterich (2019): every corruption has five severities, and a model is scored on
-each. Volumes have no published scales; these are physical ones, in mm, degrees, HU and shares of the signal, so that
+each. Volumes have no published scales; these are physical ones, in mm, degrees, HU and fractions of the signal, so that
 they mean the same at any spacing. Every cell of such a table can be computed alone (`corrupt_volume`).
 
-The operators of MONAI and TorchIO that go by these names take voxels, or shares of the volume, and torch's generators:
-a severity would mean another thing at every spacing, and a figure another thing with every release. So they are written
-here, a few lines of scipy and numpy each.
+The operators of MONAI and TorchIO that go by these names take voxels, or fractions of the volume, and torch's
+generators: a severity would mean another thing at every spacing, and a figure another thing with every release. So they
+are written here, a few lines of scipy and numpy each.
 
 Nothing moves: what is acquired at the middle of k-space is where it was, so labels of the volume remain those of the
 corrupted one.
@@ -77,7 +77,7 @@ def corrupt_volume(
     Args:
         name: one of `SCALES[modality]`.
         volume: `(X, Y, Z)`, finite, CT in HU; it is left as it is.
-        severity: 1 to 5, see `SCALES`.
+        severity: 1 to 5, of `SCALES`.
         spacing_mm: voxel size along each axis.
         modality: `mr` or `ct`.
         seed_key: what tells this volume from others, such as the run's seed and the case's id.
@@ -88,6 +88,23 @@ def corrupt_volume(
     Raises:
         InputError: no such modality, corruption or severity, or not such a volume or spacing.
     """
+    _check_request(name, severity, modality)
+    spacing, values = _checked_spacing(spacing_mm), _checked_values(volume)
+    low = values.min(initial=np.inf)
+    background = values == low
+    if background.all():
+        return values
+    zero, unit = _HU
+    if modality == "mr":
+        zero, unit = float(low), max(float(np.percentile(values[~background], 99)) - float(low), _SMALLEST)
+    parts = [modality, name, int(severity), *(part if isinstance(part, str) else int(part) for part in seed_key)]
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()))
+    signal = (values - np.float32(zero)) / np.float32(unit)
+    signal = CORRUPTIONS[modality][name](signal, SCALES[modality][name][int(severity) - 1], spacing, random)
+    return np.where(background, low, signal.astype(np.float32, copy=False) * np.float32(unit) + np.float32(zero))
+
+
+def _check_request(name: str, severity: int, modality: str) -> None:
     if modality not in SCALES:
         raise InputError(f"modality is {modality!r}, expected one of: {', '.join(SCALES)}")
     if name not in SCALES[modality]:
@@ -95,25 +112,22 @@ def corrupt_volume(
         raise InputError(f"corruption {name!r} is unknown for {modality}; expected one of: {known}")
     if severity not in range(1, 6):
         raise InputError(f"severity of {name} is {severity}, expected 1 to 5")
+
+
+def _checked_spacing(spacing_mm: Sequence[float]) -> np.ndarray:
     spacing = np.array(spacing_mm, float)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise InputError(f"spacing_mm is {spacing_mm}, expected three positive lengths")
-    found = np.array(volume, np.float32)
-    if found.ndim != 3 or not np.isfinite(found).all():
-        what = "NaN or infinity" if found.ndim == 3 else f"shape {found.shape}"
+    return spacing
+
+
+def _checked_values(volume: np.ndarray) -> np.ndarray:
+    """A copy of a volume as float32."""
+    values = np.array(volume, np.float32)
+    if values.ndim != 3 or not np.isfinite(values).all():
+        what = "NaN or infinity" if values.ndim == 3 else f"shape {values.shape}"
         raise InputError(f"volume has {what}, expected finite values of shape (X, Y, Z)")
-    low = found.min(initial=np.inf)
-    background = found == low
-    if background.all():
-        return found
-    zero, unit = _HU
-    if modality == "mr":
-        zero, unit = float(low), max(float(np.percentile(found[~background], 99)) - float(low), _SMALLEST)
-    parts = [modality, name, int(severity), *(part if isinstance(part, str) else int(part) for part in seed_key)]
-    random = np.random.default_rng(int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()))
-    signal = (found - np.float32(zero)) / np.float32(unit)
-    signal = CORRUPTIONS[modality][name](signal, SCALES[modality][name][int(severity) - 1], spacing, random)
-    return np.where(background, low, signal.astype(np.float32, copy=False) * np.float32(unit) + np.float32(zero))
+    return values
 
 
 def bias_field(signal: np.ndarray, ratio: float, spacing: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ SYNAPSE_TRAIN = (
 )
 """Cases of the TransUNet split of the BTCV abdomen data, which papers share."""
 SYNAPSE_FROM_BTCV = {8: 1, 4: 2, 3: 3, 2: 4, 6: 5, 11: 6, 1: 7, 7: 8}
-"""Of the thirteen organs of BTCV, the eight that papers on Synapse score; the others become background."""
+"""The eight of BTCV's thirteen organs that papers on Synapse score; the others become background."""
 AVT_TEST = (
     *("R15", "K19", "D15", "K2", "R7 (AD)", "D17", "D13", "R10", "K12", "D4", "R1 (AD)", "K5", "R6 (AAA)", "D12"),
     *("R18", "K20", "D18", "K9"),
@@ -63,12 +63,12 @@ def find_cases(
     Args:
         layout: `msd`, `pairs`, `synapse`, `synapse_arrays`, `acdc`, `lits` or `avt`.
         root: folder of the data set.
-        validation: share of the training subjects held out, in [0, 1).
-        seed: of the draws of subjects.
+        validation: fraction of the training subjects that form the validation set, in [0, 1).
+        seed: seed of the draws of subjects.
         test: names of the test subjects; by default the published split, where there is one.
         test_ids_above: test subjects are those whose number is higher.
-        test_share: share of the subjects drawn as test, where nothing else says which they are.
-        options: of the layout: `images` and `labels`, the folders of `pairs`.
+        test_share: fraction of the subjects drawn as test, where nothing else says which they are.
+        options: options of the layout, such as `images` and `labels`, the folders of `pairs`.
 
     Returns:
         Cases in the order of their names, each with its split.
@@ -85,6 +85,11 @@ def find_cases(
         raise InputError(f"data.options do not suit layout {layout} ({error})") from None
     if not cases:
         raise InputError(f"{printable(root)}: no case of layout {layout} found; expected {shape}")
+    _check_cases(cases, root, test)
+    return _hold_out(_part(cases, test, test_ids_above, test_share, seed), validation, seed)
+
+
+def _check_cases(cases: Sequence[Case], root: Path, test: Sequence[str] | None) -> None:
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
@@ -93,7 +98,6 @@ def find_cases(
         unknown = sorted(set(test) - {case.subject for case in cases})
         if unknown:
             raise InputError(f"data.options.test: no subject {printable(unknown[0])} among {len(cases)} cases")
-    return _hold_out(_part(cases, test, test_ids_above, test_share, seed), validation, seed)
 
 
 def _part(
@@ -117,8 +121,8 @@ def _hold_out(cases: list[Case], share: float, seed: int) -> list[Case]:
     """Move a share of the training subjects to the validation split, where the data set has none of its own."""
     if not share or any(case.split == "validation" for case in cases):
         return cases
-    held = set(_draw(sorted({case.subject for case in cases if case.split == "train"}), share, seed + 1))
-    return [replace(case, split="validation") if case.subject in held else case for case in cases]
+    validation_subjects = set(_draw(sorted({case.subject for case in cases if case.split == "train"}), share, seed + 1))
+    return [replace(case, split="validation") if case.subject in validation_subjects else case for case in cases]
 
 
 def _draw(subjects: list[str], share: float, seed: int) -> list[str]:
@@ -128,8 +132,8 @@ def _draw(subjects: list[str], share: float, seed: int) -> list[str]:
 
 
 def _number(name: str) -> int:
-    found = re.findall(r"\d+", name)
-    return int(found[-1]) if found else -1
+    numbers = re.findall(r"\d+", name)
+    return int(numbers[-1]) if numbers else -1
 
 
 def _scans(folder: Path, pattern: str = ".*") -> dict[str, Path]:
@@ -156,8 +160,8 @@ def _msd(root: Path) -> list[Case]:
 
 
 def _pairs(root: Path, images: str = "images", labels: str = "labels") -> list[Case]:
-    found, there = _scans(root / images), _scans(root / labels)
-    return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(found, there, root / labels)]
+    scans, label_maps = _scans(root / images), _scans(root / labels)
+    return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(scans, label_maps, root / labels)]
 
 
 def _synapse(root: Path) -> list[Case]:
@@ -180,12 +184,12 @@ def _synapse(root: Path) -> list[Case]:
 
 def _slices(folder: Path, pattern: str) -> dict[str, tuple[Path, ...]]:
     """Slice files of each case, in order; the pattern's groups are the case and the number of the slice."""
-    found: dict[str, list[tuple[int, Path]]] = {}
+    by_case: dict[str, list[tuple[int, Path]]] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         match = re.fullmatch(pattern, path.name)
         if match:
-            found.setdefault(match[1], []).append((int(match[2]), path))
-    return {case: tuple(path for _, path in sorted(slices)) for case, slices in found.items()}
+            by_case.setdefault(match[1], []).append((int(match[2]), path))
+    return {case: tuple(path for _, path in sorted(slices)) for case, slices in by_case.items()}
 
 
 def _synapse_arrays(root: Path) -> list[Case]:

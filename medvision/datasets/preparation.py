@@ -12,8 +12,8 @@ from torch import Tensor
 
 from medvision.contract import InputContract
 from medvision.datasets.layouts import Case
-from medvision.volumes.files import Volume, read_labels, read_volume, to_ras
-from medvision.volumes.geometry import Grid
+from medvision.volumes.files import Volume, read_labels, read_volume
+from medvision.volumes.geometry import Grid, to_ras
 from medvision.volumes.resampling import normalise, resize_linear
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -39,24 +39,24 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
         difference = volume.grid.differs_from(labels.grid, tolerance_mm=1e-2)
         if difference:
             raise InputError(f"{name}: image and labels lie on different grids ({difference}); resample the labels")
-        found = labels.data
+        values = labels.data
         digest = hashlib.sha256((volume.sha256 + labels.sha256).encode()).hexdigest()
     else:
-        image, found, digest = _read_arrays(case)
+        image, values, digest = _read_arrays(case)
         volume = Volume(image, Grid.from_affine(image.shape, np.eye(4)), digest)
     volume.sha256 = digest
     if case.mapping:
-        table = np.zeros(max(int(found.max()), *(source for source, _ in case.mapping)) + 1, np.uint8)
+        table = np.zeros(max(int(values.max()), *(source for source, _ in case.mapping)) + 1, np.uint8)
         for source, target in case.mapping:
             table[source] = target
-        found = table[np.maximum(found, 0)]
-    unknown = sorted(set(np.unique(found).tolist()) - set(classes))
+        values = table[np.maximum(values, 0)]
+    unknown = sorted(set(np.unique(values).tolist()) - set(classes))
     if unknown:
         raise InputError(
             f"{name}: labels hold {', '.join(map(str, unknown[:5]))}, expected some of "
-            f"{', '.join(map(str, sorted(classes)))}; declare them in card.classes, or mend the labels"
+            f"{', '.join(map(str, sorted(classes)))}; declare them in card.classes, or fix the labels"
         )
-    return volume, found.astype(np.uint8)
+    return volume, values.astype(np.uint8)
 
 
 def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
@@ -78,17 +78,17 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     ras_labels, _, _ = to_ras(labels, volume.grid)
     target = contract.spacing_for(spacing)
     image = resize_linear(ras, spacing, target)
-    values = normalise(image, contract.normalisation)
-    found = torch.from_numpy(np.ascontiguousarray(ras_labels))
-    if image.shape != found.shape or not np.allclose(spacing, target, rtol=1e-4):
-        found = _resize_labels(found, spacing, target, tuple(image.shape))
-    halves = values.half()
+    scaled = normalise(image, contract.normalisation)
+    targets = torch.from_numpy(np.ascontiguousarray(ras_labels))
+    if image.shape != targets.shape or not np.allclose(spacing, target, rtol=1e-4):
+        targets = _resize_labels(targets, spacing, target, tuple(image.shape))
+    halves = scaled.half()
     if not halves.isfinite().all():
         raise InputError(
-            f"{printable(case.image[0])}: holds values up to {float(values.abs().max()):.3g}, too large for float16 "
+            f"{printable(case.image[0])}: holds values up to {float(scaled.abs().max()):.3g}, too large for float16 "
             "with data.normalisation=none; choose another, such as zscore"
         )
-    return {"arrays": {"image": halves.numpy(), "labels": found.numpy()}, "record": record}
+    return {"arrays": {"image": halves.numpy(), "labels": targets.numpy()}, "record": record}
 
 
 def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[
     return {
         "sha256": volume.sha256,
         "shape": list(volume.data.shape),
-        "spacing_mm": [round(float(edge), 6) for edge in volume.grid.spacing_mm],
+        "spacing_mm": [round(float(step), 6) for step in volume.grid.spacing_mm],
         "orientation": volume.grid.orientation,
         "voxels": {str(label): int(counts[label]) for label in classes},
         "percentiles": np.percentile(volume.data, [0.5, 50, 99.5]).astype(float).round(4).tolist(),
@@ -104,12 +104,12 @@ def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[
 
 
 def _resize_labels(labels: Tensor, spacing: Sequence[float], target: Sequence[float], shape: tuple[int, ...]) -> Tensor:
-    """The label with the largest share of each new voxel."""
+    """The label that covers most of each new voxel."""
     best, winner = torch.full(shape, -1.0), torch.zeros(shape, dtype=torch.uint8)
     for label in torch.unique(labels).tolist():
-        share = resize_linear((labels == label).float(), spacing, target, shape)
-        better = share > best
-        best[better], winner[better] = share[better], int(label)
+        fraction = resize_linear((labels == label).float(), spacing, target, shape)
+        better = fraction > best
+        best[better], winner[better] = fraction[better], int(label)
     return winner
 
 
@@ -126,10 +126,12 @@ def _read_arrays(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
                 with require("h5py", "astro").File(path, "r") as file:
                     image, label = file["image"][()], file["label"][()]
         except KeyError as error:
-            raise InputError(f"{printable(path)}: holds no {error}; expected `image` and `label`") from None
+            raise InputError(f"{printable(path)}: contains no {error}; expected `image` and `label`") from None
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"{printable(path)}: cannot be read ({printable(reason)}); fetch it again") from None
+            raise InputError(
+                f"{printable(path)}: cannot be read ({printable(reason)}); copy or export it again"
+            ) from None
         if image.shape != label.shape or image.ndim not in {2, 3} or (image.ndim == 2) != (path.suffix == ".npz"):
             raise InputError(
                 f"{printable(path)}: image of shape {image.shape} with label of shape {label.shape}; expected two of "
@@ -154,7 +156,7 @@ def bytes_of(case: Case, contract: InputContract) -> int:
         return sum(path.stat().st_size for path in case.image) * 3
     try:
         header: Any = nib.load(case.image[0]).header
-        shape, spacing = header.get_data_shape()[:3], [float(edge) for edge in header.get_zooms()[:3]]
+        shape, spacing = header.get_data_shape()[:3], [float(step) for step in header.get_zooms()[:3]]
     except Exception:  # it is named when it is read
         return 0
     # in the file's order of axes: near enough for an estimate

@@ -30,7 +30,7 @@ class LabelledSlices(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         volumes: where they are cut from.
-        offsets: of the neighbouring slices that become channels; beyond the ends the last slice is repeated.
+        offsets: offsets of the neighbouring slices that become channels; beyond the ends the last slice is repeated.
         views: planes to cut along.
         size: side of the square crop; smaller slices are padded with the volume's lowest value and background.
         augment: called with `{"image": (C, H, W), "label": (1, H, W)}` tensors and a seed; returns the same, varied.
@@ -94,12 +94,12 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
 
     Args:
         labelled: which slices have a label, `(N,)` bool.
-        batch_size: of all processes together; each has every `world_size`-th of its places.
+        batch_size: slices in a batch of all processes together; each has every `world_size`-th of its places.
         steps: batches in all.
-        foreground: share of labelled slices, in [0, 1).
-        seed: of the order and of all variation.
+        foreground: fraction of labelled slices, in [0, 1).
+        seed: seed of the order and of all variation.
         start: first batch.
-        rank: of this process.
+        rank: number of this process.
         world_size: number of processes.
     """
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from medvision.datasets.brain_labels import FREESURFER, RIGHT_TO_LEFT
-from medvision.volumes.files import read_labels, to_ras
+from medvision.volumes.files import read_labels
+from medvision.volumes.geometry import to_ras
 from medvision.volumes.resampling import linear_weights, rescale_intensity, resize_linear
 from shared_backbones.errors import InputError
 
@@ -63,7 +64,7 @@ class LabelMapSynthesizer:
         settings: ranges of the random choices.
 
     Raises:
-        InputError: the folder holds no label map, or one that cannot be read, of another spacing or with other ids.
+        InputError: the folder contains no label map, or one that cannot be read, of another spacing or with other ids.
     """
 
     def __init__(self, folder: str | Path, settings: SynthesisSettings | None = None) -> None:
@@ -209,10 +210,10 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
         size: side of the square crops in voxels.
         slices_per_volume: slices taken from each volume.
         buffer: slices that wait.
-        seed: of all random choices.
+        seed: seed of all random choices.
         start: number of the first volume.
-        rank: of this process, of the `world_size` that share the volumes.
-        world_size: processes that share the volumes.
+        rank: number of this process among the `world_size` that divide the volumes.
+        world_size: number of processes that divide the volumes.
     """
 
     def __init__(
@@ -313,9 +314,9 @@ def _read_ids(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: found ids from {ids.min()} to {ids.max()}, expected FreeSurfer ids 0 to {_HIGHEST_ID}"
         )
-    if max(abs(edge - 1) for edge in spacing) > 0.1:
-        found = " x ".join(f"{edge:.3g}" for edge in spacing)
-        raise InputError(f"{path}: its voxels measure {found} mm, expected 1 mm; resample it")
+    if max(abs(size - 1) for size in spacing) > 0.1:
+        sizes = " x ".join(f"{size:.3g}" for size in spacing)
+        raise InputError(f"{path}: its voxels measure {sizes} mm, expected 1 mm; resample it")
     return np.ascontiguousarray(ids, np.int16)
 
 

@@ -17,7 +17,7 @@ class StructureCodes:
     """What a segment shows.
 
     Attributes:
-        category: of context group 7150, such as an anatomical structure.
+        category: category of context group 7150, such as an anatomical structure.
         kind: the structure.
         modifiers: what narrows it, such as its side.
     """

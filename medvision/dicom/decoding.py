@@ -99,10 +99,10 @@ def decode_frame(stream: bytes, settings: dict[str, Any]) -> Any:
     if syntax in _LOSSLESS_JPEG:
         import imagecodecs
 
-        found = imagecodecs.jpeg8_decode(stream)
-        unused = found.dtype.itemsize * 8 - settings["BitsStored"]
-        signed = found.dtype.str.replace("u", "i") if settings["PixelRepresentation"] else found.dtype
-        return np.left_shift(found, unused).view(signed) >> unused
+        stored = imagecodecs.jpeg8_decode(stream)
+        unused = stored.dtype.itemsize * 8 - settings["BitsStored"]
+        signed = stored.dtype.str.replace("u", "i") if settings["PixelRepresentation"] else stored.dtype
+        return np.left_shift(stored, unused).view(signed) >> unused
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
     from pydicom.pixels.utils import iter_pixels

@@ -89,7 +89,7 @@ def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Mem
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and its rights") from None
     if not members:
         links = f" ({warnings[0]})" if warnings else ""
-        raise InputError(f"{name}: holds no DICOM file{links}; expected files with DICM at byte 128; check the path")
+        raise InputError(f"{name}: contains no DICOM file{links}; expected files with DICM at byte 128; check the path")
     largest = max(members, key=lambda member: member.size)
     if largest.size > max_bytes:
         raise InputError(
@@ -127,7 +127,7 @@ def _volumes_in(folder: Path) -> list[str]:
 def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
     """DICOM files at any depth; hidden ones, and links that lead out of the folder, are left out.
 
-    A DICOMDIR is a DICOM file like others, and holds no image: where its records point to is never followed.
+    A DICOMDIR is a DICOM file like others, and contains no image: where its records point to is never followed.
     """
     inside, seen, outside = folder.resolve(), 0, 0
 
@@ -150,10 +150,10 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
                 outside += 1
                 continue
             try:
-                found = _is_dicom(file)
+                is_dicom = _is_dicom(file)
             except OSError as error:  # it may be a slice, so that it cannot be left out
                 refuse(error)
-            if found:
+            if is_dicom:
                 yield file
     if outside:
         warnings.append(f"{outside} links that lead out of the folder were left out")

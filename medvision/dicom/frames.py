@@ -39,7 +39,7 @@ class Frame:
 
     Attributes:
         member: the file it is in.
-        index: of the frame in its file.
+        index: index of the frame in its file.
         rows: pixels from top to bottom, and `columns` from left to right.
         position: (3,) mm, of the centre of the first pixel.
         cosines: (2, 3) directions in which columns and rows are counted.

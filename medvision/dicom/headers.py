@@ -30,7 +30,7 @@ class Instance:
     Attributes:
         member: the file.
         uid: SOPInstanceUID, and `series_uid` and `series_number` of its series.
-        description: of the series, as the header has it.
+        description: description of the series, as the header has it.
         modality: None where the header says nothing known.
         aside: whether it is a localizer, a screenshot or coloured, which no volume is made of.
         inverted: whether its values are to be shown dark for high, and are no quantities.
@@ -54,7 +54,7 @@ class Instance:
 
 
 def read_instance(member: Member, max_bytes: int) -> Instance | None:
-    """Read a file's header; None where it holds no image, such as a report or a segmentation.
+    """Read a file's header; None where it contains no image, such as a report or a segmentation.
 
     Raises:
         InputError: the file is damaged.

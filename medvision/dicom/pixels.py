@@ -37,7 +37,9 @@ def decode(
     try:
         with quiet():
             if "PixelData" not in dataset:
-                raise InputError(f"{name}: holds no pixel data; expected an image of integers; choose another series")
+                raise InputError(
+                    f"{name}: contains no pixel data; expected an image of integers; choose another series"
+                )
             if _is_compressed(dataset, name):
                 planes = _unpacked(dataset, frames, name, decoder)
             else:
@@ -107,9 +109,9 @@ def _unpacked(dataset: "Dataset", frames: Sequence[Frame], name: str, decoder: D
         stream = streams[frame.index]
         size = stream_size(stream)
         if size != (frame.rows, frame.columns):
-            found = f"claim {size[1]} x {size[0]}" if size else "claim no size"
+            claim = f"claim {size[1]} x {size[0]}" if size else "claim no size"
             raise InputError(
-                f"{name}: its compressed pixels {found}, its header {frame.columns} x {frame.rows}; expected the same; "
+                f"{name}: its compressed pixels {claim}, its header {frame.columns} x {frame.rows}; expected the same; "
                 "export the series again"
             )
         try:
@@ -126,10 +128,10 @@ def _plugin(dataset: "Dataset", name: str) -> str:
     except NotImplementedError:
         raise InputError(f"{name}: is compressed as {syntax.name}; it cannot be read; export it uncompressed") from None
     lossless = syntax in _LOSSLESS_JPEG
-    found = [""] if lossless and find_spec("imagecodecs") else [plugin for plugin in _PLUGINS if plugin in available]
-    if not found:
+    plugins = [""] if lossless and find_spec("imagecodecs") else [plugin for plugin in _PLUGINS if plugin in available]
+    if not plugins:
         raise InputError(
             f"{name}: is compressed as {syntax.name}, which no installed package reads; run: "
             'pip install "domain-vision[dicom]"'
         )
-    return found[0]
+    return plugins[0]

@@ -15,8 +15,8 @@ from medvision.dicom.pixels import decode
 from medvision.dicom.reading import damaged, quiet, read_header, read_whole
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
-from medvision.volumes.files import Grid, Volume
-from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS
+from medvision.volumes.files import Volume
+from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
 
@@ -286,8 +286,8 @@ def _described(
     """Frames, the segment of each (None where voxels say it), the segments' labels, and the slices' distance in mm."""
     kind = str(dataset.get("SegmentationType"))
     if dataset.get("Modality") != "SEG" or kind not in ("BINARY", "LABELMAP"):
-        found = "a fractional segmentation" if kind == "FRACTIONAL" else "not a DICOM segmentation"
-        raise InputError(f"{name}: is {found}; expected a binary one or a label map; convert it")
+        description = "a fractional segmentation" if kind == "FRACTIONAL" else "not a DICOM segmentation"
+        raise InputError(f"{name}: is {description}; expected a binary one or a label map; convert it")
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in dataset.SegmentSequence}
     names.pop(0, None)  # a label map may describe its background
     groups = list(dataset.PerFrameFunctionalGroupsSequence)
@@ -298,8 +298,8 @@ def _described(
     shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else {}
     numbers: list[int | None] = []
     for group in groups:
-        found = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
-        number = None if kind == "LABELMAP" or not found else int(found[0].ReferencedSegmentNumber)
+        identification = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+        number = None if kind == "LABELMAP" or not identification else int(identification[0].ReferencedSegmentNumber)
         if kind == "BINARY" and number not in names:
             raise InputError(f"{name}: has a frame of segment {number}, which it does not describe; convert it again")
         numbers.append(number)
@@ -322,9 +322,9 @@ def _own_grid(frames: Sequence[Frame], between: float | None, name: str, max_byt
     steps = np.diff(np.unique(np.round(distances, 3)))
     if between is None or not 1e-3 < between < 1e3 or np.abs(distances / between % 1 - 0.5).min() < 0.4:
         between = float(steps.min()) if len(steps) else 1.0  # not there, or not of these slices
-    found = distances / between
-    places = np.rint(found).astype(int)
-    if np.abs(found - places).max() > CONFLICT_TOLERANCE_VOXELS:
+    steps_from_first = distances / between
+    places = np.rint(steps_from_first).astype(int)
+    if np.abs(steps_from_first - places).max() > CONFLICT_TOLERANCE_VOXELS:
         raise InputError(f"{name}: its slices are not a multiple of {between:.3g} mm apart; convert it again")
     count = int(places.max()) + 1
     if 2.0 * first.columns * first.rows * count > max_bytes:

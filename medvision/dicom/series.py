@@ -16,7 +16,8 @@ from medvision.dicom.pixels import decode
 from medvision.dicom.reading import file_digest, read_whole
 from medvision.dicom.splitting import split_volumes
 from medvision.dicom.stacks import Stack, arrange, straighten
-from medvision.volumes.files import SMALLEST_AXIS, Grid, Volume
+from medvision.volumes.files import SMALLEST_AXIS, Volume
+from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -205,12 +206,12 @@ def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
     listed = "; ".join(candidate.describe() for candidate in offered[:_LISTED])
     more = f"; and {len(offered) - _LISTED} more" if len(offered) > _LISTED else ""
     count = len({candidate.uid for candidate in offered})
-    found = (
+    problem = (
         f"has no series {printable(wanted)!r}" if wanted is not None and offered is series
         else f"holds {count} series" if count == len(offered)
         else f"holds {len(offered)} volumes in {count} series"
     )  # fmt: skip
-    raise InputError(f"{name}: {found}; choose with --series NUMBER or UID, of {listed}{more}")
+    raise InputError(f"{name}: {problem}; choose with --series NUMBER or UID, of {listed}{more}")
 
 
 def read_series(

@@ -50,12 +50,12 @@ def _by_order(part: Part) -> list[Part]:
     at: dict[int, list[Frame]] = defaultdict(list)
     for frame, place in zip(frames, _places(frames), strict=True):
         at[place].append(frame)
-    counts = {len(found) for found in at.values()}
-    orders = [frame.order for found in at.values() for frame in found]
+    counts = {len(group) for group in at.values()}
+    orders = [frame.order for group in at.values() for frame in group]
     known = all(number is not None for number, _ in orders) or len({frame.member for frame in frames}) == 1
     if counts == {1} or len(counts) > 1 or not known or len(set(orders)) < len(orders):
         return [part]
-    ordered = [sorted(found, key=lambda frame: (frame.order[0] or 0, frame.order[1])) for found in at.values()]
+    ordered = [sorted(group, key=lambda frame: (frame.order[0] or 0, frame.order[1])) for group in at.values()]
     return [
         ((*clauses, f"repeat {number}"), list(volume)) for number, volume in enumerate(zip(*ordered, strict=True), 1)
     ]
@@ -76,8 +76,8 @@ def _places(frames: Sequence[Frame]) -> list[int]:
 def _short(values: list[str | None]) -> dict[str | None, str]:
     """Each value without the words that all of them have, as image types have many."""
     words = {value: (value or "unknown").split("\\") for value in values}
-    common = set.intersection(*(set(found) for found in words.values()))
-    return {value: " ".join(word for word in found if word not in common) or "plain" for value, found in words.items()}
+    common = set.intersection(*(set(parts) for parts in words.values()))
+    return {value: " ".join(word for word in parts if word not in common) or "plain" for value, parts in words.items()}
 
 
 def _in_order(value: str | None) -> tuple[bool, float, str]:

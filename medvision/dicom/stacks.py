@@ -186,9 +186,10 @@ def _rounded(values: np.ndarray, unit: float) -> np.ndarray:
 def _check_alike(kinds: Iterable[str], what: str, name: str) -> None:
     counts = Counter(kinds)
     if len(counts) > 1:
-        found = ", ".join(f"{count} of {kind}" for kind, count in counts.most_common(3))
+        localizers = ", as localizers do" if what == "orientations" else ""
+        listed = ", ".join(f"{count} of {kind}" for kind, count in counts.most_common(3))
         raise InputError(
-            f"{name}: mixes slices of {len(counts)} {what} ({found}){', as localizers do' * (what == 'orientations')}; "
+            f"{name}: mixes slices of {len(counts)} {what} ({listed}){localizers}; "
             "expected one; choose another series, or give the files of one of them"
         )
 

@@ -4,12 +4,20 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medvision.pictures.keyslices import AXES, label_box, plan_slices, ras_affine, sample_intensities
+from medvision.contract import StructureClass
+from medvision.pictures.keyslices import (
+    AXES,
+    ShownSlice,
+    SlicePlan,
+    label_box,
+    plan_slices,
+    ras_affine,
+    sample_intensities,
+)
 from medvision.volumes.geometry import Grid, to_ras
 
 Colour = tuple[int, int, int]
@@ -82,12 +90,12 @@ def render_slices(
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
-    classes: Sequence[Mapping[str, Any]],
+    classes: Sequence[StructureClass],
     *,
     reference: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
     count: int = 6,
-    plan: Mapping[str, Any] | None = None,
+    plan: SlicePlan | None = None,
     side: int = 380,
 ) -> Rendering:
     """Draw `count` slices of each of the three planes, plain and with contours.
@@ -100,11 +108,11 @@ def render_slices(
         image: (X, Y, Z), any real dtype.
         labels: (X, Y, Z), integer; 0 is background.
         grid: the grid of all arrays.
-        classes: dicts with `id` and, where known, `color` (three values 0-255).
+        classes: the classes; one without a colour gets one from `palette`.
         reference: (X, Y, Z), integer, labels to compare with.
         window: (black, white); default: percentiles 0.5-99.5 of what is brighter than air.
         count: slices per plane, spread over the extent of labels > 0 (of the volume when there are none).
-        plan: of `plan_slices`, for these arrays: which window and slices; `window` and `count` are then of no effect.
+        plan: window and slices that `plan_slices` chose for these arrays; `window` and `count` then have no effect.
         side: longest side of a picture in pixels.
 
     Raises:
@@ -117,44 +125,81 @@ def render_slices(
     scan, *label_maps = [to_ras(array, grid)[0] for array in arrays]
     affine = ras_affine(grid)
     spacing = np.linalg.norm(affine[:, :3], axis=0)
-    window = (plan["window"][0], plan["window"][1])
+    low, high = plan["window"]
     extent = label_box(label_maps)
-    frame = _frame(_bright_box(*sample_intensities(scan), scan.shape, window), extent, scan.shape, spacing)
-    scale = side / max((high - low) * mm for (low, high), mm in zip(frame, spacing, strict=True))  # pixels per mm
-    bar_mm = _scale_bar(side / scale)
+    frame = _frame(_bright_box(*sample_intensities(scan), scan.shape, (low, high)), extent, scan.shape, spacing)
+    scale = side / max((stop - start) * mm for (start, stop), mm in zip(frame, spacing, strict=True))
     ids = sorted({int(entry["id"]) for entry in classes} - {0})
-    pen = _Pen(ids, class_colours(classes))
-    judge = _Pen((1, 2, 3, 4), dict(enumerate(AGREEMENT.values(), start=1)))
+    artist = _Artist(
+        scan=scan,
+        label_maps=label_maps,
+        affine=affine,
+        window=(low, high),
+        frame=frame,
+        scale=scale,
+        bar_mm=_scale_bar(side / scale),
+        pen=_Pen(ids, class_colours(classes)),
+        judge=_Pen((1, 2, 3, 4), dict(enumerate(AGREEMENT.values(), start=1))),
+    )
+    slices = tuple(artist.draw(entry) for entry in plan["slices"])
+    return Rendering((low, high), plan["window_rule"], artist.bar_mm, slices)
 
-    slices = []
-    for entry in plan["slices"]:
+
+@dataclass(frozen=True)
+class _Artist:
+    """Draws slices of one scan, all at one scale.
+
+    Attributes:
+        scan: (X, Y, Z) intensities, axes RAS.
+        label_maps: (X, Y, Z) labels, axes RAS; the result, and a reference where there is one.
+        affine: (3, 4) from index to mm.
+        window: (black, white).
+        frame: half-open range along each axis that is shown.
+        scale: pixels per mm.
+        bar_mm: length of the scale bar.
+        pen: draws contours of labels.
+        judge: draws contours of agreement.
+    """
+
+    scan: np.ndarray
+    label_maps: Sequence[np.ndarray]
+    affine: np.ndarray
+    window: tuple[float, float]
+    frame: Sequence[tuple[int, int]]
+    scale: float
+    bar_mm: float
+    pen: "_Pen"
+    judge: "_Pen"
+
+    def draw(self, entry: ShownSlice) -> Slice:
+        """One slice of a plan."""
         index, axis = entry["index"], AXES[entry["plane"]]
         across, up = (other for other in range(3) if other != axis)
         letters = {
-            "left": direction_letters(affine[:, across]),
-            "right": direction_letters(-affine[:, across]),
-            "top": direction_letters(affine[:, up]),
-            "bottom": direction_letters(-affine[:, up]),
+            "left": direction_letters(self.affine[:, across]),
+            "right": direction_letters(-self.affine[:, across]),
+            "top": direction_letters(self.affine[:, up]),
+            "bottom": direction_letters(-self.affine[:, up]),
         }
-        size = [max(1, round((frame[a][1] - frame[a][0]) * spacing[a] * scale)) for a in (across, up)]
-        grey = _picture(_cut(scan, axis, index, frame), window, size)
-        drawn = [_pad(_nearest(_cut(label_map, axis, index, frame), size)) for label_map in label_maps]
-        canvas, ink = _annotate(_pad(grey), letters, bar_mm * scale, f"{bar_mm:g} mm")
-        slices.append(
-            Slice(
-                plane=entry["plane"],
-                index=index,
-                position=entry["position"],
-                letters=letters,
-                width=canvas.shape[1],
-                height=canvas.shape[0],
-                present=tuple(int(i) for i in np.unique(drawn[0]) if i),
-                plain=_png(Image.fromarray(canvas)),
-                contours=pen.draw(canvas, np.where(outline(drawn[0]), drawn[0], 0), ink),
-                agreement=None if reference is None else judge.draw(canvas, _agreement(drawn[0], drawn[1]), ink),
-            )
+        spacing = np.linalg.norm(self.affine[:, :3], axis=0)
+        lengths = [stop - start for start, stop in self.frame]
+        size = [max(1, round(lengths[a] * spacing[a] * self.scale)) for a in (across, up)]
+        grey = _picture(_cut(self.scan, axis, index, self.frame), self.window, size)
+        drawn = [_pad(_nearest(_cut(labels, axis, index, self.frame), size)) for labels in self.label_maps]
+        canvas, ink = _annotate(_pad(grey), letters, self.bar_mm * self.scale, f"{self.bar_mm:g} mm")
+        result, *references = drawn
+        return Slice(
+            plane=entry["plane"],
+            index=index,
+            position=entry["position"],
+            letters=letters,
+            width=canvas.shape[1],
+            height=canvas.shape[0],
+            present=tuple(int(i) for i in np.unique(result) if i),
+            plain=_png(Image.fromarray(canvas)),
+            contours=self.pen.draw(canvas, np.where(outline(result), result, 0), ink),
+            agreement=self.judge.draw(canvas, _agreement(result, references[0]), ink) if references else None,
         )
-    return Rendering(window, plan["window_rule"], bar_mm, tuple(slices))
 
 
 def palette(count: int) -> list[Colour]:
@@ -172,7 +217,7 @@ def palette(count: int) -> list[Colour]:
     return colours
 
 
-def class_colours(classes: Iterable[Mapping[str, Any]]) -> dict[int, Colour]:
+def class_colours(classes: Iterable[StructureClass]) -> dict[int, Colour]:
     """The colour of every class id: its own `color`, or else one from `palette`."""
     classes = list(classes)
     spare = palette(max((int(entry["id"]) for entry in classes), default=0))
@@ -230,8 +275,8 @@ class _Pen:
 
 def _agreement(result: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Lines of agreement, numbered as in `AGREEMENT` from 1: shared contours, and outlines of what differs."""
-    found, wanted = result != 0, reference != 0
-    state = np.select([result == reference, found & ~wanted, wanted & ~found], [0, 2, 3], 4)
+    labelled, expected = result != 0, reference != 0
+    state = np.select([result == reference, labelled & ~expected, expected & ~labelled], [0, 2, 3], 4)
     shared = outline(result) & outline(reference) & (state == 0)
     return np.where(outline(state), state, shared)
 
@@ -243,8 +288,8 @@ def _bright_box(
     bright = sample > window[0] + 0.1 * (window[1] - window[0])
     box = []
     for axis, size in enumerate(shape):
-        share = bright.mean(axis=tuple(other for other in range(3) if other != axis))
-        used = np.flatnonzero(share > 0.005)
+        fraction = bright.mean(axis=tuple(other for other in range(3) if other != axis))
+        used = np.flatnonzero(fraction > 0.005)
         box.append((int(used[0]) * step, min(size, int(used[-1] + 1) * step)) if used.size else (0, size))
     return box
 

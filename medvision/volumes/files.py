@@ -1,35 +1,21 @@
-"""Volumes in and out: NIfTI-1, NIfTI-2 and MGH files."""
+"""Volumes read from NIfTI-1, NIfTI-2 and MGH files."""
 
 import gzip
 import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from medvision.volumes.geometry import Grid, to_ras
+from medvision.volumes.geometry import Grid
 from medvision.volumes.headers import Layout, Stream, read_layout, refuse_short, take
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable, replacing
-
-__all__ = [
-    "SUFFIXES",
-    "Grid",
-    "Volume",
-    "find_scans",
-    "read_labels",
-    "read_volume",
-    "scan_stem",
-    "to_ras",
-    "write_stack",
-    "write_volume",
-]
+from shared_backbones.files import printable
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 
@@ -112,40 +98,10 @@ def read_labels(
     return _read(path, True, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis)
 
 
-def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, slope: float = 1.0) -> None:
-    """Write integers as `.nii` or `.nii.gz` on a grid, with a header made from scratch.
-
-    The file appears complete or not at all, and equal input gives equal bytes.
-
-    Args:
-        path: replaced where it exists; its folder must.
-        data: (X, Y, Z) or (X, Y, Z, C) integers on `grid`.
-        grid: its qform, sform, codes, voxel sizes and units are written bit by bit.
-        slope: factor by which a reader has to multiply, such as 1/255 for probabilities stored as uint8.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    volumes = [data] if data.ndim == 3 else (data[..., channel] for channel in range(data.shape[3]))
-    _write(path, volumes, data.shape, data.dtype, grid, slope)
-
-
-def write_stack(
-    path: str | os.PathLike[str],
-    volumes: Iterable[np.ndarray],
-    count: int,
-    dtype: np.typing.DTypeLike,
-    grid: Grid,
-    slope: float = 1.0,
-) -> None:
-    """Write `count` volumes (X, Y, Z) as one (X, Y, Z, C) file, as `write_volume` does, holding one at a time."""
-    _write(path, volumes, (*grid.shape, count), np.dtype(dtype), grid, slope)
-
-
 def scan_stem(path: str | os.PathLike[str]) -> str:
     """File name without `.nii.gz`, `.nii`, `.mgz` or `.mgh`."""
     name = Path(path).name
-    return name[: len(name) - len(_suffix(name))]
+    return name[: len(name) - len(scan_suffix(name))]
 
 
 def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
@@ -162,13 +118,13 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
         files = sorted(entry for entry in Path(folder).iterdir() if entry.is_file())
     except OSError as error:
         raise InputError(f"{name}: cannot be listed ({error.strerror}); expected a folder of scans") from None
-    scans = [file for file in files if _suffix(file.name) and not file.name.startswith(".")]
+    scans = [file for file in files if scan_suffix(file.name) and not file.name.startswith(".")]
     stems = {scan_stem(scan) for scan in scans}
     outputs = {f"{stem}{ending}" for stem in stems for ending in ("_seg", "_prob")}
     scans = [scan for scan in scans if scan_stem(scan) not in outputs and not _OUTPUT.fullmatch(scan_stem(scan))]
     if not scans:
         raise InputError(
-            f"{name}: holds no scan; expected files ending in {', '.join(SUFFIXES)} directly in it, or DICOM files"
+            f"{name}: contains no scan; expected files ending in {', '.join(SUFFIXES)} directly in it, or DICOM files"
         )
     by_stem: dict[str, Path] = {}
     for scan in scans:
@@ -220,13 +176,7 @@ def _read(
             source = _HashedFile(file)
             stream = gzip.GzipFile(fileobj=source, mode="rb") if packed else source  # type: ignore[arg-type]
             layout = read_layout(stream, suffix, name, geometry, max_bytes)
-            if min(layout.grid.shape) < smallest_axis:
-                lengths = layout.grid.shape + (layout.volumes,) * (layout.volumes > 1)
-                found = " x ".join(map(str, lengths))
-                raise InputError(
-                    f"{name}: has {found} voxels; expected at least {smallest_axis} along each axis; "
-                    "give the whole scan"
-                )
+            _check_size(layout, smallest_axis, name)
             index = _checked_index(volume_index, layout.volumes, name)
             volume_bytes = layout.voxels * layout.dtype.itemsize
             begin = layout.offset + index * volume_bytes
@@ -246,7 +196,17 @@ def _read(
     return Volume(data, layout.grid, sha256, layout.warnings)
 
 
-def _suffix(name: str) -> str:
+def _check_size(layout: Layout, smallest_axis: int, name: str) -> None:
+    if min(layout.grid.shape) < smallest_axis:
+        lengths = layout.grid.shape + (layout.volumes,) * (layout.volumes > 1)
+        raise InputError(
+            f"{name}: has {' x '.join(map(str, lengths))} voxels; expected at least {smallest_axis} along each axis; "
+            "give the whole scan"
+        )
+
+
+def scan_suffix(name: str) -> str:
+    """The suffix of a scan's file name in lower case; empty where it has none of `SUFFIXES`."""
     return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
 
 
@@ -260,7 +220,7 @@ def _check_file(path: Path, name: str) -> str:
             raise InputError(f"{name}: no such file; {expected}; check the path")
         if not path.is_file():
             raise InputError(f"{name}: is not a regular file; {expected}")
-        suffix = _suffix(path.name)
+        suffix = scan_suffix(path.name)
         if not suffix:
             raise InputError(f"{name}: is not named like a scan; {expected}; convert it, or rename it if it is one")
         if path.stat().st_size == 0:
@@ -358,51 +318,6 @@ def _check_nonfinite(nan: int, infinite: int, layout: Layout, allow_nonfinite: b
     found = f"{nan} NaN and {infinite} infinite voxels of {layout.voxels}"
     if not allow_nonfinite:
         raise InputError(
-            f"{name}: holds {found}; expected finite ones; mend it, or use --allow-nonfinite to read them as 0"
+            f"{name}: holds {found}; expected finite ones; fix it, or use --allow-nonfinite to read them as 0"
         )
     layout.warnings.append(f"{found} were read as 0")
-
-
-def _write(
-    path: str | os.PathLike[str],
-    volumes: Iterable[np.ndarray],
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    grid: Grid,
-    slope: float,
-) -> None:
-    suffix = _suffix(Path(path).name)
-    if suffix not in (".nii", ".nii.gz"):
-        raise InputError(
-            f"{printable(path)}: cannot be written in this format; expected a name ending in .nii.gz or .nii"
-        )
-    if shape[:3] != grid.shape or dtype.kind not in "iu":
-        raise ValueError(f"expected integers on the grid {grid.shape}, found {dtype} of shape {shape}")
-    header = grid.header.copy()
-    header.set_data_shape(shape)
-    header.set_data_dtype(dtype)
-    header["vox_offset"] = header.single_vox_offset
-    header["scl_slope"], header["scl_inter"] = slope, 0
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        # An empty name and no time keep the gzip header free of both, and the bytes the same from run to run.
-        packed = suffix == ".nii.gz"
-        with gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as stream:
-            stream.write(header.binaryblock.ljust(header.single_vox_offset, b"\0"))
-            written = 0
-            for volume in volumes:
-                if volume.shape != grid.shape or volume.dtype != dtype:
-                    raise ValueError(f"expected {dtype} of shape {grid.shape}, found {volume.dtype} {volume.shape}")
-                for slab in _slabs(volume):
-                    stream.write(slab)
-                written += 1
-                del volume  # so that a generator's next one finds its memory free
-            if written != int(np.prod(shape[3:])):
-                raise ValueError(f"expected {shape[3:]} volumes, found {written}")
-
-
-def _slabs(volume: np.ndarray) -> Iterator[bytes]:
-    """The volume's little-endian bytes, first axis fastest, a few MB at a time."""
-    thickness = max(1, _BLOCK // (volume[..., 0].size * volume.itemsize))
-    for start in range(0, volume.shape[2], thickness):
-        slab = volume[:, :, start : start + thickness]
-        yield slab.astype(volume.dtype.newbyteorder("<"), copy=False).tobytes(order="F")

@@ -24,7 +24,7 @@ _FIELDS = (
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 _SILENT = logging.Logger("medvision.volumes.headers", level=logging.CRITICAL + 1)
-_NEVER = 1000  # above every problem level of nibabel's header checks, so that they mend and do not raise
+_NEVER = 1000  # above every problem level of nibabel's header checks, so that they repair and do not raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +139,16 @@ def nifti_grid(
         InputError: affine singular or not finite, qform and sform in conflict, or `geometry` not in the file.
     """
     notes = []
-    mended = header.copy()
+    repaired = header.copy()
     with np.errstate(all="ignore"):
-        mended.check_fix(logger=_SILENT, error_level=_NEVER)
-        affine = _chosen_affine(mended, shape, name, geometry)
-    odd = [key for key in ("pixdim", *_FIELDS) if header[key].tobytes() != mended[key].tobytes()]
+        repaired.check_fix(logger=_SILENT, error_level=_NEVER)
+        affine = _chosen_affine(repaired, shape, name, geometry)
+    odd = [key for key in ("pixdim", *_FIELDS) if header[key].tobytes() != repaired[key].tobytes()]
     if odd:
         notes.append(f"header fields outside the NIfTI standard were read as nibabel reads them: {', '.join(odd)}")
-    if int(mended["qform_code"]) == int(mended["sform_code"]) == 0:
+    if int(repaired["qform_code"]) == int(repaired["sform_code"]) == 0:
         notes.append("neither qform nor sform is set: left and right are assumed, not known")
-    unit = _UNIT_MM.get(int(mended["xyzt_units"]) & 7)
+    unit = _UNIT_MM.get(int(repaired["xyzt_units"]) & 7)
     if unit:
         affine[:3] *= unit
         notes.append(f"the header's unit of length is {unit:g} mm; sizes were converted to mm")
@@ -213,21 +213,21 @@ def _conflict_voxels(qform: np.ndarray, sform: np.ndarray, shape: tuple[int, int
 
 
 def _check_affine(affine: np.ndarray, name: str) -> None:
-    way_out = "mend the header, or convert the scan again"
+    way_out = "fix the header, or convert the scan again"
     if not np.isfinite(affine).all():
         raise InputError(f"{name}: its affine holds NaN or infinite values; expected finite ones; {way_out}")
     low, high = SPACING_RANGE_MM
     with np.errstate(over="ignore"):
-        edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if (edges == 0).any():
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if (sizes == 0).any():
         raise InputError(f"{name}: its affine is singular (an axis of length 0); expected an invertible one; {way_out}")
-    if not ((edges >= low) & (edges <= high)).all() or np.abs(affine).max() > _FARTHEST_MM:
-        found = _times(f"{edge:.3g}" for edge in edges)
+    if not ((sizes >= low) & (sizes <= high)).all() or np.abs(affine).max() > _FARTHEST_MM:
+        measured = _times(f"{size:.3g}" for size in sizes)
         raise InputError(
-            f"{name}: its affine gives voxels of {found} mm; expected edges from {low:g} to {high:g} mm within "
+            f"{name}: its affine gives voxels of {measured} mm; expected edges from {low:g} to {high:g} mm within "
             f"{_FARTHEST_MM:g} mm of the origin; {way_out}"
         )
-    if abs(np.linalg.det(affine[:3, :3] / edges)) < _FLATTEST:
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < _FLATTEST:
         raise InputError(f"{name}: its affine is singular (its axes lie in one plane); {way_out}")
 
 

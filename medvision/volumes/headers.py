@@ -24,9 +24,9 @@ class Layout:
     """Where and how the voxels lie behind a header.
 
     Attributes:
-        grid: of one volume.
+        grid: grid of one volume.
         volumes: how many follow one another.
-        dtype: of the voxels as stored, byte order included.
+        dtype: number type of the voxels as stored, byte order included.
         header_bytes: bytes read of the file so far.
         offset: byte at which the voxels begin.
         slope: factor, and `inter` summand, that make values of stored numbers; 1 and 0 where there are none.
@@ -133,7 +133,7 @@ def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
     if int.from_bytes(block[:4], "big") != 1:
         raise InputError(f"{name}: is not an MGH file (no version 1 at its start); convert it to NIfTI")
     if not any(block[28:30]):  # goodRASFlag; what to assume then, FreeSurfer and nibabel do not agree on
-        raise InputError(f"{name}: holds no orientation (its goodRASFlag is 0); set it with mri_convert")
+        raise InputError(f"{name}: contains no orientation (its goodRASFlag is 0); set it with mri_convert")
     header = MGHHeader(block, check=False)
     dims = [int(length) for length in header["dims"]]
     shape, volumes = _checked_shape(dims, name)
@@ -145,15 +145,17 @@ def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
 
 def _checked_shape(dims: list[int], name: str) -> tuple[tuple[int, int, int], int]:
     """Shape of one volume, and the number of volumes."""
-    found = " x ".join(str(length) for length in dims)
+    lengths = " x ".join(str(length) for length in dims)
     if min(dims) < 1:
-        raise InputError(f"{name}: its header claims {found} voxels; expected positive lengths; convert the scan again")
+        raise InputError(
+            f"{name}: its header claims {lengths} voxels; expected positive lengths; convert the scan again"
+        )
     while len(dims) > 3 and dims[-1] == 1:
         dims = dims[:-1]
     if len(dims) > 4:
-        raise InputError(f"{name}: is {len(dims)}-D ({found}); expected a 3-D or 4-D file; extract one volume")
+        raise InputError(f"{name}: is {len(dims)}-D ({lengths}); expected a 3-D or 4-D file; extract one volume")
     if len(dims) < 3 or dims[2:] == [1]:
-        raise InputError(f"{name}: is 2-D ({found}); expected a volume; give the whole scan, not a slice")
+        raise InputError(f"{name}: is 2-D ({lengths}); expected a volume; give the whole scan, not a slice")
     x, y, z = dims[:3]
     return (x, y, z), (dims[3:] or [1])[0]
 
@@ -172,7 +174,7 @@ def _checked_type(header: Nifti1Header | MGHHeader, code: int, name: str) -> np.
 
 
 def _check_size(shape: tuple[int, int, int], volumes: int, dtype: np.dtype, max_bytes: int, name: str) -> None:
-    # Intensities are held as float32, so that narrower types count as 4 bytes.
+    # Intensities are kept as float32, so that narrower types count as 4 bytes.
     claimed = math.prod(shape) * volumes * max(dtype.itemsize, 4)
     if claimed > max_bytes:
         raise InputError(

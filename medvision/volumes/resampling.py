@@ -19,7 +19,7 @@ def linear_weights(n_in: int, n_out: int, ratio: float) -> Tensor:
         ratio: output spacing / input spacing; above 1 the triangle widens to `ratio`, so nothing aliases.
     """
     position = (n_in - 1) / 2 + (torch.arange(n_out, dtype=torch.float64) - (n_out - 1) / 2) * ratio
-    # positions outside hold the value of the edge
+    # positions outside hold the value of the border
     position = position.clamp(0, n_in - 1)
     distance = (position[:, None] - torch.arange(n_in, dtype=torch.float64)).abs()
     weights = (1 - distance / max(1.0, ratio)).clamp_(min=0)
@@ -77,15 +77,15 @@ def blocks(weights: Sequence[Tensor], side: int = 48) -> Iterator[Block]:
     """Cut a volume into blocks, so that no array of all classes exists at full resolution.
 
     Args:
-        weights: of the three axes, `(X, x)`, `(Y, y)`, `(Z, z)`.
-        side: of a block in the output, in voxels.
+        weights: weights of the three axes, `(X, x)`, `(Y, y)`, `(Z, z)`.
+        side: side of a block in the output, in voxels.
     """
     for (x, near_x, wx), (y, near_y, wy), (z, near_z, wz) in itertools.product(*(_cut(rows, side) for rows in weights)):
         yield Block((x, y, z), (near_x, near_y, near_z), (wx, wy, wz))
 
 
 def _cut(weights: Tensor, side: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """For every `side` rows: which they are, the columns that they use, and the weights between both."""
+    """For every `side` rows: which rows they are, the columns that they use, and the weights between both."""
     for start in range(0, len(weights), side):
         rows = weights[start : start + side]
         used = torch.nonzero(rows.any(0))[:, 0]

@@ -73,9 +73,9 @@ def write_index(folder: Path, outcomes: Sequence[Outcome], card: Mapping[str, An
     """Write `index.html` and `index.json`, and hash-named copies of the reports that they link to.
 
     Args:
-        folder: of the results.
-        outcomes: of the scans.
-        card: of the model.
+        folder: folder of the results.
+        outcomes: what became of each scan.
+        card: card of the model.
         private: further files and folders whose names must not appear.
 
     Returns:

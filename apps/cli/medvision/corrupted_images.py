@@ -53,7 +53,7 @@ class CorruptedImages:
         )
 
     def sha256(self) -> str:
-        """Of the file."""
+        """Digest of the file."""
         return file_sha256(self.path)
 
     def _spread(self, options: RobustnessOptions) -> np.ndarray:
@@ -106,7 +106,7 @@ class PublishedImages(CorruptedImages):
         return images[self.rows]
 
     def sha256(self) -> str:
-        """Of all files."""
+        """Digest of all files."""
         paths = [self.path, *(self.files[name] for name in self.names)]
         return joint_sha256([bytes.fromhex(file_sha256(path)) for path in paths])
 
@@ -115,7 +115,7 @@ class PublishedImages(CorruptedImages):
         there = [name for name in SETS[self.facts.name] if name in self.files]
         if not there:
             raise InputError(
-                f"{printable(options.data)}: holds no file of a corruption of {self.facts.name}; expected "
+                f"{printable(options.data)}: contains no file of a corruption of {self.facts.name}; expected "
                 f"{', '.join(f'{name}.npz' for name in list(SETS[self.facts.name])[:3])} and so on"
             )
         return chosen(options.only, there, f"{self.facts.name} in {printable(options.data)}")
@@ -126,7 +126,7 @@ class FolderImages(CorruptedImages):
 
     Args:
         options: what the user asks for.
-        classes: of the model, whose names the folders have.
+        classes: names of the model's classes, which the folders have.
     """
 
     kind = "folders"
@@ -147,7 +147,7 @@ class FolderImages(CorruptedImages):
         items = [item for item in items if item.split == wanted]
         if not items:
             raise InputError(
-                f"{printable(options.data)}: holds no image of the split {self.split}; choose another --split"
+                f"{printable(options.data)}: contains no image of the split {self.split}; choose another --split"
             )
         self.count, self.warnings = len(items), []
         self.rows = self._spread(options)
@@ -158,7 +158,7 @@ class FolderImages(CorruptedImages):
         self.names = self._names(options)
 
     def sha256(self) -> str:
-        """Of the files that were read."""
+        """Digest of the files that were read."""
         return joint_sha256(self.digests)
 
     def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
@@ -175,9 +175,9 @@ class FolderImages(CorruptedImages):
                     )
                 images = np.empty((len(paths), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
-                found, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:]))
+                shape, first = (" x ".join(map(str, part)) for part in (image.shape, images.shape[1:]))
                 raise InputError(
-                    f"{printable(path)}: is {found} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
+                    f"{printable(path)}: is {shape} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
                     "images of one size: resize them"
                 )
             images[number] = image
@@ -192,9 +192,9 @@ def holds_class_folders(folder: Path) -> bool:
 
 
 def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
-    """Names of the corruptions asked for, in their usual order."""
+    """Names of the corruptions asked for, in the order of the set."""
     unknown = [name for name in only or [] if name not in names]
     if unknown or only == []:
-        found = repr(printable(unknown[0])) if unknown else "nothing"
-        raise InputError(f"--only has {found}, unknown for {of}; expected some of: {', '.join(names)}")
+        given = repr(printable(unknown[0])) if unknown else "nothing"
+        raise InputError(f"--only has {given}, unknown for {of}; expected some of: {', '.join(names)}")
     return [name for name in names if not only or name in only]

@@ -73,18 +73,18 @@ def read_in_batches(
 
     Args:
         files: to read.
-        size: of a batch, before files that cannot be used are left out.
-        read: of one file.
-        on_failure: told why a file is left out; None for none to be.
+        size: files of a batch, before files that cannot be used are left out.
+        read: reads one file.
+        on_failure: called with the reason why a file is left out; None to leave none out.
 
     Raises:
         InputError: a file cannot be used.
     """
     for first in range(0, len(files), size):
-        rows, found = [], []
+        rows, values = [], []
         for row, path in enumerate(files[first : first + size], first):
             try:
-                found.append(read(path))
+                values.append(read(path))
             except InputError as error:
                 if on_failure is None:
                     raise
@@ -92,16 +92,16 @@ def read_in_batches(
                 continue
             rows.append(row)
         if rows:
-            yield rows, found
+            yield rows, values
 
 
 def joint_sha256(digests: Sequence[bytes]) -> str:
-    """Of one file its own sha256; of several that of theirs, sorted."""
+    """The sha256 of one file is its own; that of several is the sha256 of theirs, sorted."""
     return digests[0].hex() if len(digests) == 1 else hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def say_unusable(reason: str) -> None:
-    """Tell a user of an image that is left out."""
+    """Print why an image is left out."""
     print(f"cannot be used: {reason}", file=sys.stderr, flush=True)
 
 
@@ -120,12 +120,12 @@ def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, class
 def model_warnings(classifier: Any) -> list[str]:
     """What a user should know of a model's calibration and score of outliers."""
     lines, calibration = [], classifier.card.get("calibration") or {}
-    usual = calibration.get("symmetries", classifier.default_symmetries)
+    calibrated = calibration.get("symmetries", classifier.default_symmetries)
     if "temperature" not in calibration:
         lines.append("the model was not calibrated; its probabilities may be too sure")
-    elif usual != classifier.symmetries:
-        said = "over" if usual else "without"
-        lines.append(f"the model's calibration is for averages {said} symmetries; its sets may cover less or more")
+    elif calibrated != classifier.symmetries:
+        views = "over" if calibrated else "without"
+        lines.append(f"the model's calibration is for averages {views} symmetries; its sets may cover less or more")
     if classifier.outliers is None:
         lines.append("the model does not say what is usual; nothing is called an outlier")
     return lines
@@ -136,7 +136,7 @@ def side_car(
     sha256: str,
     described: Mapping[str, Any],
     settings: Mapping[str, Any],
-    found: Mapping[str, Any],
+    figures: Mapping[str, Any],
     *,
     failed: int,
     warnings: Sequence[str],
@@ -146,13 +146,13 @@ def side_car(
 
     Args:
         classifier: `ImageClassifier`.
-        sha256: of the input.
-        described: what else is known of it.
-        settings: that decided the result, beyond the classifier's.
-        found: counts, and `classes` with a `name` and `count` each.
-        failed: images that were left out.
-        warnings: beyond those of the classifier's device.
-        packages: whose versions are told.
+        sha256: digest of the input.
+        described: what else is known of the input.
+        settings: settings that decided the result, beyond the classifier's.
+        figures: counts, and `classes` with a `name` and `count` each.
+        failed: number of images that were left out.
+        warnings: warnings beyond those of the classifier's device.
+        packages: packages whose versions are named.
     """
     from importlib.metadata import version
 
@@ -168,7 +168,7 @@ def side_car(
             "symmetries": classifier.symmetries, "temperature": classifier.temperature,
             "coverage": classifier.coverage, "batch_size": classifier.batch_size, **settings,
         },
-        **found,
+        **figures,
         "failed": failed,
         "warnings": [*classifier.warnings, *warnings],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

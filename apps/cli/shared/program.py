@@ -17,8 +17,8 @@ COMPLETE, BUG, USER_ERROR, PARTLY_FAILED, INTERRUPTED = 0, 1, 2, 5, 130
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a program and return its exit code.
 
-    0 complete, 2 something the user can mend (one line on stderr), 5 part of a batch failed, 130 interrupted. A bug
-    raises, and the interpreter exits with 1. Of commands that listen to SIGTERM and SIGUSR1: 143 told to leave.
+    0 complete, 2 something the user can fix (one line on stderr), 5 part of a batch failed, 130 interrupted. A bug
+    raises, and the interpreter exits with 1. Commands that listen to SIGTERM and SIGUSR1 return 143 when preempted.
     """
     # Not by calling `app`: that turns interrupts and broken pipes into exit codes of its own.
     command = typer.main.get_command(app)

@@ -58,20 +58,25 @@ def add_review(app: typer.Typer) -> None:
             raise InputError(
                 f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
             )
-        found = collect_reviews(folders)
+        collected = collect_reviews(folders)
         with replacing(output) as temporary:
-            _write_table(temporary, found.rows, output.suffix.lower())
+            _write_table(temporary, collected.rows, output.suffix.lower())
         if log_to_run is not None:
-            _log(log_to_run, found.rows, found.counts)
-        for problem in found.problems:
+            _log(log_to_run, collected.rows, collected.counts)
+        for problem in collected.problems:
             print(f"error: {problem}", file=sys.stderr)
         if as_json:
-            content = {"schema_version": 1, "counts": found.counts, "rows": found.rows, "problems": found.problems}
+            content = {
+                "schema_version": 1,
+                "counts": collected.counts,
+                "rows": collected.rows,
+                "problems": collected.problems,
+            }
             print(json.dumps(content, indent=2))
         elif not quiet:
-            counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.counts.items())
+            counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
             print(f"{printable(output)}: {counts}")
-        return PARTLY_FAILED if found.problems else COMPLETE
+        return PARTLY_FAILED if collected.problems else COMPLETE
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:

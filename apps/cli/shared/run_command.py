@@ -37,10 +37,10 @@ def add_run_of_kind(
 
     Args:
         app: the program.
-        domain: of the recipes.
-        name: of the command.
-        kind: of the recipe's data; another one is refused.
-        description: for `--help`.
+        domain: domain of the recipes.
+        name: name of the command.
+        kind: kind of the recipe's data; another one is refused.
+        description: text for `--help`.
         settings: overrides that come before the user's.
     """
 

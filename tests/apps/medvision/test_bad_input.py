@@ -106,7 +106,7 @@ def test_paths(refused, scan, tmp_path):
     assert refused(absent, "--resume").startswith(f"{absent}: no such file")
     assert "not named like a scan" in refused(write_file(tmp_path / "scan.txt", b"text"))
     (tmp_path / "none").mkdir()
-    assert refused(tmp_path / "none").startswith(f"{tmp_path / 'none'}: holds no scan")
+    assert refused(tmp_path / "none").startswith(f"{tmp_path / 'none'}: contains no scan")
     assert "File name too long" in refused(tmp_path / ("a" * 300 + ".nii"))
     assert "not a regular file" in refused(os.devnull)
     assert refused(scan, "--reference", tmp_path / "no.nii").startswith(f"--reference {tmp_path / 'no.nii'}: no such")

@@ -194,7 +194,7 @@ def test_what_a_segmentation_cannot_refer_to_is_refused_before_the_network_runs(
 def test_what_is_named_like_dicom_and_is_none_is_refused(segment, tmp_path):
     for name in ("a.dcm", "a.zip"):
         (tmp_path / name).write_bytes(b"x" * 1000)
-        assert f"{name}: holds no DICOM file; expected files with DICM at byte 128" in segment(tmp_path / name).error
+        assert f"{name}: contains no DICOM file; expected files with DICM at byte 128" in segment(tmp_path / name).error
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(segment, series, monkeypatch):

@@ -281,7 +281,7 @@ def test_a_folder_beside_published_files_makes_them_no_folders_of_images(measure
     (tmp_path / "in" / "__MACOSX").mkdir(parents=True)
     np.savez(tmp_path / "in" / "notes.npz", a=1)
     done = measure(tmp_path / "in", tmp_path / "out", "--clean", data)
-    assert done.code == 2 and "holds no file of a corruption of pneumoniamnist" in done.err
+    assert done.code == 2 and "contains no file of a corruption of pneumoniamnist" in done.err
 
 
 def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path):
@@ -293,7 +293,7 @@ def test_folders_of_splits_give_the_split_asked_for(measure: Run, tmp_path: Path
     assert measure(root, tmp_path / "val", *asked, "--split", "val").code == 0
     assert [found_in(tmp_path / name)["images"] for name in ("out", "val")] == [4, 2]
     done = measure(root, tmp_path / "train", *asked, "--split", "train")
-    assert done.code == 2 and "holds no image of the split train" in done.err
+    assert done.code == 2 and "contains no image of the split train" in done.err
 
 
 def test_folders_that_cannot_be_measured_are_refused(measure: Run, tmp_path: Path):

@@ -10,7 +10,8 @@ from types import NoneType
 import numpy as np
 import pytest
 
-from medvision.volumes.files import read_labels, read_volume, to_ras
+from medvision.volumes.files import read_labels, read_volume
+from medvision.volumes.geometry import to_ras
 from tests.apps.conftest import SHAPE
 from tests.medvision.phantoms import write_scan
 

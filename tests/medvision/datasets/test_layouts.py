@@ -107,7 +107,7 @@ def test_synapse_slices_become_volumes(tmp_path):
         volume, labels = read_case(case, range(9))
         assert volume.data.shape == labels.shape == (5, 6, 3) and set(np.unique(labels)) == {0, 7}
     np.savez(tmp_path / "train_npz/case0005_slice001.npz", image=np.zeros((5, 6)))
-    with pytest.raises(InputError, match=r"case0005_slice001.npz: holds no .*label.*; expected `image` and `label`"):
+    with pytest.raises(InputError, match=r"case0005_slice001.npz: contains no .*label.*; expected `image` and `label`"):
         read_case(cases[1], range(9))
     (tmp_path / "train_npz/case0005_slice001.npz").write_bytes(b"PK no archive")
     with pytest.raises(InputError, match=r"case0005_slice001.npz: cannot be read"):

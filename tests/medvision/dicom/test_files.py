@@ -95,7 +95,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path):
     archive.write_bytes(content)
     assert "damaged" in refusal(lambda: read_series(archive))
     archive.write_bytes(content[: len(content) // 2])
-    assert "holds no DICOM file" in refusal(lambda: read_series(archive))
+    assert "contains no DICOM file" in refusal(lambda: read_series(archive))
 
 
 def test_links_out_of_a_folder_are_left_out(tmp_path: Path):

@@ -17,7 +17,8 @@ from medvision.dicom.codes import CATEGORIES, MODIFIERS, PRIVATE_SCHEME, codes_o
 from medvision.dicom.segmentations import check_source, read_segmentation, write_segmentation
 from medvision.dicom.series import DicomVolume, read_series
 from medvision.models.catalogue import model_card
-from medvision.volumes.files import Grid, Volume, read_volume
+from medvision.volumes.files import Volume, read_volume
+from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
 from tests.conftest import ROOT
 from tests.medvision.dicom.dicoms import along, make_enhanced, make_slices, retag, write_series

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.volumes.files import Grid, read_labels, read_volume, write_volume
+from medvision.volumes.files import read_labels, read_volume
+from medvision.volumes.geometry import Grid
+from medvision.volumes.writing import write_volume
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from tests.medvision.phantoms import SHAPE, make_affine, make_image, make_labels, nifti_bytes, write_file, write_scan

@@ -15,16 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.volumes.files import (
-    Grid,
-    find_scans,
-    read_labels,
-    read_volume,
-    scan_stem,
-    to_ras,
-    write_stack,
-    write_volume,
-)
+from medvision.volumes.files import find_scans, read_labels, read_volume, scan_stem
+from medvision.volumes.geometry import Grid, to_ras
+from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import (
     ORIENTATIONS,
@@ -258,7 +251,7 @@ def test_freesurfer_frames_and_missing_orientation(tmp_path):
     content = bytearray(write_scan(tmp_path / "b.mgh").read_bytes())
     content[28:30] = b"\0\0"  # goodRASFlag
     (tmp_path / "b.mgh").write_bytes(content)
-    with pytest.raises(InputError, match="holds no orientation"):
+    with pytest.raises(InputError, match="contains no orientation"):
         read_volume(tmp_path / "b.mgh")
 
 
@@ -417,7 +410,7 @@ def test_scans_of_a_folder(tmp_path):
     (tmp_path / "a.nii").touch()
     with pytest.raises(InputError, match=r"a\.mgz and a\.nii would write the same results"):
         find_scans(tmp_path)
-    with pytest.raises(InputError, match="holds no scan"):
+    with pytest.raises(InputError, match="contains no scan"):
         find_scans(tmp_path / "deeper.nii")
     with pytest.raises(InputError, match="No such file"):
         find_scans(tmp_path / "absent")
