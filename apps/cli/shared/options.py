@@ -80,14 +80,16 @@ VersionOption = Annotated[
 ]
 
 
-def add_verb(app: typer.Typer, verb: Callable[[Options], int | None], name: str | None = None) -> None:
+def add_verb(
+    app: typer.Typer, verb: Callable[[Options], int | None], name: str | None = None, help: str | None = None
+) -> None:
     """Add a command to a program.
 
     Args:
         app: program, or group of a program's commands.
-        verb: function that takes the options, an instance of a dataclass, and returns the exit code, None for 0. Its
-            docstring is the command's help.
+        verb: function that takes the options, an instance of a dataclass, and returns the exit code, None for 0.
         name: name of the command; by default the function's.
+        help: text of the command's `--help`; by default the function's docstring.
     """
     (options,) = (hint for key, hint in get_type_hints(verb).items() if key != "return")
 
@@ -96,7 +98,7 @@ def add_verb(app: typer.Typer, verb: Callable[[Options], int | None], name: str 
 
     command.__dict__["__signature__"] = inspect.Signature(list(_parameters(options)))
     command.__doc__ = verb.__doc__
-    app.command(name or verb.__name__)(command)
+    app.command(name or verb.__name__, help=help)(command)
 
 
 def _parameters(options: type[Any]) -> Iterator[inspect.Parameter]:

@@ -4,30 +4,106 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.cli.shared.program import split
+from apps.cli.shared.options import CommaSeparated, add_verb
 from pipelines.runtime import preemption
 from shared_backbones.errors import InputError, require
 
 if TYPE_CHECKING:
+    from pipelines.recipe.recipe import Recipe
     from pipelines.recipe.section import Domain
 
 _Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a bundled recipe, or path of a YAML file.")]
+_JOB = "With --on"
 
 
-_Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, such as train.epochs=1.")]
-_Stages = Annotated[
-    str | None, typer.Option(help="Stages to run, with commas, of prepare,train,evaluate,report,register.")
-]
-_Restart = Annotated[str | None, typer.Option(help="Stages, with commas, whose earlier results are not used again.")]
-_Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out cases that cannot be used, and count them.")]
+class _Scheduler(StrEnum):
+    slurm = "slurm"
+    kubernetes = "kubernetes"
 
 
-def _of_job(help: str, *names: str, min: int | None = None) -> Any:
-    return typer.Option(*names, min=min, help=help, rich_help_panel="With --on")
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """What a user asks of a recipe."""
+
+    recipe: _Recipe
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, such as train.epochs=1.")
+    ] = None
+    stages: Annotated[
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="Stages to run, with commas, of prepare,train,evaluate,report,register."),
+    ] = None
+    restart: Annotated[
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="Stages, with commas, whose earlier results are not used again."),
+    ] = None
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out cases that cannot be used, and count them.")
+    ] = False
+
+    def changes(self, settings: Sequence[str] = ()) -> list[str]:
+        """All overrides, those of the command first."""
+        skip = ["data.skip_unreadable=true"] if self.skip_unreadable else []
+        return [*settings, *(self.overrides or []), *skip]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RecipeOptions):
+    """What a user asks `run` for: a recipe, here or as a job."""
+
+    on: Annotated[
+        _Scheduler | None, typer.Option(help="Queue it as a job of SLURM, or print it as one of Kubernetes.")
+    ] = None
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines that train together.", rich_help_panel=_JOB)] = None
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Each gets a process; by default one per node.", rich_help_panel=_JOB)
+    ] = None
+    cpus_per_task: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores of each process.", rich_help_panel=_JOB)
+    ] = None
+    mem: Annotated[str | None, typer.Option(help="Memory of each node, such as 64G.", rich_help_panel=_JOB)] = None
+    partition: Annotated[str | None, typer.Option(help="Of SLURM; sinfo lists them.", rich_help_panel=_JOB)] = None
+    time: Annotated[
+        str | None, typer.Option(help="Longest time of one start, such as 12:00:00.", rich_help_panel=_JOB)
+    ] = None
+    account: Annotated[str | None, typer.Option(help="Of SLURM.", rich_help_panel=_JOB)] = None
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(help="Another option of sbatch, such as qos=long; repeatable.", rich_help_panel=_JOB),
+    ] = None
+    image: Annotated[str | None, typer.Option(help="Kubernetes: image of the containers.", rich_help_panel=_JOB)] = None
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(help="Kubernetes: CLAIM:/PATH of a volume; repeatable.", rich_help_panel=_JOB),
+    ] = None
+    form: Annotated[
+        str | None,
+        typer.Option(help="Kubernetes: trainjob (of Kubeflow, the default) or job.", rich_help_panel=_JOB),
+    ] = None
+    no_requeue: Annotated[
+        bool, typer.Option("--no-requeue", help="End where the job would be requeued.", rich_help_panel=_JOB)
+    ] = False
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.", rich_help_panel=_JOB)] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the batch script, and queue nothing.", rich_help_panel=_JOB)
+    ] = False
+
+    @property
+    def job_settings(self) -> dict[str, int | str | bool | list[str]]:
+        """Settings of the job that were given, by the names that schedulers' settings have."""
+        settings = {
+            "nodes": self.nodes, "gpus_per_node": self.gpus_per_node, "cpus_per_task": self.cpus_per_task,
+            "mem": self.mem, "partition": self.partition, "time": self.time, "account": self.account,
+            "sbatch": self.sbatch or None, "requeue": False if self.no_requeue else None, "image": self.image,
+            "volumes": self.volume or None, "form": self.form,
+        }  # fmt: skip
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 def add_run_of_kind(
@@ -44,114 +120,75 @@ def add_run_of_kind(
         settings: overrides that come before the user's.
     """
 
-    @app.command(name, help=description)
-    def command(
-        recipe: _Recipe,
-        overrides: _Overrides = None,
-        stages: _Stages = None,
-        restart: _Restart = None,
-        skip_unreadable: _Skip = False,
-    ) -> None:
-        _run(domain, recipe, [*settings, *(overrides or [])], stages, restart, skip_unreadable, (name, kind))
+    def command(options: RecipeOptions) -> None:
+        overrides = options.changes(settings)
+        with preemption.listening():  # before what is slow to import
+            require("lightning", "train")
+            recipe = _load(options, overrides, domain)
+            if recipe.data.kind != kind:
+                raise InputError(
+                    f"recipe {recipe.name}: its data is of kind {recipe.data.kind}, {name} takes {kind}; use "
+                    f"`{domain} run`, or another recipe"
+                )
+            _run_here(recipe, options)
+
+    add_verb(app, command, name, description)
 
 
-def _run(
-    domain: "Domain",
-    recipe: str,
-    overrides: Sequence[str],
-    stages: str | None,
-    restart: str | None,
-    skip_unreadable: bool,
-    only: tuple[str, str] | None = None,
-    job: "_Job | None" = None,
-) -> None:
-    overrides = [*overrides, *(["data.skip_unreadable=true"] if skip_unreadable else [])]
-    with preemption.listening():  # before what is slow to import
-        require("lightning" if job is None else "pydantic", "train")
-        from pipelines.recipe.loading import load_recipe
+def _load(options: RecipeOptions, overrides: Sequence[str], domain: "Domain") -> "Recipe":
+    from pipelines.recipe.loading import load_recipe
 
-        loaded = load_recipe(recipe, overrides, domain)
-        if only is not None and loaded.data.kind != only[1]:
-            raise InputError(
-                f"recipe {loaded.name}: its data is of kind {loaded.data.kind}, {only[0]} takes {only[1]}; use "
-                f"`{domain} run`, or another recipe"
-            )
-        if job is None:
-            from pipelines.stages import run_stages
-
-            run_stages(loaded, split(stages), restart=split(restart) or ())
-    if job is not None:
-        if restart:
-            raise InputError("--restart: a job would begin anew each time it is requeued; leave it out")
-        arguments = [recipe, *overrides, *([f"--stages={stages}"] if stages else [])]
-        if job.on is _Scheduler.kubernetes:
-            from apps.cluster.kubernetes import PodSettings, print_recipe
-
-            print_recipe(loaded, arguments, PodSettings.read(job.settings))
-            return
-        from apps.cluster.slurm import SlurmSettings, run_recipe
-
-        run_recipe(loaded, arguments, SlurmSettings.read(job.settings), dry_run=job.dry_run, wait=job.wait)
+    return load_recipe(options.recipe, overrides, domain)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is queued in place of running here."""
+def _run_here(recipe: "Recipe", options: RecipeOptions) -> None:
+    from pipelines.stages import run_stages
 
-    on: "_Scheduler"
-    settings: dict[str, Any]
-    dry_run: bool
-    wait: bool
+    run_stages(recipe, options.stages, restart=options.restart or ())
 
 
-class _Scheduler(StrEnum):
-    slurm = "slurm"
-    kubernetes = "kubernetes"
+def _queue(domain: "Domain", options: RunOptions) -> None:
+    """Queue a recipe as a job, or print the job."""
+    overrides = options.changes()
+    with preemption.listening():
+        require("pydantic", "train")
+        recipe = _load(options, overrides, domain)
+    if options.restart:
+        raise InputError("--restart: a job would begin anew each time it is requeued; leave it out")
+    stages = [f"--stages={','.join(options.stages)}"] if options.stages else []
+    arguments = [options.recipe, *overrides, *stages]
+    if options.on is _Scheduler.kubernetes:
+        from apps.cluster.kubernetes import PodSettings, print_recipe
+
+        print_recipe(recipe, arguments, PodSettings.read(options.job_settings))
+        return
+    from apps.cluster.slurm import SlurmSettings, run_recipe
+
+    run_recipe(recipe, arguments, SlurmSettings.read(options.job_settings), dry_run=options.dry_run, wait=options.wait)
 
 
 def add_run(app: typer.Typer, domain: "Domain") -> None:
     """Give a program the commands `run` and `recipes list|show|schema`, for the recipes of its domain."""
 
-    @app.command()
-    def run(
-        recipe: _Recipe,
-        overrides: _Overrides = None,
-        stages: _Stages = None,
-        restart: _Restart = None,
-        skip_unreadable: _Skip = False,
-        on: Annotated[
-            _Scheduler | None, typer.Option(help="Queue it as a job of SLURM, or print it as one of Kubernetes.")
-        ] = None,
-        nodes: Annotated[int | None, _of_job("Machines that train together.", min=1)] = None,
-        gpus_per_node: Annotated[int | None, _of_job("Each gets a process; by default one per node.", min=1)] = None,
-        cpus_per_task: Annotated[int | None, _of_job("CPU cores of each process.", min=1)] = None,
-        mem: Annotated[str | None, _of_job("Memory of each node, such as 64G.")] = None,
-        partition: Annotated[str | None, _of_job("Of SLURM; sinfo lists them.")] = None,
-        time: Annotated[str | None, _of_job("Longest time of one start, such as 12:00:00.")] = None,
-        account: Annotated[str | None, _of_job("Of SLURM.")] = None,
-        sbatch: Annotated[list[str] | None, _of_job("Another option of sbatch, such as qos=long; repeatable.")] = None,
-        image: Annotated[str | None, _of_job("Kubernetes: image of the containers.")] = None,
-        volume: Annotated[list[str] | None, _of_job("Kubernetes: CLAIM:/PATH of a volume; repeatable.")] = None,
-        form: Annotated[str | None, _of_job("Kubernetes: trainjob (of Kubeflow, the default) or job.")] = None,
-        no_requeue: Annotated[bool, _of_job("End where the job would be requeued.", "--no-requeue")] = False,
-        wait: Annotated[bool, _of_job("Wait for the end of the job.", "--wait")] = False,
-        dry_run: Annotated[bool, _of_job("Print the batch script, and queue nothing.", "--dry-run")] = False,
-    ) -> None:
+    def run(options: RunOptions) -> None:
         """Run a recipe: raw files, prepared data, training, metrics, report and a registered model.
 
         What an earlier run finished from the same inputs and settings is used again; what it began goes on.
         """
-        asked = {
-            "nodes": nodes, "gpus_per_node": gpus_per_node, "cpus_per_task": cpus_per_task, "mem": mem,
-            "partition": partition, "time": time, "account": account, "sbatch": sbatch or None,
-            "requeue": False if no_requeue else None, "image": image, "volumes": volume or None, "form": form,
-        }  # fmt: skip
-        settings = {name: value for name, value in asked.items() if value is not None}
-        if on is None and (settings or wait or dry_run):
+        if options.on is not None:
+            _queue(domain, options)
+            return
+        if options.job_settings or options.wait or options.dry_run:
             raise InputError("options of a job are given, but not where; add --on slurm or --on kubernetes")
-        job = None if on is None else _Job(on, settings, dry_run, wait)
-        _run(domain, recipe, overrides or [], stages, restart, skip_unreadable, job=job)
+        with preemption.listening():  # before what is slow to import
+            require("lightning", "train")
+            _run_here(_load(options, options.changes(), domain), options)
 
+    add_verb(app, run)
+    _add_recipes(app, domain)
+
+
+def _add_recipes(app: typer.Typer, domain: "Domain") -> None:
     recipes = typer.Typer(help="The bundled recipes.")
     app.add_typer(recipes, name="recipes")
 
