@@ -17,6 +17,10 @@ Normalisation = str | Mapping[str, str | float]
 """How intensities are scaled, as `medvision.volumes.resampling.normalise` takes it."""
 
 
+Setting = str | float | None | Sequence[str] | Sequence[float | None]
+"""A value of the settings that decide a result, as JSON has it."""
+
+
 class StructureClass(TypedDict):
     """A class that a model tells apart, as its card has it.
 

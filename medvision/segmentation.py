@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medvision.contract import AXIS_OF_VIEW, InputContract, modality_conflict
+from medvision.contract import AXIS_OF_VIEW, InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume
@@ -73,7 +73,7 @@ class Segmentation:
     volume: Volume
     card: dict[str, Any]
     confidence: dict[int, float | None]
-    settings: dict[str, Any]
+    settings: dict[str, Setting]
     device: str
     precision: str
     timings_s: dict[str, float]
@@ -166,7 +166,7 @@ class Segmenter:
         self.network.to(device)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Setting]:
         """What decides a result beside the model and the input."""
         spacings = [step and step * self.coarsening for step in self.contract.spacing_mm]
         return {

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from medvision.contract import StructureClass
 
 PRIVATE_SCHEME = "99DOMAINVISION"
 
@@ -27,7 +27,7 @@ class StructureCodes:
     modifiers: tuple[Code, ...] = ()
 
 
-def codes_of(entry: Mapping[str, Any]) -> StructureCodes:
+def codes_of(entry: StructureClass) -> StructureCodes:
     """Codes of a class of a model's card.
 
     The card's own `code` comes first, then SNOMED CT by the class's name, such as `left_kidney` or `kidney_left`. A
@@ -35,8 +35,9 @@ def codes_of(entry: Mapping[str, Any]) -> StructureCodes:
     from its name.
     """
     name = str(entry["name"])
-    if entry.get("code"):
-        scheme, value, meaning = entry["code"]
+    code = entry.get("code")
+    if code:
+        scheme, value, meaning = code
         return StructureCodes(_ANATOMICAL_STRUCTURE, (str(scheme), str(value), str(meaning)))
     words = re.findall(r"[a-z0-9]+", name.lower())
     modifiers: list[Code] = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medvision.contract import StructureClass
 from medvision.dicom.codes import Code, clean, codes_of
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
@@ -15,6 +16,7 @@ from medvision.dicom.pixels import decode
 from medvision.dicom.reading import damaged, quiet, read_header, read_whole
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
+from medvision.pictures.overlays import class_colours
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid
 from shared_backbones.errors import InputError, require
@@ -245,7 +247,7 @@ def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
 
 
 def _descriptions(
-    classes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], model_sha256: str
+    classes: Sequence[StructureClass], card: Mapping[str, Any], model_sha256: str
 ) -> "list[SegmentDescription]":
     highdicom = require("highdicom", "dicom")
     concept = require("highdicom.sr", "dicom").CodedConcept
@@ -261,6 +263,7 @@ def _descriptions(
         scheme, value, meaning = code
         return concept(value, scheme, meaning)
 
+    colours = class_colours(classes)
     descriptions = []
     for number, entry in enumerate(classes, 1):
         codes = codes_of(entry)
@@ -271,7 +274,7 @@ def _descriptions(
             segmented_property_type=coded(codes.kind),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
-            display_color=highdicom.color.CIELabColor.from_rgb(*entry["color"]),
+            display_color=highdicom.color.CIELabColor.from_rgb(*colours[entry["id"]]),
         )
         if codes.modifiers:  # which highdicom has no argument for
             kind = description.SegmentedPropertyTypeCodeSequence[0]

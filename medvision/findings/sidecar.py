@@ -5,11 +5,11 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
-from medvision.contract import Expectations, modality_conflict
+from medvision.contract import Expectations, Setting, modality_conflict
 from medvision.findings.expected_dice import expected_dice
 from medvision.findings.flags import Flag, scan_flags, structure_flags
 from medvision.findings.statistics import StructureRow, structure_rows
@@ -51,6 +51,32 @@ class CaseSummary(TypedDict):
     least_certain: str | None
 
 
+class SidecarInput(TypedDict):
+    """The scan that was segmented.
+
+    Attributes:
+        sha256: digest of its file, or of the files of its series.
+        shape: voxels along each stored axis.
+        spacing_mm: voxel size along each stored axis.
+        orientation: letters of the stored axes.
+        qform_code: code of the qform.
+        sform_code: code of the sform.
+        units: unit of length in the header.
+        modality: modality that the model is made for.
+        header_modality: modality that the header says, where it says one.
+    """
+
+    sha256: str
+    shape: list[int]
+    spacing_mm: list[float]
+    orientation: str
+    qform_code: int
+    sform_code: int
+    units: str
+    modality: str | None
+    header_modality: NotRequired[str]
+
+
 class Sidecar(TypedDict):
     """Content of a side-car: plain values, without names of files or patients.
 
@@ -80,8 +106,8 @@ class Sidecar(TypedDict):
     report: dict[str, str]
     created: str
     model: dict[str, str | None]
-    input: dict[str, Any]
-    settings: dict[str, Any]
+    input: SidecarInput
+    settings: dict[str, Setting]
     device: str
     precision: str
     summary: CaseSummary
@@ -98,7 +124,8 @@ class Sidecar(TypedDict):
 def build_sidecar(
     segmentation: "Segmentation",
     *,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Setting],
+    kept: Collection[int] | None = None,
     reference: Comparison | None = None,
     reference_labels: np.ndarray | None = None,
 ) -> Sidecar:
@@ -107,8 +134,9 @@ def build_sidecar(
     It names no file, no path and no text of the input's header; the case is known by the hash of its content.
 
     Args:
-        segmentation: its labels are measured as they are; classes that `settings["labels"]` leaves out have no row.
+        segmentation: its labels are measured as they are.
         settings: everything but model and input that decides the result.
+        kept: ids of the classes that have a row; by default all.
         reference: comparison with a reference.
         reference_labels: (X, Y, Z), integer, on the scan's grid: the reference itself.
 
@@ -117,7 +145,7 @@ def build_sidecar(
     """
     volume, card = segmentation.volume, segmentation.card
     expected = _expectations(segmentation)
-    rows = _structures(segmentation, expected, settings.get("labels"))
+    rows = _structures(segmentation, expected, kept)
     flags = _flags(segmentation, rows, expected)
     scattered = expected.get("attached", ())
     key_slices: list[KeySlice] = []
@@ -192,10 +220,10 @@ def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected:
     ]
 
 
-def _input(segmentation: "Segmentation") -> dict[str, Any]:
+def _input(segmentation: "Segmentation") -> SidecarInput:
     volume = segmentation.volume
     grid, header = volume.grid, volume.grid.header
-    return {
+    content: SidecarInput = {
         "sha256": volume.sha256,
         "shape": list(grid.shape),
         "spacing_mm": [round(step, 6) for step in grid.spacing_mm],
@@ -204,8 +232,10 @@ def _input(segmentation: "Segmentation") -> dict[str, Any]:
         "sform_code": int(header["sform_code"]),
         "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
         "modality": segmentation.card["input"].get("modality"),
-        **({"header_modality": volume.modality} if volume.modality else {}),
     }
+    if volume.modality:
+        content["header_modality"] = volume.modality
+    return content
 
 
 def _summary(rows: Sequence[StructureRow], scattered: Collection[int]) -> CaseSummary:

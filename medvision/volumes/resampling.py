@@ -1,13 +1,14 @@
 """Separable linear resampling and intensity scaling, shared by training data and inference so that the two agree."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from medvision.contract import Normalisation
 
 
 def linear_weights(n_in: int, n_out: int, ratio: float) -> Tensor:
@@ -107,7 +108,7 @@ def _planes(volume: Tensor | np.ndarray, slab: slice) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(volume[:, :, slab].transpose(2, 0, 1)))
 
 
-def normalise(image: Tensor, how: "str | Mapping[str, Any]") -> Tensor:
+def normalise(image: Tensor, how: Normalisation) -> Tensor:
     """Scale an image as a model's card says.
 
     Args:

@@ -219,7 +219,7 @@ def _flags(sidecar: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 class _Slice:
     """Pictures of the axial slice that holds most of the reference, the patient's right on the left."""
 
-    def __init__(self, volume: Volume, truth: np.ndarray, classes: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, volume: Volume, truth: np.ndarray, classes: Sequence[StructureClass]) -> None:
         self.grid: Grid = volume.grid
         upright, self.spacing, _ = to_ras(truth, volume.grid)
         self.place = int((upright != 0).sum((0, 1)).argmax())

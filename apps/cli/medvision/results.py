@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from apps.cli.medvision.scans import Scan
 from apps.cli.medvision.segment import SegmentOptions
+from medvision.contract import Setting
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -64,7 +64,7 @@ class ResultFiles:
             except OSError as error:
                 raise _unwritable(target, error) from None
 
-    def are_complete(self, scan: Scan, model_sha256: str, settings: Mapping[str, Any]) -> bool:
+    def are_complete(self, scan: Scan, model_sha256: str, settings: Mapping[str, Setting]) -> bool:
         """Whether the files in place are whole, and of this scan, model and settings."""
         try:
             sidecar = json.loads(self.path("sidecar").read_text(encoding="utf-8"))

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from apps.cli.medvision.segment import SegmentOptions
+from medvision.contract import Setting
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, choose, find_series, read_series
 from medvision.volumes.files import Volume, find_scans, read_volume, scan_stem
@@ -43,9 +43,9 @@ class Scan:
         """The digest that the volume will have, without reading its voxels."""
         return self.series.sha256() if self.series is not None else file_sha256(self.path)
 
-    def settings(self, options: SegmentOptions) -> dict[str, Any]:
+    def settings(self, options: SegmentOptions) -> dict[str, Setting]:
         """Those of the options that decide how the scan is read."""
-        settings: dict[str, Any] = {
+        settings: dict[str, Setting] = {
             "volume_index": options.volume_index,
             "geometry": options.geometry,
             "allow_nonfinite": options.allow_nonfinite,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.medvision.terminal import ScanResult, print_result, progress_bar
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import share
+from medvision.contract import Setting
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
 from medvision.findings.sidecar import Sidecar, build_sidecar
@@ -121,7 +121,8 @@ class _Work:
         started = time.perf_counter()
         files = ResultFiles.of(scan, self.folder, self.options)
         reference_file = find_reference(self.options, scan)
-        settings = self._settings(scan, reference_file)
+        reference_sha256 = file_sha256(reference_file) if reference_file else None
+        settings = self._settings(scan, reference_sha256)
         outputs = {kind: printable(files.path(kind)) for kind in files.names}
         if self.options.resume and files.are_complete(scan, self.segmenter.model_sha256, settings):
             return {"input": printable(scan.path), "outputs": outputs, "status": "skipped"}
@@ -136,7 +137,7 @@ class _Work:
         files.check_targets([scan.path, *([reference_file] if reference_file else [])])
         segmentation = self._label(volume, scan, progress)
         segmentation.timings_s["read"] = round(read, 3)
-        sidecar = self._describe(segmentation, reference, settings)
+        sidecar = self._describe(segmentation, reference, reference_sha256, settings)
         self._write(files, segmentation, sidecar, reference.data if reference else None)
         seconds = round(time.perf_counter() - started, 2)
         return {
@@ -151,12 +152,12 @@ class _Work:
         files = ResultFiles.of(scan, self.folder, self.options)
         return Outcome(scan.path, case, result["status"], sidecar=files.path("sidecar"), report=files.path("report"))
 
-    def _settings(self, scan: Scan, reference_file: Path | None) -> dict[str, Any]:
+    def _settings(self, scan: Scan, reference_sha256: str | None) -> dict[str, Setting]:
         return {
             **self.segmenter.settings,
             "labels": self.kept,
             "save_probabilities": self.options.save_probabilities,
-            "reference_sha256": file_sha256(reference_file) if reference_file else None,
+            "reference_sha256": reference_sha256,
             **scan.settings(self.options),
         }
 
@@ -170,11 +171,22 @@ class _Work:
             segmentation.labels[~np.isin(segmentation.labels, self.kept)] = 0
         return segmentation
 
-    def _describe(self, segmentation: Segmentation, reference: Volume | None, settings: dict[str, Any]) -> Sidecar:
-        if reference is None:
-            return build_sidecar(segmentation, settings=settings)
-        compared = compare_with(reference, segmentation, self.kept, settings["reference_sha256"])
-        return build_sidecar(segmentation, settings=settings, reference=compared, reference_labels=reference.data)
+    def _describe(
+        self,
+        segmentation: Segmentation,
+        reference: Volume | None,
+        reference_sha256: str | None,
+        settings: dict[str, Setting],
+    ) -> Sidecar:
+        if reference is None or reference_sha256 is None:
+            return build_sidecar(segmentation, settings=settings, kept=self.kept)
+        return build_sidecar(
+            segmentation,
+            settings=settings,
+            kept=self.kept,
+            reference=compare_with(reference, segmentation, self.kept, reference_sha256),
+            reference_labels=reference.data,
+        )
 
     def _write(
         self, files: ResultFiles, segmentation: Segmentation, sidecar: Sidecar, truth: np.ndarray | None

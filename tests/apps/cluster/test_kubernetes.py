@@ -13,7 +13,7 @@ from apps.cli.medvision.program import app
 from apps.cli.shared.program import run
 from apps.cluster.kubernetes import PodSettings, manifest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 ARGUMENTS = ["hippocampus_hbformer_cpu", "data.root=/data/Task 04", "card.description=$(HOME) 'x': {y}"]
 VARIABLES = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 

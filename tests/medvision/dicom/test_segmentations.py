@@ -244,7 +244,7 @@ def test_classes_of_the_bundled_model_and_of_the_recipes_are_coded():
     ],
 )
 def test_sides_and_parts_are_modifiers(name: str, category: str, kind: str, modifiers: list[str]):
-    found = codes_of({"name": name})
+    found = codes_of({"id": 1, "name": name})
     assert (found.category[2], found.kind[2]) == (category, kind)
     assert [code[2] for code in found.modifiers] == modifiers
 

@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 from scipy import ndimage
 
+from medvision.contract import StructureClass
 from medvision.pictures.overlays import AGREEMENT, class_colours, direction_letters, outline, palette, render_slices
 from medvision.volumes.geometry import Grid
 
-CLASSES = [{"id": 0, "name": "background"}, {"id": 1, "name": "one", "color": [255, 0, 0]}, {"id": 2, "name": "two"}]
+CLASSES: list[StructureClass] = [
+    {"id": 0, "name": "background"},
+    {"id": 1, "name": "one", "color": [255, 0, 0]},
+    {"id": 2, "name": "two"},
+]
 ORIENTATIONS = [
     (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
 ]
