@@ -145,7 +145,11 @@ class MedViTV2(Classifier):
         if variant is not None and variant not in variants:
             raise ValueError(f"variant {variant!r} is unknown; known: {', '.join(variants)}")
         model = cls(**{**(variants[variant] if variant else {}), **arguments})
-        blocks = [(f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage)]
+        blocks = [
+            (f"stages.{i}.{j}", block)
+            for i, stage in enumerate(model.stages)
+            for j, block in enumerate(stage.children())
+        ]
         homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
         names = {name: official_name(name, homes) for name in model.state_dict()}
         unused = [rf"features\.{number}\.conv\.conv\." for number, is_global in homes.values() if is_global]
@@ -187,7 +191,7 @@ class MedViTV2(Classifier):
         x = self.stem(x)
         levels = []
         for stage in list(self.stages)[:count]:
-            for block in stage:
+            for block in stage.children():
                 recompute = self.grad_checkpointing and self.training
                 x = recomputed(block, x) if recompute else block(x)
             levels.append(x)

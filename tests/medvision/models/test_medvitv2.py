@@ -113,7 +113,9 @@ def test_every_second_neighbourhood_of_a_stage_is_dilated() -> None:
     model: Any = MedViTV2(dims=(32, 64, 96, 128), depths=(4, 3, 6, 1), mix_block_ratio=0.5, dilations=PAPER_DILATIONS)
     found = [[b.attention.dilation for b in stage if isinstance(b, LocalBlock)] for stage in model.stages]
     assert found == [[1, 8, 1, 8], [1, 4], [1, 2, 1, 2], []]
-    assert all(b.attention.dilation == 1 for s in MedViTV2(**SMALL).stages for b in s if isinstance(b, LocalBlock))
+    assert all(
+        b.attention.dilation == 1 for s in MedViTV2(**SMALL).stages for b in s.children() if isinstance(b, LocalBlock)
+    )
 
 
 def test_attention_pools_runs_of_tokens() -> None:
@@ -146,7 +148,9 @@ def test_stochastic_depth_is_the_published_one() -> None:
 def official(model: MedViTV2) -> dict[str, Tensor]:
     from medvision.models.medvitv2_names import official_name
 
-    blocks = [(f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage)]
+    blocks = [
+        (f"stages.{i}.{j}", block) for i, stage in enumerate(model.stages) for j, block in enumerate(stage.children())
+    ]
     homes = {name: (number, isinstance(block, GlobalBlock)) for number, (name, block) in enumerate(blocks)}
     return {official_name(name, homes): tensor for name, tensor in model.state_dict().items()}
 
