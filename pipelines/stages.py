@@ -15,6 +15,7 @@ from pipelines.data.local_copy import local_copy
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.shown import shown, shown_model
+from pipelines.report.results import read_summary
 from pipelines.report.training import training_content, training_report
 from pipelines.runtime import preemption
 from pipelines.runtime.processes import first_process, launcher, tags
@@ -216,7 +217,8 @@ def _report(job: Job, run: "runs.Run | None") -> None:
     page = folder / "report.html"
     made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
     figures = [path for path in made if path.suffix in {".svg", ".png"}]
-    content = training_content(shown(job.recipe), read_card(job.model), history, job.summary)
+    summary = read_summary(job.made["evaluate"]) if job.summary else None
+    content = training_content(shown(job.recipe), read_card(job.model), history, summary)
     texts = {page: training_report(content, figures), page.with_suffix(".json"): json.dumps(content, indent=1) + "\n"}
     for target, text in texts.items():
         with replacing(target) as path:

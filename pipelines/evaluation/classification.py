@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.evaluation.bootstrap import Resampling, intervals
+from pipelines.report.charts import reliability_diagram
+from pipelines.report.sheets import picture_sheet
 from shared_backbones.classification.figures import class_figures, class_rows, reliability
 from shared_backbones.files import replacing
 
 _PER_GALLERY = 8
 _THUMBNAIL = 112  # side in pixels
-_CAPTION = 30
 
 
 def write_classification(
@@ -78,7 +78,8 @@ def write_classification(
         ]
         made.append({"title": "Reliability, 15 bins of equal width", "columns": columns, "rows": filled})
         with replacing(folder / "reliability.svg") as path:
-            path.write_text(reliability_diagram(bins), encoding="utf-8")
+            filled_bins = [(row["confidence"], row["accuracy"], row["images"]) for row in bins if row["images"]]
+            path.write_text(reliability_diagram(filled_bins), encoding="utf-8")
         if picture is not None:
             _write_galleries(folder, scores, labels, names, picture)
     found |= figures or {}
@@ -141,30 +142,6 @@ def write_predictions(
         temporary.write_text(table.getvalue(), encoding="utf-8")
 
 
-def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG picture of the share right against the confidence; a mark's area tells how many images are in the bin."""
-    left, top, side = 46, 10, 240
-    most = max((row["images"] for row in bins), default=1) or 1
-    marks = "".join(
-        f'<circle cx="{left + row["confidence"] * side:.1f}" cy="{top + (1 - row["accuracy"]) * side:.1f}" '
-        f'r="{2 + 8 * (row["images"] / most) ** 0.5:.1f}" fill="#0b5a73" fill-opacity="0.7"/>'
-        for row in bins
-        if row["images"]
-    )
-    ticks = "".join(
-        f'<text x="{left - 6}" y="{top + (1 - value) * side + 4:.0f}" text-anchor="end">{value:g}</text>'
-        f'<text x="{left + value * side:.0f}" y="{top + side + 18}" text-anchor="middle">{value:g}</text>'
-        for value in (0, 0.5, 1)
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + side + 12} {top + side + 40}" width="300" '
-        f'font-family="sans-serif" font-size="12" fill="#51606e"><path d="M{left} {top}v{side}h{side}" fill="none" '
-        f'stroke="#9aa7b2"/><path d="M{left} {top + side}L{left + side} {top}" stroke="#9aa7b2" stroke-dasharray="4"/>'
-        f'{marks}{ticks}<text x="{left + side / 2:.0f}" y="{top + side + 36}" text-anchor="middle">mean confidence; '
-        f"up: share right</text></svg>\n"
-    )
-
-
 def _write_galleries(
     folder: Path,
     scores: np.ndarray,
@@ -182,22 +159,14 @@ def _write_galleries(
     }
     for name, members in groups.items():
         if members:
-            cells = [
-                (picture(int(i)), names[int(labels[i])], f"> {names[int(best[i])]} {confidence[i]:.2f}")
-                for i in members[:_PER_GALLERY]
-            ]
+            shown = [int(i) for i in members[:_PER_GALLERY]]
+            sheet = picture_sheet(
+                [[picture(i) for i in shown]],
+                size=(_THUMBNAIL, _THUMBNAIL),
+                gap=(8, 0),
+                smooth=True,
+                below=[[str(names[labels[i]])[:22], f"> {names[best[i]]} {confidence[i]:.2f}"[:22]] for i in shown],
+                font=10,
+            )
             with replacing(folder / f"{name}.png") as path:
-                gallery(cells).save(path, "PNG")
-
-
-def gallery(cells: Sequence[tuple[np.ndarray, str, str]]) -> Image.Image:
-    """Images `(H, W, 3)` uint8 side by side, each over two lines of text."""
-    width = _THUMBNAIL + 8
-    sheet = Image.new("RGB", (width * len(cells), _THUMBNAIL + _CAPTION), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
-    for number, (image, *lines) in enumerate(cells):
-        thumbnail = Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
-        sheet.paste(thumbnail, (number * width, 0))
-        for row, line in enumerate(lines):
-            draw.text((number * width, _THUMBNAIL + 2 + 13 * row), line[:22], fill="#222", font=font)
-    return sheet
+                sheet.save(path, "PNG")

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.evaluation.bootstrap import INTERVALS, Resampling, intervals
-from pipelines.report.curves import line_chart
+from pipelines.report.charts import line_chart
+from pipelines.report.results import ResultTable
+from pipelines.report.sheets import picture_sheet
 from shared_backbones.classification.figures import class_figures, class_rows
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
@@ -174,7 +176,7 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in noted.items() if value is not None}
 
 
-def tables_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tables_of(found: Mapping[str, Any]) -> list[ResultTable]:
     """Tables of a measurement for a report: the matrix, means by corruption, and what each class lost.
 
     Where it has them, there are also `relative` errors, of `medvision.corruptions.relative_errors`, and `paired` tests.
@@ -252,8 +254,17 @@ def write_robustness(
         with replacing(folder / name) as path:
             path.write_text(text, encoding="utf-8")
     if strip is not None:
+        sheet = picture_sheet(
+            [
+                [strip(name if severity else None, severity) for severity in (0, *severities)]
+                for name in found["corruptions"]
+            ],
+            size=(side, side),
+            above=["clean", *map(str, severities)],
+            beside=[_words(name) for name in found["corruptions"]],
+        )
         with replacing(folder / "robustness_strip.png") as path:
-            _strip(list(found["corruptions"]), severities, strip, side).save(path, "PNG")
+            sheet.save(path, "PNG")
 
 
 def severities_of(found: Mapping[str, Any]) -> list[int]:
@@ -298,7 +309,7 @@ def _bits(right: Mapping[str, Any], name: str | None, severity: int, count: int)
     return bits[:count].astype(bool)
 
 
-def _relative_table(relative: Mapping[str, Any]) -> dict[str, Any]:
+def _relative_table(relative: Mapping[str, Any]) -> ResultTable:
     rows = [
         [
             _words(name), row["mean_error"], row["baseline_error"], row["be"], row["rbe"], row["rbe_denominator"],
@@ -316,7 +327,7 @@ def _relative_table(relative: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _paired_table(paired: Mapping[str, Any]) -> dict[str, Any]:
+def _paired_table(paired: Mapping[str, Any]) -> ResultTable:
     rows = [
         [
             _words(row["corruption"] or "clean"), row["severity"] or "", row["only_here"], row["only_there"],
@@ -349,23 +360,3 @@ def _with_interval(cell: Mapping[str, Any]) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _strip(
-    names: Sequence[str], severities: Sequence[int], picture: Callable[[str | None, int], np.ndarray], side: int
-) -> Any:
-    """A row for each corruption: an image as it is, and at every severity."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    left, step = 130, side + 4
-    sheet = Image.new("RGB", (left + step * (len(severities) + 1), 18 + step * len(names)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for column, severity in enumerate((0, *severities)):
-        draw.text((left + column * step + 4, 3), f"{severity}" if severity else "clean", fill="#222", font=font)
-    for row, name in enumerate(names):
-        draw.text((4, 18 + row * step + side // 2 - 6), _words(name), fill="#222", font=font)
-        for column, severity in enumerate((0, *severities)):
-            image = Image.fromarray(picture(name if severity else None, severity))
-            cell = image.resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(cell, (left + column * step, 18 + row * step))
-    return sheet

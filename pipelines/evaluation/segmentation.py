@@ -1,7 +1,6 @@
 """Tables and intervals of an evaluation: one row per case and structure, and what they say together."""
 
 import csv
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medvision.metrics.protocols import aggregate, find_protocol
+from pipelines.report.charts import strip_plot
 from shared_backbones.files import replacing, spreadsheet_safe
 
 FIGURES = ("dice", "hd95_mm", "nsd")
@@ -52,7 +52,7 @@ def write_tables(
         writer.writerow(["" if row[column] is None else spreadsheet_safe(row[column]) for column in COLUMNS])
     texts = {
         "cases.csv": table.getvalue(),
-        "dice.svg": strip_plot(rows),
+        "dice.svg": strip_plot(_dice_of(rows)),
         "summary.json": json.dumps(summary, indent=2, sort_keys=True) + "\n",
     }
     with replacing(folder / "cases.parquet") as path:
@@ -89,31 +89,13 @@ def summarise(rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, re
     return {"protocol": protocol, "cases": len(cases), "classes": classes, "overall": overall}
 
 
-def strip_plot(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Dice of every case, a row of dots per structure with its mean, as a standalone SVG."""
-    names = {row["id"]: str(row["name"]) for row in rows}
-    height, left, width = 34, 190, 420
-    parts = []
-    for number, (identity, name) in enumerate(sorted(names.items())):
-        y = 24 + number * height
-        values = [row["dice"] for row in rows if row["id"] == identity and row["dice"] is not None]
-        parts.append(
-            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{html.escape(name.replace("_", " "))}</text>'
-        )
-        parts.append(f'<path d="M{left} {y}H{left + width}" stroke="#d8dfe5"/>')
-        for place, value in enumerate(values):
-            shift = (place * 0.618 % 1 - 0.5) * 14
-            parts.append(f'<circle cx="{left + width * value:.1f}" cy="{y + shift:.1f}" r="2.5" fill-opacity=".45"/>')
-        if values:
-            x = left + width * sum(values) / len(values)
-            parts.append(f'<path d="M{x:.1f} {y - 11}V{y + 11}" stroke="#8a2c0d" stroke-width="2"/>')
-    bottom = 24 + len(names) * height
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(f'<text x="{left + width * tick:.1f}" y="{bottom + 8}" text-anchor="middle">{tick:g}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 24}" height="{bottom + 18}" '
-        f'font-family="sans-serif" font-size="13" fill="#0b5a73">{"".join(parts)}</svg>\n'
-    )
+def _dice_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float]]]:
+    """Dice of every case by structure, in the order of their ids."""
+    names = {row["id"]: str(row["name"]).replace("_", " ") for row in rows}
+    return [
+        (name, [row["dice"] for row in rows if row["id"] == number and row["dice"] is not None])
+        for number, name in sorted(names.items())
+    ]
 
 
 def _describe(values: np.ndarray, resampled: np.ndarray) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid, to_ras
 from pipelines.evaluation.flag_usefulness import flag_usefulness
 from pipelines.evaluation.image_robustness import severities_of
+from pipelines.report.results import ResultTable
 from shared_backbones.errors import InputError
 
 LOST = 0.05  # of the mean Dice, from which a flag is wanted
@@ -135,7 +136,7 @@ def measure_volume(
     }, pictures
 
 
-def volume_tables(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def volume_tables(found: Mapping[str, Any]) -> list[ResultTable]:
     """Tables of a measurement for a report: the matrix, what each structure lost, and what the flags said."""
     severities, clean = severities_of(found), found["clean"]
     cells = {(cell["corruption"], cell["severity"]): cell for cell in found["cells"]}
@@ -150,7 +151,7 @@ def volume_tables(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             row.append(float(np.mean(drops)) if drops else None)
         lost.append(row)
 
-    def matrix(title: str, of_clean: list[Any], cell_of: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
+    def matrix(title: str, of_clean: list[Any], cell_of: Callable[[Mapping[str, Any]], Any]) -> ResultTable:
         rows = [
             [name.replace("_", " "), *of_clean, *(cell_of(cells[name, severity]) for severity in severities)]
             for name in found["corruptions"]
@@ -170,7 +171,7 @@ def volume_tables(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _usefulness_tables(useful: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _usefulness_tables(useful: Mapping[str, Any]) -> list[ResultTable]:
     """AUROC of flags and confidence, where there are both poor and other ones."""
     parts = {part: useful[part] for part in ("cases", "structures")}
     if not any(figure is not None for part in parts.values() for figure in part["auroc"].values()):

@@ -8,11 +8,25 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
+from markupsafe import Markup
 from PIL import Image
 
-from pipelines.report.page import render_page, without_paths
+from pipelines.report.page import render_page
+from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
+from pipelines.report.text import (
+    DASH,
+    Json,
+    fixed,
+    list_at,
+    number_at,
+    rows_at,
+    text_at,
+    value_at,
+    without_paths,
+    words,
+)
 
 SCHEMA_VERSION = 1
 TITLE = "Batch index"
@@ -21,6 +35,58 @@ _CASE = re.compile(r"case-[0-9a-f]{8}|unreadable-[0-9]+")
 _PICTURE = re.compile(r'<img class="contours" src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 _THUMBNAIL = 112  # pixels of the longest side
 _MOST_THUMBNAILS = 300  # so that the page of a thousand scans stays small
+_STATUS = {"done": "Done", "skipped": "Done before", "failed": "Failed"}
+
+
+class CaseRow(TypedDict):
+    """What an index says of one scan; figures are None where it has no side-car.
+
+    Attributes:
+        case: `case-` and 8 hex digits, or `unreadable-` and a number.
+        status: `done`, `skipped` or `failed`.
+        reason: Why it was not done.
+        structures: Number of structures of the model.
+        structures_found: Number of those that have voxels.
+        flags: `code` and `structure` of each quality flag.
+        lowest_confidence: Lowest mean confidence of a structure.
+        least_certain: The structure that has it.
+        mean_dice: Mean Dice, where there was a reference.
+        lowest_dice: Lowest Dice of a structure, where there was a reference.
+        worst_structure: The structure that has it.
+        warnings: Warnings of the segmentation.
+        report: Where the scan's report lies, seen from the index.
+    """
+
+    case: str
+    status: str
+    reason: str | None
+    structures: float | None
+    structures_found: float | None
+    flags: list[dict[str, Json]]
+    lowest_confidence: float | None
+    least_certain: Json
+    mean_dice: float | None
+    lowest_dice: float | None
+    worst_structure: Json
+    warnings: list[Json]
+    report: str | None
+
+
+class PlacedRow(CaseRow):
+    """A row with its place, from 1, among the rows."""
+
+    place: int
+
+
+class BatchIndex(TypedDict):
+    """The JSON twin of an index."""
+
+    schema_version: int
+    created: str
+    model: Mapping[str, Json]
+    count: dict[str, int]
+    flagged: int
+    cases: list[PlacedRow]
 
 
 def case_row(
@@ -28,50 +94,44 @@ def case_row(
     status: str,
     *,
     reason: str | None = None,
-    sidecar: Mapping[str, Any] | None = None,
+    sidecar: Mapping[str, Json] | None = None,
     report: str | None = None,
-) -> dict[str, Any]:
+) -> CaseRow:
     """What an index says of one scan.
 
     Args:
         case: `case-` and 8 hex digits, or `unreadable-` and a number for a file without content to name it by.
         status: `done`, `skipped` or `failed`.
-        reason: why it was not done; names and paths of files are the caller's to leave out.
-        sidecar: of a scan that has one.
-        report: where its report lies, seen from the index.
-
-    Returns:
-        Plain values: the arguments, and of the side-car `structures`, `structures_found`, `flags` (`code` and
-        `structure` of each), `lowest_confidence` and `least_certain`, the structure that it is of, `mean_dice`,
-        `lowest_dice` and `worst_structure` where there was a reference, and `warnings`. Figures of a scan without
-        side-car are None.
+        reason: Why it was not done; names and paths of files are the caller's to leave out.
+        sidecar: The side-car of a scan that has one.
+        report: Where its report lies, seen from the index.
 
     Raises:
         ValueError: `case` is no pseudonym.
     """
     if not _CASE.fullmatch(case):
         raise ValueError(f"case is {case!r}; expected case- and 8 hex digits")
-    said: dict[str, Any] = without_paths(dict(sidecar or {}))
-    summary = said.get("summary") or {}
-    reference = said.get("reference") or {}
-    scored = [row for row in reference.get("rows", []) if row["dice"] is not None]
-    worst = min(scored, key=lambda row: row["dice"], default={})
+    sidecar = without_paths(dict(sidecar or {}))
+    scored = [row for row in rows_at(sidecar, "reference", "rows") if number_at(row, "dice") is not None]
+    worst = min(scored, key=lambda row: number_at(row, "dice") or 0.0, default={})
     return {
         "case": case,
         "status": status,
         "reason": without_paths(reason),
-        **{key: summary.get(key) for key in ("structures", "structures_found")},
-        "flags": [{key: flag[key] for key in ("code", "structure")} for flag in said.get("flags", [])],
-        **{key: summary.get(key) for key in ("lowest_confidence", "least_certain")},
-        "mean_dice": (reference.get("summary") or {}).get("dice"),
-        "lowest_dice": worst.get("dice"),
+        "structures": number_at(sidecar, "summary", "structures"),
+        "structures_found": number_at(sidecar, "summary", "structures_found"),
+        "flags": [{key: flag[key] for key in ("code", "structure")} for flag in rows_at(sidecar, "flags")],
+        "lowest_confidence": number_at(sidecar, "summary", "lowest_confidence"),
+        "least_certain": value_at(sidecar, "summary", "least_certain"),
+        "mean_dice": number_at(sidecar, "reference", "summary", "dice"),
+        "lowest_dice": number_at(worst, "dice"),
         "worst_structure": worst.get("name"),
-        "warnings": list(said.get("warnings", [])),
+        "warnings": list(list_at(sidecar, "warnings")),
         "report": report,
     }
 
 
-def batch_index(rows: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> dict[str, Any]:
+def batch_index(rows: Sequence[CaseRow], model: Mapping[str, Json]) -> BatchIndex:
     """The JSON twin: rows of `case_row`, worst first, and what the batch amounts to.
 
     Failed scans come first, then those with a reference by rising mean Dice, then the others by their number of flags
@@ -88,42 +148,124 @@ def batch_index(rows: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> 
     }
 
 
-def index_page(index: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
     """The page of an index: a table that a small script makes sortable, and that is sorted worst first without it.
 
     Its content security policy allows that script and nothing else.
 
     Args:
-        index: of `batch_index`.
-        pictures: data URI of a small picture by case, where there is one (`thumbnail`).
+        index: What it says.
+        pictures: Data URI of a small picture by case, where there is one (`thumbnail`).
     """
-    cases = [{**row, "flag_counts": Counter(flag["code"] for flag in row["flags"])} for row in index["cases"]]
-    return render_page(
-        "index.html.j2",
-        script="index.js",
-        index=index,
-        cases=cases,
-        pictures={row["case"]: pictures[row["case"]] for row in cases[:_MOST_THUMBNAILS] if row["case"] in pictures},
-        with_dice=any(row["mean_dice"] is not None for row in cases),
+    count = index["count"]
+    version = text_at(index["model"], "version")
+    name = text_at(index["model"], "name") or "unnamed model"
+    facts = [(title, str(count[status])) for status, title in _STATUS.items() if count.get(status)]
+    page = Page(
+        title=TITLE,
+        kind=TITLE,
+        heading=f"{count['scans']} scan{'' if count['scans'] == 1 else 's'}",
+        lead=f"{name} {version}, {index['created']}" if version else f"{name}, {index['created']}",
+        facts=[*facts, ("With quality flags", str(index["flagged"]))],
+        sections=[_cases(index["cases"], pictures)],
+        footer="Every figure of this page is in index.json beside it. The page loads nothing; its one script sorts the "
+        "table.",
     )
+    return render_page(page, script="index.js")
 
 
 def thumbnail(report: str) -> str | None:
     """Data URI of the first picture with contours of a report, made small; None where there is none."""
-    found = _PICTURE.search(report)
-    if not found:
+    match = _PICTURE.search(report)
+    if not match:
         return None
     try:
-        picture = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
+        picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
     except (binascii.Error, OSError, ValueError):
         return None
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     stream = io.BytesIO()
     picture.quantize(64).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_uri(stream.getvalue(), "image/png")
 
 
-def _badness(row: Mapping[str, Any]) -> tuple[bool, float, int, float]:
+def _cases(rows: Sequence[PlacedRow], pictures: Mapping[str, str]) -> Section:
+    """The table of cases."""
+    with_dice = any(row["mean_dice"] is not None for row in rows)
+    text = Markup(
+        "Failed scans, then {}by number of quality flags, then by the lowest mean confidence of a structure. Pictures: "
+        "the slice to look at first. A case is named by its content, the first 8 digits of its file’s SHA-256; which "
+        "file that was, the program’s lines on the terminal and its <code>--json</code> say."
+    ).format("those with a reference by rising mean Dice, then " if with_dice else "")
+    dice = [Column(name, numeric=True, sort="number") for name in ("Mean Dice", "Lowest Dice") if with_dice]
+    columns = [
+        Column("Place", numeric=True, sort="number"),
+        Column("Slice"),
+        Column("Case", sort="text"),
+        Column("Status", sort="text"),
+        Column("Flags", sort="number"),
+        Column("Lowest confidence", numeric=True, sort="number"),
+        *dice,
+        Column("Structures found", numeric=True, sort="number"),
+        Column("Warnings", sort="number"),
+    ]
+    cells = [_cells(row, pictures if number < _MOST_THUMBNAILS else {}, with_dice) for number, row in enumerate(rows)]
+    return Section("cases", "Worst first", [Text(text, small=True), Table(columns, cells, header=2)])
+
+
+def _cells(row: PlacedRow, pictures: Mapping[str, str], with_dice: bool) -> list[Cell]:
+    case, link, status = row["case"], row["report"], row["status"]
+    return [
+        _figure(row["place"], 0),
+        Cell(picture=pictures[case], link=link) if case in pictures else Cell(),
+        Cell(case, link=link, sort=case),
+        Cell(
+            "done before" if status == "skipped" else status,
+            alert=status == "failed",
+            rest=f": {row['reason'] or 'no reason known'}" if status == "failed" else "",
+            sort=status,
+        ),
+        _flags(row),
+        _figure(row["lowest_confidence"], 2, row["least_certain"]),
+        *([_figure(row["mean_dice"], 3), _figure(row["lowest_dice"], 3, row["worst_structure"])] if with_dice else []),
+        _found(row),
+        _warnings(row),
+    ]
+
+
+def _figure(number: float | None, digits: int, structure: Json = None) -> Cell:
+    """A figure, and the structure that it is the figure of."""
+    remark = words(str(structure)) if structure else ""
+    return Cell(fixed(number, digits), sort="" if number is None else str(number), remark=remark)
+
+
+def _flags(row: PlacedRow) -> Cell:
+    """The number of flags, and how often each code occurs."""
+    if row["structures"] is None:
+        return Cell(DASH, sort="")
+    counts = Counter(str(flag["code"]) for flag in row["flags"])
+    if not counts:
+        return Cell("none", sort="0")
+    codes = ", ".join(f"{words(code)} {count}" if count > 1 else words(code) for code, count in counts.items())
+    return Cell(str(counts.total()), alert=True, rest=f": {codes}", sort=str(counts.total()))
+
+
+def _found(row: PlacedRow) -> Cell:
+    """How many of the structures have voxels."""
+    found, structures = row["structures_found"], row["structures"]
+    text = DASH if structures is None else f"{found} of {structures}"
+    return Cell(text, sort="" if found is None else str(found))
+
+
+def _warnings(row: PlacedRow) -> Cell:
+    if row["structures"] is None:
+        return Cell(DASH, sort="")
+    count = len(row["warnings"])
+    remark = "; ".join(map(str, row["warnings"]))
+    return Cell(f"{count}:" if count else "none", remark=remark, sort=str(count))
+
+
+def _badness(row: CaseRow) -> tuple[bool, float, int, float]:
     """Sorts worse cases before better ones."""
     dice, confidence = row["mean_dice"], row["lowest_confidence"]
     return (

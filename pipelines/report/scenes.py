@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.report.sheets import picture_sheet
+from pipelines.report.text import Json, list_at
+
+if TYPE_CHECKING:
+    from geovision.datasets.patches import LabelRaster
+    from geovision.scenes import Scene
 
 _PANEL = 320  # longer side in pixels of each picture of a map
 
@@ -23,62 +29,67 @@ def reconstruction_panel(
     """Write a PNG: a row for each image, with what the encoder saw, the reconstruction of the rest, and the image.
 
     Args:
-        path: of the picture.
-        images: image, reconstruction and removed pixels, each `(C, H, W)`.
-        bands: numbers of the three that are shown.
+        path: File to write.
+        images: Image, reconstruction and mask of the removed pixels, each `(C, H, W)`.
+        bands: Numbers of the three bands that are shown.
     """
     rows = []
-    for image, guess, gone in images:
+    for image, reconstruction, mask in images:
         chosen = list(bands)
-        whole, removed = image[chosen], gone[chosen]
-        filled = np.where(removed, guess[chosen], whole)
+        whole, removed = image[chosen], mask[chosen]
+        filled = np.where(removed, reconstruction[chosen], whole)
         pictures = stretched(np.concatenate([whole, filled], 2))  # one stretch for both
-        width = whole.shape[2]
-        seen = pictures[:, :width].copy()
-        seen[removed.transpose(1, 2, 0)] = 128
-        gap = np.full((len(seen), 4, 3), 255, np.uint8)
-        rows.append(np.concatenate([seen, gap, pictures[:, width:], gap, pictures[:, :width]], 1))
-        rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
-    Image.fromarray(np.concatenate(rows[:-1])).save(path, "PNG")
+        original, completed = np.split(pictures, 2, 1)
+        visible = original.copy()
+        visible[removed.transpose(1, 2, 0)] = 128
+        rows.append([visible, completed, original])
+    picture_sheet(rows).save(path, "PNG")
 
 
 def map_panel(
     path: Path,
-    scene: Any,
+    scene: "Scene",
     target: Path,
-    labels: Any,
-    classes: Sequence[Mapping[str, Any]],
+    labels: "LabelRaster",
+    classes: Sequence[Mapping[str, Json]],
     bands: Sequence[str],
 ) -> None:
     """Write a PNG of a scene beside its labels and its map, with the classes' colours below.
 
     Args:
-        path: of the picture.
-        scene: `geovision.scenes.Scene`, open.
-        target: its map.
-        labels: `geovision.datasets.patches.LabelRaster`, open.
-        classes: `name` and `color` of each.
-        bands: names of the three that are shown.
+        path: File to write.
+        scene: Open scene.
+        target: Its map.
+        labels: Its labels, open.
+        classes: `name` and `color` of each class.
+        bands: Names of the three bands that are shown.
     """
     from geovision.rasters import open_raster
 
     values, _ = scene.sample()
-    picture = Image.fromarray(stretched(values[[scene.bands.index(band) for band in bands]]))
+    colors = [_color(entry) for entry in classes]
     palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(classes)] = np.array([entry["color"] for entry in classes], np.uint8)
+    palette[: len(classes)] = np.array(colors, np.uint8)
     with open_raster(target) as source:
         scale = max(source.shape) / _PANEL
         shape = tuple(max(1, round(side / max(scale, 1.0))) for side in source.shape)
-        found = source.read(1, out_shape=shape)
-    size = max(1, round(scene.shape[1] / scale)), max(1, round(scene.shape[0] / scale))
-    parts = [picture, Image.fromarray(palette[labels.sample(shape)]), Image.fromarray(palette[found])]
-    sheet = Image.new("RGB", (3 * (size[0] + 8), size[1] + 24 + 18 * len(classes)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for number, (part, title) in enumerate(zip(parts, ("scene", "labels", "map"), strict=True)):
-        sheet.paste(part.resize(size, Image.Resampling.NEAREST), (number * (size[0] + 8), 0))
-        draw.text((number * (size[0] + 8), size[1] + 3), title, fill="#222", font=font)
-    for number, entry in enumerate(classes):
-        top = size[1] + 24 + 18 * number
-        draw.rectangle((0, top, 12, top + 12), fill=tuple(entry["color"]), outline="#222")
-        draw.text((18, top - 1), str(entry["name"]), fill="#222", font=font)
-    sheet.save(path, "PNG")
+        mapped = source.read(1, out_shape=shape)
+    picture_sheet(
+        [
+            [
+                stretched(values[[scene.bands.index(band) for band in bands]]),
+                palette[labels.sample(shape)],
+                palette[mapped],
+            ]
+        ],
+        size=(max(1, round(scene.shape[1] / scale)), max(1, round(scene.shape[0] / scale))),
+        gap=(8, 0),
+        below=[["scene"], ["labels"], ["map"]],
+        legend=[(str(entry["name"]), color) for entry, color in zip(classes, colors, strict=True)],
+        font=12,
+    ).save(path, "PNG")
+
+
+def _color(entry: Mapping[str, Json]) -> tuple[int, int, int]:
+    red, green, blue = (int(part) for part in list_at(entry, "color") if isinstance(part, int))
+    return red, green, blue

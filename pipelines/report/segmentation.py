@@ -1,19 +1,51 @@
 """The report of one segmented scan, as one HTML page."""
 
-import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
 from medvision.pictures.keyslices import plan_slices
-from medvision.pictures.overlays import AGREEMENT, Slice, class_colours, render_slices
+from medvision.pictures.overlays import AGREEMENT, Rendering, Slice, class_colours, render_slices
 from medvision.volumes.geometry import Grid
-from pipelines.report.page import as_text, render_page, without_paths
-from pipelines.report.viewer import viewer_content
+from pipelines.report.page import render_page
+from pipelines.report.sections import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Figure,
+    Gallery,
+    Legend,
+    Page,
+    Pairs,
+    Picture,
+    Section,
+    Table,
+    Text,
+    data_uri,
+    hex_colour,
+    verdict_section,
+)
+from pipelines.report.structures import About, comparison_section, volumes_section
+from pipelines.report.text import (
+    Json,
+    as_text,
+    class_names,
+    code,
+    fixed,
+    list_at,
+    number_at,
+    part_at,
+    rows_at,
+    text_at,
+    without_paths,
+    words,
+)
+from pipelines.report.viewer import Viewer, make_viewer
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.
@@ -22,24 +54,10 @@ _PAGE = 7_900_000  # bytes of the whole page; what the pictures leave is the vie
 _LONGEST_SIDE = 380
 _SLICES = 6  # of each plane
 
-_REASONS = {
-    "empty": "no voxel has this label",
-    "touches_border": "the structure reaches the edge of the scan, so only a part of it is in view",
-    "not_finite": "the image holds NaN or infinite values inside the structure",
-    "not_measured": "the segmentation came without a confidence",
-    "not_calibrated": "what its confidence stands for was not measured, or not with these settings",
-}
-_STATES = {
-    "missed": "missed",
-    "false_positive": "false positive",
-    "scored": "scored",
-    "both_empty": "empty in both",
-}
-
 
 def segmentation_report(
-    sidecar: Mapping[str, Any],
-    card: Mapping[str, Any],
+    sidecar: Mapping[str, Json],
+    card: Mapping[str, Json],
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
@@ -54,7 +72,7 @@ def segmentation_report(
     left out.
 
     Args:
-        sidecar: what `<name>_seg.json` holds. Required: `case` (`case-` and 8 hex digits). Shown where present:
+        sidecar: Content of `<name>_seg.json`. Required: `case` (`case-` and 8 hex digits). Shown where present:
             `created` (text); `model` (`name`, `version`, `sha256`, `architecture`); `input` (`sha256`, `shape`,
             `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
             `medvision.findings.statistics.structure_rows`); `flags` (of `medvision.findings.flags`); `warnings`
@@ -62,12 +80,12 @@ def segmentation_report(
             `nsd_tolerance_mm`, `sha256`); `report` (`id`, `sha256`), without which no verdict can be given; `display`
             (of `medvision.pictures.keyslices.plan_slices`: window and slices that are shown); `device` and
             `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are not shown.
-        card: the model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
+        card: The model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
             `description` and `training` are shown where present.
-        image: (X, Y, Z), the scan as it was read.
-        labels: (X, Y, Z), integer, ids of `card["classes"]`.
-        grid: the grid of all arrays.
-        reference: (X, Y, Z), integer; adds a picture of agreement to each slice.
+        image: Scan as it was read, (X, Y, Z).
+        labels: Ids of `card["classes"]`, integer, (X, Y, Z).
+        grid: Grid of all arrays.
+        reference: Reference labels, integer, (X, Y, Z); adds a picture of agreement to each slice.
 
     Returns:
         The page's HTML, to be written as UTF-8.
@@ -78,125 +96,216 @@ def segmentation_report(
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
     data = without_paths(sidecar)
-    about = without_paths(card)
-    plan = data.get("display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
-    pictures = len(plan["slices"]) * (2 if reference is None else 3)
-    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // pictures))
-    rendering = render_slices(image, labels, grid, card["classes"], reference=reference, plan=plan, side=side)
-    colours = {number: f"#{r:02x}{g:02x}{b:02x}" for number, (r, g, b) in class_colours(card["classes"]).items()}
-    names = {int(entry["id"]): str(entry["name"]) for entry in about["classes"]}
-
-    shown = list(zip(rendering.slices, plan["slices"], strict=True))
-    structures, notes = _structure_table(data.get("structures", []))
-    content: dict[str, Any] = dict(
-        styles=("report.css", "verdict.css", "viewer.css"),
-        script="review.js",
-        case=data["case"],
-        data=data,
-        card=about,
-        colours=colours,
-        legend=[(names[number], colours[number]) for number in sorted(names) if number != 0],
-        agreement=[(name, f"#{r:02x}{g:02x}{b:02x}") for name, (r, g, b) in AGREEMENT.items()],
-        window=f"{rendering.window[0]:.4g} to {rendering.window[1]:.4g}",
-        window_rule=rendering.window_rule,
-        planes=_planes([drawn for drawn, said in shown if "why" not in said], names),
-        key_slices=[_figure(drawn, names) | {"said": said} for drawn, said in shown if "why" in said],
-        structures=structures,
-        notes=notes,
-        intensity_digits=_digits([row.get("mean_intensity") for row in structures]),
-        reference=_reference(data.get("reference")),
+    card = without_paths(card)
+    plan = part_at(data, "display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
+    entries = rows_at(plan, "slices")
+    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(entries) * (2 if reference is None else 3))))
+    classes = rows_at(card, "classes")
+    rendering = render_slices(image, labels, grid, classes, reference=reference, plan=plan, side=side)
+    names = class_names(classes)
+    colours = {number: hex_colour(rgb) for number, rgb in class_colours(classes).items()}
+    comparison = part_at(data, "reference")
+    about = About(data, card, names, colours, bool(comparison))
+    page = Page(
+        title=f"{data['case']}: segmentation report",
+        kind="Segmentation report",
+        heading=str(data["case"]),
+        lead=_lead(data),
         facts=_facts(data),
-        calibration=(about.get("input") or {}).get("expected_dice") or {},
-        geometry=_geometry(data.get("input", {}), grid),
-        tables=[
-            ("Run", [(key, data[key]) for key in ("created", "device", "precision") if key in data]),
-            ("Settings", list(data.get("settings", {}).items())),
-            ("Time", [(key, f"{seconds:.2f} s") for key, seconds in data.get("timings_s", {}).items()]),
-            ("Software", list(data.get("versions", {}).items())),
+        sections=[
+            _checks(data),
+            _viewer(None),
+            _slices(about, rendering, entries),
+            volumes_section(about),
+            *([comparison_section(about)] if comparison else []),
+            *([_verdict(data)] if part_at(data, "report") else []),
+            _provenance(about, grid),
+            _limits(card),
         ],
+        footer=_footer(data),
     )
-    viewer = viewer_content(
+    styles = ("verdict.css", "viewer.css")
+    viewer = make_viewer(
         image,
         labels,
         grid,
-        about["classes"],
-        modality=data.get("input", {}).get("modality"),
+        classes,
+        modality=text_at(data, "input", "modality"),
         window=rendering.window,
-        room=_PAGE - len(render_page("segmentation.html.j2", **content, viewer=None).encode()),
+        room=_PAGE - len(render_page(page, styles=styles, script="review.js").encode()),
     )
-    digests = [viewer["digest"]] if viewer else []
-    return render_page("segmentation.html.j2", digests=digests, **content, viewer=viewer)
+    if viewer is None:
+        return render_page(page, styles=styles, script="review.js")
+    sections = [_viewer(viewer) if section.id == "viewer" else section for section in page.sections]
+    page = replace(page, sections=sections, licences=viewer.program.notices, embedded=viewer.embedded)
+    return render_page(page, styles=styles, script="review.js", digests=[viewer.program.digest])
 
 
-def _planes(slices: Sequence[Slice], names: Mapping[int, str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Plane names with their figures."""
-    return [
-        (plane, [_figure(item, names) for item in items]) for plane, items in groupby(slices, lambda item: item.plane)
+def _lead(data: Mapping[str, Json]) -> str:
+    version, created = text_at(data, "model", "version"), text_at(data, "created")
+    name = text_at(data, "model", "name") or "unnamed model"
+    return name + (f" {version}" if version else "") + (f", {created}" if created else "")
+
+
+def _facts(data: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """The line of figures below the heading."""
+    rows = rows_at(data, "structures")
+    facts = [("Structures found", f"{sum(bool(row.get('voxels')) for row in rows)} of {len(rows)}")]
+    mean = number_at(data, "reference", "summary", "dice")
+    if mean is not None:
+        facts.append(("Mean Dice", fixed(mean, 3)))
+    facts.append(("Quality flags", str(len(list_at(data, "flags")))))
+    facts.append(("Warnings", str(len(list_at(data, "warnings")))))
+    return facts
+
+
+def _checks(data: Mapping[str, Json]) -> Section:
+    """Rules that were met, and warnings."""
+    rule, value = Column("Rule that was met", wide=True), Column("Found", numeric=True)
+    rows = [
+        [
+            Cell(text_at(flag, "structure") or "whole scan"),
+            Cell(words(text_at(flag, "code"))),
+            Cell(as_text(flag.get("rule"))),
+            Cell(as_text(flag.get("value"))),
+        ]
+        for flag in rows_at(data, "flags")
     ]
+    none = "No rule was met. That is no proof of a correct segmentation: look at the slices."
+    columns = [Column("Structure"), Column("Check"), rule, value]
+    blocks: list[Block] = [Table(columns, rows, alert=True) if rows else Text(none)]
+    warnings = [as_text(warning) for warning in list_at(data, "warnings")]
+    if warnings:
+        blocks.append(Bullets(warnings, "Warnings", alert=True))
+    return Section("checks", "Quality checks", blocks, contents="Quality checks")
 
 
-def _figure(item: Slice, names: Mapping[int, str]) -> dict[str, Any]:
-    """A slice's place and size, and (kind, alternative text, data URI) of each of its pictures, the plain one first."""
+def _viewer(viewer: Viewer | None) -> Section:
+    """The interactive viewer."""
+    without = Text(
+        "This page was made without the interactive viewer: it was not built with this installation, or had no room "
+        "here. The pictures below are complete.",
+        small=True,
+    )
+    return Section("viewer", "Viewer", [viewer or without], contents="Viewer")
+
+
+def _slices(about: About, rendering: Rendering, entries: Sequence[Mapping[str, Json]]) -> Section:
+    """Pictures of slices, those to look at first before those of each plane."""
+    low, high = rendering.window
+    agreement = ", then agreement with the reference" if about.compared else ""
+    convention = (
+        "Radiological convention: the patient’s right is on the left of axial and coronal slices; anterior is on the "
+        f"left of sagittal ones. Window {low:.4g} to {high:.4g} ({rendering.window_rule}). Each slice: image alone, "
+        f"then with contours{agreement}. Positions are those of the slice’s centre in scanner coordinates."
+    )
+    legend = [(about.names[number], about.colours[number]) for number in sorted(about.names) if number != 0]
+    blocks: list[Block] = [Text(convention, small=True), Legend(legend, "Colours of the contours")]
+    if about.compared:
+        colours = [(name, hex_colour(rgb)) for name, rgb in AGREEMENT.items()]
+        blocks.append(Legend(colours, "Colours of the agreement pictures", "Agreement:"))
+    shown = list(zip(rendering.slices, entries, strict=True))
+    first = [_key_figure(item, entry, about.names) for item, entry in shown if "why" in entry]
+    pictures = 3 if about.compared else 2
+    if first:
+        blocks.append(Gallery(first, "To look at first", _choice_of_slices(about.compared), pictures))
+    for plane, items in groupby((item for item, entry in shown if "why" not in entry), lambda item: item.plane):
+        figures = [_figure(item, about.names) for item in items]
+        blocks.append(Gallery(figures, plane.capitalize(), pictures=pictures))
+    return Section("slices", "Slices", blocks, contents="Slices")
+
+
+def _choice_of_slices(compared: bool) -> str:
+    """How the slices to look at first were chosen."""
+    errors = (
+        "Most errors: the axial slice with most voxels of the structure that are in the result or the reference alone; "
+        "structures of lowest Dice. "
+    )
+    return (errors if compared else "") + (
+        "Least certain: the axial slice in which the structure’s mean confidence is lowest, among slices with at least "
+        "a quarter of its largest one; flagged structures first."
+    )
+
+
+def _figure(item: Slice, names: Mapping[int, str]) -> Figure:
+    """A slice: the image alone, with contours, and with agreement where there is a reference."""
     where = f"{item.plane.capitalize()} slice at {item.position}"
     inside = ", ".join(names.get(number, str(number)) for number in item.present) or "no structure in this slice"
     kinds = [("image", f"{where}, image alone", item.plain), ("contours", f"{where}: {inside}", item.contours)]
     if item.agreement is not None:
         kinds.append(("agreement", f"{where}, agreement with the reference", item.agreement))
-    pictures = [(kind, alt, "data:image/png;base64," + base64.b64encode(png).decode()) for kind, alt, png in kinds]
-    return {
-        "plane": item.plane, "position": item.position, "index": item.index, "width": item.width,
-        "height": item.height, "pictures": pictures,
-    }  # fmt: skip
+    size = (item.width, item.height)
+    pictures = [Picture(data_uri(png, "image/png"), alt, kind=kind, size=size) for kind, alt, png in kinds]
+    return Figure(pictures, item.position, f"{item.plane} slice {item.index}")
 
 
-def _structure_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Rows with their missing figures marked (`marks`: figure -> letter), and the notes that the letters stand for."""
-    letters: dict[str, str] = {}
-    table = []
-    for row in rows:
-        marks = {}
-        for figure, reason in (row.get("reasons") or {}).items():
-            if row.get(figure) is None:
-                marks[figure] = letters.setdefault(str(reason), chr(ord("a") + len(letters) % 26))
-        table.append({**row, "marks": marks})
-    return table, [(letter, _REASONS.get(reason, reason)) for reason, letter in letters.items()]
+def _key_figure(item: Slice, entry: Mapping[str, Json], names: Mapping[int, str]) -> Figure:
+    """A slice to look at first, and why."""
+    figure, why, value = _figure(item, names), text_at(entry, "why"), number_at(entry, "value")
+    measure = f"{as_text(value)} voxels" if why == "most errors" else f"mean confidence {fixed(value, 2)}"
+    caption = words(f"{text_at(entry, 'structure')}: {why}, {measure}")
+    return replace(figure, caption=caption, place=f"{figure.caption}, {figure.place}")
 
 
-def _reference(reference: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The comparison with its rows worst first: missed and false positives, then rising Dice, then empty in both."""
-    if not reference:
-        return None
-    rows = sorted(
-        reference.get("rows", []),
-        key=lambda row: (row.get("state") == "both_empty", math.inf if row.get("dice") is None else row["dice"]),
-    )
-    rows = [{**row, "state_text": _STATES.get(row.get("state", ""), row.get("state"))} for row in rows]
-    return {"summary": {}, "nsd_tolerance_mm": None, **reference, "rows": rows}
+def _verdict(data: Mapping[str, Json]) -> Section:
+    report = {key: text_at(data, "report", key) for key in ("id", "sha256")}
+    return verdict_section(report, str(data["case"]), "Is this segmentation fit for use?", "medvision")
 
 
-def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The line of figures below the heading."""
-    rows = data.get("structures", [])
-    facts = [("Structures found", f"{sum(bool(row.get('voxels')) for row in rows)} of {len(rows)}")]
-    mean = ((data.get("reference") or {}).get("summary") or {}).get("dice")
-    if mean is not None:
-        facts.append(("Mean Dice", f"{mean:.3f}"))
-    facts.append(("Quality flags", str(len(data.get("flags", [])))))
-    facts.append(("Warnings", str(len(data.get("warnings", [])))))
-    return facts
-
-
-def _geometry(scan: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
-    rows = [
-        ("shape", " × ".join(str(size) for size in scan.get("shape", grid.shape))),
-        ("voxel size", " × ".join(f"{edge:.4g}" for edge in scan.get("spacing_mm", grid.spacing_mm)) + " mm"),
-        ("axes run towards", scan.get("orientation", grid.orientation)),
+def _provenance(about: About, grid: Grid) -> Section:
+    """Model and input, settings and software."""
+    data = about.data
+    model = part_at(data, "model")
+    rows = [(key, as_text(model[key])) for key in ("name", "version", "architecture") if model.get(key)]
+    if about.card.get("license"):
+        rows.append(("licence", as_text(about.card["license"])))
+    if model.get("sha256"):
+        rows.append(("weights, SHA-256", code(str(model["sha256"]))))
+    times = {key: f"{seconds:.2f} s" for key, seconds in part_at(data, "timings_s").items()}
+    further = {
+        "Run": {key: data[key] for key in ("created", "device", "precision") if key in data},
+        "Settings": part_at(data, "settings"),
+        "Time": times,
+        "Software": part_at(data, "versions"),
+    }
+    blocks = [Pairs(rows, "Model"), Pairs(_input(data, grid), "Input")]
+    blocks += [
+        Pairs([(words(key), as_text(value)) for key, value in values.items()], title)
+        for title, values in further.items()
+        if values
     ]
-    known = ("modality", "qform_code", "sform_code", "units")
-    return rows + [(key, as_text(scan[key])) for key in known if key in scan]
+    return Section("provenance", "Provenance", blocks, contents="Provenance", columns=True)
 
 
-def _digits(numbers: Sequence[float | None]) -> int:
-    """Decimals with which the largest of the numbers has four digits, at most six."""
-    largest = max((abs(number) for number in numbers if number is not None), default=0.0)
-    return min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest > 0 else 0
+def _input(data: Mapping[str, Json], grid: Grid) -> list[tuple[str, str]]:
+    """Geometry and hashes of the scan and its reference."""
+    scan = part_at(data, "input")
+    shape = list_at(scan, "shape") or grid.shape
+    spacing_mm = [float(size) for size in list_at(scan, "spacing_mm") if isinstance(size, int | float)]
+    rows = [
+        ("shape", " × ".join(str(size) for size in shape)),
+        ("voxel size", " × ".join(f"{size:.4g}" for size in spacing_mm or grid.spacing_mm) + " mm"),
+        ("axes run towards", text_at(scan, "orientation") or grid.orientation),
+    ]
+    rows += [
+        (words(key), as_text(scan[key])) for key in ("modality", "qform_code", "sform_code", "units") if key in scan
+    ]
+    hashes = {"file, SHA-256": text_at(scan, "sha256"), "reference, SHA-256": text_at(data, "reference", "sha256")}
+    return rows + [(name, code(sha256)) for name, sha256 in hashes.items() if sha256]
+
+
+def _limits(card: Mapping[str, Json]) -> Section:
+    """What the model is not for."""
+    description = card.get("description")
+    limits = [as_text(limit) for limit in list_at(card, "limits")]
+    limits.append("Research use only: not a medical device, and not validated for any clinical decision.")
+    blocks: list[Block] = [*([Text(as_text(description))] if description else []), Bullets(limits)]
+    return Section("limits", "Limits of the model", blocks, contents="Limits")
+
+
+def _footer(data: Mapping[str, Json]) -> str:
+    version = text_at(data, "versions", "domain-vision")
+    return (
+        f"Made by domain-vision{f' {version}' if version else ''}. This file is complete: it loads nothing. Its "
+        "scripts open the viewer and save the verdict; all else is here without them."
+    )

@@ -4,108 +4,187 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from pipelines.report.page import picture_uri, render_page, without_paths
+from pipelines.report.charts import step_chart
+from pipelines.report.page import render_page
+from pipelines.report.results import SegmentationSummary, Summary
+from pipelines.report.sections import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Page,
+    Pairs,
+    Picture,
+    Section,
+    Table,
+    Text,
+    verdict_section,
+)
+from pipelines.report.text import Json, as_text, fixed, heading, part_at, text_at, value_at, without_paths, words
 from pipelines.report.verdicts import report_identity
 
 SCHEMA_VERSION = 1
+_FACTS = 4  # figures of an evaluation below the heading
 
-_WIDTH, _HEIGHT = 640, 220  # of a curve's picture, in its own units
-_LEFT, _BOTTOM = 76, 26  # room for the axes
+
+class TrainingContent(TypedDict):
+    """What a report says, in plain values: the JSON twin of its page.
+
+    Attributes:
+        case: `model-` and 8 hex digits of the weights' hash.
+        report: `id` and `sha256`, the same for the same weights with the same figures of the evaluation.
+        model: Name, version, architecture and hash of the weights.
+        recipe: What is shown of the recipe.
+        card: The model's card.
+        history: Values by figure and step.
+        summary: Figures of the evaluation, if there was one.
+    """
+
+    schema_version: int
+    case: str
+    report: dict[str, str]
+    model: dict[str, Json]
+    recipe: Mapping[str, Json]
+    card: Mapping[str, Json]
+    history: dict[str, dict[int, float]]
+    summary: Summary | None
 
 
 def training_content(
-    recipe: Mapping[str, Any], card: Mapping[str, Any], history: Path, summary: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    recipe: Mapping[str, Json], card: Mapping[str, Json], history: Path, summary: Summary | None = None
+) -> TrainingContent:
     """What a report says, in plain values: the JSON twin of its page.
 
     Args:
-        recipe: what is shown of the recipe (`pipelines.recipe.shown.shown`).
-        card: the trained model's `model.json`.
-        history: lines of JSON with `step` and figures, as training wrote them; may be absent.
-        summary: of the evaluation: `classes` with rows of figures.
-
-    Returns:
-        `case` (`model-` and 8 hex digits of the weights' hash); `report` (`id` and `sha256`), the same for the same
-        weights with the same figures of the evaluation; `model`; `recipe`; `card`; `history`, values by figure and
-        step; and `summary`.
+        recipe: What is shown of the recipe (`pipelines.recipe.shown.shown`).
+        card: The trained model's `model.json`.
+        history: Lines of JSON with `step` and figures, as training wrote them; may be absent.
+        summary: Figures of the evaluation.
     """
-    case = f"model-{card['weights_sha256'][:8]}"
-    model = {key: card.get(key) for key in ("name", "version", "architecture")}
-    return without_paths(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "case": case,
-            "report": report_identity(case, [card["weights_sha256"], summary]),
-            "model": model | {"sha256": card["weights_sha256"]},
-            "recipe": dict(recipe),
-            "card": dict(card),
-            "history": _read(history),
-            "summary": summary,
-        }
-    )
+    weights = as_text(card["weights_sha256"])
+    case = f"model-{weights[:8]}"
+    content: TrainingContent = {
+        "schema_version": SCHEMA_VERSION,
+        "case": case,
+        "report": report_identity(case, [weights, summary]),
+        "model": {key: card.get(key) for key in ("name", "version", "architecture")} | {"sha256": weights},
+        "recipe": dict(recipe),
+        "card": dict(card),
+        "history": _read(history),
+        "summary": summary,
+    }
+    return without_paths(content)
 
 
-def training_report(content: Mapping[str, Any], figures: Sequence[Path] = ()) -> str:
+def training_report(content: TrainingContent, pictures: Sequence[Path] = ()) -> str:
     """Build the page. It is one file: style, pictures and the verdict's script are inside, and nothing is fetched.
 
     Args:
-        content: of `training_content`.
-        figures: SVG or PNG pictures of the evaluation.
+        content: What it says.
+        pictures: SVG or PNG pictures of the evaluation.
 
     Returns:
         The page's HTML, to be written as UTF-8.
     """
-    return render_page(
-        "training.html.j2",
-        styles=("report.css", "verdict.css"),
-        script="review.js",
-        **{key: content[key] for key in ("case", "report", "recipe", "card", "summary")},
-        curves=_curves(content["history"]),
-        figures=[(path.stem.replace("_", " "), picture_uri(path)) for path in figures],
+    recipe, card, summary = content["recipe"], content["card"], content["summary"]
+    name, program = as_text(recipe["name"]), as_text(recipe["domain"])
+    page = Page(
+        title=f"{name}: training report",
+        kind="Training report",
+        heading=name,
+        lead=text_at(card, "description"),
+        facts=_facts(card, summary),
+        sections=[
+            *([_evaluation(summary, pictures)] if summary else []),
+            _curves(content["history"]),
+            verdict_section(content["report"], content["case"], "Is this model fit for its purpose?", program),
+            _recipe(recipe, card),
+        ],
+        footer="Every figure of this page is in report.json beside it. The page loads nothing; its one script saves "
+        "the verdict.",
+        medical=program == "medvision",
     )
+    return render_page(page, styles=["verdict.css"], script="review.js")
+
+
+def _facts(card: Mapping[str, Json], summary: Summary | None) -> list[tuple[str, str]]:
+    steps = value_at(card, "training", "steps")
+    facts = [("Architecture", as_text(card["architecture"])), ("Steps", as_text(steps))]
+    if summary is None:
+        return facts
+    if "overall" in summary:
+        dice = summary["overall"]["dice"]["mean"]
+        return [*facts, ("Mean Dice", fixed(dice, 3)), ("Test cases", str(summary["cases"]))]
+    figures = [(heading(name), as_text(value)) for name, value in summary["figures"].items() if value is not None]
+    return facts + figures[:_FACTS]
+
+
+def _evaluation(summary: Summary, pictures: Sequence[Path]) -> Section:
+    """Figures, tables and pictures of the evaluation."""
+    blocks: list[Block]
+    if "overall" in summary:
+        protocol = f"Protocol {summary['protocol']}; intervals hold 95\u00a0% of bootstrap means over cases."
+        blocks = [Text(protocol), _structures(summary)]
+    else:
+        figures = Pairs.of("Figures", summary["figures"], figures=True)
+        blocks = [figures, *(Table.of(table) for table in summary.get("tables", ()))]
+    return Section("evaluation", "Evaluation", [*blocks, *map(Picture.of, pictures)], contents="Evaluation")
+
+
+def _structures(summary: SegmentationSummary) -> Table:
+    """A row of figures for each structure."""
+    names = ("Dice", "95 % interval", f"HD95 ({summary['hd95_unit']})", "NSD", "Scored", "Missed", "False positive")
+    rows = [
+        [
+            Cell(row["name"]),
+            Cell(fixed(row["dice"]["mean"], 3)),
+            Cell(f"{fixed(row['dice']['low'], 3)} to {fixed(row['dice']['high'], 3)}"),
+            Cell(fixed(row["hd95_mm"]["mean"], 2)),
+            Cell(fixed(row["nsd"]["mean"], 3)),
+            *(Cell(str(row["states"][state])) for state in ("scored", "missed", "false_positive")),
+        ]
+        for row in summary["classes"]
+    ]
+    return Table([Column("Structure"), *(Column(name, numeric=True) for name in names)], rows)
+
+
+def _curves(history: Mapping[str, Mapping[int, float]]) -> Section:
+    """A chart of each figure with two steps or more."""
+    charts = [
+        Chart(step_chart(words(name), values), words(name))
+        for name, values in history.items()
+        if len(values) > 1 and name != "steps_per_second"
+    ]
+    if not charts:
+        return Section("curves", "Training", [Text("No figures were noted while training.")], contents="Training")
+    return Section("curves", "Training", charts, contents="Training", columns=True)
+
+
+def _recipe(recipe: Mapping[str, Json], card: Mapping[str, Json]) -> Section:
+    """The recipe's parts, and the model that came of it."""
+    model = {
+        "name": card.get("name"),
+        "weights sha256": card["weights_sha256"],
+        "licence": card.get("license"),
+        "seed": recipe["seed"],
+    }
+    parts = {"Data": "data", "Model": "model", "Training": "train"}
+    blocks = [Pairs.of(title, part_at(recipe, key)) for title, key in parts.items()]
+    return Section("recipe", "Recipe", [*blocks, Pairs.of("Trained model", model)], contents="Recipe", columns=True)
 
 
 def _read(history: Path) -> dict[str, dict[int, float]]:
     """Figures by name and step; of a step that was done twice, after an interruption, the later one."""
-    found: dict[str, dict[int, float]] = {}
+    figures: dict[str, dict[int, float]] = {}
     if history.exists():
         for line in history.read_text(encoding="utf-8").splitlines():
             try:
-                entry = json.loads(line)
+                entry: dict[str, float] = json.loads(line)
             except ValueError:
                 continue  # cut off by an interruption
             for name, value in entry.items():
                 if name != "step" and math.isfinite(value):
-                    found.setdefault(name, {})[entry["step"]] = value
-    return found
-
-
-def _curves(history: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]]:
-    """Points and axis labels of a picture for each figure with two steps or more."""
-    curves = []
-    for name, values in history.items():
-        if len(values) < 2 or name == "steps_per_second":
-            continue
-        steps, numbers = list(values), list(values.values())
-        low, high = min(numbers), max(numbers)
-        span = (high - low) or 1.0
-        width = (max(steps) - min(steps)) or 1
-        points = " ".join(
-            f"{_LEFT + (step - min(steps)) / width * (_WIDTH - _LEFT - 8):.1f},"
-            f"{8 + (high - value) / span * (_HEIGHT - _BOTTOM - 16):.1f}"
-            for step, value in sorted(values.items())
-        )
-        curves.append(
-            {
-                "name": name.replace("_", " "),
-                "points": points,
-                "low": f"{low:.4g}",
-                "high": f"{high:.4g}",
-                "first": min(steps),
-                "last": max(steps),
-                "end": f"{numbers[-1]:.4g}",
-            }
-        )
-    return curves
+                    figures.setdefault(name, {})[int(entry["step"])] = value
+    return figures

@@ -3,7 +3,6 @@
 The program is package data that `make viewer` builds from `apps/review/`. Where it was not built, pages do without.
 """
 
-import base64
 import gzip
 import itertools
 import re
@@ -11,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 
 from medvision.pictures.overlays import class_colours
 from medvision.volumes.geometry import Grid
 from pipelines.report.page import source_digest
+from pipelines.report.sections import Block, Embedded, data_uri, hex_colour
+from pipelines.report.text import Json, class_names
 
 _LEVELS = 255  # of grey
 _HU_LOW, _HU_STEP = -1024, 8  # up to 1016 HU
@@ -51,69 +53,141 @@ def viewer_program() -> Program | None:
     return Program(packed, source_digest(gzip.decompress(packed).decode()), notices)
 
 
-def viewer_content(
+@dataclass(frozen=True)
+class Structure:
+    """A structure that the viewer shows.
+
+    Attributes:
+        code: Its value in the label volume.
+        name: Its name.
+        rgb: Colour of its contours.
+        point_mm: A point inside it in scanner coordinates; None where it has no voxel.
+    """
+
+    code: int
+    name: str
+    rgb: tuple[int, int, int]
+    point_mm: list[float] | None
+
+    @property
+    def colour(self) -> str:
+        """The colour as a page writes it."""
+        return hex_colour(self.rgb)
+
+
+@dataclass(frozen=True)
+class Viewer(Block):
+    """The viewer as a block of a page: the display copy, how it was made, windows and structures.
+
+    Attributes:
+        program: The viewer's program.
+        scan: The reduced scan, compressed NIfTI.
+        labels: The reduced labels, compressed NIfTI.
+        structures: Structures in the order of their codes.
+        windows: (black, white) of each window, by name.
+        factors: How many voxels of the scan became one along each axis.
+        shape: Voxels of the display copy.
+        unit: Unit of the intensities; empty where there is none.
+        step: Difference of two neighbouring intensities of the display copy.
+        grey: Which intensities the display copy holds, in words.
+    """
+
+    program: Program
+    scan: bytes
+    labels: bytes
+    structures: Sequence[Structure]
+    windows: Mapping[str, tuple[float, float]]
+    factors: tuple[int, int, int]
+    shape: tuple[int, ...]
+    unit: str
+    step: float
+    grey: str
+    macro: ClassVar[str] = "viewer"
+
+    @property
+    def copy(self) -> str:
+        """How the display copy was reduced, in words."""
+        if self.factors == (1, 1, 1):
+            return "all voxels"
+        factors, shape = (" × ".join(map(str, sizes)) for sizes in (self.factors, self.shape))
+        return f"reduced {factors} to {shape} voxels (means; the most frequent label)"
+
+    @property
+    def embedded(self) -> list[Embedded]:
+        """What the page holds for the viewer's script."""
+        structures = [
+            {"code": each.code, "name": each.name, "color": each.rgb, "mm": each.point_mm} for each in self.structures
+        ]
+        data = {
+            "unit": self.unit,
+            "step": self.step,
+            "windows": list(self.windows.values()),
+            "structures": structures,
+        }
+        files = {"program": self.program.packed, "scan": self.scan, "labels": self.labels}
+        return [
+            Embedded("viewer-data", "application/json", htmlsafe_json_dumps(data, sort_keys=True)),
+            *(
+                Embedded(f"viewer-{name}", "text/plain", data_uri(content, "application/gzip"))
+                for name, content in files.items()
+            ),
+        ]
+
+
+def make_viewer(
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
-    classes: Sequence[Mapping[str, Any]],
+    classes: Sequence[Mapping[str, Json]],
     *,
-    modality: str | None,
+    modality: str,
     window: tuple[float, float],
     room: int,
-) -> dict[str, Any] | None:
-    """What `viewer.html.j2` shows: the display copy, how it was made, windows and structures.
+) -> Viewer | None:
+    """A viewer of a display copy of a scan and its labels.
 
     Scan and labels are reduced by whole factors until both fit: the scan by the mean of each block of voxels, the
     labels by the most frequent one (of equally frequent ones the highest id, so that thin structures stay).
 
     Args:
-        image: (X, Y, Z), the scan as it was read.
-        labels: (X, Y, Z), integer.
-        grid: the grid of both.
-        classes: dicts with `id`, `name` and, where known, `color`.
-        modality: text of the model's card; CT in HU gets the windows of CT.
+        image: Scan as it was read, (X, Y, Z).
+        labels: Integer labels, (X, Y, Z).
+        grid: Grid of both arrays.
+        classes: Mappings with `id`, `name` and, where known, `color`.
+        modality: Modality according to the model's card; CT in HU gets the windows of CT.
         window: (black, white) of the page's pictures, the first of the windows.
-        room: bytes of the page that all of it may take, base64 included.
+        room: Bytes of the page that all of it may take, base64 included.
 
     Returns:
         None where the program was not built, the room does not suffice, or there are more than 255 structures.
     """
     program = viewer_program()
-    entries = sorted((entry for entry in classes if int(entry["id"]) != 0), key=lambda entry: int(entry["id"]))
-    if program is None or not 0 < len(entries) <= _MOST_STRUCTURES:
+    names = {number: name for number, name in sorted(class_names(classes).items()) if number != 0}
+    if program is None or not 0 < len(names) <= _MOST_STRUCTURES:
         return None
-    room -= _base64_size(len(program.packed)) + len(program.notices.encode()) + 400 * len(entries) + 8_000
+    room -= _base64_size(len(program.packed)) + len(program.notices.encode()) + 400 * len(names) + 8_000
     scale = _Scale.of(image, modality)
-    ids = [int(entry["id"]) for entry in entries]
-    packed = _packed(image, labels, grid, ids, scale, room * 3 // 4)
-    if packed is None:
+    copy = _display_copy(image, labels, grid, list(names), scale, room * 3 // 4)
+    if copy is None:
         return None
-    factors, reduced, scan_file, label_file = packed
-    points = _points_inside(reduced, _reduced_affine(grid, factors), len(ids))
+    points = _points_inside(copy.codes, _reduced_affine(grid, copy.factors), len(names))
     colours = class_colours(classes)
     structures = [
-        {"code": code, "id": number, "name": str(entry["name"]), "color": colours[number], "mm": points[code - 1]}
-        for code, (number, entry) in enumerate(zip(ids, entries, strict=True), start=1)
+        Structure(code, name, colours[number], points[code - 1])
+        for code, (number, name) in enumerate(names.items(), start=1)
     ]
-    windows = {"as in the pictures": window, **scale.windows(image)}
-    return {
-        "program": _data_uri(program.packed, "gzip"),
-        "digest": program.digest,
-        "notices": program.notices,
-        "scan": _data_uri(scan_file, "gzip"),
-        "labels": _data_uri(label_file, "gzip"),
-        "structures": structures,
-        "windows": [(name, f"{low:.4g} to {high:.4g}") for name, (low, high) in windows.items()],
-        "factors": factors,
-        "shape": reduced.shape,
-        "grey": scale.description,
-        "data": {
-            "unit": scale.unit,
-            "step": scale.step,
-            "windows": list(windows.values()),
-            "structures": structures,
-        },
-    }
+    return Viewer(
+        program,
+        copy.scan,
+        copy.labels,
+        structures,
+        {"as in the pictures": window, **scale.windows(image)},
+        copy.factors,
+        copy.codes.shape,
+        scale.unit,
+        scale.step,
+        scale.description,
+    )
 
 
 @dataclass(frozen=True)
@@ -125,9 +199,9 @@ class _Scale:
     step: float
 
     @classmethod
-    def of(cls, image: np.ndarray, modality: str | None) -> "_Scale":
+    def of(cls, image: np.ndarray, modality: str) -> "_Scale":
         low, high = np.percentile(_sample(image), (0, 99.95))
-        if re.search(r"\bCT\b", modality or "") and high - low > 200:  # CT scaled to 0 to 1 is not in HU
+        if re.search(r"\bCT\b", modality) and high - low > 200:  # CT scaled to 0 to 1 is not in HU
             return cls("HU", float(_HU_LOW), float(_HU_STEP))
         return cls("", float(low), float(high - low) / _LEVELS or 1.0)
 
@@ -154,37 +228,47 @@ class _Scale:
         return {"percentiles 5 to 95": narrow, "full range": (self.low, self.high)}
 
 
-def _packed(
+@dataclass(frozen=True)
+class _Copy:
+    """A reduced scan and its labels: factors of the reduction, labels as codes from 1, and both as files."""
+
+    factors: tuple[int, int, int]
+    codes: np.ndarray
+    scan: bytes
+    labels: bytes
+
+
+def _display_copy(
     image: np.ndarray, labels: np.ndarray, grid: Grid, ids: Sequence[int], scale: _Scale, most_bytes: int
-) -> tuple[tuple[int, int, int], np.ndarray, bytes, bytes] | None:
-    """The finest copy whose two files stay below a size: factors, labels as codes from 1, and the files."""
+) -> _Copy | None:
+    """The finest copy whose two files stay below a size."""
     for factors in _factors(grid):
         if factors != (1, 1, 1) and np.prod(_reduced_shape(grid.shape, factors)) < _FEWEST_VOXELS:
             break
         sample = np.stack([*_mean_slices(image, factors, scale, _SAMPLED)], axis=-1)
-        share = sample.shape[2] / _reduced_shape(grid.shape, factors)[2]
-        if len(_compressed(sample.tobytes("F"))) > 1.05 * share * most_bytes:
+        sampled = sample.shape[2] / _reduced_shape(grid.shape, factors)[2]
+        if len(_compressed(sample.tobytes("F"))) > 1.05 * sampled * most_bytes:
             continue
-        reduced = _as_codes(np.stack([*_mode_slices(labels, factors)], axis=-1), ids)
-        label_file = _nifti(reduced, grid, factors, intent=_LABELS)
+        codes = _as_codes(np.stack([*_mode_slices(labels, factors)], axis=-1), ids)
+        label_file = _nifti(codes, grid, factors, intent=_LABELS)
         scan = np.stack([*_mean_slices(image, factors, scale)], axis=-1)
         scan_file = _nifti(scan, grid, factors, slope=scale.step, inter=scale.low)
         if len(scan_file) + len(label_file) <= most_bytes:
-            return factors, reduced, scan_file, label_file
+            return _Copy(factors, codes, scan_file, label_file)
     return None
 
 
 def _factors(grid: Grid) -> Iterator[tuple[int, int, int]]:
-    """Ever coarser factors of reduction: the axis with the shortest edge is always the next to be cut further."""
+    """Ever coarser factors of reduction: the axis with the finest spacing is always the next to be cut further."""
     factors = [1, 1, 1]
     while any(factor < size for factor, size in zip(factors, grid.shape, strict=True)):
         if np.prod(_reduced_shape(grid.shape, factors)) <= _MOST_VOXELS:
             yield factors[0], factors[1], factors[2]
-        edges = [
-            (round(edge * factor, 3) if factor < size else np.inf)
-            for edge, factor, size in zip(grid.spacing_mm, factors, grid.shape, strict=True)
+        reduced_mm = [
+            (round(spacing * factor, 3) if factor < size else np.inf)
+            for spacing, factor, size in zip(grid.spacing_mm, factors, grid.shape, strict=True)
         ]
-        factors[int(np.argmin(edges))] += 1
+        factors[int(np.argmin(reduced_mm))] += 1
 
 
 def _reduced_shape(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
@@ -201,7 +285,7 @@ def _reduced_affine(grid: Grid, factors: Sequence[int]) -> np.ndarray:
 def _mean_slices(
     image: np.ndarray, factors: tuple[int, int, int], scale: _Scale, every: int = 1
 ) -> Iterator[np.ndarray]:
-    """Every so manieth slice of the reduced scan, as codes."""
+    """Slices of the reduced scan as codes, one in `every`."""
     for blocks in _blocks(image, factors, every):
         yield scale.codes(blocks.mean(axis=0, dtype=np.float32))
 
@@ -209,16 +293,16 @@ def _mean_slices(
 def _mode_slices(labels: np.ndarray, factors: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """Slices of the reduced labels: in each block the most frequent one, of several the highest."""
     for blocks in _blocks(labels, factors):
-        found = blocks.max(axis=0)
-        mixed = blocks.min(axis=0) != found
+        mode = blocks.max(axis=0)
+        mixed = blocks.min(axis=0) != mode
         rows = np.sort(blocks[:, mixed].T, axis=1)[:, ::-1]
         first = np.ones(rows.shape, bool)
         first[:, 1:] = rows[:, 1:] != rows[:, :-1]
         starts = np.flatnonzero(first)
         lengths = np.zeros(rows.shape, np.int64)
         lengths.flat[starts] = np.diff(starts, append=rows.size)
-        found[mixed] = rows[np.arange(len(rows)), lengths.argmax(axis=1)]
-        yield found
+        mode[mixed] = rows[np.arange(len(rows)), lengths.argmax(axis=1)]
+        yield mode
 
 
 def _as_codes(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
@@ -229,9 +313,9 @@ def _as_codes(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
 
 
 def _blocks(volume: np.ndarray, factors: tuple[int, int, int], every: int = 1) -> Iterator[np.ndarray]:
-    """For every so manieth slice of a reduced volume (voxels in a block, X, Y): its voxels, by their place in a block.
+    """For one in `every` slices of a reduced volume (voxels in a block, X, Y): its voxels, by their place in a block.
 
-    A block that the volume's edge cuts off is filled up with its last voxels.
+    A block that the volume's border cuts off is filled up with its last voxels.
     """
     across, along, through = factors
     missing = [(0, -size % factor) for size, factor in zip(volume.shape[:2], (across, along), strict=True)]
@@ -247,14 +331,14 @@ def _points_inside(codes: np.ndarray, affine: np.ndarray, count: int) -> list[li
     """For each code from 1, of its voxels the one nearest to their centroid, in scanner mm; None where it has none."""
     from scipy import ndimage
 
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     points: list[list[float] | None] = []
     for code, box in enumerate(ndimage.find_objects(codes, count), start=1):
         if box is None:
             points.append(None)
             continue
         voxels = np.argwhere(codes[box] == code)
-        distance = (((voxels - voxels.mean(axis=0)) * edges) ** 2).sum(axis=1)
+        distance = (((voxels - voxels.mean(axis=0)) * spacing_mm) ** 2).sum(axis=1)
         voxel = voxels[distance.argmin()] + [part.start for part in box]
         points.append([round(float(mm), 3) for mm in (affine @ [*voxel, 1.0])[:3]])
     return points
@@ -264,7 +348,7 @@ def _nifti(
     data: np.ndarray, grid: Grid, factors: tuple[int, int, int], slope: float = 1.0, inter: float = 0.0, intent: int = 0
 ) -> bytes:
     """A compressed NIfTI file whose header has geometry, scale and intent, and nothing else."""
-    header = Grid.from_affine(data.shape, _reduced_affine(grid, factors)).header  # type: ignore[arg-type]
+    header = Grid.from_affine(data.shape, _reduced_affine(grid, factors)).header
     header.set_data_shape(data.shape)
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(slope, inter)
@@ -283,10 +367,6 @@ def _sample(image: np.ndarray) -> np.ndarray:
     sample = image[::step, ::step, ::step].astype(np.float32)
     finite = sample[np.isfinite(sample)]
     return finite if finite.size else np.zeros(1, np.float32)
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:application/{kind};base64," + base64.b64encode(content).decode()
 
 
 def _base64_size(size: int) -> int:

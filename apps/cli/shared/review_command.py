@@ -100,7 +100,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> 
 
 def _log(run_id: str, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> None:
     require("mlflow", "train")
-    from pipelines.report.page import without_paths
+    from pipelines.report.text import without_paths
     from pipelines.tracking.runs import log_to_run
 
     kept = [{key: without_paths(value) for key, value in row.items() if key not in _LEFT_OUT} for row in rows]

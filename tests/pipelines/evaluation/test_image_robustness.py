@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binomtest
 
 from pipelines.evaluation import image_robustness
-from pipelines.report.curves import line_chart
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
 
@@ -127,8 +126,3 @@ def test_what_was_measured_on_other_images_is_not_compared(found: dict):
     cells = [{**cell, "sha256": "ff"} if cell["severity"] == 5 else cell for cell in found["cells"]]
     with pytest.raises(InputError, match="under noise at severity 5 have the sha256 ff, these noise-5"):
         image_robustness.paired_tests(found, {**found, "cells": cells})
-
-
-def test_curves_stand_at_their_severities():
-    chart = line_chart({"a": [1, 0.5, 0.25]}, "severity", "dice", (0, 1, 5))
-    assert 'points="46.0,12.0 130.0,142.0 466.0,207.0"' in chart and ">3</text>" not in chart

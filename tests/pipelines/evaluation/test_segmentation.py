@@ -4,13 +4,12 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from pipelines.evaluation.segmentation import COLUMNS, strip_plot, summarise, write_tables
+from pipelines.evaluation.segmentation import COLUMNS, summarise, write_tables
 
 
 def row(case: str, identity: int, dice: float | None, state: str = "scored", **more: Any) -> dict[str, Any]:
@@ -81,16 +80,3 @@ def test_files_say_the_same_and_nothing_else_is_left(tmp_path: Path):
     assert float(table[0]["dice"]) == 0.9 and table[1]["dice"] == ""
     stored = pyarrow.parquet.read_table(tmp_path / "cases.parquet").to_pylist()
     assert stored == [{column: entry[column] for column in COLUMNS} for entry in rows]
-
-
-def test_the_picture_has_a_dot_for_every_case_and_a_line_for_every_mean():
-    rows = [{**entry, "name": "a < b & c"} if entry["id"] == 1 else entry for entry in ROWS]
-    tree = ElementTree.fromstring(strip_plot(rows))  # noqa: S314 - our own
-    space = "{http://www.w3.org/2000/svg}"
-    dots = tree.findall(f"{space}circle")
-    assert len(dots) == 5
-    assert "a < b & c" in [text.text for text in tree.findall(f"{space}text")]
-    ends = [float(dot.attrib["cx"]) for dot in dots]
-    assert ends[0] == pytest.approx(190 + 420 * 0.9) and ends[-1] == pytest.approx(190)
-    means = [path.attrib["d"] for path in tree.findall(f"{space}path") if "stroke-width" in path.attrib]
-    assert [float(d[1:].split()[0]) for d in means] == pytest.approx([190 + 420 * 0.8, 190 + 420 * 0.25])

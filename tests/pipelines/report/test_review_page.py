@@ -251,7 +251,7 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
 def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_path: Path):
     recipe = {"name": LEFT, "domain": "geovision", "data": {}, "model": {}, "train": {}, "seed": 1}
     card = {"architecture": "unet", "weights_sha256": "ab" * 32}
-    content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}})
+    content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}, "tables": []})
     (tmp_path / "report.html").write_text(training_report(content), encoding="utf-8")
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     seen = visit(browser, tmp_path / "report.html")

@@ -1,6 +1,5 @@
 """The display copy of a page: what is reduced, how, and that it lies where the scan lies."""
 
-import base64
 import gzip
 import json
 import re
@@ -31,14 +30,14 @@ def program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def content(
     image: np.ndarray, labels: np.ndarray, grid: Grid, modality: str = "MRI", room: int = 10**7
-) -> dict[str, Any]:
-    found = viewer.viewer_content(image, labels, grid, CLASSES, modality=modality, window=(0, 1), room=room)
-    assert found is not None
-    return found
+) -> viewer.Viewer:
+    copy = viewer.make_viewer(image, labels, grid, CLASSES, modality=modality, window=(0, 1), room=room)
+    assert copy is not None
+    return copy
 
 
-def volume(uri: str) -> Any:
-    return Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(uri.partition("base64,")[2])))
+def volume(packed: bytes) -> Any:
+    return Nifti1Image.from_bytes(gzip.decompress(packed))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
@@ -47,24 +46,21 @@ def test_what_is_small_is_shown_as_it_is_where_it_is(orientation: str):
     grid = Grid.from_affine((11, 12, 13), make_affine(orientation, (1, 2, 3), (10, 20, 5)))
     image = random.uniform(-50, 200, grid.shape).astype(np.float32)
     labels = random.choice(np.array([0, 2, 5, 9], np.uint8), grid.shape)
-    found = content(image, labels, grid)
-    scan, map_ = volume(found["scan"]), volume(found["labels"])
+    shown = content(image, labels, grid)
+    scan, map_ = volume(shown.scan), volume(shown.labels)
     for copy in (scan, map_):
         np.testing.assert_allclose(copy.affine, grid.affine, atol=1e-5)
-    np.testing.assert_allclose(
-        scan.get_fdata(), np.minimum(image, np.percentile(image, 99.95)), atol=found["data"]["step"]
-    )
+    np.testing.assert_allclose(scan.get_fdata(), np.minimum(image, np.percentile(image, 99.95)), atol=shown.step)
     np.testing.assert_array_equal(np.asarray(map_.dataobj), np.select([labels == 2, labels == 9], [1, 2], 0))
-    assert found["factors"] == (1, 1, 1)
+    assert shown.factors == (1, 1, 1)
 
 
 def test_a_header_holds_geometry_scale_and_intent_alone():
     grid = Grid.from_affine((11, 12, 13), make_affine("LPI", (1, 2, 3)))
-    found = content(np.ones(grid.shape), np.ones(grid.shape, np.uint8), grid)
-    for uri, intent in ((found["scan"], 0), (found["labels"], 1002)):
-        packed = base64.b64decode(uri.partition("base64,")[2])
+    shown = content(np.ones(grid.shape), np.ones(grid.shape, np.uint8), grid)
+    for packed, intent in ((shown.scan, 0), (shown.labels, 1002)):
         assert packed[3:8] == bytes(5), "the gzip header names a file or a time"
-        header = volume(uri).header
+        header = volume(packed).header
         assert int(header["intent_code"]) == intent
         texts = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
         assert all(not header[text].tobytes().strip(b"\0") for text in texts)
@@ -101,17 +97,17 @@ def test_a_reduced_copy_lies_where_the_scan_lies(orientation: str, angle: int):
     labels = np.where((x - x.mean()) ** 2 + (y - y.mean()) ** 2 + (z - z.mean() - 3) ** 2 < 36, 9, 0).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(viewer, "_MOST_VOXELS", 5_000)
-        found = content(x.astype(np.float32), labels, grid)
-    assert np.prod(found["shape"]) <= 5_000
-    scan = volume(found["scan"])
-    inner = tuple(slice(0, n // f) for n, f in zip(grid.shape, found["factors"], strict=True))  # blocks that are whole
+        shown = content(x.astype(np.float32), labels, grid)
+    assert np.prod(shown.shape) <= 5_000
+    scan = volume(shown.scan)
+    inner = tuple(slice(0, n // f) for n, f in zip(grid.shape, shown.factors, strict=True))  # blocks that are whole
     where = np.einsum("j,jxyz->xyz", scan.affine[0, :3], np.indices(scan.shape)) + scan.affine[0, 3]
     high = np.percentile(x, 99.95)
     near = where[inner] < high - 3
-    assert np.abs(scan.get_fdata()[inner] - where[inner])[near].max() < 2 * found["data"]["step"]
-    two, nine = found["data"]["structures"]
-    assert two["mm"] is None
-    assert nine["mm"] == pytest.approx((x.mean(), y.mean(), z.mean() + 3), abs=2.5)
+    assert np.abs(scan.get_fdata()[inner] - where[inner])[near].max() < 2 * shown.step
+    two, nine = shown.structures
+    assert two.point_mm is None
+    assert nine.point_mm == pytest.approx((x.mean(), y.mean(), z.mean() + 3), abs=2.5)
 
 
 def test_the_point_of_a_structure_is_inside_it():
@@ -119,36 +115,37 @@ def test_the_point_of_a_structure_is_inside_it():
     ring = np.hypot(*(np.indices((21, 21)) - 10))
     labels[(ring > 6) & (ring < 9), 10] = 2  # its centroid is in the hole
     grid = Grid.from_affine(labels.shape, np.eye(4))
-    two, nine = content(np.ones(labels.shape), labels, grid)["data"]["structures"]
-    assert labels[tuple(int(mm) for mm in two["mm"])] == 2 and nine["mm"] is None
+    two, nine = content(np.ones(labels.shape), labels, grid).structures
+    assert two.point_mm is not None
+    assert labels[tuple(int(mm) for mm in two.point_mm)] == 2 and nine.point_mm is None
 
 
 def test_ct_in_hu_has_its_steps_and_windows_and_scaled_ct_has_not():
     grid = Grid.from_affine((20, 20, 20), np.eye(4))
     image = np.linspace(-1000, 1400, 8000, dtype=np.float32).reshape(grid.shape)
     labels = np.zeros(grid.shape, np.uint8)
-    found = content(image, labels, grid, "CT, in HU")
-    np.testing.assert_allclose(volume(found["scan"]).get_fdata(), np.minimum(image, 1016), atol=4.001)
-    assert found["grey"] == "HU in steps of 8, cut off at −1024 and 1016"
-    assert ("soft tissue", "-160 to 240") in found["windows"] and ("lung", "-1350 to 150") in found["windows"]
+    shown = content(image, labels, grid, "CT, in HU")
+    np.testing.assert_allclose(volume(shown.scan).get_fdata(), np.minimum(image, 1016), atol=4.001)
+    assert shown.grey == "HU in steps of 8, cut off at −1024 and 1016"
+    assert shown.windows["soft tissue"] == (-160, 240) and shown.windows["lung"] == (-1350, 150)
     scaled = content((image + 1000) / 2400, labels, grid, "CT, scaled to 0 to 1")
-    assert scaled["data"]["unit"] == "" and "lung" not in dict(scaled["windows"])
+    assert scaled.unit == "" and "lung" not in scaled.windows
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9, 9)), np.full((9, 9, 9), np.nan), np.full((9, 9, 9), 7, np.int16)])
 def test_a_scan_without_contrast_or_numbers_makes_a_copy(image: np.ndarray):
-    found = content(image, np.zeros(image.shape, np.uint8), Grid.from_affine((9, 9, 9), np.eye(4)))
-    np.testing.assert_allclose(volume(found["scan"]).get_fdata(), np.nan_to_num(image))
+    shown = content(image, np.zeros(image.shape, np.uint8), Grid.from_affine((9, 9, 9), np.eye(4)))
+    np.testing.assert_allclose(volume(shown.scan).get_fdata(), np.nan_to_num(image))
 
 
 def test_where_there_is_no_room_or_no_program_the_page_says_so(monkeypatch: pytest.MonkeyPatch):
     grid = Grid.from_affine((24, 24, 24), np.eye(4))
     image = np.random.default_rng(0).uniform(size=grid.shape).astype(np.float32)
     labels = np.zeros(grid.shape, np.uint8)
-    arguments = {"modality": None, "window": (0.0, 1.0)}
-    assert viewer.viewer_content(image, labels, grid, CLASSES, room=9_000, **arguments) is None
+    arguments = {"modality": "", "window": (0.0, 1.0)}
+    assert viewer.make_viewer(image, labels, grid, CLASSES, room=9_000, **arguments) is None
     monkeypatch.setattr(viewer, "viewer_program", lambda: None)
-    assert viewer.viewer_content(image, labels, grid, CLASSES, room=10**7, **arguments) is None
+    assert viewer.make_viewer(image, labels, grid, CLASSES, room=10**7, **arguments) is None
     html = segmentation_report({"case": "case-00000000"}, {"classes": CLASSES}, image, labels, grid)
     assert (
         "made without the interactive viewer" in html

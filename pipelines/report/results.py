@@ -1,0 +1,71 @@
+"""Figures and tables that evaluations leave behind as JSON, and that reports show."""
+
+import json
+from pathlib import Path
+from typing import TypeAlias, TypedDict
+
+Value: TypeAlias = str | float | None
+"""What a table of results holds in a cell."""
+Figures: TypeAlias = dict[str, float | None]
+"""Figures by name; None where one is undefined."""
+
+
+class ResultTable(TypedDict):
+    """A table: the first column names the rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Value]]
+
+
+class Interval(TypedDict):
+    """Mean of a figure over cases, and the ends of its 95 % bootstrap interval."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Spread(Interval):
+    """A figure of a structure over cases."""
+
+    median: float | None
+    std: float | None
+
+
+class StructureSummary(TypedDict):
+    """A structure over all cases; `states` counts the cases in each state."""
+
+    id: int
+    name: str
+    states: dict[str, int]
+    dice: Spread
+    hd95_mm: Spread
+    nsd: Spread
+
+
+class SegmentationSummary(TypedDict):
+    """What an evaluation of segmentations amounts to; `hd95_unit` is `mm` or `voxels`."""
+
+    protocol: str
+    cases: int
+    skipped: int
+    hd95_unit: str
+    classes: list[StructureSummary]
+    overall: dict[str, Interval]
+
+
+class FigureSummary(TypedDict):
+    """What an evaluation of anything else amounts to."""
+
+    figures: Figures
+    tables: list[ResultTable]
+
+
+Summary: TypeAlias = SegmentationSummary | FigureSummary
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary that an evaluation wrote into its folder."""
+    summary: Summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary

@@ -1,0 +1,130 @@
+"""Sections with figures of structures: what a segmentation measures, and how it compares with a reference."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.report.sections import Cell, Column, Section, Table, Text
+from pipelines.report.text import DASH, Json, as_text, fixed, number_at, part_at, percent, rows_at, text_at
+
+_REASONS = {
+    "empty": "no voxel has this label",
+    "touches_border": "the structure reaches the edge of the scan, so only a part of it is in view",
+    "not_finite": "the image holds NaN or infinite values inside the structure",
+    "not_measured": "the segmentation came without a confidence",
+    "not_calibrated": "what its confidence stands for was not measured, or not with these settings",
+}
+_STATES = {
+    "missed": "missed",
+    "false_positive": "false positive",
+    "scored": "scored",
+    "both_empty": "empty in both",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What several sections need: side-car, card, names and colours of classes, and whether there is a reference."""
+
+    data: Mapping[str, Json]
+    card: Mapping[str, Json]
+    names: Mapping[int, str]
+    colours: Mapping[int, str]
+    compared: bool
+
+    def structure(self, row: Mapping[str, Json]) -> Cell:
+        """The name of a row's structure, with its colour."""
+        return Cell(str(row["name"]), swatch=self.colours.get(int(number_at(row, "id") or 0), "#000000"))
+
+
+def volumes_section(about: About) -> Section:
+    """Figures of each structure; a letter says why one is missing."""
+    rows = rows_at(about.data, "structures")
+    calibration = part_at(about.card, "input", "expected_dice")
+    titles = {"volume_ml": "Volume (mL)", "voxels": "Voxels", "mean_intensity": "Mean intensity"}
+    titles |= {"mean_confidence": "Mean confidence", "expected_dice": "Expected Dice", "components": "Components"}
+    digits = {"volume_ml": 2, "mean_intensity": _digits(rows), "mean_confidence": 3, "expected_dice": 2}
+    if not calibration:
+        del titles["expected_dice"]
+    letters: dict[str, str] = {}
+    cells = []
+    for row in rows:
+        marks = _marks(row, letters)
+        figures = [Cell(fixed(number_at(row, key), digits.get(key, 0)), note=marks.get(key, "")) for key in titles]
+        border = row.get("touches_border")
+        largest = Cell(percent(number_at(row, "largest_share")))
+        cells.append([about.structure(row), *figures, largest, Cell(as_text(border), alert=bool(border))])
+    numeric = [Column(title, numeric=True) for title in [*titles.values(), "In the largest"]]
+    remark = (
+        f"Expected Dice: what a structure of that confidence reached on average in "
+        f"{as_text(calibration.get('cases'))} cases: {as_text(calibration.get('of'))}. It is no promise for this scan."
+    )
+    table = Table(
+        [Column("Structure"), *numeric, Column("Touches border")],
+        cells,
+        notes=[(letter, f"Not given: {_REASONS.get(reason, reason)}.") for reason, letter in letters.items()],
+        remark=remark if calibration else "",
+    )
+    return Section("volumes", "Volumes", [table], contents="Volumes")
+
+
+def _marks(row: Mapping[str, Json], letters: dict[str, str]) -> dict[str, str]:
+    """Letters of a row's missing figures; a reason that has none yet gets the next one."""
+    return {
+        figure: letters.setdefault(str(reason), chr(ord("a") + len(letters) % 26))
+        for figure, reason in part_at(row, "reasons").items()
+        if row.get(figure) is None
+    }
+
+
+def _digits(rows: Sequence[Mapping[str, Json]]) -> int:
+    """Decimals with which the largest mean intensity has four digits, at most six."""
+    largest = max((abs(number_at(row, "mean_intensity") or 0.0) for row in rows), default=0.0)
+    return min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest > 0 else 0
+
+
+def comparison_section(about: About) -> Section:
+    """Overlap with the reference, worst first: missed and false positives, rising Dice, then empty in both."""
+    comparison = part_at(about.data, "reference")
+    tolerance = number_at(comparison, "nsd_tolerance_mm")
+    within = "the tolerance" if tolerance is None else f"{as_text(tolerance)} mm"
+    text = (
+        "Worst structure first. HD95: 95th percentile of the surface distances, the larger of the two directions. NSD: "
+        f"share of both surfaces within {within} of the other. A missed or falsely found structure has Dice 0 and no "
+        "distance; one that is empty in both is left out of the means."
+    )
+    rows = sorted(rows_at(comparison, "rows"), key=_badness)
+    columns = [
+        Column("Structure"),
+        Column("State"),
+        Column("Dice", numeric=True),
+        Column("HD95 (mm)", numeric=True),
+        Column("NSD" if tolerance is None else f"NSD at {within}", numeric=True),
+    ]
+    cells = [
+        [
+            about.structure(row),
+            _state(text_at(row, "state")),
+            Cell(fixed(number_at(row, "dice"), 3), bar=number_at(row, "dice")),
+            *_surfaces(row),
+        ]
+        for row in rows
+    ]
+    means = part_at(comparison, "summary")
+    foot = [Cell("Mean"), Cell(), Cell(fixed(number_at(means, "dice"), 3)), *_surfaces(means)] if means else []
+    blocks = [Text(text, small=True), Table(columns, cells, foot=foot)]
+    return Section("reference", "Comparison with the reference", blocks, contents="Reference")
+
+
+def _badness(row: Mapping[str, Json]) -> tuple[bool, float]:
+    dice = number_at(row, "dice")
+    return row.get("state") == "both_empty", math.inf if dice is None else dice
+
+
+def _state(state: str) -> Cell:
+    return Cell(_STATES.get(state, state) or DASH, alert=state in ("missed", "false_positive"))
+
+
+def _surfaces(row: Mapping[str, Json]) -> list[Cell]:
+    """Figures of the surfaces."""
+    return [Cell(fixed(number_at(row, "hd95_mm"), 2)), Cell(fixed(number_at(row, "nsd"), 3))]
