@@ -16,9 +16,9 @@ class Resampling:
 
     Args:
         targets: `(N, K)`, 1 for the classes that an image has.
-        resamples: how often images are drawn.
-        seed: of the draws.
-        multi_label: whether an image can have several classes.
+        resamples: How often images are drawn.
+        seed: Seed of the draws.
+        multi_label: Whether an image can have several classes.
     """
 
     def __init__(self, targets: np.ndarray, resamples: int, seed: int, *, multi_label: bool) -> None:
@@ -29,29 +29,43 @@ class Resampling:
 
     def figures(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """The figures `INTERVALS` of probabilities `(N, K)` in every resample, `(R,)` each; NaN where undefined."""
-        targets, images = self.targets, len(self.targets)
-        if self.multi_label:
-            found, confidence = scores > 0.5, np.maximum(scores, 1 - scores)
-            hits = found == (targets > 0)
-            kinds = np.concatenate([targets, 1 - targets], 1)
-            hits_of = np.concatenate([hits * targets, hits * (1 - targets)], 1)
-        else:
-            hits, confidence = (scores.argmax(1) == targets.argmax(1))[:, None], scores.max(1, keepdims=True)
-            kinds, hits_of = targets, hits * targets
-        right = hits.mean(1)
-        gaps = np.zeros((images, BINS))  # what an image adds to the gap between share right and confidence of each bin
-        rows = np.arange(images)[:, None]
-        np.add.at(gaps, (rows, bin_numbers(confidence)), (hits - confidence) / hits.shape[1])
+        right, kinds, hits = self._hits(scores)
+        gaps = self._gaps(scores)
         parts = []
         for start in range(0, len(self.draws), _CHUNK):
             draw = self.draws[start : start + _CHUNK].astype(np.float64)
-            shares = _divided(draw @ hits_of, draw @ kinds)
+            recalls = _divided(draw @ hits, draw @ kinds)
             if self.multi_label:  # of each label, the mean of sensitivity and specificity
-                shares = np.stack(np.split(shares, 2, 1))
-                shares = _mean(shares, 0)
-            areas = np.stack([_areas(draw, *pair) for pair in zip(scores.T, targets.T, strict=True)], 1)
-            parts.append((draw @ right / images, _mean(shares, 1), _mean(areas, 1), abs(draw @ gaps).sum(1) / images))
+                recalls = _mean(np.stack(np.split(recalls, 2, 1)), 0)
+            areas = np.stack([_areas(draw, *pair) for pair in zip(scores.T, self.targets.T, strict=True)], 1)
+            accuracy, error = draw @ right / len(right), abs(draw @ gaps).sum(1) / len(right)
+            parts.append((accuracy, _mean(recalls, 1), _mean(areas, 1), error))
         return dict(zip(INTERVALS, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
+
+    def _hits(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far each image is right `(N,)`, the answers that it asks for, and those that were right, `(N, K)` each.
+
+        Where an image can have several labels, each label and its absence are answers of their own.
+        """
+        targets = self.targets
+        if not self.multi_label:
+            hits = scores.argmax(1) == targets.argmax(1)
+            return hits[:, None].mean(1), targets, hits[:, None] * targets
+        hits = (scores > 0.5) == (targets > 0)
+        kinds = np.concatenate([targets, 1 - targets], 1)
+        return hits.mean(1), kinds, np.concatenate([hits * targets, hits * (1 - targets)], 1)
+
+    def _gaps(self, scores: np.ndarray) -> np.ndarray:
+        """What each image adds to the gap between accuracy and confidence of each bin, `(N, BINS)`."""
+        if self.multi_label:
+            hits, confidence = (scores > 0.5) == (self.targets > 0), np.maximum(scores, 1 - scores)
+        else:
+            hits = (scores.argmax(1) == self.targets.argmax(1))[:, None]
+            confidence = scores.max(1, keepdims=True)
+        gaps = np.zeros((len(scores), BINS))
+        rows = np.arange(len(scores))[:, None]
+        np.add.at(gaps, (rows, bin_numbers(confidence)), (hits - confidence) / hits.shape[1])
+        return gaps
 
 
 def intervals(figures: Mapping[str, np.ndarray]) -> dict[str, float | None]:

@@ -1,13 +1,14 @@
-"""What a trained classifier's probabilities are worth: fitted on validation images, kept with the model, and told."""
+"""Calibration of a trained classifier: fitted on validation images, and kept with the model."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines.data.stored_images import StoredImages
+from pipelines.report.results import Figures
+from pipelines.report.text import Json
 from pipelines.runtime.progress import Meter
 from shared_backbones import weights
 from shared_backbones.classification.calibration import (
@@ -22,25 +23,25 @@ from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.classification.outliers import Outliers
 
-_FALSE_ALARMS = 0.01  # share of validation images that are called outliers
-_USUAL = 2000  # training images that tell what is usual
+_FALSE_ALARMS = 0.01  # fraction of validation images that are called outliers
+_REFERENCE = 2000  # training images whose features outliers are measured against
 
 
 def calibrate(
-    model: Path, classifier: ImageClassifier, learnt: StoredImages, held: StoredImages, coverage: float
+    model: Path, classifier: ImageClassifier, train_set: StoredImages, val_set: StoredImages, coverage: float
 ) -> None:
     """Fit temperature, prediction sets and outliers, and write them into a trained model.
 
     Args:
-        model: its folder.
-        classifier: of it, without calibration, with the symmetries that it is to be used with.
-        learnt: training images as they are; they tell what is usual.
-        held: validation images; they tell what probabilities are worth, and how far usual images lie from usual.
-        coverage: of the prediction sets, where an image has one class.
+        model: Folder of the model.
+        classifier: Classifier of that model without calibration, with the symmetries that it will be used with.
+        train_set: Training images without augmentation, whose features outliers are measured against.
+        val_set: Validation images, which temperature, prediction sets and the outlier threshold are fitted on.
+        coverage: Coverage of the prediction sets, where an image has one class.
     """
-    scores, _ = predicted(classifier, held)
-    targets = held.targets()
-    calibration: dict[str, Any] = {"symmetries": classifier.symmetries, "images": len(targets)}
+    scores, _ = predict_all(classifier, val_set)
+    targets = val_set.targets()
+    calibration: dict[str, Json] = {"symmetries": classifier.symmetries, "images": len(targets)}
     if classifier.multi_label:
         # each answer about a label is one of two classes
         pairs = np.stack([1 - scores, scores], -1).reshape(-1, 2)
@@ -52,25 +53,26 @@ def calibrate(
         quantile = conformal_quantile(apply_temperature(scores, temperature), labels, coverage)
         calibration |= {"temperature": temperature, "coverage": coverage, "quantile": quantile}
     trained = weights.load(model)
-    chosen = np.unique(np.linspace(0, len(learnt) - 1, min(_USUAL, len(learnt))).round().astype(int))
-    usual, others = (
+    count = len(train_set)
+    chosen = np.unique(np.linspace(0, count - 1, min(_REFERENCE, count)).round().astype(int))
+    reference, validation = (
         np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)])
-        for images, numbers in ((learnt, chosen), (held, np.arange(len(held))))
+        for images, numbers in ((train_set, chosen), (val_set, np.arange(len(val_set))))
     )
-    outliers = Outliers.fit(usual).with_threshold(others, _FALSE_ALARMS)
+    outliers = Outliers.fit(reference).with_threshold(validation, _FALSE_ALARMS)
     weights.save(model, trained.module, {**trained.card, "calibration": calibration})
     outliers.save(model)
 
 
-def predicted(
+def predict_all(
     classifier: ImageClassifier, images: StoredImages, meter: Meter | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Probabilities `(N, K)` of all images, and whether each is called an outlier, if the model tells that."""
     scores, outliers, done = [], [], 0
     for batch in _batches(images, np.arange(len(images))):
-        found = classifier.predict(batch)
-        scores.append(found.probabilities)
-        outliers.append(found.is_outlier)
+        prediction = classifier.predict(batch)
+        scores.append(prediction.probabilities)
+        outliers.append(prediction.is_outlier)
         done += len(batch)
         if meter is not None:
             meter(done, len(images))
@@ -79,19 +81,19 @@ def predicted(
 
 def calibration_figures(
     classifier: ImageClassifier, scores: np.ndarray, targets: np.ndarray, coverage: float, seed: int
-) -> dict[str, Any]:
+) -> Figures:
     """What calibration did for images of one class each, and what prediction sets cover.
 
     Args:
-        classifier: that gave the scores.
-        scores: calibrated probabilities `(N, K)`.
+        classifier: Classifier that gave the scores.
+        scores: Calibrated probabilities `(N, K)`.
         targets: `(N, K)`, 1 for an image's class.
-        coverage: that was asked for.
-        seed: of the divisions that the mean coverage is over.
+        coverage: Nominal coverage.
+        seed: Seed of the divisions that the mean coverage is over.
     """
     labels = targets.argmax(1)
     uncalibrated = class_figures(apply_temperature(scores, 1 / classifier.temperature), targets, multi_label=False)
-    figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
+    figures: Figures = {"temperature": classifier.temperature, "ece_uncalibrated": uncalibrated["ece"]}
     if classifier.quantile is not None:
         figures |= {
             "coverage_nominal": coverage,

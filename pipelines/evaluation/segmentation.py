@@ -11,6 +11,7 @@ import numpy as np
 
 from medvision.metrics.protocols import aggregate, find_protocol
 from pipelines.report.charts import strip_plot
+from pipelines.report.results import Interval, SegmentationSummary, Spread, StructureSummary
 from shared_backbones.files import replacing, spreadsheet_safe
 
 FIGURES = ("dice", "hd95_mm", "nsd")
@@ -25,26 +26,18 @@ def write_tables(
     seed: int = 0,
     resamples: int = 2000,
     skipped: int = 0,
-) -> dict[str, Any]:
+) -> SegmentationSummary:
     """Write `cases.csv`, `cases.parquet`, `summary.json` and `dice.svg`; each file appears complete or not at all.
 
     Args:
-        folder: exists.
-        rows: of `medvision.metrics.protocols.evaluate_case`, each with its `case`.
-        protocol: the name under which they were scored.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-        skipped: cases that could not be read.
-
-    Returns:
-        The summary: `protocol`, `cases`, `skipped`, `hd95_unit`, `overall` and `classes`; of each figure the `mean`,
-        `median`, `std`, and `low` and `high`, the ends of the 95 % percentile interval of the mean over resamples.
+        folder: Existing folder.
+        rows: Rows of `medvision.metrics.protocols.evaluate_case`, each with its `case`.
+        protocol: Name of the protocol under which they were scored.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        skipped: Number of cases that could not be read.
     """
-    summary = {
-        **summarise(rows, protocol, seed=seed, resamples=resamples),
-        "skipped": skipped,
-        "hd95_unit": "voxels" if find_protocol(protocol).pooled else "mm",
-    }
+    summary = summarise(rows, protocol, seed=seed, resamples=resamples, skipped=skipped)
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -63,30 +56,58 @@ def write_tables(
     return summary
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, resamples: int) -> dict[str, Any]:
-    """What `write_tables` returns, but for what was skipped."""
+def summarise(
+    rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, resamples: int, skipped: int = 0
+) -> SegmentationSummary:
+    """The summary of cases, with percentile intervals of the means over bootstrap resamples of the cases.
+
+    Args:
+        rows: Rows of `medvision.metrics.protocols.evaluate_case`, each with its `case`.
+        protocol: Name of the protocol under which they were scored.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        skipped: Number of cases that could not be read.
+    """
     cases = sorted({row["case"] for row in rows})
-    means = aggregate(rows)
-    numbers = [row["id"] for row in means["classes"]]
-    place = {case: i for i, case in enumerate(cases)}
     drawn = np.random.default_rng(seed).integers(0, len(cases), (resamples, len(cases)))
-    classes: list[dict[str, Any]] = [
-        {"id": row["id"], "name": row["name"], "states": row["states"]} for row in means["classes"]
-    ]
-    overall: dict[str, Any] = {}
-    for figure in FIGURES:
-        values = np.full((len(cases), len(numbers)), np.nan)
-        for row in rows:
-            if row[figure] is not None:
-                values[place[row["case"]], numbers.index(row["id"])] = row[figure]
-        resampled = _nanmean(values[drawn], 1)  # (resamples, classes)
-        for column, entry in enumerate(classes):
-            entry[figure] = _describe(values[:, column], resampled[:, column])
-        overall[figure] = {
-            "mean": _number(_nanmean(_nanmean(values, 0), 0)),
-            **_interval(_nanmean(resampled, 1)),
+    means = aggregate(rows)["classes"]
+    values = {figure: _matrix(rows, figure, cases, [row["id"] for row in means]) for figure in FIGURES}
+    resampled = {figure: _nanmean(matrix[drawn], 1) for figure, matrix in values.items()}  # (resamples, classes)
+    spread = {figure: _spreads(values[figure], resampled[figure]) for figure in FIGURES}
+    classes: list[StructureSummary] = [
+        {
+            "id": row["id"],
+            "name": row["name"],
+            "states": row["states"],
+            "dice": spread["dice"][column],
+            "hd95_mm": spread["hd95_mm"][column],
+            "nsd": spread["nsd"][column],
         }
-    return {"protocol": protocol, "cases": len(cases), "classes": classes, "overall": overall}
+        for column, row in enumerate(means)
+    ]
+    overall: dict[str, Interval] = {}
+    for figure in FIGURES:
+        low, high = _ends(_nanmean(resampled[figure], 1))
+        mean = float(_nanmean(_nanmean(values[figure], 0), 0))
+        overall[figure] = {"mean": None if np.isnan(mean) else mean, "low": low, "high": high}
+    return {
+        "protocol": protocol,
+        "cases": len(cases),
+        "skipped": skipped,
+        "hd95_unit": "voxels" if find_protocol(protocol).pooled else "mm",
+        "classes": classes,
+        "overall": overall,
+    }
+
+
+def _matrix(rows: Sequence[Mapping[str, Any]], figure: str, cases: Sequence[str], ids: Sequence[int]) -> np.ndarray:
+    """A figure of each case and structure, `(cases, ids)`; NaN where it has none."""
+    places = {case: place for place, case in enumerate(cases)}
+    values = np.full((len(cases), len(ids)), np.nan)
+    for row in rows:
+        if row[figure] is not None:
+            values[places[row["case"]], ids.index(row["id"])] = row[figure]
+    return values
 
 
 def _dice_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float]]]:
@@ -98,31 +119,39 @@ def _dice_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float]]]
     ]
 
 
-def _describe(values: np.ndarray, resampled: np.ndarray) -> dict[str, float | None]:
+def _spreads(values: np.ndarray, resampled: np.ndarray) -> list[Spread]:
+    """Statistics of each structure over cases `(cases, classes)`, with means over resamples `(resamples, classes)`."""
+    return [_spread(column, means) for column, means in zip(values.T, resampled.T, strict=True)]
+
+
+def _spread(values: np.ndarray, resampled: np.ndarray) -> Spread:
     known = values[~np.isnan(values)]
     if not len(known):
-        return dict.fromkeys(("mean", "median", "std", "low", "high"))
-    spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-    return {"mean": float(known.mean()), "median": float(np.median(known)), "std": spread, **_interval(resampled)}
+        return {"mean": None, "median": None, "std": None, "low": None, "high": None}
+    low, high = _ends(resampled)
+    return {
+        "mean": float(known.mean()),
+        "median": float(np.median(known)),
+        "std": float(known.std(ddof=1)) if len(known) > 1 else 0.0,
+        "low": low,
+        "high": high,
+    }
 
 
-def _interval(resampled: np.ndarray) -> dict[str, float | None]:
+def _ends(resampled: np.ndarray) -> tuple[float | None, float | None]:
+    """Ends of the 95 % percentile interval of what is defined."""
     known = resampled[~np.isnan(resampled)]
     if not len(known):
-        return {"low": None, "high": None}
+        return None, None
     low, high = np.percentile(known, [2.5, 97.5])
-    return {"low": float(low), "high": float(high)}
+    return float(low), float(high)
 
 
 def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is there; NaN, without a warning, where nothing is."""
-    there = ~np.isnan(values)
-    count = there.sum(axis)
-    return np.where(count > 0, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis)
+    return np.where(count > 0, np.where(defined, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,32 +4,102 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from medvision.contract import StructureClass
 from medvision.corruptions.volumes import corrupt_volume
-from medvision.findings.sidecar import build_sidecar
+from medvision.findings.sidecar import Sidecar, build_sidecar
 from medvision.metrics.overlap import compare, summary
 from medvision.pictures.overlays import class_colours, outline
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid, to_ras
-from pipelines.evaluation.flag_usefulness import flag_usefulness
-from pipelines.evaluation.image_robustness import severities_of
-from pipelines.report.results import ResultTable
+from pipelines.evaluation.flag_usefulness import Usefulness, VolumeState, flag_usefulness
 from shared_backbones.errors import InputError
 
 LOST = 0.05  # of the mean Dice, from which a flag is wanted
 STRIP_SIDE = 132  # pixels of a slice in the strip
 NSD_TOLERANCE_MM = 1.0
-_KEPT = (
-    "schema_version", "case", "created", "model", "input", "settings", "device", "precision", "warnings", "versions",
-)  # fmt: skip
 
 Pictures = dict[tuple[str | None, int], np.ndarray]
+"""Slices with contours `(STRIP_SIDE, STRIP_SIDE, 3)` uint8, by corruption and severity; None and 0 are clean."""
+
+
+class RaisedFlag(TypedDict):
+    """A quality flag of a structure, or of the scan as a whole where that is None."""
+
+    code: str
+    structure: str | None
+
+
+class VolumeCell(VolumeState):
+    """A segmentation under a corruption.
+
+    Attributes:
+        corruption: Name of the corruption.
+        severity: Its severity, 1 to 5.
+        lost: Clean mean Dice less its own.
+        caught: Whether there is a new flag or warning.
+        new_flags: Flags that the clean scan does not raise.
+        new_warnings: Warnings that the clean scan does not raise.
+    """
+
+    corruption: str
+    severity: int
+    lost: float
+    caught: bool
+    new_flags: list[RaisedFlag]
+    new_warnings: list[str]
+
+
+class VolumeMeans(TypedDict):
+    """Means over the severities of a corruption; `caught` is the fraction of cells."""
+
+    dice: float
+    lost: float
+    caught: float
+
+
+class WorstVolume(TypedDict):
+    """The cell of the lowest Dice."""
+
+    corruption: str
+    severity: int
+    dice: float
+
+
+class Caught(TypedDict):
+    """How many cells were caught, of all cells and of those that lost more than `lost_more_than`."""
+
+    cells: int
+    caught: int
+    lost_more_than: float
+    cells_that_lost: int
+    caught_that_lost: int
+
+
+class VolumeMeasurement(TypedDict):
+    """A model that segments a scan under every corruption and severity, with the side-car of the clean scan."""
+
+    schema_version: int
+    case: str
+    created: str
+    model: dict[str, str | None]
+    input: dict[str, Any]
+    settings: dict[str, Any]
+    device: str
+    precision: str
+    warnings: list[str]
+    versions: dict[str, str]
+    clean: VolumeState
+    cells: list[VolumeCell]
+    corruptions: dict[str, VolumeMeans]
+    worst: WorstVolume
+    caught: Caught
+    usefulness: Usefulness
 
 
 def measure_volume(
@@ -41,180 +111,166 @@ def measure_volume(
     *,
     modality: str,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Any], Pictures]:
+) -> tuple[VolumeMeasurement, Pictures]:
     """Segment a scan under every corruption and severity.
 
     A cell can be computed alone: `corrupt_volume` with the case's name (`case-` and 8 hex digits) as its key.
 
     Args:
-        segmenter: of the model.
-        volume: the scan, CT in HU.
-        reference: class ids `(X, Y, Z)` on its grid, structures that it does not hold are not judged; None takes the
-            segmentation of the scan as it is.
-        corruptions: their names, of `medvision.corruptions.volumes.SCALES[modality]`.
-        severities: of 1 to 5, rising.
+        segmenter: Segmenter of the model.
+        volume: Scan, CT in HU.
+        reference: Class ids `(X, Y, Z)` on the scan's grid, of which structures that it does not hold are not judged;
+            None takes the segmentation of the clean scan.
+        corruptions: Names of `medvision.corruptions.volumes.SCALES[modality]`.
+        severities: Some of 1 to 5, rising.
         modality: `mr` or `ct`.
-        on_progress: called with the cells done and their number.
+        on_progress: Called with the number of cells done and of all cells.
 
     Returns:
-        What a side-car says of the scan as it is, with
-
-        - `clean` and `cells`: mean `dice` and `nsd`, Dice of each structure (`dice_of`), number of quality `flags`, and
-          of those of each structure (`flags_of`), `mean_confidence`, `lowest_confidence` and that of each structure
-          (`confidence_of`), `sha256` of the voxels; cells also `corruption`, `severity`, `lost` (clean Dice less
-          theirs), `new_flags` and `new_warnings`, those that the scan as it is does not raise, and `caught`, whether
-          there are any;
-        - `corruptions`: means over cells; `worst`: the cell of the lowest Dice; `caught`: how many cells were, of all,
-          and of those that lost more than `LOST`; `usefulness`: of `pipelines.evaluation.flag_usefulness`.
-
-        And slices with contours, by corruption and severity.
+        The measurement, and slices with contours.
 
     Raises:
-        InputError: the reference holds none of the model's structures, or the scan cannot be used.
+        InputError: The reference holds none of the model's structures, or the scan cannot be used.
     """
-    plain = segmenter.segment(volume)
-    truth = plain.labels if reference is None else reference
-    if not truth.any():
-        what = "the model finds nothing in it" if reference is None else "its labels hold no structure of the model"
-        raise InputError(f"{volume.case_id}: {what}, so that nothing can be lost; give another scan or labels")
-    sidecar = build_sidecar(plain, settings=segmenter.settings)
-    show = _Slice(volume, truth, segmenter.contract.classes)
-    judged = [
-        entry for entry in plain.card["classes"] if entry["id"] and (reference is None or (truth == entry["id"]).any())
-    ]
-    clean = _state(plain, truth, judged, sidecar)
-    known, warned = _flags(sidecar), set(sidecar["warnings"])
-    pictures: Pictures = {(None, 0): show(volume.data, plain.labels)}
-    cells: list[dict[str, Any]] = []
+    run = _Run(segmenter, volume, reference)
     for name in corruptions:
         for severity in severities:
             data = corrupt_volume(
                 name, volume.data, severity, spacing_mm=volume.grid.spacing_mm, modality=modality,
                 seed_key=[volume.case_id],
             )  # fmt: skip
-            found = segmenter.segment(replace(volume, data=data))
-            said = build_sidecar(found, settings=segmenter.settings)
-            state = _state(found, truth, judged, said)
-            flags = [dict(zip(("code", "structure"), flag, strict=True)) for flag in _flags(said) if flag not in known]
-            warnings = [line for line in said["warnings"] if line not in warned]
-            cells.append(
-                {
-                    "corruption": name,
-                    "severity": severity,
-                    **state,
-                    "lost": clean["dice"] - state["dice"],
-                    "caught": bool(flags or warnings),
-                    "new_flags": flags,
-                    "new_warnings": warnings,
-                }
-            )
-            pictures[name, severity] = show(data, found.labels)
+            run.add(name, severity, data)
             if on_progress is not None:
-                on_progress(len(cells), len(corruptions) * len(severities))
-    worst = min(cells, key=lambda cell: cell["dice"])
+                on_progress(len(run.cells), len(corruptions) * len(severities))
+    return run.measurement(), run.pictures
+
+
+def severities_of(measurement: VolumeMeasurement) -> list[int]:
+    """Severities that a measurement has, rising."""
+    return sorted({cell["severity"] for cell in measurement["cells"]})
+
+
+class _Run:
+    """Cells of a measurement as they are segmented.
+
+    Args:
+        segmenter: Segmenter of the model.
+        volume: Clean scan.
+        reference: Class ids `(X, Y, Z)`; None takes the segmentation of the clean scan.
+
+    Raises:
+        InputError: The reference holds none of the model's structures, or the scan cannot be used.
+    """
+
+    def __init__(self, segmenter: Segmenter, volume: Volume, reference: np.ndarray | None) -> None:
+        self.segmenter, self.volume = segmenter, volume
+        plain = segmenter.segment(volume)
+        self.truth = plain.labels if reference is None else reference
+        if not self.truth.any():
+            what = "the model finds nothing in it" if reference is None else "its labels hold no structure of the model"
+            raise InputError(f"{volume.case_id}: {what}, so that nothing can be lost; give another scan or labels")
+        self.judged = [
+            entry
+            for entry in plain.card["classes"]
+            if entry["id"] and (reference is None or (self.truth == entry["id"]).any())
+        ]
+        self.sidecar = build_sidecar(plain, settings=segmenter.settings)
+        self.clean = _state(plain, self.truth, self.judged, self.sidecar)
+        self.known = _flags(self.sidecar)
+        self.cells: list[VolumeCell] = []
+        self.show = _Slice(volume, self.truth, segmenter.contract.classes)
+        self.pictures: Pictures = {(None, 0): self.show(volume.data, plain.labels)}
+
+    def add(self, corruption: str, severity: int, data: np.ndarray) -> None:
+        """Segment the scan's voxels `(X, Y, Z)` under a corruption."""
+        segmentation = self.segmenter.segment(replace(self.volume, data=data))
+        sidecar = build_sidecar(segmentation, settings=self.segmenter.settings)
+        state = _state(segmentation, self.truth, self.judged, sidecar)
+        flags = [flag for flag in _flags(sidecar) if flag not in self.known]
+        warnings = [line for line in sidecar["warnings"] if line not in self.sidecar["warnings"]]
+        cell: VolumeCell = {
+            "corruption": corruption,
+            "severity": severity,
+            **state,
+            "lost": self.clean["dice"] - state["dice"],
+            "caught": bool(flags or warnings),
+            "new_flags": flags,
+            "new_warnings": warnings,
+        }
+        self.cells.append(cell)
+        self.pictures[corruption, severity] = self.show(data, segmentation.labels)
+
+    def measurement(self) -> VolumeMeasurement:
+        """What all cells say together."""
+        sidecar, worst = self.sidecar, min(self.cells, key=lambda cell: cell["dice"])
+        return {
+            "schema_version": sidecar["schema_version"],
+            "case": sidecar["case"],
+            "created": sidecar["created"],
+            "model": sidecar["model"],
+            "input": sidecar["input"],
+            "settings": sidecar["settings"],
+            "device": sidecar["device"],
+            "precision": sidecar["precision"],
+            "warnings": sidecar["warnings"],
+            "versions": sidecar["versions"],
+            "clean": self.clean,
+            "cells": self.cells,
+            "corruptions": _means(self.cells),
+            "worst": {"corruption": worst["corruption"], "severity": worst["severity"], "dice": worst["dice"]},
+            "caught": _caught(self.cells),
+            "usefulness": flag_usefulness([self.clean, *self.cells]),
+        }
+
+
+def _means(cells: Sequence[VolumeCell]) -> dict[str, VolumeMeans]:
+    groups: dict[str, list[VolumeCell]] = {}
+    for cell in cells:
+        groups.setdefault(cell["corruption"], []).append(cell)
+    return {
+        name: {
+            "dice": float(np.mean([cell["dice"] for cell in members])),
+            "lost": float(np.mean([cell["lost"] for cell in members])),
+            "caught": float(np.mean([cell["caught"] for cell in members])),
+        }
+        for name, members in groups.items()
+    }
+
+
+def _caught(cells: Sequence[VolumeCell]) -> Caught:
     serious = [cell for cell in cells if cell["lost"] > LOST]
     return {
-        **{key: sidecar[key] for key in _KEPT},
-        "clean": clean,
-        "cells": cells,
-        "corruptions": {
-            name: {
-                figure: float(np.mean([cell[figure] for cell in cells if cell["corruption"] == name]))
-                for figure in ("dice", "lost", "caught")
-            }
-            for name in corruptions
-        },
-        "worst": {key: worst[key] for key in ("corruption", "severity", "dice")},
-        "caught": {
-            "cells": len(cells),
-            "caught": sum(cell["caught"] for cell in cells),
-            "lost_more_than": LOST,
-            "cells_that_lost": len(serious),
-            "caught_that_lost": sum(cell["caught"] for cell in serious),
-        },
-        "usefulness": flag_usefulness([clean, *cells]),
-    }, pictures
-
-
-def volume_tables(found: Mapping[str, Any]) -> list[ResultTable]:
-    """Tables of a measurement for a report: the matrix, what each structure lost, and what the flags said."""
-    severities, clean = severities_of(found), found["clean"]
-    cells = {(cell["corruption"], cell["severity"]): cell for cell in found["cells"]}
-    steps = [f"Severity {severity}" for severity in severities]
-    structures = [name for name, dice in clean["dice_of"].items() if dice is not None]
-    lost = []
-    for name in found["corruptions"]:
-        row: list[Any] = [name.replace("_", " ")]
-        for structure in structures:
-            there = [cells[name, severity]["dice_of"][structure] for severity in severities]
-            drops = [clean["dice_of"][structure] - dice for dice in there if dice is not None]
-            row.append(float(np.mean(drops)) if drops else None)
-        lost.append(row)
-
-    def matrix(title: str, of_clean: list[Any], cell_of: Callable[[Mapping[str, Any]], Any]) -> ResultTable:
-        rows = [
-            [name.replace("_", " "), *of_clean, *(cell_of(cells[name, severity]) for severity in severities)]
-            for name in found["corruptions"]
-        ]
-        return {"title": title, "columns": ["Corruption", *["Clean" for _ in of_clean], *steps], "rows": rows}
-
-    return [
-        matrix("Mean Dice under corruption", [clean["dice"]], lambda cell: cell["dice"]),
-        matrix(f"Mean NSD at {NSD_TOLERANCE_MM:g} mm", [clean["nsd"]], lambda cell: cell["nsd"]),
-        {
-            "title": "Dice that each structure lost, mean over the severities",
-            "columns": ["Corruption", *(name.replace("_", " ") for name in structures)],
-            "rows": lost,
-        },
-        matrix("Quality flags and warnings that the clean scan does not raise", [], _said),
-        *_usefulness_tables(found["usefulness"]),
-    ]
-
-
-def _usefulness_tables(useful: Mapping[str, Any]) -> list[ResultTable]:
-    """AUROC of flags and confidence, where there are both poor and other ones."""
-    parts = {part: useful[part] for part in ("cases", "structures")}
-    if not any(figure is not None for part in parts.values() for figure in part["auroc"].values()):
-        return []
-    signals = list(parts["cases"]["auroc"])
-    return [
-        {
-            "title": f"AUROC of what can be seen without labels, against Dice below {useful['dice_below']:g}",
-            "columns": ["Signal", *(f"{part}: {says['poor']} of {says['count']} poor" for part, says in parts.items())],
-            "rows": [[signal, *(part["auroc"].get(signal) for part in parts.values())] for signal in signals],
-        }
-    ]
-
-
-def _said(cell: Mapping[str, Any]) -> str:
-    codes = [flag["code"].replace("_", " ") for flag in cell["new_flags"]]
-    counts = [f"{code} {codes.count(code)}" for code in dict.fromkeys(codes)]
-    return ", ".join([*counts, *(["warnings"] if cell["new_warnings"] else [])]) or "none"
+        "cells": len(cells),
+        "caught": sum(cell["caught"] for cell in cells),
+        "lost_more_than": LOST,
+        "cells_that_lost": len(serious),
+        "caught_that_lost": sum(cell["caught"] for cell in serious),
+    }
 
 
 def _state(
-    found: Segmentation, truth: np.ndarray, judged: Sequence[StructureClass], said: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Overlap of a segmentation with the reference, what its side-car says, and the sha256 of what was segmented."""
-    volume = found.volume
-    rows = compare(found.labels, truth, volume.grid.spacing_mm, judged, NSD_TOLERANCE_MM)
-    means = summary(rows)
-    flagged = Counter(flag["structure"] for flag in said["flags"])
+    segmentation: Segmentation, truth: np.ndarray, judged: Sequence[StructureClass], sidecar: Sidecar
+) -> VolumeState:
+    """Overlap of a segmentation with the reference, and figures of its side-car."""
+    volume, structures, means = segmentation.volume, sidecar["structures"], sidecar["summary"]
+    rows = compare(segmentation.labels, truth, volume.grid.spacing_mm, judged, NSD_TOLERANCE_MM)
+    overlap = summary(rows)
+    flagged = Counter(flag["structure"] for flag in sidecar["flags"])
     return {
-        "dice": means["dice"],
-        "nsd": means["nsd"],
+        "dice": overlap["dice"] or 0.0,  # the reference holds a structure, so that there is one
+        "nsd": overlap["nsd"],
         "dice_of": {row["name"]: row["dice"] for row in rows},
         "flags": flagged.total(),
-        "flags_of": {row["name"]: flagged[row["name"]] for row in said["structures"]},
-        "mean_confidence": said["summary"]["mean_confidence"],
-        "lowest_confidence": said["summary"]["lowest_confidence"],
-        "confidence_of": {row["name"]: row["mean_confidence"] for row in said["structures"]},
+        "flags_of": {row["name"]: flagged[row["name"]] for row in structures},
+        "mean_confidence": means["mean_confidence"],
+        "lowest_confidence": means["lowest_confidence"],
+        "confidence_of": {row["name"]: row["mean_confidence"] for row in structures},
         "sha256": hashlib.sha256(volume.data.tobytes()).hexdigest(),
     }
 
 
-def _flags(sidecar: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    return [(flag["code"], flag["structure"]) for flag in sidecar["flags"]]
+def _flags(sidecar: Sidecar) -> list[RaisedFlag]:
+    return [{"code": flag["code"], "structure": flag["structure"]} for flag in sidecar["flags"]]
 
 
 class _Slice:
@@ -235,10 +291,10 @@ class _Slice:
         """`(STRIP_SIDE, STRIP_SIDE, 3)` uint8 of a volume `(X, Y, Z)`, with contours of its labels."""
         scaled = np.clip((self._cut(data) - self.low) / max(float(self.high - self.low), 1e-12), 0, 1)
         grey = self._resized((scaled * 255).round().astype(np.uint8), Image.Resampling.BILINEAR)
-        found = self._resized(self._cut(labels).astype(np.uint8), Image.Resampling.NEAREST)
+        classes = self._resized(self._cut(labels).astype(np.uint8), Image.Resampling.NEAREST)
         picture = np.repeat(grey[..., None], 3, 2)
-        line = outline(found)
-        picture[line] = self.palette[found[line]]
+        line = outline(classes)
+        picture[line] = self.palette[classes[line]]
         return picture
 
     def _cut(self, data: np.ndarray) -> np.ndarray:

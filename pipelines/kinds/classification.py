@@ -15,12 +15,15 @@ from pipelines.data.augmentation import Augmentation
 from pipelines.data.image_reading import ImageSource, find_images, read_images, split_digest
 from pipelines.data.store import Sample, Store
 from pipelines.data.stored_images import DrawOrder, StoredImages
-from pipelines.evaluation.calibration import calibrate, calibration_figures, predicted
+from pipelines.evaluation.calibration import calibrate, calibration_figures, predict_all
 from pipelines.evaluation.classification import handedness, merged_table, write_classification, write_predictions
-from pipelines.evaluation.image_robustness import figures_of, measure, tables_of, write_robustness
+from pipelines.evaluation.image_robustness import ImageMeasurement, figures_of, measure
+from pipelines.evaluation.robustness_files import write_robustness
+from pipelines.evaluation.robustness_tables import image_tables
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.images import LabelledImages
 from pipelines.recipe.recipe import Recipe
+from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones import weights
@@ -293,9 +296,9 @@ class ClassifierKind(Kind[Images, Store]):
         images = StoredImages(parts, data.size)
         classifier = self.classifier(model, symmetries=data.symmetries, threads=self.recipe.train.threads)
         with contextlib.closing(Meter("evaluate")) as meter:
-            scores, outliers = predicted(classifier, images, meter)
+            scores, outliers = predict_all(classifier, images, meter)
         targets = images.targets()
-        figures: dict[str, Any] = {"images": len(targets)}
+        figures: Figures = {"images": len(targets)}
         if not self.multi_label:
             figures |= calibration_figures(classifier, scores, targets, data.coverage, seed)
             figures |= handedness(scores, targets, self.mirror)
@@ -307,7 +310,7 @@ class ClassifierKind(Kind[Images, Store]):
         if data.corruption_images:
             found = self.robustness(classifier.folder, images, folder)
             figures |= figures_of(found)
-            tables += tables_of(found)
+            tables += image_tables(found)
         write_classification(
             folder,
             scores,
@@ -322,7 +325,7 @@ class ClassifierKind(Kind[Images, Store]):
         )
         write_predictions(folder / "predictions.csv", keys, targets, scores, names)
 
-    def robustness(self, model: Path, images: StoredImages, folder: Path) -> dict[str, Any]:
+    def robustness(self, model: Path, images: StoredImages, folder: Path) -> ImageMeasurement:
         """Measure the model under the domain's corruptions, on single views of test images spread evenly over them."""
         count = min(self.data.corruption_images, len(images))
         chosen = np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))

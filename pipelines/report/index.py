@@ -17,6 +17,7 @@ from pipelines.report.page import render_page
 from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
 from pipelines.report.text import (
     DASH,
+    Document,
     Json,
     fixed,
     list_at,
@@ -94,7 +95,7 @@ def case_row(
     status: str,
     *,
     reason: str | None = None,
-    sidecar: Mapping[str, Json] | None = None,
+    sidecar: Document | None = None,
     report: str | None = None,
 ) -> CaseRow:
     """What an index says of one scan.
@@ -111,7 +112,7 @@ def case_row(
     """
     if not _CASE.fullmatch(case):
         raise ValueError(f"case is {case!r}; expected case- and 8 hex digits")
-    sidecar = without_paths(dict(sidecar or {}))
+    sidecar = without_paths(sidecar or {})
     scored = [row for row in rows_at(sidecar, "reference", "rows") if number_at(row, "dice") is not None]
     worst = min(scored, key=lambda row: number_at(row, "dice") or 0.0, default={})
     return {

@@ -6,11 +6,11 @@ from pathlib import Path
 from pipelines.report.page import render_page
 from pipelines.report.results import ResultTable
 from pipelines.report.sections import Bullets, Page, Pairs, Picture, Section, Table, Text, verdict_section
-from pipelines.report.text import Json, as_text, list_at, part_at, text_at, without_paths
+from pipelines.report.text import Document, Json, as_text, list_at, part_at, text_at, without_paths
 
 
 def robustness_report(
-    measurement: Mapping[str, Json],
+    measurement: Document,
     tables: Sequence[ResultTable],
     facts: Sequence[tuple[str, str]],
     notes: Sequence[str],

@@ -32,6 +32,7 @@ from pipelines.report.sections import (
 )
 from pipelines.report.structures import About, comparison_section, volumes_section
 from pipelines.report.text import (
+    Document,
     Json,
     as_text,
     class_names,
@@ -56,8 +57,8 @@ _SLICES = 6  # of each plane
 
 
 def segmentation_report(
-    sidecar: Mapping[str, Json],
-    card: Mapping[str, Json],
+    sidecar: Document,
+    card: Document,
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
@@ -95,9 +96,9 @@ def segmentation_report(
     """
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
-    data = without_paths(sidecar)
+    data: Mapping[str, Json] = without_paths(sidecar)
     card = without_paths(card)
-    plan = part_at(data, "display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
+    plan: Document = part_at(data, "display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
     entries = rows_at(plan, "slices")
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(entries) * (2 if reference is None else 3))))
     classes = rows_at(card, "classes")

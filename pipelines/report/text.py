@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A value of a side-car, a card or a recipe."""
+Document: TypeAlias = Mapping[str, Any]
+"""Content of a JSON file, of which a report shows what is present; typed dictionaries are documents, too."""
 
 DASH = "–"
 _CAPITALS = {

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from apps.cli.medvision.corrupted_images import CorruptedImages
 from apps.cli.medvision.robustness import RobustnessOptions
 from medvision.corruptions.relative_errors import ALEXNET
-from pipelines.evaluation.image_robustness import check_same, read_measurement
+from pipelines.evaluation.image_robustness import ImageMeasurement
+from pipelines.evaluation.paired_tests import check_same, read_measurement
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -31,7 +31,7 @@ class Baseline:
 
     label: str
     errors: tuple[float, Mapping[str, float]]
-    measurement: dict[str, Any] | None = None
+    measurement: ImageMeasurement | None = None
     remarks: list[str] = field(default_factory=list)
 
 

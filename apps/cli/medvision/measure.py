@@ -12,7 +12,7 @@ from apps.cli.shared.classification import check_parents, new_folder
 from apps.cli.shared.program import COMPLETE
 from apps.cli.shared.program import find_model as find_registered
 from medvision.models.catalogue import find_model
-from pipelines.evaluation.image_robustness import write_robustness
+from pipelines.evaluation.robustness_files import write_robustness
 from pipelines.evaluation.volume_robustness import STRIP_SIDE
 from pipelines.report.robustness import robustness_report
 from pipelines.report.verdicts import report_identity

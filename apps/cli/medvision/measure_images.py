@@ -1,6 +1,6 @@
 """A classifier under corruption of its images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from apps.cli.shared.classification import side_car
 from medvision.classification import MedicalClassifier
 from medvision.corruptions.medmnist_c import FOLDS
 from medvision.corruptions.relative_errors import relative_errors
-from pipelines.evaluation.image_robustness import figures_of, measure, paired_tests, tables_of
+from pipelines.evaluation.image_robustness import ImageMeasurement, PairedTests, figures_of, measure
+from pipelines.evaluation.paired_tests import paired_tests
+from pipelines.evaluation.robustness_tables import image_tables
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.weights import read_card
@@ -64,9 +66,15 @@ def measure_images(options: RobustnessOptions, folder: Path, on_progress: Callab
         seed=options.seed or 0,
         on_progress=on_progress,
     )
-    relative, paired = _compared(measured, baseline)
-    content = _content(options, source, classifier, {**measured, "relative": relative, "paired": paired}, baseline)
-    return Measurement(content, scorer.pictures, tables_of(content), _facts(content), _notes(content), _lines(content))
+    measured["relative"], measured["paired"] = _compared(measured, baseline)
+    return Measurement(
+        _content(options, source, classifier, measured, baseline),
+        scorer.pictures,
+        image_tables(measured),
+        _facts(measured),
+        _notes(measured),
+        _lines(measured),
+    )
 
 
 def _open(options: RobustnessOptions, folder: Path) -> CorruptedImages:
@@ -104,8 +112,8 @@ class _Scorer:
 
 
 def _compared(
-    measured: Mapping[str, Any], baseline: Baseline | None
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    measured: ImageMeasurement, baseline: Baseline | None
+) -> tuple[dict[str, Any] | None, PairedTests | None]:
     """Errors in units of a baseline's, and paired tests where its answers are known."""
     if baseline is None:
         return None, None
@@ -124,7 +132,7 @@ def _content(
     options: RobustnessOptions,
     source: CorruptedImages,
     classifier: MedicalClassifier,
-    figures: Mapping[str, Any],
+    figures: ImageMeasurement,
     baseline: Baseline | None,
 ) -> dict[str, Any]:
     described = {
@@ -157,8 +165,8 @@ def _calibration_warnings(classifier: MedicalClassifier) -> list[str]:
     return []
 
 
-def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    worst, relative = content["worst"], content["relative"]
+def _facts(content: ImageMeasurement) -> list[tuple[str, str]]:
+    worst, relative = content["worst"], content.get("relative")
     facts = [
         ("Images", f"{content['images']:,}"),
         ("Balanced accuracy, clean", f"{content['clean']['balanced_accuracy']:.3f}"),
@@ -171,8 +179,8 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _notes(content: Mapping[str, Any]) -> list[str]:
-    worst, relative = content["worst"], content["relative"]
+def _notes(content: ImageMeasurement) -> list[str]:
+    worst, relative = content["worst"], content.get("relative")
     notes = [
         "Lost: the clean balanced accuracy less that under corruption. Intervals hold 95 % of bootstrap figures over "
         f"the same images. Lowest: {words(worst['corruption'])} at severity {worst['severity']}."
@@ -184,8 +192,9 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
             f"flagged corruptions {_number(relative['rbe_unflagged'])}. Flagged, as their denominators are less than "
             f"0.01: {flagged}."
         )
-    if content["paired"]:
-        tests = content["paired"]["tests"]
+    paired = content.get("paired")
+    if paired:
+        tests = paired["tests"]
         better = sum(row["p_holm"] < 0.05 and row["only_here"] > row["only_there"] for row in tests)
         worse = sum(row["p_holm"] < 0.05 and row["only_here"] < row["only_there"] for row in tests)
         notes.append(
@@ -195,8 +204,8 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _lines(content: Mapping[str, Any]) -> list[str]:
-    relative = content["relative"]
+def _lines(content: ImageMeasurement) -> list[str]:
+    relative = content.get("relative")
     header = f"{'corruption':<20}{'bal. acc.':>10}{'lost':>9}"
     lines = [header + (f"{'BE':>8}{'rBE':>8}{'denominator':>13}" if relative else "")]
     lines.append(f"{'clean':<20}{content['clean']['balanced_accuracy']:>10.4f}")

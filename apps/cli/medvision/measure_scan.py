@@ -15,7 +15,8 @@ from medvision.corruptions.volumes import SCALES
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import Volume, read_labels, read_volume
 from pipelines.evaluation.image_robustness import SEVERITIES
-from pipelines.evaluation.volume_robustness import measure_volume, volume_tables
+from pipelines.evaluation.robustness_tables import volume_tables
+from pipelines.evaluation.volume_robustness import VolumeMeasurement, measure_volume
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.weights import read_card
@@ -45,20 +46,22 @@ def measure_scan(options: RobustnessOptions, folder: Path, on_progress: Callable
     network = options.network
     segmenter = Segmenter(folder, device=network.device, threads=network.threads, precision=network.precision)
     try:
-        content, pictures = measure_volume(
+        measured, pictures = measure_volume(
             segmenter, volume, reference, names, severities, modality=modality, on_progress=on_progress
         )
     except InputError as error:  # the engine knows the case, the user knows the file
         raise InputError(str(error).replace(volume.case_id, printable(options.data))) from error
-    content["settings"] |= {
+    measured["settings"] |= {
         "modality": modality, "severities": severities, "only": names if options.only else None,
         "reference": "the segmentation of the scan as it is" if reference is None else "labels",
         "labels_sha256": labels_sha256,
     }  # fmt: skip
-    return Measurement(content, pictures, volume_tables(content), _facts(content), _notes(content), _lines(content))
+    return Measurement(
+        {**measured}, pictures, volume_tables(measured), _facts(measured), _notes(measured), _lines(measured)
+    )
 
 
-def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(content: VolumeMeasurement) -> list[tuple[str, str]]:
     caught, worst = content["caught"], content["worst"]
     mean = float(np.mean([cell["dice"] for cell in content["cells"]]))
     return [
@@ -69,7 +72,7 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _notes(content: Mapping[str, Any]) -> list[str]:
+def _notes(content: VolumeMeasurement) -> list[str]:
     caught, notes = content["caught"], []
     if content["settings"]["labels_sha256"] is None:
         notes.append("There are no labels: Dice is with the segmentation of the scan as it is, not with the truth.")
@@ -81,7 +84,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _lines(content: Mapping[str, Any]) -> list[str]:
+def _lines(content: VolumeMeasurement) -> list[str]:
     return [
         f"{'corruption':<20}{'mean Dice':>10}{'lost':>9}",
         f"{'clean':<20}{content['clean']['dice']:>10.4f}",

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.report.results import ResultTable
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -21,7 +23,7 @@ class Measurement:
 
     content: dict[str, Any]
     pictures: dict[tuple[str | None, int], np.ndarray]
-    tables: list[dict[str, Any]]
+    tables: list[ResultTable]
     facts: list[tuple[str, str]]
     notes: list[str]
     lines: list[str]

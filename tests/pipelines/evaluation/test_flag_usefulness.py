@@ -1,14 +1,12 @@
 """AUROC of flags and confidence against overlap, on cases whose answer is known."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluation.flag_usefulness import auroc, flag_usefulness
+from pipelines.evaluation.flag_usefulness import VolumeState, auroc, flag_usefulness
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
@@ -20,11 +18,11 @@ def test_auroc_is_that_of_scikit_learn(pairs: list[tuple[int, bool]]) -> None:
         assert auroc(scores, poor) == pytest.approx(roc_auc_score(poor, scores))
 
 
-def state(dice: float, flags: int, confidence: float | None) -> dict[str, Any]:
+def state(dice: float, flags: int, confidence: float | None) -> VolumeState:
     return {
         "dice": dice, "flags": flags, "mean_confidence": confidence, "lowest_confidence": confidence,
         "dice_of": {"a": dice, "b": dice + 0.2, "nowhere": None}, "flags_of": {"a": flags, "b": 0},
-        "confidence_of": {"a": confidence, "b": 0.5},
+        "confidence_of": {"a": confidence, "b": 0.5}, "nsd": None, "sha256": "",
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 from medvision.segmentation import Segmentation
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
-from pipelines.evaluation.volume_robustness import STRIP_SIDE, measure_volume, volume_tables
+from pipelines.evaluation.robustness_tables import volume_tables
+from pipelines.evaluation.volume_robustness import STRIP_SIDE, measure_volume
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import make_affine, make_image
 

@@ -399,7 +399,8 @@ def test_intervals_lie_around_the_figures_of_many_images(tmp_path: Path):
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 1200)
     scores = np.eye(2)[np.where(random.random(1200) < 0.8, labels, 1 - labels)] * 0.8 + 0.1
-    figures = write_classification(tmp_path, scores, np.eye(2, dtype=np.uint8)[labels], ["a", "b"], resamples=200)
+    targets = np.eye(2, dtype=np.uint8)[labels]
+    figures: Any = write_classification(tmp_path, scores, targets, ["a", "b"], resamples=200)
     for name in ("accuracy", "balanced_accuracy"):
         assert figures[name] - 0.04 < figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
         assert figures[f"{name}_high"] < figures[name] + 0.04
