@@ -5,13 +5,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
+from pipelines.report.text import Document, Json, value_at
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -30,21 +31,25 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = {"comment": 4000, "reviewer": 16}  # as the page's form limits them
 
 
+Value: TypeAlias = str | int | None
+"""What a row of the table holds in a column."""
+
+
 @dataclass(frozen=True)
 class Reviews:
-    """What was found.
+    """Verdicts and reports, matched.
 
     Attributes:
-        rows: of the table, by `COLUMNS`: reports in the order of their numbers, then verdicts without a report.
-        problems: a line for each file that cannot be used.
+        rows: Rows of the table, by `COLUMNS`: reports in the order of their numbers, then verdicts without a report.
+        problems: A line for each file that cannot be used.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Value]]
     problems: list[str]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Of reports in all, open ones, each verdict, and of verdicts without a report."""
+        """Numbers of reports, of open ones, of those with each verdict, and of verdicts without a report."""
         states = [row["state"] for row in self.rows]
         given = [row["verdict"] for row in self.rows if row["state"] == "reviewed"]
         return {
@@ -55,14 +60,46 @@ class Reviews:
         }
 
 
-def report_identity(case: str, about: Any) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Identity:
+    """Which report a file is about: its case, number and content hash."""
+
+    case: str
+    number: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Report:
+    """The JSON twin of a report; `flags` is None where it has no quality flags."""
+
+    about: _Identity
+    kind: str
+    flags: int | None
+    model: str
+    file: str
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A reviewer's verdict on a report, given at a time in UTC."""
+
+    about: _Identity
+    verdict: str
+    comment: str
+    reviewer: str
+    at: datetime
+    file: str
+
+
+def report_identity(case: str, about: "Sequence[Document | Json]") -> dict[str, str]:
     """Number (`id`) and content hash (`sha256`) of a report, by which verdicts on it are known.
 
     The page and its JSON twin both hold them, so they cannot be a hash of either.
 
     Args:
-        case: `case-` or, of a report on no input, `model-`, and 8 hex digits.
-        about: what is judged, as valid JSON: hashes of model and input, and the figures.
+        case: `case-` and 8 hex digits; `model-` for a report on no input.
+        about: What is judged, as valid JSON: hashes of model and input, and the figures.
     """
     sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return {"id": f"{case}-{sha256[:8]}", "sha256": sha256}
@@ -74,28 +111,34 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
     Number and content hash have to be the same; of several verdicts on a report the latest counts.
 
     Raises:
-        InputError: one is no folder, or there is neither a report nor a verdict.
+        InputError: One is no folder, or there is neither a report nor a verdict.
     """
-    reports: dict[tuple[str, str], dict[str, Any]] = {}
-    verdicts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    reports: dict[_Identity, _Report] = {}
+    verdicts: dict[_Identity, list[_Verdict]] = {}
     problems = []
     for path, kind in _files(folders):
         try:
             if kind is not None:
-                row = _report(path, kind)
-                reports.setdefault((row["report_id"], row["sha256"]), row)  # a copied folder is one report
+                report = _report(path, kind)
+                reports.setdefault(report.about, report)  # a copied folder is one report
             else:
-                row = _verdict(path)
-                verdicts.setdefault((row["report_id"], row["sha256"]), []).append(row)
+                verdict = _verdict(path)
+                verdicts.setdefault(verdict.about, []).append(verdict)
         except InputError as error:
             problems.append(str(error))
     if not (reports or verdicts or problems):
         names = ", ".join(printable(folder) for folder in folders)
         known = ", ".join([*REPORTS.values(), REVIEWS])
-        raise InputError(f"{names}: none of {known} is in it; expected results that have a report, or verdicts")
-    rows = [_row(report, verdicts.pop(key, [])) for key, report in sorted(reports.items())]
-    rows += [_orphan(given, reports) for _, given in sorted(verdicts.items())]
+        raise InputError(
+            f"{names}: contains no {known}; expected results that have a report, or verdicts; give another folder"
+        )
+    rows = [_row(reports[about], verdicts.pop(about, [])) for about in sorted(reports, key=_order)]
+    rows += [_orphan(verdicts[about], reports) for about in sorted(verdicts, key=_order)]
     return Reviews(rows, problems)
+
+
+def _order(about: _Identity) -> tuple[str, str]:
+    return about.number, about.sha256
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
@@ -119,66 +162,63 @@ def _refuse_folder(error: OSError) -> None:
     raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _report(path: Path, kind: str) -> dict[str, Any]:
+def _report(path: Path, kind: str) -> _Report:
     content = _read(path, _LARGEST_REPORT)
     if "report" not in content:
         raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; make it again")
-    case, number, sha256 = _identity(path, content)
-    flags, model = content.get("flags"), content.get("model")
-    model = model if isinstance(model, Mapping) else {}
-    return {
-        "case": case,
-        "report_id": number,
-        "sha256": sha256,
-        "kind": kind,
-        "flags": len(flags) if isinstance(flags, list) else None,
-        "model": " ".join(_whole(model[key][:100]) for key in ("name", "version") if isinstance(model.get(key), str)),
-        "file": printable(path),
-    }
+    flags = content.get("flags")
+    names = [value_at(content, "model", key) for key in ("name", "version")]
+    return _Report(
+        about=_identity(path, content),
+        kind=kind,
+        flags=len(flags) if isinstance(flags, list) else None,
+        model=" ".join(_encodable(name[:100]) for name in names if isinstance(name, str)),
+        file=printable(path),
+    )
 
 
-def _verdict(path: Path) -> dict[str, Any]:
+def _verdict(path: Path) -> _Verdict:
     content = _read(path, _LARGEST_REVIEW)
-    case, number, sha256 = _identity(path, content)
-    if content.get("verdict") not in VERDICTS:
-        raise _unusable(path, "verdict", content.get("verdict"), " or ".join(VERDICTS))
-    texts = {}
-    for key, longest in _LONGEST.items():
-        text = content.get(key, "")
-        if not isinstance(text, str) or len(text) > longest:
-            raise _unusable(path, key, text, f"a text of at most {longest} characters")
-        texts[key] = _whole(text)
+    about, verdict = _identity(path, content), content.get("verdict")
+    if not isinstance(verdict, str) or verdict not in VERDICTS:
+        raise _unusable(path, "verdict", verdict, " or ".join(VERDICTS))
+    comment, reviewer = (_text(path, content, key, longest) for key, longest in _LONGEST.items())
+    return _Verdict(about, verdict, comment, reviewer, _time(path, content.get("created")), printable(path))
+
+
+def _text(path: Path, content: Mapping[str, Json], key: str, longest: int) -> str:
+    text = content.get(key, "")
+    if not isinstance(text, str) or len(text) > longest:
+        raise _unusable(path, key, text, f"a text of at most {longest} characters")
+    return _encodable(text)
+
+
+def _time(path: Path, created: Json) -> datetime:
     try:
-        at = datetime.fromisoformat(content["created"])
+        at = datetime.fromisoformat(str(created))
         if at.tzinfo is None:
-            raise ValueError
-        at = at.astimezone(UTC)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise _unusable(path, "created", content.get("created"), "a date and time with its zone") from None
-    return {
-        "case": case, "report_id": number, "sha256": sha256, "verdict": content["verdict"], **texts, "at": at,
-        "file": printable(path),
-    }  # fmt: skip
+            raise ValueError("a time without its zone")
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _unusable(path, "created", created, "a date and time with its zone") from None
 
 
-def _identity(path: Path, content: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Case, number and content hash of the report that a file is about."""
-    report = content.get("report")
-    report = report if isinstance(report, Mapping) else {}
-    number, sha256 = report.get("id"), report.get("sha256")
+def _identity(path: Path, content: Mapping[str, Json]) -> _Identity:
+    """The report that a file is about."""
+    number, sha256 = value_at(content, "report", "id"), value_at(content, "report", "sha256")
     match = _ID.fullmatch(number) if isinstance(number, str) else None
     if match is None or not isinstance(number, str):
         raise _unusable(path, "report.id", number, "case- or model-, 8 hex digits, - and 8 more")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise _unusable(path, "report.sha256", sha256, "64 hex digits")
-    return match[1], number, sha256
+    return _Identity(match[1], number, sha256)
 
 
-def _read(path: Path, largest: int) -> Mapping[str, Any]:
+def _read(path: Path, largest: int) -> Mapping[str, Json]:
     name = printable(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{name}: is no file; remove it, or give another folder")
+            raise InputError(f"{name}: not a regular file; remove it, or give another folder")
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
@@ -186,47 +226,51 @@ def _read(path: Path, largest: int) -> Mapping[str, Any]:
     if len(content) > largest:
         raise InputError(f"{name}: larger than {largest >> 10} KB; expected what the program or a report wrote")
     try:
-        read = json.loads(content)
+        document: Json = json.loads(content)
     except (ValueError, RecursionError):
         raise InputError(f"{name}: is not JSON; expected what the program or a report wrote") from None
-    if not isinstance(read, dict):
-        raise InputError(f"{name}: holds a {type(read).__name__}; expected a JSON object")
-    return read
+    if not isinstance(document, dict):
+        raise InputError(f"{name}: contains a {type(document).__name__}; expected a JSON object")
+    return document
 
 
-def _whole(text: str) -> str:
+def _encodable(text: str) -> str:
     """The text with what is half a character, which JSON can hold and no file can, as a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _unusable(path: Path, key: str, found: Any, expected: str) -> InputError:
-    shown = (
-        printable(json.dumps(found)[:60]) if isinstance(found, str | int | float | bool | None) else "something else"
-    )
+def _unusable(path: Path, key: str, value: Json, expected: str) -> InputError:
+    plain = isinstance(value, str | int | float | bool | None)
+    shown = printable(json.dumps(value)[:60]) if plain else "something else"
     return InputError(f"{printable(path)}: its {key} is {shown}; expected {expected}; save the verdict again")
 
 
-def _row(report: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    row = {key: report.get(key) for key in COLUMNS} | {"report_file": report["file"], "state": "open", "note": ""}
-    return row | {"verdicts": 0} if not given else row | {"state": "reviewed"} | _latest(given)
+def _row(report: _Report, given: Sequence[_Verdict]) -> dict[str, Value]:
+    row = dict.fromkeys(COLUMNS) | {
+        "case": report.about.case, "report_id": report.about.number, "kind": report.kind, "flags": report.flags,
+        "model": report.model, "note": "", "report_file": report.file,
+    }  # fmt: skip
+    return row | {"state": "open", "verdicts": 0} if not given else row | {"state": "reviewed"} | _latest(given)
 
 
-def _orphan(given: Sequence[Mapping[str, Any]], reports: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
-    case, number = given[0]["case"], given[0]["report_id"]
+def _orphan(given: Sequence[_Verdict], reports: Collection[_Identity]) -> dict[str, Value]:
+    about = given[0].about
     note = "no report of this case is here"
-    if any(number == known for known, _ in reports):
+    if any(about.number == known.number for known in reports):
         note = "the report of this number has another content hash"
-    elif any(known.startswith(case) for known, _ in reports):
+    elif any(known.number.startswith(about.case) for known in reports):
         note = "the report of this case was made again since, with another result"
-    row = dict.fromkeys(COLUMNS) | {"case": case, "report_id": number, "state": "orphan", "note": note}
+    row = dict.fromkeys(COLUMNS) | {"case": about.case, "report_id": about.number, "state": "orphan", "note": note}
     return row | _latest(given)
 
 
-def _latest(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    last = max(given, key=lambda verdict: (verdict["at"], verdict["file"]))
+def _latest(given: Sequence[_Verdict]) -> dict[str, Value]:
+    last = max(given, key=lambda verdict: (verdict.at, verdict.file))
     return {
-        **{key: last[key] for key in ("verdict", "comment", "reviewer")},
-        "reviewed_at": last["at"].isoformat(timespec="seconds"),
+        "verdict": last.verdict,
+        "comment": last.comment,
+        "reviewer": last.reviewer,
+        "reviewed_at": last.at.isoformat(timespec="seconds"),
         "verdicts": len(given),
-        "verdict_file": last["file"],
+        "verdict_file": last.file,
     }

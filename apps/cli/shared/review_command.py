@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -79,7 +79,7 @@ def add_review(app: typer.Typer) -> None:
         return PARTLY_FAILED if collected.problems else COMPLETE
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | None]], suffix: str) -> None:
     """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
     from pipelines.report.verdicts import COLUMNS
 
@@ -98,7 +98,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], suffix: str) -> 
         parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
 
 
-def _log(run_id: str, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> None:
+def _log(run_id: str, rows: Sequence[Mapping[str, str | int | None]], counts: Mapping[str, int]) -> None:
     require("mlflow", "train")
     from pipelines.report.text import without_paths
     from pipelines.tracking.runs import log_to_run

@@ -155,7 +155,7 @@ def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path
         ("[" * 100_000, "larger than 64 KB"),
         ("[" * 60_000, "is not JSON"),
         ("9" * 5_000, "is not JSON"),
-        ("[1]", "holds a list"),
+        ("[1]", "contains a list"),
         ("{}", "its report.id is null"),
         ({**verdict(1, 11), "report": {"id": "../../etc", "sha256": "0" * 64}}, 'its report.id is "../../etc"'),
         ({**verdict(1, 11), "report": {"id": identity(1, 11)["id"], "sha256": 5}}, "its report.sha256 is 5"),
@@ -183,7 +183,7 @@ def test_what_is_no_file_is_not_opened(medvision: Collect, folder: Path):
     (folder / "loop").symlink_to(folder)
     done = medvision("review", "collect", folder, "-o", folder / "t.csv", "-q")
     assert done.code == 5 and done.out == ""
-    assert "is no file" in done.err and "cannot be read" in done.err and done.err.count("\n") == 2
+    assert "not a regular file" in done.err and "cannot be read" in done.err and done.err.count("\n") == 2
 
 
 def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp_path: Path):
@@ -199,7 +199,7 @@ def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp
         ((".", "-o", "t.xlsx"), "expected .csv, .parquet, .json"),
         ((".", "-o", "a_review.json"), "would be read as a verdict"),
         ((".", "-o", "report.json"), "would be read as a verdict or report"),
-        ((".", "-o", "t.csv"), "none of *_seg.json, robustness.json, report.json, *_review.json is in it"),
+        ((".", "-o", "t.csv"), "contains no *_seg.json, robustness.json, report.json, *_review.json"),
     ],
 )
 def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monkeypatch, arguments, says: str):
