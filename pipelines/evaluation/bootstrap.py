@@ -78,12 +78,12 @@ def intervals(figures: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return ends
 
 
-def _areas(draw: np.ndarray, score: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _areas(draw: np.ndarray, score: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Area under the curve of a class's score in resamples `(R, N)`, `(R,)`: pairs in order, ties as half of one."""
     order = np.argsort(score, kind="stable")
     ranks = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # where a higher score begins
     counts = draw[:, order]
-    with_it, without = (np.add.reduceat(counts * part[order], ranks, 1) for part in (there, 1 - there))
+    with_it, without = (np.add.reduceat(counts * part[order], ranks, 1) for part in (target, 1 - target))
     below = without.cumsum(1) - without / 2
     return _divided((with_it * below).sum(1), with_it.sum(1) * without.sum(1))
 
@@ -94,5 +94,5 @@ def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of what is defined."""
-    there = ~np.isnan(values)
-    return _divided(np.where(there, values, 0).sum(axis), there.sum(axis))
+    defined = ~np.isnan(values)
+    return _divided(np.where(defined, values, 0).sum(axis), defined.sum(axis))

@@ -84,8 +84,8 @@ def _paired_test(own: ImageMeasurement, other: ImageMeasurement, name: str | Non
     """The test of one state, before it is corrected."""
     from scipy.special import bdtr
 
-    here, there = (_bits(part["right"], name, severity, own["images"]) for part in (own, other))
-    gained, lost = int((here & ~there).sum()), int((there & ~here).sum())
+    ours, theirs = (_bits(part["right"], name, severity, own["images"]) for part in (own, other))
+    gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     p = min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
     return {
         "corruption": name, "severity": severity, "only_here": gained, "only_there": lost, "p": p, "p_holm": p,

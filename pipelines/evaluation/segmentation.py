@@ -38,13 +38,8 @@ def write_tables(
         skipped: Number of cases that could not be read.
     """
     summary = summarise(rows, protocol, seed=seed, resamples=resamples, skipped=skipped)
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(["" if row[column] is None else spreadsheet_safe(row[column]) for column in COLUMNS])
     texts = {
-        "cases.csv": table.getvalue(),
+        "cases.csv": _csv(rows),
         "dice.svg": strip_plot(_dice_of(rows)),
         "summary.json": json.dumps(summary, indent=2, sort_keys=True) + "\n",
     }
@@ -98,6 +93,15 @@ def summarise(
         "classes": classes,
         "overall": overall,
     }
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow(["" if row[column] is None else spreadsheet_safe(row[column]) for column in COLUMNS])
+    return table.getvalue()
 
 
 def _matrix(rows: Sequence[Mapping[str, Any]], figure: str, cases: Sequence[str], ids: Sequence[int]) -> np.ndarray:

@@ -104,9 +104,9 @@ def step_chart(name: str, values: Mapping[int, float]) -> str:
         _text(left, 212, str(first)),
         _text(right, 212, f"step {last}", "end"),
     ]
-    said = escape(f"{name} from step {first} to {last}, at the end {numbers[-1]:.4g}")
+    label = escape(f"{name} from step {first} to {last}, at the end {numbers[-1]:.4g}")
     return (
-        f'<svg viewBox="0 0 640 220" role="img" aria-label="{said}">'
+        f'<svg viewBox="0 0 640 220" role="img" aria-label="{label}">'
         f"{_path(f'M{left} {top}V{bottom}H{right}', _stroke(_RULE))}{_polyline(places, _stroke(_COLORS[0], 2))}"
         f'<g fill="{_GREY}" font-size="13">{"".join(axes)}</g></svg>'
     )

@@ -229,7 +229,7 @@ def _cells(row: PlacedRow, pictures: Mapping[str, str], with_dice: bool) -> list
         _flags(row),
         _figure(row["lowest_confidence"], 2, row["least_certain"]),
         *([_figure(row["mean_dice"], 3), _figure(row["lowest_dice"], 3, row["worst_structure"])] if with_dice else []),
-        _found(row),
+        _extent(row),
         _warnings(row),
     ]
 
@@ -251,11 +251,11 @@ def _flags(row: PlacedRow) -> Cell:
     return Cell(str(counts.total()), alert=True, rest=f": {codes}", sort=str(counts.total()))
 
 
-def _found(row: PlacedRow) -> Cell:
+def _extent(row: PlacedRow) -> Cell:
     """How many of the structures have voxels."""
-    found, structures = row["structures_found"], row["structures"]
-    text = DASH if structures is None else f"{found} of {structures}"
-    return Cell(text, sort="" if found is None else str(found))
+    present, structures = row["structures_found"], row["structures"]
+    text = DASH if structures is None else f"{present} of {structures}"
+    return Cell(text, sort="" if present is None else str(present))
 
 
 def _warnings(row: PlacedRow) -> Cell:

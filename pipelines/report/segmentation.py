@@ -30,7 +30,7 @@ from pipelines.report.sections import (
     hex_colour,
     verdict_section,
 )
-from pipelines.report.structures import About, comparison_section, volumes_section
+from pipelines.report.structures import comparison_section, volumes_section
 from pipelines.report.text import (
     Document,
     Json,
@@ -73,18 +73,11 @@ def segmentation_report(
     left out.
 
     Args:
-        sidecar: Content of `<name>_seg.json`. Required: `case` (`case-` and 8 hex digits). Shown where present:
-            `created` (text); `model` (`name`, `version`, `sha256`, `architecture`); `input` (`sha256`, `shape`,
-            `spacing_mm`, `orientation`, `qform_code`, `sform_code`, `units`, `modality`); `structures` (rows of
-            `medvision.findings.statistics.structure_rows`); `flags` (of `medvision.findings.flags`); `warnings`
-            (texts); `reference` (`rows` of `medvision.metrics.overlap.compare`, `summary` of `overlap.summary`,
-            `nsd_tolerance_mm`, `sha256`); `report` (`id`, `sha256`), without which no verdict can be given; `display`
-            (of `medvision.pictures.keyslices.plan_slices`: window and slices that are shown); `device` and
-            `precision` (texts); `timings_s`; and any key of `settings` and `versions`. Other keys are not shown.
-        card: The model's `model.json`, of which `classes` (`id`, `name`, `color`) is required and `limits`, `license`,
-            `description` and `training` are shown where present.
+        sidecar: Content of `<name>_seg.json` (`medvision.findings.sidecar.Sidecar`). Only `case` is required; without
+            `report` no verdict can be given.
+        card: The model's `model.json`, of which only `classes` is required.
         image: Scan as it was read, (X, Y, Z).
-        labels: Ids of `card["classes"]`, integer, (X, Y, Z).
+        labels: Ids of the card's classes, integer, (X, Y, Z).
         grid: Grid of all arrays.
         reference: Reference labels, integer, (X, Y, Z); adds a picture of agreement to each slice.
 
@@ -96,18 +89,29 @@ def segmentation_report(
     """
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
-    data: Mapping[str, Json] = without_paths(sidecar)
-    card = without_paths(card)
+    data, about_model = without_paths(sidecar), without_paths(card)
     plan: Document = part_at(data, "display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
-    entries = rows_at(plan, "slices")
+    entries, classes = rows_at(plan, "slices"), rows_at(about_model, "classes")
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(entries) * (2 if reference is None else 3))))
-    classes = rows_at(card, "classes")
     rendering = render_slices(image, labels, grid, classes, reference=reference, plan=plan, side=side)
-    names = class_names(classes)
-    colours = {number: hex_colour(rgb) for number, rgb in class_colours(classes).items()}
-    comparison = part_at(data, "reference")
-    about = About(data, card, names, colours, bool(comparison))
-    page = Page(
+    page = _page(data, about_model, _slices(data, classes, rendering, entries), grid)
+    viewer = make_viewer(
+        image,
+        labels,
+        grid,
+        classes,
+        modality=text_at(data, "input", "modality"),
+        window=rendering.window,
+        room=_PAGE - len(_written(page).encode()),
+    )
+    return _written(page if viewer is None else _with_viewer(page, viewer), viewer)
+
+
+def _page(data: Mapping[str, Json], card: Mapping[str, Json], slices: Section, grid: Grid) -> Page:
+    """The page without its viewer."""
+    compared, judged = part_at(data, "reference"), part_at(data, "report")
+    colours = _colours(rows_at(card, "classes"))
+    return Page(
         title=f"{data['case']}: segmentation report",
         kind="Segmentation report",
         heading=str(data["case"]),
@@ -116,30 +120,30 @@ def segmentation_report(
         sections=[
             _checks(data),
             _viewer(None),
-            _slices(about, rendering, entries),
-            volumes_section(about),
-            *([comparison_section(about)] if comparison else []),
-            *([_verdict(data)] if part_at(data, "report") else []),
-            _provenance(about, grid),
+            slices,
+            volumes_section(data, card, colours),
+            *([comparison_section(data, colours)] if compared else []),
+            *([_verdict(data)] if judged else []),
+            _provenance(data, card, grid),
             _limits(card),
         ],
         footer=_footer(data),
     )
-    styles = ("verdict.css", "viewer.css")
-    viewer = make_viewer(
-        image,
-        labels,
-        grid,
-        classes,
-        modality=text_at(data, "input", "modality"),
-        window=rendering.window,
-        room=_PAGE - len(render_page(page, styles=styles, script="review.js").encode()),
-    )
-    if viewer is None:
-        return render_page(page, styles=styles, script="review.js")
+
+
+def _with_viewer(page: Page, viewer: Viewer) -> Page:
     sections = [_viewer(viewer) if section.id == "viewer" else section for section in page.sections]
-    page = replace(page, sections=sections, licences=viewer.program.notices, embedded=viewer.embedded)
-    return render_page(page, styles=styles, script="review.js", digests=[viewer.program.digest])
+    return replace(page, sections=sections, licences=viewer.program.notices, embedded=viewer.embedded)
+
+
+def _written(page: Page, viewer: Viewer | None = None) -> str:
+    digests = [] if viewer is None else [viewer.program.digest]
+    return render_page(page, styles=("verdict.css", "viewer.css"), script="review.js", digests=digests)
+
+
+def _colours(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
+    """Colours of classes by their id."""
+    return {number: hex_colour(rgb) for number, rgb in class_colours(classes).items()}
 
 
 def _lead(data: Mapping[str, Json]) -> str:
@@ -191,27 +195,33 @@ def _viewer(viewer: Viewer | None) -> Section:
     return Section("viewer", "Viewer", [viewer or without], contents="Viewer")
 
 
-def _slices(about: About, rendering: Rendering, entries: Sequence[Mapping[str, Json]]) -> Section:
+def _slices(
+    data: Mapping[str, Json],
+    classes: Sequence[Mapping[str, Json]],
+    rendering: Rendering,
+    entries: Sequence[Mapping[str, Json]],
+) -> Section:
     """Pictures of slices, those to look at first before those of each plane."""
+    names, colours, compared = class_names(classes), _colours(classes), bool(part_at(data, "reference"))
     low, high = rendering.window
-    agreement = ", then agreement with the reference" if about.compared else ""
+    agreement = ", then agreement with the reference" if compared else ""
     convention = (
         "Radiological convention: the patient’s right is on the left of axial and coronal slices; anterior is on the "
         f"left of sagittal ones. Window {low:.4g} to {high:.4g} ({rendering.window_rule}). Each slice: image alone, "
         f"then with contours{agreement}. Positions are those of the slice’s centre in scanner coordinates."
     )
-    legend = [(about.names[number], about.colours[number]) for number in sorted(about.names) if number != 0]
+    legend = [(names[number], colours[number]) for number in sorted(names) if number != 0]
     blocks: list[Block] = [Text(convention, small=True), Legend(legend, "Colours of the contours")]
-    if about.compared:
-        colours = [(name, hex_colour(rgb)) for name, rgb in AGREEMENT.items()]
-        blocks.append(Legend(colours, "Colours of the agreement pictures", "Agreement:"))
+    if compared:
+        kinds = [(name, hex_colour(rgb)) for name, rgb in AGREEMENT.items()]
+        blocks.append(Legend(kinds, "Colours of the agreement pictures", "Agreement:"))
     shown = list(zip(rendering.slices, entries, strict=True))
-    first = [_key_figure(item, entry, about.names) for item, entry in shown if "why" in entry]
-    pictures = 3 if about.compared else 2
+    first = [_key_figure(item, entry, names) for item, entry in shown if "why" in entry]
+    pictures = 3 if compared else 2
     if first:
-        blocks.append(Gallery(first, "To look at first", _choice_of_slices(about.compared), pictures))
+        blocks.append(Gallery(first, "To look at first", _choice_of_slices(compared), pictures))
     for plane, items in groupby((item for item, entry in shown if "why" not in entry), lambda item: item.plane):
-        figures = [_figure(item, about.names) for item in items]
+        figures = [_figure(item, names) for item in items]
         blocks.append(Gallery(figures, plane.capitalize(), pictures=pictures))
     return Section("slices", "Slices", blocks, contents="Slices")
 
@@ -253,13 +263,12 @@ def _verdict(data: Mapping[str, Json]) -> Section:
     return verdict_section(report, str(data["case"]), "Is this segmentation fit for use?", "medvision")
 
 
-def _provenance(about: About, grid: Grid) -> Section:
+def _provenance(data: Mapping[str, Json], card: Mapping[str, Json], grid: Grid) -> Section:
     """Model and input, settings and software."""
-    data = about.data
     model = part_at(data, "model")
     rows = [(key, as_text(model[key])) for key in ("name", "version", "architecture") if model.get(key)]
-    if about.card.get("license"):
-        rows.append(("licence", as_text(about.card["license"])))
+    if card.get("license"):
+        rows.append(("licence", as_text(card["license"])))
     if model.get("sha256"):
         rows.append(("weights, SHA-256", code(str(model["sha256"]))))
     times = {key: f"{seconds:.2f} s" for key, seconds in part_at(data, "timings_s").items()}

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pipelines.report.sections import Cell, Column, Section, Table, Text
 from pipelines.report.text import DASH, Json, as_text, fixed, number_at, part_at, percent, rows_at, text_at
@@ -22,25 +21,16 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True)
-class About:
-    """What several sections need: side-car, card, names and colours of classes, and whether there is a reference."""
+def volumes_section(data: Mapping[str, Json], card: Mapping[str, Json], colours: Mapping[int, str]) -> Section:
+    """Figures of each structure; a letter says why one is missing.
 
-    data: Mapping[str, Json]
-    card: Mapping[str, Json]
-    names: Mapping[int, str]
-    colours: Mapping[int, str]
-    compared: bool
-
-    def structure(self, row: Mapping[str, Json]) -> Cell:
-        """The name of a row's structure, with its colour."""
-        return Cell(str(row["name"]), swatch=self.colours.get(int(number_at(row, "id") or 0), "#000000"))
-
-
-def volumes_section(about: About) -> Section:
-    """Figures of each structure; a letter says why one is missing."""
-    rows = rows_at(about.data, "structures")
-    calibration = part_at(about.card, "input", "expected_dice")
+    Args:
+        data: Side-car.
+        card: Card of the model.
+        colours: Colours of the classes by their id.
+    """
+    rows = rows_at(data, "structures")
+    calibration = part_at(card, "input", "expected_dice")
     titles = {"volume_ml": "Volume (mL)", "voxels": "Voxels", "mean_intensity": "Mean intensity"}
     titles |= {"mean_confidence": "Mean confidence", "expected_dice": "Expected Dice", "components": "Components"}
     digits = {"volume_ml": 2, "mean_intensity": _digits(rows), "mean_confidence": 3, "expected_dice": 2}
@@ -53,7 +43,7 @@ def volumes_section(about: About) -> Section:
         figures = [Cell(fixed(number_at(row, key), digits.get(key, 0)), note=marks.get(key, "")) for key in titles]
         border = row.get("touches_border")
         largest = Cell(percent(number_at(row, "largest_share")))
-        cells.append([about.structure(row), *figures, largest, Cell(as_text(border), alert=bool(border))])
+        cells.append([_structure(row, colours), *figures, largest, Cell(as_text(border), alert=bool(border))])
     numeric = [Column(title, numeric=True) for title in [*titles.values(), "In the largest"]]
     remark = (
         f"Expected Dice: what a structure of that confidence reached on average in "
@@ -83,9 +73,14 @@ def _digits(rows: Sequence[Mapping[str, Json]]) -> int:
     return min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest > 0 else 0
 
 
-def comparison_section(about: About) -> Section:
-    """Overlap with the reference, worst first: missed and false positives, rising Dice, then empty in both."""
-    comparison = part_at(about.data, "reference")
+def comparison_section(data: Mapping[str, Json], colours: Mapping[int, str]) -> Section:
+    """Overlap with the reference, worst first: missed and false positives, rising Dice, then empty in both.
+
+    Args:
+        data: Side-car with a `reference`.
+        colours: Colours of the classes by their id.
+    """
+    comparison = part_at(data, "reference")
     tolerance = number_at(comparison, "nsd_tolerance_mm")
     within = "the tolerance" if tolerance is None else f"{as_text(tolerance)} mm"
     text = (
@@ -103,7 +98,7 @@ def comparison_section(about: About) -> Section:
     ]
     cells = [
         [
-            about.structure(row),
+            _structure(row, colours),
             _state(text_at(row, "state")),
             Cell(fixed(number_at(row, "dice"), 3), bar=number_at(row, "dice")),
             *_surfaces(row),
@@ -114,6 +109,11 @@ def comparison_section(about: About) -> Section:
     foot = [Cell("Mean"), Cell(), Cell(fixed(number_at(means, "dice"), 3)), *_surfaces(means)] if means else []
     blocks = [Text(text, small=True), Table(columns, cells, foot=foot)]
     return Section("reference", "Comparison with the reference", blocks, contents="Reference")
+
+
+def _structure(row: Mapping[str, Json], colours: Mapping[int, str]) -> Cell:
+    """The name of a row's structure, with its colour."""
+    return Cell(str(row["name"]), swatch=colours.get(int(number_at(row, "id") or 0), "#000000"))
 
 
 def _badness(row: Mapping[str, Json]) -> tuple[bool, float]:

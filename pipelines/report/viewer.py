@@ -211,8 +211,8 @@ class _Scale:
 
     @property
     def description(self) -> str:
-        what = self.unit or "intensities"
-        return f"{what} in steps of {self.step:.3g}, cut off at {self.low:.4g} and {self.high:.4g}".replace("-", "−")
+        unit = self.unit or "intensities"
+        return f"{unit} in steps of {self.step:.3g}, cut off at {self.low:.4g} and {self.high:.4g}".replace("-", "−")
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         codes = (np.nan_to_num(values, nan=self.low) - self.low) / self.step
