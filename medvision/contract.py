@@ -240,6 +240,8 @@ def _check_normalisation(how: Normalisation) -> None:
     name = how.get("name") if isinstance(how, Mapping) else how
     if name not in ("rescale_intensity", "zscore", "none", "window"):
         raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")
+    if name == "rescale_intensity" and isinstance(how, Mapping) and how.get("version", 1) not in (1, 2):
+        raise ValueError(f"rescale_intensity has no version {how['version']!r}, expected 1 or 2")
     if name == "window" and not (isinstance(how, Mapping) and float(how["low"]) < float(how["high"])):
         raise ValueError("normalisation by a window needs low < high")
 

@@ -84,6 +84,7 @@ def test_a_card_is_read():
         ("input.views", [["axial"]], "cannot be used"),
         ("input.normalisation", MISSING, "normalisation is None"),
         ("input.normalisation", "z-score", "'z-score'"),
+        ("input.normalisation", {"name": "rescale_intensity", "version": 3}, "rescale_intensity has no version 3"),
         ("input.smallest_slice", 0, "smallest_slice is 0"),
         ("input.smallest_slice", 10**6, "smallest_slice is 1000000"),
         ("input.attached", [1, 2, 3], "not of all"),
