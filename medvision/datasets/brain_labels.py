@@ -38,6 +38,21 @@ FREESURFER = {
 }
 """Structure of each FreeSurfer (aseg) or SynthSeg id."""
 
+_PARTS_OF_MAPS = {25: 2, 77: 2, 136: 4, 137: 5}
+PARTS = {2: 1, 3: 2, **dict.fromkeys((10, 11, 12, 13, 26, 28), 3), 17: 4, 18: 4, **dict.fromkeys((4, 5, 14, 15), 5)}
+PARTS |= {24: 6, 16: 7, 7: 8, 8: 9}
+"""The parts that a network learns, by the FreeSurfer id of the left or only one, and the structure each belongs to."""
+
+LEFT_TO_RIGHT = {left: right for right, left in RIGHT_TO_LEFT.items() if left in PARTS}
+"""FreeSurfer ids of the parts that have two sides."""
+
+_PART_OF = {0: 0, **{part: part for part in PARTS}, **_PARTS_OF_MAPS}
+PART_IDS = {
+    **_PART_OF,
+    **{right: LEFT_TO_RIGHT[_PART_OF[left]] for right, left in RIGHT_TO_LEFT.items() if left in _PART_OF},
+}
+"""FreeSurfer id of the part, its side kept, for each id of a label map."""
+
 NEUROMORPHOMETRICS = {
     0: 0,
     **dict.fromkeys((44, 45), 1),

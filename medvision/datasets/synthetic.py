@@ -5,21 +5,21 @@ class draws an intensity distribution, and the result goes through the defects o
 slices, noise). A network that has seen enough of it relies on shape and relations, not on one scanner's intensities.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
+from medvision.contract import Normalisation
 from medvision.datasets.brain_labels import FREESURFER, RIGHT_TO_LEFT
 from medvision.volumes.files import read_labels
 from medvision.volumes.geometry import to_ras
-from medvision.volumes.resampling import linear_weights, rescale_intensity, resize_linear
+from medvision.volumes.resampling import linear_weights, normalise, resize_linear
 from shared_backbones.errors import InputError
 
 _HIGHEST_ID = 999
@@ -53,6 +53,9 @@ class SynthesisSettings:
     """Largest standard deviation of the noise, in units of the image's range."""
     thick_slices_share: float = 0.12
     """Share of volumes acquired in slices of 2 to 6 mm."""
+    coarse_share: float = 0.0
+    """Share of volumes acquired at up to `coarsest_mm` along all axes."""
+    coarsest_mm: float = 3.0
 
 
 class LabelMapSynthesizer:
@@ -62,13 +65,26 @@ class LabelMapSynthesizer:
         folder: directory of `.nii.gz` label maps at 1 mm with FreeSurfer ids, and ids from 500 for what is outside the
             brain (SynthSeg's training maps).
         settings: ranges of the random choices.
+        targets: value, up to 255, of each FreeSurfer id in the maps that come out; ids that it lacks become 0.
+        normalisation: how the images are scaled, as the model's card says; see `medvision.volumes.resampling`. Of
+            `rescale_intensity`, only version 2 waits for no device.
+        device: where the volumes are drawn. No step waits for it: what decides the course of one is drawn on the CPU.
 
     Raises:
         InputError: the folder contains no label map, or one that cannot be read, of another spacing or with other ids.
     """
 
-    def __init__(self, folder: str | Path, settings: SynthesisSettings | None = None) -> None:
-        self.settings = settings or SynthesisSettings()
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: SynthesisSettings | None = None,
+        *,
+        targets: Mapping[int, int] = FREESURFER,
+        normalisation: Normalisation = "rescale_intensity",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.settings, self.device = settings or SynthesisSettings(), torch.device(device)
+        self.normalisation = normalisation
         paths = sorted(Path(folder).glob("*.nii.gz"))
         if not paths:
             raise InputError(f"{folder}: found no label map, expected *.nii.gz with FreeSurfer ids; pass their folder")
@@ -79,23 +95,29 @@ class LabelMapSynthesizer:
         index[self.ids] = np.arange(len(self.ids))
         heads = [torch.from_numpy(index[ids]) for ids in maps]
         self.heads = [_crop_to(head, head > 0, margin=8) for head in heads]
-        self.structure = torch.tensor([FREESURFER.get(int(i), 0) for i in self.ids], dtype=torch.uint8)
         # Brain for the purpose of skull stripping: everything FreeSurfer names inside the skull but sulcal CSF.
-        self.is_brain = torch.tensor([0 < i < 500 and i not in (24, 30, 85) for i in self.ids.tolist()])
-        self.is_extracerebral = torch.tensor([i >= 500 for i in self.ids.tolist()])
-        self.brains = [_crop_to(head, self.is_brain[head.int()], margin=12) for head in self.heads]
+        is_brain = torch.tensor([0 < i < 500 and i not in (24, 30, 85) for i in self.ids.tolist()])
+        self.brains = [_crop_to(head, is_brain[head.int()], margin=12).to(self.device) for head in self.heads]
+        self.heads = [head.to(self.device) for head in self.heads]
+        self.is_brain = is_brain.to(self.device)
+        self.is_extracerebral = torch.tensor([i >= 500 for i in self.ids.tolist()], device=self.device)
+        ids = [int(i) for i in self.ids]
+        other_side = RIGHT_TO_LEFT | {left: right for right, left in RIGHT_TO_LEFT.items()}
+        self.targets = self._table(targets, ids)
+        self.mirrored_targets = self._table(targets, [other_side.get(i, i) for i in ids])
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw one volume.
 
         Returns:
-            image `(X, Y, Z)` float32 in [0, 1], axes RAS, at `settings.spacing_mm`, and structures `(X, Y, Z)` uint8.
+            image `(X, Y, Z)` float32 in [0, 1], axes RAS, at `settings.spacing_mm`, and targets `(X, Y, Z)` uint8.
         """
         s = self.settings
-        stripped = bool(_uniform(0, 1, generator) < s.stripped_share)
+        stripped = bool(uniform(0, 1, generator) < s.stripped_share)
         sources = self.brains if stripped else self.heads
-        source = sources[int(_integer(len(sources), generator))]
-        if _uniform(0, 1, generator) < 0.5:
+        source = sources[int(integer(len(sources), generator))]
+        mirrored = bool(uniform(0, 1, generator) < 0.5)
+        if mirrored:
             source = source.flip(0).contiguous()
         labels = self._deform(source, generator)
         keep = self._skull_strip(labels, generator) if stripped else None
@@ -105,17 +127,24 @@ class LabelMapSynthesizer:
             image = image * keep
             labels = labels * keep
         image = self._scan(image, generator)
-        if keep is not None and _uniform(0, 1, generator) < 0.85:
+        if keep is not None and uniform(0, 1, generator) < 0.85:
             small = resize_linear(keep.float(), (1.0,) * 3, (s.spacing_mm,) * 3)
             image = image * (small > 0.5)
-        image = rescale_intensity(image)
+        image = normalise(image, self.normalisation)
         image = image ** float(torch.exp(0.25 * torch.randn((), generator=generator)))
-        return image, _resize_nearest(self.structure[labels.int()], image.shape, s.spacing_mm)
+        targets = self.mirrored_targets if mirrored else self.targets
+        return image, _resize_nearest(targets[labels.int()], image.shape, s.spacing_mm)
+
+    def at_spacing(self, spacing_mm: float) -> "LabelMapSynthesizer":
+        """The same, with another spacing of what comes out; the maps are shared."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, spacing_mm=spacing_mm)
+        return other
 
     def _deform(self, source: Tensor, generator: torch.Generator) -> Tensor:
         """Affine and elastic deformation of a label map at 1 mm, sampled on a box around its content."""
         s = self.settings
-        angles = torch.deg2rad(_uniform(-s.rotation_degrees, s.rotation_degrees, generator, 3))
+        angles = torch.deg2rad(uniform(-s.rotation_degrees, s.rotation_degrees, generator, 3))
         matrix = torch.eye(3)
         for axis, angle in enumerate(angles):
             i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -123,21 +152,22 @@ class LabelMapSynthesizer:
             turn[i, i] = turn[j, j] = torch.cos(angle)
             turn[i, j], turn[j, i] = -torch.sin(angle), torch.sin(angle)
             matrix = matrix @ turn
-        shear = torch.eye(3) + torch.triu(_uniform(-s.shear, s.shear, generator, 3, 3), 1)
-        matrix = matrix @ shear @ torch.diag(1 + _uniform(-s.scaling, s.scaling, generator, 3))
+        shear = torch.eye(3) + torch.triu(uniform(-s.shear, s.shear, generator, 3, 3), 1)
+        matrix = matrix @ shear @ torch.diag(1 + uniform(-s.scaling, s.scaling, generator, 3))
 
-        distance_mm = float(_uniform(16, 64, generator))
+        distance_mm = float(uniform(16, 64, generator))
         knots = [max(2, round(n / distance_mm)) for n in source.shape]
         ends = [(n - 1) / 2 for n in source.shape]
         axes = [torch.linspace(-end, end, k) for end, k in zip(ends, knots, strict=True)]
         # linear interpolation between control points keeps the affine part exact
         control = torch.einsum("ij,jxyz->ixyz", matrix, torch.stack(torch.meshgrid(*axes, indexing="ij")))
-        std = distance_mm * _uniform(0, s.displacement, generator)
+        std = distance_mm * uniform(0, s.displacement, generator)
         control += torch.tensor(ends).view(3, 1, 1, 1) + std * torch.randn(control.shape, generator=generator)
-        spread = [linear_weights(k, n, (k - 1) / (n - 1)) for k, n in zip(knots, source.shape, strict=True)]
-        inside = torch.ones(source.shape, dtype=torch.bool)
-        index = torch.zeros(source.shape, dtype=torch.int32)
-        for points, n in zip(control, source.shape, strict=True):
+        sizes = zip(knots, source.shape, strict=True)
+        spread = [linear_weights(k, n, (k - 1) / (n - 1), self.device) for k, n in sizes]
+        inside = torch.ones(source.shape, dtype=torch.bool, device=self.device)
+        index = torch.zeros(source.shape, dtype=torch.int32, device=self.device)
+        for points, n in zip(sent(control, self.device), source.shape, strict=True):
             rows = (spread[0] @ points.flatten(1)).view(-1, knots[1], knots[2])
             position = (spread[1] @ rows @ spread[2].T).round_()
             inside &= (position >= 0) & (position < n)
@@ -147,20 +177,20 @@ class LabelMapSynthesizer:
     def _skull_strip(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Mask `(X, Y, Z)` of what a skull-stripping tool leaves: the brain and a rim of 0 to 4 mm around it."""
         brain = self.is_brain[labels.int()]
-        closing = 4 + int(_integer(7, generator))
+        closing = 4 + int(integer(7, generator))
         closed = ~_dilate(~_dilate(brain, closing), closing)
-        mask = _dilate(closed, int(_integer(5, generator)))
-        if _uniform(0, 1, generator) < 0.7:  # most tools leave no skull inside the rim, some do
+        mask = _dilate(closed, int(integer(5, generator)))
+        if uniform(0, 1, generator) < 0.7:  # most tools leave no skull inside the rim, some do
             mask &= ~self.is_extracerebral[labels.int()]
         return mask
 
     def _paint(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Intensities: a Gaussian for every tissue class, left and right alike."""
         s = self.settings
-        means = _uniform(0, 1, generator, len(self.ids))
-        stds = _uniform(0.01, 0.1, generator, len(self.ids))
-        if _uniform(0, 1, generator) < s.t1_share:
-            contrast, offset = _uniform(0.5, 1.25, generator), _uniform(-0.1, 0.1, generator)
+        means = uniform(0, 1, generator, len(self.ids))
+        stds = uniform(0.01, 0.1, generator, len(self.ids))
+        if uniform(0, 1, generator) < s.t1_share:
+            contrast, offset = uniform(0.5, 1.25, generator), uniform(-0.1, 0.1, generator)
             t1 = torch.tensor([_T1_MEAN.get(RIGHT_TO_LEFT.get(i, i), float("nan")) for i in map(int, self.ids)])
             jitter = 0.045 * torch.randn(t1.shape, generator=generator)
             t1 = 1 + (t1 + jitter - 1) * contrast + offset
@@ -172,138 +202,46 @@ class LabelMapSynthesizer:
             if right in index and left in index:
                 means[index[right]], stds[index[right]] = means[index[left]], stds[index[left]]
         background = index[0]
-        means[background] = _uniform(0, 0.15, generator) if _uniform(0, 1, generator) < 0.5 else 0.0
+        means[background] = uniform(0, 0.15, generator) if uniform(0, 1, generator) < 0.5 else 0.0
         stds[background] = stds[background] * means[background]
-        texture = torch.randn(labels.shape, generator=generator)
-        pick = labels.int()
+        texture = self._noise(labels.shape, generator)
+        means, stds, pick = sent(means, self.device), sent(stds, self.device), labels.int()
         return means[pick].addcmul_(stds[pick], texture).clamp_(min=0)
 
     def _scan(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Bias field, resolution and noise of a scanner; the result lies on the model's grid."""
         s = self.settings
-        field = _uniform(0, s.bias_field, generator) * torch.randn((1, 1, 4, 4, 4), generator=generator)
-        image = image * F.interpolate(field, size=image.shape, mode="trilinear", align_corners=True)[0, 0].exp_()
+        knots = uniform(0, s.bias_field, generator) * torch.randn((1, 1, 4, 4, 4), generator=generator)
+        field = F.interpolate(sent(knots, self.device), size=image.shape, mode="trilinear", align_corners=True)
+        image = image * field[0, 0].exp_()
         thickness = [1.0, 1.0, 1.0]
-        if _uniform(0, 1, generator) < s.thick_slices_share:
-            thickness[int(_integer(3, generator))] = float(_uniform(2, 6, generator))
-        blur = float(_uniform(0.3, 1.0, generator))
+        if uniform(0, 1, generator) < s.thick_slices_share:
+            thickness[int(integer(3, generator))] = float(uniform(2, 6, generator))
+        elif s.coarse_share and uniform(0, 1, generator) < s.coarse_share:
+            thickness = [float(uniform(1, s.coarsest_mm, generator))] * 3
+        blur = float(uniform(0.3, 1.0, generator))
         image = _gaussian_blur(image, [blur * max(1.0, 0.5 * t) for t in thickness])
         shape = image.shape
-        noise = float(_uniform(0, s.noise, generator))
+        noise = float(uniform(0, s.noise, generator))
         acquired = resize_linear(image, (1.0,) * 3, tuple(thickness)) if max(thickness) > 1 else image
-        acquired = acquired + noise * torch.randn(acquired.shape, generator=generator)
-        if _uniform(0, 1, generator) < 0.5:  # magnitude images have no negative values
+        acquired = acquired + noise * self._noise(acquired.shape, generator)
+        if uniform(0, 1, generator) < 0.5:  # magnitude images have no negative values
             acquired = acquired.abs_()
         target = tuple(max(1, round(n / s.spacing_mm)) for n in shape)
         return resize_linear(acquired, tuple(thickness), (s.spacing_mm,) * 3, shape=target)
 
+    def _table(self, targets: Mapping[int, int], ids: Sequence[int]) -> Tensor:
+        return torch.tensor([targets.get(i, 0) for i in ids], dtype=torch.uint8, device=self.device)
 
-class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
-    """An endless stream of training slices, reproducible from its seed.
-
-    Volume number `i` depends on the seed and on `i` alone, so a stream can go on at any volume. Slices wait in a
-    buffer from which they leave in random order: a batch mixes many volumes.
-
-    Args:
-        synthesizer: draws the volumes.
-        context: offsets of the neighbouring slices that become channels.
-        size: side of the square crops in voxels.
-        slices_per_volume: slices taken from each volume.
-        buffer: slices that wait.
-        seed: seed of all random choices.
-        start: number of the first volume.
-        rank: number of this process among the `world_size` that divide the volumes.
-        world_size: number of processes that divide the volumes.
-    """
-
-    def __init__(
-        self,
-        synthesizer: LabelMapSynthesizer,
-        *,
-        context: Sequence[int],
-        size: int,
-        slices_per_volume: int,
-        buffer: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.synthesizer, self.context, self.size = synthesizer, tuple(context), size
-        self.slices_per_volume, self.buffer = slices_per_volume, buffer
-        self.seed, self.start = seed, start
-        self.rank, self.world_size = rank, world_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = get_worker_info()
-        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        offset, stride = self.rank * workers + index, self.world_size * workers
-        waiting: list[tuple[Tensor, Tensor]] = []
-        for number in itertools.count(self.start + offset, stride):
-            generator = torch.Generator().manual_seed((self.seed << 32) + number)
-            image, labels = self.synthesizer(generator)
-            fresh = slices_of(
-                image,
-                labels,
-                context=self.context,
-                size=self.size,
-                count=self.slices_per_volume,
-                generator=generator,
-            )
-            for item in fresh:
-                waiting.append(item)
-                if len(waiting) > self.buffer:
-                    at = int(_integer(len(waiting), generator))
-                    waiting[at], waiting[-1] = waiting[-1], waiting[at]
-                    yield waiting.pop()
-
-
-def slices_of(
-    image: Tensor, labels: Tensor, *, context: Sequence[int], size: int, count: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random slices along random axes: most through the brain and cropped around it, some anywhere in the image.
-
-    Args:
-        image: `(X, Y, Z)` float32.
-        labels: `(X, Y, Z)` uint8, 0 is background.
-        context: offsets of the neighbouring slices that become channels, for example `(-1, 0, 1)`.
-        size: side of the square crops in voxels.
-        count: number of slices.
-        generator: source of all random choices.
-
-    Yields:
-        slice `(len(context), size, size)` float32 and target `(size, size)` uint8.
-    """
-    brain = _extent((labels > 0) & (labels != 6))
-    whole = [(0, n - 1) for n in image.shape]
-    for _ in range(count):
-        axis = int(_integer(3, generator))
-        n = image.shape[axis]
-        first, last = (whole if _uniform(0, 1, generator) < 0.15 else brain)[axis]
-        at = min(max(first - 3 + int(_integer(last - first + 7, generator)), 0), n - 1)
-        plane = [d for d in range(3) if d != axis]
-        planes = [min(max(at + offset, 0), n - 1) for offset in context]
-        x = image.index_select(axis, torch.tensor(planes)).movedim(axis, 0)
-        y = labels.select(axis, at)
-        anywhere = _uniform(0, 1, generator) < 0.2
-        starts = []
-        for d in plane:
-            n = image.shape[d]
-            centre = int(_integer(n, generator)) if anywhere else sum(brain[d]) // 2 + int(_integer(31, generator)) - 15
-            starts.append(centre - size // 2)
-        yield _crop(x, starts, size), _crop(y, starts, size)
-
-
-def _crop(x: Tensor, starts: Sequence[int], size: int) -> Tensor:
-    """Crop the last two axes, zero outside."""
-    out = x.new_zeros((*x.shape[:-2], size, size))
-    source, target = [], []
-    for start, n in zip(starts, x.shape[-2:], strict=True):
-        a, b = max(start, 0), min(start + size, n)
-        source.append(slice(a, max(a, b)))
-        target.append(slice(a - start, max(a, b) - start))
-    out[(..., *target)] = x[(..., *source)]
-    return out
+    def _noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Standard normal numbers on the device, decided by the generator on the CPU."""
+        if self.device.type == "cpu":
+            return torch.randn(shape, generator=generator)
+        if self.device.type == "meta":
+            return torch.empty(shape, device=self.device)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        own = torch.Generator(self.device).manual_seed(seed)
+        return torch.randn(shape, generator=own, device=self.device)
 
 
 def _read_ids(path: Path) -> np.ndarray:
@@ -323,12 +261,12 @@ def _read_ids(path: Path) -> np.ndarray:
 def _crop_to(labels: Tensor, mask: Tensor, margin: int) -> Tensor:
     """Cut out the box that holds `mask`, and `margin` voxels around it."""
     box = []
-    for first, last in _extent(mask):
+    for first, last in extent(mask):
         box.append(slice(max(0, first - margin), last + margin + 1))
     return labels[tuple(box)].contiguous()
 
 
-def _extent(mask: Tensor) -> list[tuple[int, int]]:
+def extent(mask: Tensor) -> list[tuple[int, int]]:
     """First and last index of the true voxels along each axis; the whole axis where there are none."""
     extent = []
     for axis in range(3):
@@ -341,7 +279,7 @@ def _resize_nearest(labels: Tensor, shape: Sequence[int], spacing: float) -> Ten
     """Nearest voxel of a 1 mm map for every voxel of a centred grid."""
     for axis, n in enumerate(shape):
         centre = (labels.shape[axis] - 1) / 2
-        at = centre + (torch.arange(n) - (n - 1) / 2) * spacing
+        at = centre + (torch.arange(n, device=labels.device) - (n - 1) / 2) * spacing
         labels = labels.index_select(axis, at.round().long().clamp_(0, labels.shape[axis] - 1))
     return labels
 
@@ -372,9 +310,16 @@ def _gaussian_blur(image: Tensor, sigma: Sequence[float]) -> Tensor:
     return image
 
 
-def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on its way to a device, which nobody waits for."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
+    """Numbers between `low` and `high`, on the CPU."""
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
-def _integer(high: int, generator: torch.Generator) -> Tensor:
+def integer(high: int, generator: torch.Generator) -> Tensor:
+    """One of the integers below `high`, on the CPU."""
     return torch.randint(high, (), generator=generator)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices
+from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings
+from medvision.datasets.synthetic_slices import SyntheticSlices
 from pipelines.kinds.kind import TrainingData
 from pipelines.kinds.segmentation import SegmentationKind
 from pipelines.recipe.volumes import SyntheticData
@@ -84,7 +85,7 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
 
         def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
             stream = SyntheticSlices(
-                LabelMapSynthesizer(str(self.root), self._synthesis()),
+                LabelMapSynthesizer(str(self.root), self._synthesis(), normalisation=self.contract.normalisation),
                 context=data.slices,
                 size=data.size,
                 slices_per_volume=data.slices_per_volume,

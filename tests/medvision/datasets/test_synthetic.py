@@ -10,8 +10,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from medvision.datasets import synthetic
-from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings, SyntheticSlices, slices_of
+from medvision.datasets import synthetic_slices
+from medvision.datasets.brain_labels import FREESURFER, LEFT_TO_RIGHT, PART_IDS, PARTS
+from medvision.datasets.patches import cut, patches_of
+from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings
+from medvision.datasets.synthetic_slices import SyntheticSlices, slices_of
 from shared_backbones.errors import InputError
 from tests.medvision.heads import IDS, make_head_labels, write_heads
 from tests.medvision.phantoms import make_affine, write_scan
@@ -149,6 +152,93 @@ def test_bad_maps_are_one_line(tmp_path):
     refused("a.nii.gz")
 
 
+@pytest.mark.parametrize("targets", [FREESURFER, PART_IDS])
+def test_no_step_waits_for_the_device(folder, targets):
+    # "meta" holds shapes alone: whatever reads a value of a tensor there, or leaves the device, raises
+    settings = SynthesisSettings(coarse_share=0.4, thick_slices_share=0.4, stripped_share=0.5)
+    version = {"name": "rescale_intensity", "version": 2}
+    on_meta = LabelMapSynthesizer(folder, settings, targets=targets, normalisation=version, device="meta")
+    on_cpu = LabelMapSynthesizer(folder, settings, targets=targets, normalisation=version)
+    for seed in range(30):
+        image, labels = on_meta(seeded(seed))
+        assert image.device.type == labels.device.type == "meta"
+        assert (image.dtype, labels.dtype) == (torch.float32, torch.uint8)
+        images, parts = patches_of(image, labels, size=(16,) * 3, count=2, border_share=0.5, generator=seeded(seed))
+        assert images.device.type == parts.device.type == "meta"
+        if seed < 3:
+            assert image.ndim == on_cpu(seeded(seed))[0].ndim
+
+
+def test_the_guard_against_waiting_guards(folder):
+    with pytest.raises(RuntimeError):  # the first version counts the voxels above the mean
+        LabelMapSynthesizer(folder, device="meta")(seeded(0))
+
+
+def test_sides_are_kept_when_the_head_is_mirrored(folder):
+    synthesizer = LabelMapSynthesizer(folder, SynthesisSettings(spacing_mm=1.0, **STILL, **CLEAN), targets=PART_IDS)
+    for seed in range(8):
+        _, parts = synthesizer(seeded(seed))
+        middle = parts.shape[0] // 2
+        for left, right in ((2, 41), (3, 42), (17, 53), (7, 46)):
+            # axes are RAS: the first half is the left
+            assert (parts[: middle - 1] != right).all() and (parts[middle + 1 :] != left).all()
+            assert (parts == left).any() and (parts == right).any()
+
+
+def test_parts_belong_to_the_structures_that_ids_belong_to():
+    assert {part: FREESURFER[part] for part in PARTS} == PARTS
+    for number, part in PART_IDS.items():
+        assert FREESURFER[number] == FREESURFER[part]
+    assert set(PART_IDS.values()) == {0, *PARTS, *LEFT_TO_RIGHT.values()}
+    assert len(PARTS) == 18 and len(LEFT_TO_RIGHT) == 14
+
+
+def test_coarse_scans_end_on_the_same_grid_and_are_smoother(folder):
+    sharpness = []
+    for share in (0.0, 1.0):
+        image, labels = draw(folder, 3, coarse_share=share, coarsest_mm=3.0, stripped_share=0.0, **CLEAN)
+        assert image.shape == labels.shape
+        sharpness.append(np.abs(np.diff(image, axis=0)).mean())
+    assert sharpness[1] < 0.9 * sharpness[0]
+
+
+# --- patches
+
+
+def test_a_cut_is_the_box_and_empty_beyond_the_volume():
+    volume = torch.arange(1, 4 * 5 * 6 + 1).view(4, 5, 6).float()
+    assert torch.equal(cut(volume, (1, 2, 3), (2, 3, 2)), volume[1:3, 2:5, 3:5])
+    beyond = cut(volume, (-2, 3, torch.tensor(5)), (4, 3, 2))
+    assert torch.equal(beyond[2:, :2, :1], volume[:2, 3:, 5:])
+    assert beyond.count_nonzero() == 4
+
+
+def test_patches_lie_at_the_brain_or_anywhere():
+    targets = torch.zeros(60, 80, 90, dtype=torch.uint8)
+    targets[20:40, 10:50, 50:80] = 3
+    place = torch.stack(torch.meshgrid(*[torch.arange(1, n + 1) for n in targets.shape], indexing="ij")).float()
+    covered = {}
+    for share in (0.0, 1.0):
+        shared: dict[str, Any] = {"size": (32, 32, 32), "count": 60, "border_share": share}
+        images, labels = patches_of(place[2], targets, generator=seeded(3), **shared)
+        again, _ = patches_of(place[2], targets, generator=seeded(3), **shared)
+        assert images.shape == labels.shape == (60, 32, 32, 32) and labels.dtype == torch.uint8
+        assert torch.equal(images, again)
+        # image and targets are cut at one place
+        assert (images[labels > 0] >= 51).all() and (images[labels > 0] <= 80).all()
+        covered[share] = [int((patch > 0).sum()) for patch in labels]
+        lowest = [float(patch.amax()) <= 32 for patch in images]
+        assert any(lowest) == (share == 1.0)  # the neck
+    assert min(covered[0.0]) > 0 and np.mean(covered[0.0]) > 1.5 * np.mean(covered[1.0])
+
+
+def test_patches_larger_than_the_volume_and_volumes_without_a_brain():
+    image, targets = torch.rand(10, 50, 20), torch.zeros(10, 50, 20, dtype=torch.uint8)
+    for share in (0.0, 1.0):
+        images, _ = patches_of(image, targets, size=(32,) * 3, count=8, border_share=share, generator=seeded(1))
+        assert images.shape == (8, 32, 32, 32) and images.any(dim=(1, 2, 3)).all()
+
+
 # --- slices
 
 
@@ -190,7 +280,7 @@ def test_ranks_and_workers_share_the_volumes_out(monkeypatch):
     drawn = []
     for rank, worker in itertools.product(range(2), range(3)):
         info = SimpleNamespace(id=worker, num_workers=3)
-        monkeypatch.setattr(synthetic, "get_worker_info", lambda info=info: info)
+        monkeypatch.setattr(synthetic_slices, "get_worker_info", lambda info=info: info)
         drawn += numbers(stream(slices_per_volume=1, start=10, rank=rank, world_size=2), 4)
     assert sorted(drawn) == list(range(10, 34))
 
