@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
+Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
 
 
 def optimize_for_inference(model: Model) -> Model:
@@ -25,7 +26,7 @@ def optimize_for_inference(model: Model) -> Model:
     return folded
 
 
-def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Scale and shift, each `(C,)`, that an eval-mode batch norm applies to its channels."""
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch norm without running statistics cannot be folded")
@@ -33,12 +34,14 @@ def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Te
     return scale, norm.bias - norm.running_mean * scale
 
 
-def fold_batch_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def fold_batch_norm(convolution: Convolution, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Convolution:
     """Change `convolution` into `norm(convolution(x))` in eval mode, and return it."""
     scale, shift = batch_norm_affine(norm)
     if convolution.bias is not None:
         shift = shift + convolution.bias * scale
-    convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False)
+    kernel = convolution.weight
+    kernel = kernel * scale.view(-1, *[1] * (kernel.ndim - 1))
+    convolution.weight = nn.Parameter(kernel, requires_grad=False)
     convolution.bias = nn.Parameter(shift, requires_grad=False)
     return convolution
 

@@ -1,0 +1,122 @@
+"""A small U-Net in two or three dimensions whose first skip has the resolution of the input."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared_backbones.inference import fold_batch_norm
+
+_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_ENLARGING = {2: "bilinear", 3: "trilinear"}
+
+
+class SkipUnet(nn.Module):
+    """U-Net (arXiv 1505.04597) that is thin where the image is large.
+
+    Skips are added rather than concatenated, and features come up by a 1x1 convolution and repetition: at full
+    resolution, where nearly all the time goes, one 3x3 convolution of `widths[0]` channels is left beside the first.
+    So few channels tell few classes apart, so every level has a say: its logits are enlarged smoothly and added to
+    those of the next. The input may have any size; it is padded to a multiple of the deepest stride by repeating its
+    border.
+
+    Args:
+        num_classes: output channels.
+        in_chans: input channels.
+        dimensions: 2 or 3.
+        widths: channels of every level, full resolution first; each further level has half the resolution.
+
+    Attributes:
+        arguments: the constructor's arguments, in JSON types.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_chans: int = 1,
+        dimensions: int = 3,
+        widths: Sequence[int] = (8, 24, 48, 96, 128),
+    ) -> None:
+        super().__init__()
+        if dimensions not in _CONVOLUTIONS or len(widths) < 2:
+            raise ValueError(f"dimensions is {dimensions} and widths {list(widths)}, expected 2 or 3 and two widths")
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_chans": in_chans,
+            "dimensions": dimensions,
+            "widths": list(widths),
+        }
+        self.stride = 2 ** (len(widths) - 1)
+        self.stem = ConvNorm(in_chans, widths[0], dimensions)
+        levels = list(itertools.pairwise(widths))
+        self.encoder = nn.ModuleList(Down(upper, lower, dimensions) for upper, lower in levels)
+        self.decoder = nn.ModuleList(Up(lower, upper, dimensions) for upper, lower in reversed(levels))
+        self.heads = nn.ModuleList(_CONVOLUTIONS[dimensions](width, num_classes, 1) for width in reversed(widths))
+        self.enlarging = _ENLARGING[dimensions]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes, [D,] H, W)` of images `(B, in_chans, [D,] H, W)`."""
+        shape = x.shape[2:]
+        padding = [amount for n in reversed(shape) for amount in (0, -n % self.stride)]
+        if any(padding):
+            x = F.pad(x, padding, mode="replicate")
+        features = [self.stem(x)]
+        for down in self.encoder:
+            features.append(down(features[-1]))
+        x = features.pop()
+        logits = self.heads[0](x)
+        for up, head in zip(self.decoder, self.heads[1:], strict=True):
+            x = up(x, features.pop())
+            logits = F.interpolate(logits, scale_factor=2, mode=self.enlarging) + head(x)
+        for axis, n in enumerate(shape, start=2):
+            logits = logits.narrow(axis, 0, n)
+        return logits
+
+
+class ConvNorm(nn.Module):
+    """3x3 convolution, batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, dimensions: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = _CONVOLUTIONS[dimensions](in_channels, channels, 3, stride, 1, bias=False)
+        self.norm: nn.Module = _NORMS[dimensions](channels)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_in", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, ...)` to `(B, channels, ...)`."""
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+    def fold_(self) -> None:
+        """Fold the batch norm into the convolution."""
+        if isinstance(self.norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            self.conv, self.norm = fold_batch_norm(self.conv, self.norm), nn.Identity()
+
+
+class Down(nn.Module):
+    """Halve the map, then add a convolution of it."""
+
+    def __init__(self, in_channels: int, channels: int, dimensions: int) -> None:
+        super().__init__()
+        self.halve = ConvNorm(in_channels, channels, dimensions, stride=2)
+        self.refine = ConvNorm(channels, channels, dimensions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, 2H, ...)` to `(B, channels, H, ...)`."""
+        x = self.halve(x)
+        return x + self.refine(x)
+
+
+class Up(nn.Module):
+    """Double the map, add the skip, and refine."""
+
+    def __init__(self, in_channels: int, channels: int, dimensions: int) -> None:
+        super().__init__()
+        self.narrow = _CONVOLUTIONS[dimensions](in_channels, channels, 1)
+        self.refine = ConvNorm(channels, channels, dimensions)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Map `(B, in_channels, H, ...)` with a skip `(B, channels, 2H, ...)` to `(B, channels, 2H, ...)`."""
+        return self.refine(F.interpolate(self.narrow(x), scale_factor=2, mode="nearest") + skip)
