@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 
 _MODALITIES = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
@@ -19,24 +20,6 @@ Normalisation = str | Mapping[str, str | float]
 
 Setting = str | float | None | Sequence[str] | Sequence[float | None]
 """A value of the settings that decide a result, as JSON has it."""
-
-
-class StructureClass(TypedDict):
-    """A class that a model tells apart, as its card has it.
-
-    Attributes:
-        id: label of its voxels, which is its position in the output; 0 is the background.
-        name: name of the structure.
-        color: red, green and blue, 0 to 255.
-        code: coding scheme, value and meaning.
-        pieces: parts that the structure has by nature; 2 where the card does not say.
-    """
-
-    id: int
-    name: str
-    color: NotRequired[Sequence[int]]
-    code: NotRequired[Sequence[str]]
-    pieces: NotRequired[int]
 
 
 class DiceCurves(TypedDict, total=False):
@@ -96,7 +79,7 @@ class InputContract:
         bfloat16_agreement: fraction of voxels measured to keep their label in bfloat16; 0 where it was not measured.
     """
 
-    classes: tuple[StructureClass, ...]
+    classes: tuple[ClassEntry, ...]
     spacing_mm: tuple[float | None, ...]
     slices: tuple[int, ...]
     views: tuple[str, ...]
@@ -197,7 +180,7 @@ class InputContract:
         return sorted({by_name[label] for label in labels})
 
 
-def _check_class(entry: StructureClass) -> None:
+def _check_class(entry: ClassEntry) -> None:
     """Raise a ValueError unless a class's code, pieces and colour can be meant."""
     if "color" not in entry:
         raise KeyError("color")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from medvision.volumes.geometry import to_ras
 from medvision.volumes.resampling import normalise, resize_linear
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
+from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
 
@@ -71,7 +71,7 @@ class Segmentation:
 
     labels: np.ndarray
     volume: Volume
-    card: dict[str, Any]
+    card: Card
     confidence: dict[int, float | None]
     settings: dict[str, Setting]
     device: str

@@ -20,9 +20,9 @@ from pipelines.report.training import training_content, training_report
 from pipelines.runtime import preemption
 from pipelines.runtime.processes import first_process, launcher, tags
 from pipelines.tracking import registry, runs
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, replacing
-from shared_backbones.weights import read_card
 
 DONE = "done.json"
 LOG = "DOMAIN_VISION_LOG"

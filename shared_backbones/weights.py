@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared_backbones import architectures
+from shared_backbones.card import CARD, SCHEMA_VERSION, Card, read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:  # a card is read without torch
     from torch import nn
 
 WEIGHTS = "model.safetensors"
-CARD = "model.json"
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class TrainedModel:
     """
 
     module: "nn.Module"
-    card: dict[str, Any]
+    card: Card
     sha256: str
     folder: Path
 
@@ -122,30 +121,6 @@ def save(
     with replacing(folder / WEIGHTS) as weights_path, replacing(folder / CARD) as card_path:
         weights_path.write_bytes(content)
         card_path.write_text(text, encoding="utf-8")
-
-
-def read_card(folder: str | Path) -> dict[str, Any]:
-    """Read `model.json` alone, without importing torch.
-
-    Raises:
-        InputError: it is missing, is no JSON object, or lacks what every card has.
-    """
-    path = Path(folder) / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {CARD}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); use an intact copy of the folder") from None
-    if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
-        version = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
-        raise InputError(
-            f"{path}: schema_version is {version}, expected {SCHEMA_VERSION}; use a matching version of us"
-        )
-    for key, kind in (("architecture", str), ("arguments", dict), ("weights_sha256", str)):
-        if not isinstance(card.get(key), kind):
-            raise InputError(f"{path}: `{key}` is missing or no {kind.__name__}; use an intact copy of the folder")
-    return card
 
 
 def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str) -> None:

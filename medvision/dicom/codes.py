@@ -4,7 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from medvision.contract import StructureClass
+from shared_backbones.card import ClassEntry
 
 PRIVATE_SCHEME = "99DOMAINVISION"
 
@@ -27,7 +27,7 @@ class StructureCodes:
     modifiers: tuple[Code, ...] = ()
 
 
-def codes_of(entry: StructureClass) -> StructureCodes:
+def codes_of(entry: ClassEntry) -> StructureCodes:
     """Codes of a class of a model's card.
 
     The card's own `code` comes first, then SNOMED CT by the class's name, such as `left_kidney` or `kidney_left`. A

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvision.contract import StructureClass
 from medvision.dicom.codes import Code, clean, codes_of
 from medvision.dicom.decoding import Decoder
 from medvision.dicom.files import Member, find_members
@@ -19,6 +18,7 @@ from medvision.dicom.stacks import LPS_TO_RAS, make_affine
 from medvision.pictures.overlays import class_colours
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
 
@@ -247,7 +247,7 @@ def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:
 
 
 def _descriptions(
-    classes: Sequence[StructureClass], card: Mapping[str, Any], model_sha256: str
+    classes: Sequence[ClassEntry], card: Mapping[str, Any], model_sha256: str
 ) -> "list[SegmentDescription]":
     highdicom = require("highdicom", "dicom")
     concept = require("highdicom.sr", "dicom").CodedConcept

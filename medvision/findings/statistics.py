@@ -16,7 +16,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from scipy import ndimage
 
-from medvision.contract import StructureClass
+from shared_backbones.card import ClassEntry
 
 
 class StructureRow(TypedDict):
@@ -60,7 +60,7 @@ def structure_rows(
     labels: np.ndarray,
     image: np.ndarray,
     affine: np.ndarray,
-    classes: Iterable[StructureClass],
+    classes: Iterable[ClassEntry],
     confidence: Mapping[int, float | None] | None = None,
 ) -> list[StructureRow]:
     """Measure each structure of a label map.
@@ -95,7 +95,7 @@ def structure_rows(
 
 
 def _row(
-    entry: StructureClass,
+    entry: ClassEntry,
     labels: np.ndarray,
     box: tuple[slice, ...] | None,
     voxels: int,

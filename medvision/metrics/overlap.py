@@ -35,7 +35,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from medvision.contract import StructureClass
+from shared_backbones.card import ClassEntry
 
 STATES = ("scored", "missed", "false_positive", "both_empty")
 
@@ -83,7 +83,7 @@ def compare(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing_mm: Sequence[float],
-    classes: Iterable[StructureClass],
+    classes: Iterable[ClassEntry],
     nsd_tolerance_mm: float = 1.0,
 ) -> list[OverlapRow]:
     """Compare two label maps structure by structure.

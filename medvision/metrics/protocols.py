@@ -20,8 +20,8 @@ from typing import Any, TypedDict
 import numpy as np
 from scipy import ndimage
 
-from medvision.contract import StructureClass
 from medvision.metrics.overlap import STATES, OverlapRow, OverlapSummary, compare, mean, surface_distances
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 
 EMPTY_STATES = ("both_empty", "false_positive", "missed")
@@ -94,7 +94,7 @@ def evaluate_case(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing_mm: Sequence[float],
-    classes: Iterable[StructureClass],
+    classes: Iterable[ClassEntry],
     protocol: str = "default",
     nsd_tolerance_mm: float = 1.0,
 ) -> list[OverlapRow]:

@@ -2,11 +2,10 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from shared_backbones.card import CARD, Card, read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.weights import CARD, read_card
 
 
 def bundled_models() -> dict[str, Path]:
@@ -36,7 +35,7 @@ def find_model(name_or_folder: str | Path) -> Path:
     )
 
 
-def model_card(name_or_folder: str | Path) -> dict[str, Any]:
+def model_card(name_or_folder: str | Path) -> Card:
     """The card (`model.json`) of a trained model, read without torch.
 
     Raises:

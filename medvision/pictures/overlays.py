@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medvision.contract import StructureClass
 from medvision.pictures.keyslices import (
     AXES,
     ShownSlice,
@@ -19,6 +18,7 @@ from medvision.pictures.keyslices import (
     sample_intensities,
 )
 from medvision.volumes.geometry import Grid, to_ras
+from shared_backbones.card import ClassEntry
 
 Colour = tuple[int, int, int]
 
@@ -90,7 +90,7 @@ def render_slices(
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
-    classes: Sequence[StructureClass],
+    classes: Sequence[ClassEntry],
     *,
     reference: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
@@ -217,7 +217,7 @@ def palette(count: int) -> list[Colour]:
     return colours
 
 
-def class_colours(classes: Iterable[StructureClass]) -> dict[int, Colour]:
+def class_colours(classes: Iterable[ClassEntry]) -> dict[int, Colour]:
     """The colour of every class id: its own `color`, or else one from `palette`."""
     classes = list(classes)
     spare = palette(max((int(entry["id"]) for entry in classes), default=0))

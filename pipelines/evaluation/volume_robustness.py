@@ -2,14 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 
-from medvision.contract import StructureClass
 from medvision.corruptions.volumes import corrupt_volume
 from medvision.findings.sidecar import Sidecar, build_sidecar
 from medvision.metrics.overlap import compare, summary
@@ -18,6 +17,7 @@ from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid, to_ras
 from pipelines.evaluation.flag_usefulness import Usefulness, VolumeState, flag_usefulness
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 
 LOST = 0.05  # of the mean Dice, from which a flag is wanted
@@ -249,7 +249,7 @@ def _caught(cells: Sequence[VolumeCell]) -> Caught:
 
 
 def _state(
-    segmentation: Segmentation, truth: np.ndarray, judged: Sequence[StructureClass], sidecar: Sidecar
+    segmentation: Segmentation, truth: np.ndarray, judged: Sequence[ClassEntry], sidecar: Sidecar
 ) -> VolumeState:
     """Overlap of a segmentation with the reference, and figures of its side-car."""
     volume, structures, means = segmentation.volume, sidecar["structures"], sidecar["summary"]
@@ -276,7 +276,7 @@ def _flags(sidecar: Sidecar) -> list[RaisedFlag]:
 class _Slice:
     """Pictures of the axial slice that holds most of the reference, the patient's right on the left."""
 
-    def __init__(self, volume: Volume, truth: np.ndarray, classes: Sequence[StructureClass]) -> None:
+    def __init__(self, volume: Volume, truth: np.ndarray, classes: Sequence[ClassEntry]) -> None:
         self.grid: Grid = volume.grid
         upright, self.spacing, _ = to_ras(truth, volume.grid)
         self.place = int((upright != 0).sum((0, 1)).argmax())

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipe.recipe import Recipe
+from shared_backbones.card import read_card
 from shared_backbones.files import file_sha256
-from shared_backbones.weights import read_card
 
 
 def shown(recipe: Recipe) -> dict[str, Any]:

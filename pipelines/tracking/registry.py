@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.tracking.runs import Run, open_store, reaching, tracking_uri
+from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
-from shared_backbones.weights import CARD, WEIGHTS, read_card
+from shared_backbones.weights import WEIGHTS
 
 
 def register(run: Run, model: Path, name: str, alias: str, example: np.ndarray) -> int:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
+from shared_backbones.card import Calibration
 from shared_backbones.classification.calibration import prediction_sets
 from shared_backbones.classification.contract import mirror_of
 from shared_backbones.classification.outliers import Outliers
@@ -106,18 +107,14 @@ class ImageClassifier:
                 raise ValueError("expected two or more classes of different names")
             self.mirror = mirror_of(self.card)
             self.multi_label = bool(self.card.get("multi_label", False))
-            known = self.card.get("calibration", {}) if calibrated else {}
+            known: Calibration = self.card.get("calibration", {}) if calibrated else {}
             self.symmetries = (
                 bool(known.get("symmetries", self.default_symmetries)) if symmetries is None else symmetries
             )
             self.temperature = float(known.get("temperature", 1.0))
-            has_sets = known.get("quantile") is not None
-            self.quantile = float(known["quantile"]) if has_sets else None
-            self.coverage = float(known["coverage"]) if has_sets else None
             if not 0 < self.temperature < math.inf:
                 raise ValueError(f"temperature is {self.temperature:g}, expected more than 0")
-            if has_sets and not (0 <= (self.quantile or 0) <= 1 and 0 < (self.coverage or 0) < 1):
-                raise ValueError("expected a quantile from 0 to 1 and a coverage between")
+            self.quantile, self.coverage = _prediction_sets(known)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"model {printable(model)}: its card cannot be used ({error}); choose another") from None
         self.precision = choose_precision(precision, self.device, float(self.card.get("bfloat16_agreement", 0)))
@@ -299,6 +296,20 @@ class ImageClassifier:
         seen = self._seen[-1].float()
         channels_last = seen.shape[1] != self._watched_channels  # tokens, and the maps of Swin and its relatives
         return logits.float(), seen.flatten(1, -2).mean(1) if channels_last else seen.flatten(2).mean(2)
+
+
+def _prediction_sets(calibration: Calibration) -> tuple[float | None, float | None]:
+    """Quantile and coverage of prediction sets; None where a model has none.
+
+    Raises:
+        ValueError: they cannot be meant.
+    """
+    quantile, coverage = calibration.get("quantile"), calibration.get("coverage")
+    if quantile is None:
+        return None, None
+    if coverage is None or not (0 <= quantile <= 1 and 0 < coverage < 1):
+        raise ValueError("expected a quantile from 0 to 1 and a coverage between")
+    return float(quantile), float(coverage)
 
 
 def _watched(network: Any) -> tuple[nn.Module, int]:

@@ -17,6 +17,7 @@ from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
 from medvision.volumes.resampling import rescale_intensity
 from shared_backbones import weights
+from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, write_scan
 
@@ -88,11 +89,14 @@ class Full(Network):
         return certain((x[:, 0] > 0.5).long(), 4)
 
 
-def make_card(**changes) -> dict:
+def make_card(**changes) -> Card:
     given = {"spacing_mm": 1.0, "slices": [0], "views": list(VIEWS), "normalisation": "rescale_intensity"}
     colors = ([0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255])
-    classes = [{"id": i, "name": f"band {i}", "color": color} for i, color in enumerate(colors)]
-    return {"architecture": "stub", "arguments": {}, "classes": classes, "input": given | changes}
+    classes: list[ClassEntry] = [{"id": i, "name": f"band {i}", "color": color} for i, color in enumerate(colors)]
+    return {
+        "schema_version": 1, "architecture": "stub", "arguments": {}, "weights_sha256": "0" * 64, "classes": classes,
+        "input": given | changes,
+    }  # fmt: skip
 
 
 @pytest.fixture

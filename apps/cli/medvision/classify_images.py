@@ -16,10 +16,10 @@ from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from apps.cli.shared.program import find_model as find_registered
 from medvision.classification import MedicalClassifier
 from medvision.models.catalogue import find_model
+from shared_backbones.card import CARD
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing, spreadsheet_safe
-from shared_backbones.weights import CARD
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
 

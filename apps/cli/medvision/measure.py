@@ -17,9 +17,9 @@ from pipelines.evaluation.volume_robustness import STRIP_SIDE
 from pipelines.report.robustness import robustness_report
 from pipelines.report.verdicts import report_identity
 from pipelines.runtime.progress import Meter
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
-from shared_backbones.weights import read_card
 
 _OF_IMAGES = ("split", "corruptions", "images", "clean", "baseline", "batch_size", "seed")
 _OF_VOLUMES = ("labels", "label_map", "modality", "severities")

@@ -19,9 +19,9 @@ from medvision.corruptions.relative_errors import relative_errors
 from pipelines.evaluation.image_robustness import ImageMeasurement, PairedTests, figures_of, measure
 from pipelines.evaluation.paired_tests import paired_tests
 from pipelines.evaluation.robustness_tables import image_tables
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.weights import read_card
 
 RESAMPLES = 2000
 """Bootstrap samples behind each interval."""

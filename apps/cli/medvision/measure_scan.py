@@ -17,9 +17,9 @@ from medvision.volumes.files import Volume, read_labels, read_volume
 from pipelines.evaluation.image_robustness import SEVERITIES
 from pipelines.evaluation.robustness_tables import volume_tables
 from pipelines.evaluation.volume_robustness import VolumeMeasurement, measure_volume
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.weights import read_card
 
 
 def measure_scan(options: RobustnessOptions, folder: Path, on_progress: Callable[[int, int], None]) -> Measurement:

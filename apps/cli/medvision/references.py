@@ -8,12 +8,12 @@ import numpy as np
 
 from apps.cli.medvision.scans import Scan
 from apps.cli.medvision.segment import SegmentOptions
-from medvision.contract import StructureClass
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.segmentations import read_segmentation
 from medvision.findings.sidecar import Comparison
 from medvision.segmentation import Segmentation
 from medvision.volumes.files import Volume, find_scans, read_labels, scan_stem
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -55,7 +55,7 @@ def find_reference(options: SegmentOptions, scan: Scan) -> Path | None:
     return matches[0]
 
 
-def read_reference(path: Path, volume: Volume, classes: Sequence[StructureClass], options: SegmentOptions) -> Volume:
+def read_reference(path: Path, volume: Volume, classes: Sequence[ClassEntry], options: SegmentOptions) -> Volume:
     """A label map to compare with, on the scan's grid: a file as scans are, or a DICOM segmentation.
 
     Segments whose labels are all names of the model's classes get these classes' ids; else their numbers are the ids.

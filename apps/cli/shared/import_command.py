@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shared_backbones.card import Card
 from shared_backbones.errors import InputError
 
 
@@ -40,7 +41,7 @@ def import_checkpoint(
     arguments: Mapping[str, Any],
     name: str | None,
     license: str,
-) -> dict[str, Any]:
+) -> Card:
     """Read an official checkpoint and write a trained-model folder; returns the card as written.
 
     Where the network knows what the released code feeds it (`official_input`), that becomes the card's `input`.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medvision.models.catalogue import bundled_models
-from shared_backbones.weights import read_card
+from shared_backbones.card import read_card
 from tests.conftest import ROOT
 from tests.medvision.phantoms import make_affine, make_labels, write_scan
 

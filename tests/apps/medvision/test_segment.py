@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.contract import StructureClass
 from medvision.metrics.overlap import compare, summary
 from medvision.volumes.files import read_labels, read_volume
-from shared_backbones.weights import read_card
+from shared_backbones.card import ClassEntry, read_card
 from tests.apps.conftest import SHAPE, contents
 from tests.medvision.phantoms import load, make_affine, make_image, write_scan
 
@@ -129,7 +128,7 @@ def test_reference(segment, scan, tmp_path):
     assert done.code == 0
     sidecar = sidecar_in(tmp_path / "second")
 
-    classes: list[StructureClass] = [{"id": row["id"], "name": row["name"]} for row in sidecar["structures"]]
+    classes: list[ClassEntry] = [{"id": row["id"], "name": row["name"]} for row in sidecar["structures"]]
     expected = compare(labels, truth, read_volume(scan).grid.spacing_mm, classes)
     assert sidecar["reference"]["rows"] == expected
     assert sidecar["reference"]["summary"] == summary(expected)

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvision.contract import InputContract, StructureClass
+from medvision.contract import InputContract
 from medvision.findings.flags import DIRECTIONS, Flag, scan_flags, sided_positions, structure_flags
 from medvision.findings.statistics import StructureRow, structure_rows
 from medvision.models.catalogue import model_card
 from medvision.volumes.files import read_volume
 from medvision.volumes.geometry import Grid
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
@@ -176,7 +177,7 @@ def test_every_fallback_is_a_flag() -> None:
 
 
 def test_flags_of_a_measured_map_are_plain_json() -> None:
-    classes: list[StructureClass] = [
+    classes: list[ClassEntry] = [
         {"id": 0, "name": "background"},
         {"id": 1, "name": "one"},
         {"id": 4, "name": "four"},

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvision.contract import StructureClass
 from medvision.findings.statistics import StructureRow, structure_rows
+from shared_backbones.card import ClassEntry
 
-CLASSES: list[StructureClass] = [
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background", "color": [0, 0, 0]},
     {"id": 1, "name": "one", "color": [255, 0, 0]},
     {"id": 4, "name": "four", "color": [0, 255, 0]},

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvision.contract import StructureClass
 from medvision.metrics.overlap import compare, dice, hd95, nsd, summary, surface_distances
+from shared_backbones.card import ClassEntry
 
-CLASSES: list[StructureClass] = [
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background"},
     {"id": 1, "name": "one"},
     {"id": 2, "name": "two"},
@@ -116,7 +116,7 @@ def test_mask_at_the_edge_has_a_surface_there() -> None:
 
 def test_states_and_summary() -> None:
     prediction, reference = np.zeros((2, 8, 8, 8), dtype=np.uint8)
-    classes: list[StructureClass] = [*CLASSES, {"id": 7, "name": "seven"}]
+    classes: list[ClassEntry] = [*CLASSES, {"id": 7, "name": "seven"}]
     prediction[1:3, 1:3, 1:3] = reference[1:3, 1:3, 1:4] = 1  # scored: 8 of 8 and 12 voxels
     reference[5, 5, 5] = 2  # missed
     prediction[7, 7, 7] = 5  # false positive

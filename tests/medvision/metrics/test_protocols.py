@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.contract import StructureClass
 from medvision.metrics.protocols import PROTOCOLS, aggregate, evaluate_case
+from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 
-CLASSES: list[StructureClass] = [{"id": 0, "name": "background"}, {"id": 1, "name": "part"}]
+CLASSES: list[ClassEntry] = [{"id": 0, "name": "background"}, {"id": 1, "name": "part"}]
 
 
 def cube(*bounds: tuple[int, int]) -> np.ndarray:

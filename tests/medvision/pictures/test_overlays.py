@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 from scipy import ndimage
 
-from medvision.contract import StructureClass
 from medvision.pictures.overlays import AGREEMENT, class_colours, direction_letters, outline, palette, render_slices
 from medvision.volumes.geometry import Grid
+from shared_backbones.card import ClassEntry
 
-CLASSES: list[StructureClass] = [
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background"},
     {"id": 1, "name": "one", "color": [255, 0, 0]},
     {"id": 2, "name": "two"},

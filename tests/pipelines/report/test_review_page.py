@@ -12,7 +12,6 @@ from PIL import Image
 from playwright.sync_api import Browser
 from scipy.ndimage import binary_dilation
 
-from medvision.contract import StructureClass
 from medvision.findings.flags import scan_flags, structure_flags
 from medvision.findings.statistics import structure_rows
 from medvision.pictures.overlays import outline
@@ -21,6 +20,7 @@ from pipelines.report import segmentation
 from pipelines.report.training import training_content, training_report
 from pipelines.report.verdicts import collect_reviews
 from pipelines.report.viewer import viewer_program
+from shared_backbones.card import ClassEntry
 from tests.medvision.phantoms import make_affine
 from tests.needs import missing
 from tests.pipelines.report.browser import Visit, visit
@@ -28,7 +28,7 @@ from tests.pipelines.report.browser import Visit, visit
 SHAPE = (40, 44, 36)
 LEFT = '<script>window.harmed = 1<!-- "left"'
 FRONT = "front <img src=x onerror='window.harmed = 2'>"
-CLASSES: list[StructureClass] = [
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background"},
     {"id": 3, "name": LEFT, "color": [255, 0, 255]},
     {"id": 7, "name": FRONT, "color": [0, 255, 0]},

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvision.contract import StructureClass
 from medvision.findings.flags import structure_flags
 from medvision.findings.statistics import structure_rows
 from medvision.metrics.overlap import compare, summary
 from medvision.volumes.geometry import Grid
 from pipelines.report.segmentation import segmentation_report
+from shared_backbones.card import ClassEntry
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
-CLASSES: list[StructureClass] = [
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background", "color": [0, 0, 0]},
     {"id": 1, "name": "core", "color": [255, 120, 0]},
     {"id": 2, "name": "shell", "color": [0, 160, 255]},
