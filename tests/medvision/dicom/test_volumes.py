@@ -230,7 +230,7 @@ def _flat(slices: list[Any]) -> None:
         (_colour, "its pixels are RGB; expected grey ones"),
         (_one, "holds 1 slice; expected a volume"),
         (_flat, "every voxel is 0"),
-        (_spoil("PixelData", None), "contains no pixels"),
+        (_spoil("PixelData", None), "contains no pixel data"),
         (_spoil("ImageOrientationPatient", None), "has no ImageOrientationPatient"),
         (_spoil("ImagePositionPatient", None), "has no ImagePositionPatient"),
         (_spoil("ImagePositionPatient", [1, 2]), "ImagePositionPatient has 2 values"),
