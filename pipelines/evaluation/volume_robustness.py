@@ -4,13 +4,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
+from medvision.contract import Setting
 from medvision.corruptions.volumes import corrupt_volume
-from medvision.findings.sidecar import Sidecar, build_sidecar
+from medvision.findings.sidecar import Sidecar, SidecarInput, build_sidecar
 from medvision.metrics.overlap import compare, summary
 from medvision.pictures.overlays import class_colours, outline
 from medvision.segmentation import Segmentation, Segmenter
@@ -88,8 +89,8 @@ class VolumeMeasurement(TypedDict):
     case: str
     created: str
     model: dict[str, str | None]
-    input: dict[str, Any]
-    settings: dict[str, Any]
+    input: SidecarInput
+    settings: dict[str, Setting]
     device: str
     precision: str
     warnings: list[str]

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from medvision.pictures.keyslices import plan_slices
+from medvision.pictures.keyslices import ShownSlice, SlicePlan, plan_slices
 from medvision.pictures.overlays import AGREEMENT, Rendering, Slice, class_colours, render_slices
 from medvision.volumes.geometry import Grid
 from pipelines.report.page import render_page
@@ -35,7 +35,6 @@ from pipelines.report.text import (
     Document,
     Json,
     as_text,
-    class_names,
     code,
     fixed,
     list_at,
@@ -47,6 +46,7 @@ from pipelines.report.text import (
     words,
 )
 from pipelines.report.viewer import Viewer, make_viewer
+from shared_backbones.card import ClassEntry
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.
@@ -90,11 +90,11 @@ def segmentation_report(
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
     data, about_model = without_paths(sidecar), without_paths(card)
-    plan: Document = part_at(data, "display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
-    entries, classes = rows_at(plan, "slices"), rows_at(about_model, "classes")
-    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(entries) * (2 if reference is None else 3))))
+    plan: SlicePlan = data.get("display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
+    classes: list[ClassEntry] = about_model["classes"]
+    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(plan["slices"]) * (2 if reference is None else 3))))
     rendering = render_slices(image, labels, grid, classes, reference=reference, plan=plan, side=side)
-    page = _page(data, about_model, _slices(data, classes, rendering, entries), grid)
+    page = _page(data, about_model, _slices(data, classes, rendering, plan["slices"]), grid)
     viewer = make_viewer(
         image,
         labels,
@@ -107,10 +107,10 @@ def segmentation_report(
     return _written(page if viewer is None else _with_viewer(page, viewer), viewer)
 
 
-def _page(data: Mapping[str, Json], card: Mapping[str, Json], slices: Section, grid: Grid) -> Page:
+def _page(data: Document, card: Document, slices: Section, grid: Grid) -> Page:
     """The page without its viewer."""
     compared, judged = part_at(data, "reference"), part_at(data, "report")
-    colours = _colours(rows_at(card, "classes"))
+    colours = _colours(card["classes"])
     return Page(
         title=f"{data['case']}: segmentation report",
         kind="Segmentation report",
@@ -141,7 +141,7 @@ def _written(page: Page, viewer: Viewer | None = None) -> str:
     return render_page(page, styles=("verdict.css", "viewer.css"), script="review.js", digests=digests)
 
 
-def _colours(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
+def _colours(classes: Sequence[ClassEntry]) -> dict[int, str]:
     """Colours of classes by their id."""
     return {number: hex_colour(rgb) for number, rgb in class_colours(classes).items()}
 
@@ -197,12 +197,13 @@ def _viewer(viewer: Viewer | None) -> Section:
 
 def _slices(
     data: Mapping[str, Json],
-    classes: Sequence[Mapping[str, Json]],
+    classes: Sequence[ClassEntry],
     rendering: Rendering,
-    entries: Sequence[Mapping[str, Json]],
+    entries: Sequence[ShownSlice],
 ) -> Section:
     """Pictures of slices, those to look at first before those of each plane."""
-    names, colours, compared = class_names(classes), _colours(classes), bool(part_at(data, "reference"))
+    names = {entry["id"]: str(entry["name"]) for entry in classes}
+    colours, compared = _colours(classes), bool(part_at(data, "reference"))
     low, high = rendering.window
     agreement = ", then agreement with the reference" if compared else ""
     convention = (
@@ -250,11 +251,11 @@ def _figure(item: Slice, names: Mapping[int, str]) -> Figure:
     return Figure(pictures, item.position, f"{item.plane} slice {item.index}")
 
 
-def _key_figure(item: Slice, entry: Mapping[str, Json], names: Mapping[int, str]) -> Figure:
+def _key_figure(item: Slice, entry: ShownSlice, names: Mapping[int, str]) -> Figure:
     """A slice to look at first, and why."""
-    figure, why, value = _figure(item, names), text_at(entry, "why"), number_at(entry, "value")
-    measure = f"{as_text(value)} voxels" if why == "most errors" else f"mean confidence {fixed(value, 2)}"
-    caption = words(f"{text_at(entry, 'structure')}: {why}, {measure}")
+    figure, why, value = _figure(item, names), entry.get("why"), entry.get("value")
+    measure = f"{value} voxels" if why == "most errors" else f"mean confidence {fixed(value, 2)}"
+    caption = words(f"{entry.get('structure')}: {why}, {measure}")
     return replace(figure, caption=caption, place=f"{figure.caption}, {figure.place}")
 
 

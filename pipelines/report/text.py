@@ -84,11 +84,6 @@ def rows_at(data: Json, *keys: str) -> list[Mapping[str, Json]]:
     return [row for row in list_at(data, *keys) if isinstance(row, Mapping)]
 
 
-def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
-    """Names of a card's classes by their id."""
-    return {int(number_at(entry, "id") or 0): str(entry["name"]) for entry in classes}
-
-
 def words(key: str) -> str:
     """A key such as `weights_sha256` as words."""
     return " ".join(_CAPITALS.get(word, word) for word in key.replace("_", " ").split(" "))

@@ -19,7 +19,7 @@ from medvision.pictures.overlays import class_colours
 from medvision.volumes.geometry import Grid
 from pipelines.report.page import source_digest
 from pipelines.report.sections import Block, Embedded, data_uri, hex_colour
-from pipelines.report.text import Json, class_names
+from shared_backbones.card import ClassEntry
 
 _LEVELS = 255  # of grey
 _HU_LOW, _HU_STEP = -1024, 8  # up to 1016 HU
@@ -138,7 +138,7 @@ def make_viewer(
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
-    classes: Sequence[Mapping[str, Json]],
+    classes: Sequence[ClassEntry],
     *,
     modality: str,
     window: tuple[float, float],
@@ -153,7 +153,7 @@ def make_viewer(
         image: Scan as it was read, (X, Y, Z).
         labels: Integer labels, (X, Y, Z).
         grid: Grid of both arrays.
-        classes: Mappings with `id`, `name` and, where known, `color`.
+        classes: Classes of the labels.
         modality: Modality according to the model's card; CT in HU gets the windows of CT.
         window: (black, white) of the page's pictures, the first of the windows.
         room: Bytes of the page that all of it may take, base64 included.
@@ -162,7 +162,9 @@ def make_viewer(
         None where the program was not built, the room does not suffice, or there are more than 255 structures.
     """
     program = viewer_program()
-    names = {number: name for number, name in sorted(class_names(classes).items()) if number != 0}
+    names = {
+        entry["id"]: str(entry["name"]) for entry in sorted(classes, key=lambda entry: entry["id"]) if entry["id"] != 0
+    }
     if program is None or not 0 < len(names) <= _MOST_STRUCTURES:
         return None
     room -= _base64_size(len(program.packed)) + len(program.notices.encode()) + 400 * len(names) + 8_000

@@ -16,10 +16,15 @@ from nibabel.nifti1 import Nifti1Image
 from medvision.volumes.geometry import Grid
 from pipelines.report import viewer
 from pipelines.report.segmentation import segmentation_report
+from shared_backbones.card import ClassEntry
 from tests.medvision.phantoms import ORIENTATIONS, make_affine
 
 PROGRAM = viewer.Program(gzip.compress(b"0"), "digest", "notices")
-CLASSES = [{"id": 0, "name": "none"}, {"id": 2, "name": "two"}, {"id": 9, "name": "nine", "color": [1, 2, 3]}]
+CLASSES: list[ClassEntry] = [
+    {"id": 0, "name": "none"},
+    {"id": 2, "name": "two"},
+    {"id": 9, "name": "nine", "color": [1, 2, 3]},
+]
 
 
 @pytest.fixture(autouse=True)
