@@ -241,14 +241,14 @@ def _divided(
 ) -> dict[str, list[ItemT]]:
     """Images by split: each class is divided by itself, images in groups or with several classes as one."""
     present = {item.split for item in items}
-    shares = (0.0 if "test" in present else test, 0.0 if "validation" in present else validation)
+    fractions = (0.0 if "test" in present else test, 0.0 if "validation" in present else validation)
     strata: dict[tuple[int, ...], list[ItemT]] = {}
     for item in items:
         labels = labels_of(item)
         strata.setdefault(labels if len(labels) == 1 and not item.group else (), []).append(item)
     divided: dict[str, list[ItemT]] = {}
     for members in strata.values():
-        for item in _drawn(members, *shares, seed, draws_from_all):
+        for item in _drawn(members, *fractions, seed, draws_from_all):
             divided.setdefault(item.split, []).append(item)
     return divided
 

@@ -1,7 +1,7 @@
 """The HDF5 files of Galaxy10: what was published, what is checked, and images read in blocks of whole chunks."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import numpy as np
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.labelled_files import only_file
+from shared_backbones.labelled_images import ImageSource, Layout, RowItem
 
 _BLOCK_BYTES = 2**26  # of images that are decoded at once, and kept
 _BLOCK_ROWS = 512  # more at once would save nothing
@@ -21,11 +23,11 @@ class Published:
     """A published file.
 
     Attributes:
-        name: of the data set.
-        images: how many it has.
-        side: of the images in pixels.
-        classes: names in the order of their numbers.
-        counts: images of each class; empty where the publication contradicts itself.
+        name: Name of the data set.
+        images: Number of images.
+        side: Side of the images in pixels.
+        classes: Names of the classes, in the order of their numbers.
+        counts: Images of each class; empty where the publication contradicts itself.
     """
 
     name: str
@@ -75,6 +77,34 @@ SDSS = Published(
 """`Galaxy10.h5`, the older one."""
 
 
+class Galaxy10(Layout[RowItem]):
+    """`images` `(N, S, S, 3)` uint8 and `ans` `(N,)` in the only `.h5` file of the folder, or that of `file`.
+
+    Options: `file`.
+    """
+
+    name = "galaxy10"
+    options = ("file",)
+    takes_file = True
+
+    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[RowItem]:
+        """List the rows of the file."""
+        path = only_file(root, options, (".h5", ".hdf5"), "HDF5")
+        return [RowItem(path, int(label), str(row), row=row) for row, label in enumerate(read_labels(path, classes))]
+
+    def read(self, source: ImageSource[RowItem], size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Read the rows, block by block."""
+        yield from enumerate(read_rows(source.items[0].path, [item.row for item in source.items]))
+
+    def blocks(self, items: Sequence[RowItem]) -> Mapping[int, list[RowItem]]:
+        """Rows in their order, by the block of the file that is read for them."""
+        rows, blocks = sorted(items, key=lambda item: item.row), dict[int, list[RowItem]]()
+        places = blocks_of(rows[0].path, [item.row for item in rows])
+        for (first, _), item in zip(places, rows, strict=True):
+            blocks.setdefault(first, []).append(item)
+        return blocks
+
+
 def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     """Numbers of the classes, `(N,)` int64, after checking the file.
 
@@ -82,7 +112,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     within the classes.
 
     Args:
-        path: of the file.
+        path: File to read.
         classes: names, in the order of their numbers.
 
     Raises:
@@ -171,9 +201,9 @@ def block_of(row: int, depth: int, bytes_per_row: int, count: int) -> tuple[int,
     that alone has more rows than that is divided, and decoded for each part of it.
 
     Args:
-        row: of an image.
+        row: Row of an image.
         depth: rows of a chunk; 1 where there are no chunks.
-        bytes_per_row: of one image.
+        bytes_per_row: Bytes of one image.
         count: rows in all.
     """
     most = max(1, _BLOCK_BYTES // bytes_per_row)
@@ -235,9 +265,9 @@ def _check_published(path: Path, published: Published, side: int, classes: Seque
         raise InputError(f"{what}, but of {side} pixels, expected {published.side}; fetch it again")
     if tuple(classes) != published.classes:
         raise InputError(f"{what}; name card.classes in its order: {'; '.join(published.classes)}")
-    for name, found, expected in zip(classes, counts, published.counts or counts, strict=True):
-        if found != expected:
-            raise InputError(f"{what}, but {found} of class {name}, published {expected}; fetch it again")
+    for name, count, expected in zip(classes, counts, published.counts or counts, strict=True):
+        if count != expected:
+            raise InputError(f"{what}, but {count} of class {name}, published {expected}; fetch it again")
 
 
 def _damaged(path: Path, what: str, error: OSError) -> InputError:

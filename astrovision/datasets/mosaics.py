@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.stretches import Stretch
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.labelled_files import RELABELLING, labelled
+from shared_backbones.labelled_images import ImageSource, Item, Layout
 
-OPTIONS = ("images", "catalogue", "id", "label", "split", "ra", "dec", "x", "y", "hdu", "bands", "blocks_arcmin",
-           "blocks_pixels")  # fmt: skip
-"""Of a mosaic and its catalogue."""
 _AT_ONCE = 64  # cut-outs
 _IN_RECIPES = {"pixel-scale": "data.pixel_scale_arcsec", "size": "data.stored"}  # other options are data.options
 
@@ -30,7 +29,7 @@ class Cutting:
     Attributes:
         side: in pixels.
         stretch: from fluxes to values from 0 to 1.
-        pixel_scale_arcsec: of the cut-outs; None takes the mosaic's own pixels.
+        pixel_scale_arcsec: Scale of the cut-outs; None takes the mosaic's own pixels.
     """
 
     side: int
@@ -43,9 +42,9 @@ class SkyImage:
     """A mosaic with a catalogue, and how cut-outs are taken from it.
 
     Attributes:
-        files: of the mosaic.
+        files: Files of the mosaic.
         catalogue: file of its sources.
-        hdu: of the images; see `open_mosaic`.
+        hdu: HDU of the images, as `open_mosaic` takes it.
         bands: names, in the order of the cut-outs' channels.
         cutting: its scale is that of the mosaic where no other was asked for; None where there is no WCS.
         left_out: sources of the catalogue that lie off the image, or have no position.
@@ -67,36 +66,86 @@ class SkyImage:
         cutting = self.cutting
         with _as_in_a_recipe(), open_mosaic(self.files, bands=self.bands, hdu=self.hdu) as mosaic:
             scale = cutting.pixel_scale_arcsec
-            for rows, found in mosaic.batches(places, cutting.side, _AT_ONCE, pixel_scale_arcsec=scale):
-                yield from zip(rows.tolist(), np.moveaxis(cutting.stretch.apply(found.values), 1, 3), strict=True)
+            for rows, batch in mosaic.batches(places, cutting.side, _AT_ONCE, pixel_scale_arcsec=scale):
+                yield from zip(rows.tolist(), np.moveaxis(cutting.stretch.apply(batch.values), 1, 3), strict=True)
 
 
-@dataclass(frozen=True)
-class SkySource:
-    """A source that lies on a mosaic, as its catalogue has it.
+@dataclass(frozen=True, kw_only=True)
+class SkyItem(Item):
+    """A labelled source that lies on a mosaic.
 
     Attributes:
-        key: its id, or the number of its row, from 1.
-        label: text; empty where there is none.
-        split: likewise.
         place: x and y in pixels; the centre of the first one is 0, 0.
-        block: of the image that it lies in; empty where none are asked for.
+        mosaic: Mosaic that the image is cut from.
     """
 
-    key: str
-    label: str
-    split: str
     place: tuple[float, float]
-    block: str
+    mosaic: SkyImage = field(repr=False)
+
+    @property
+    def facts(self) -> tuple[str, int, tuple[int, ...] | None, tuple[float, float] | None]:
+        """What the catalogue says of the source: key, label, labels and place."""
+        return self.key, self.label, self.labels, self.place
 
 
-def find_sources(root: Path, options: Mapping[str, Any], cutting: Cutting) -> tuple[SkyImage, list[SkySource]]:
-    """The sources of a catalogue that lie on a mosaic, be it in part.
+class MosaicSources(Layout[SkyItem]):
+    """Sources of a FITS mosaic, cut out around the positions of a catalogue; those off the image are left out.
+
+    Cut-outs of neighbours overlap, so that a source of the test split may have been seen beside one of the training
+    split: a column of splits by place is better than a draw of single sources, and without one `blocks_arcmin` or
+    `blocks_pixels` draws whole square blocks of the image, where only those at the borders of blocks overlap.
+
+    Options: `images` (a FITS file, or a list with one for each band), `catalogue` (a table that `read_catalogue`
+    takes), its columns `label` (label: a class's name or number), `id` (by default the number of the row), `split`
+    (none), `ra` and `dec` or `x` and `y`, `hdu` and `bands` as `open_mosaic` takes them, side of the blocks
+    `blocks_arcmin` or `blocks_pixels` (none); `merge`, `drop` and `test_rule` as in a table, the last by the hash of
+    the block where there are blocks.
 
     Args:
-        root: folder of the files.
-        options: see `astrovision.datasets.galaxies`.
-        cutting: as the recipe asks for it.
+        cutting: How cut-outs are taken; None is refused, as the files hold fluxes.
+    """
+
+    name = "mosaic"
+    options = ("images", "catalogue", "id", "label", "split", "ra", "dec", "x", "y", "hdu", "bands", "blocks_arcmin",
+               "blocks_pixels", *RELABELLING, "test_rule")  # fmt: skip
+
+    def __init__(self, cutting: Cutting | None = None) -> None:
+        self.cutting = cutting
+
+    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SkyItem]:
+        """List the sources that lie on the mosaic, be it in part."""
+        if self.cutting is None:
+            raise InputError("data.stretch is needed by the layout mosaic, whose images hold fluxes")
+        image, named = _find_sources(root, options, self.cutting)
+        return labelled(named, image.catalogue, classes, options)
+
+    def read(self, source: ImageSource[SkyItem], size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Cut the sources out."""
+        yield from source.items[0].mosaic.cutouts([item.place for item in source.items])
+
+    def files(self, items: Sequence[SkyItem]) -> list[Path]:
+        """The mosaic's files and the catalogue."""
+        image = items[0].mosaic
+        return [*dict.fromkeys(image.files), image.catalogue]
+
+    def bands(self, items: Sequence[SkyItem]) -> tuple[str, ...]:
+        """Names of the mosaic's bands."""
+        return items[0].mosaic.bands
+
+    def blocks(self, items: Sequence[SkyItem]) -> Mapping[int, list[SkyItem]]:
+        """One block in the order of the mosaic's rows, so that a part reads few of them."""
+        return {0: sorted(items, key=lambda item: item.place[::-1])}
+
+
+def _find_sources(
+    root: Path, options: Mapping[str, Any], cutting: Cutting
+) -> tuple[SkyImage, list[tuple[SkyItem, str]]]:
+    """The mosaic, and the sources of its catalogue that lie on it, each with its label as text.
+
+    Args:
+        root: Folder of the files.
+        options: Options of `MosaicSources`.
+        cutting: How cut-outs are taken, as the recipe asks for it.
 
     Raises:
         InputError: a file cannot be read, or lacks what the options or `cutting` ask for; no source is on the image.
@@ -125,8 +174,8 @@ def find_sources(root: Path, options: Mapping[str, Any], cutting: Cutting) -> tu
     labels = catalogue.texts(str(options.get("label", "label")))
     splits = catalogue.texts(str(options["split"])) if options.get("split") else [""] * len(here)
     return image, [
-        SkySource(keys[row], labels[row], splits[row], (float(places[row, 0]), float(places[row, 1])), blocks[row])
-        for row in np.flatnonzero(here).tolist()
+        (SkyItem(files[0], -1, keys[row], splits[row], blocks[row], place=(x, y), mosaic=image), labels[row])
+        for row, (x, y) in zip(np.flatnonzero(here).tolist(), places[here].tolist(), strict=True)
     ]
 
 
@@ -182,9 +231,9 @@ def _as_in_a_recipe() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        found = re.sub(
+        message = re.sub(
             r"--(ra|dec|x|y|hdu|bands|pixel-scale|size)\b",
             lambda match: _IN_RECIPES.get(match[1], f"data.options.{match[1]}"),
             str(error),
         )
-        raise InputError(found) from None
+        raise InputError(message) from None

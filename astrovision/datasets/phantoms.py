@@ -6,9 +6,16 @@ meant to look like any survey: it teaches a network what arms are and which way 
 do slowly.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+from shared_backbones.labelled_images import ImageSource, Item, Layout
 
 _VIEW = 92.0  # units across an image: of 64 in the middle a network sees, the rest is what turning brings in
 _BLUE, _RED = np.array([0.75, 0.85, 1.0]), np.array([1.0, 0.8, 0.55])
@@ -20,7 +27,7 @@ def phantom(name: str, random: np.random.Generator, side: int) -> np.ndarray:
     Args:
         name: one of `PHANTOMS`.
         random: draws everything else.
-        side: of the image in pixels; the galaxy's size goes with it.
+        side: Side of the image in pixels; the galaxy's size goes with it.
 
     Returns:
         `(side, side, 3)` uint8, red, green and blue.
@@ -163,3 +170,49 @@ PHANTOMS: Mapping[str, Callable[[_Canvas], None]] = {
     "merger": _merger,
 }
 """By class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomItem(Item):
+    """A drawn image.
+
+    Attributes:
+        phantom: Name of what is drawn.
+        seed: Seed of the drawing.
+    """
+
+    phantom: str
+    seed: int
+
+
+class Phantoms(Layout[PhantomItem]):
+    """Drawn images, of every class as many.
+
+    Options: `count` (20000) of all images together.
+    """
+
+    name = "phantoms"
+    options = ("count",)
+    takes_nothing = True
+
+    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[PhantomItem]:
+        """Number the images, the classes in turn."""
+        count = options.get("count", 20_000)
+        if not isinstance(count, int) or not 1 <= count <= 10_000_000:
+            raise InputError(f"data.options.count is {count!r}; expected the number of images, 1 to 10000000")
+        for name in classes:
+            if name not in PHANTOMS:
+                raise InputError(
+                    f"class {printable(name)} is none that can be drawn; expected card.classes of {', '.join(PHANTOMS)}"
+                )
+        numbers = ((number, number % len(classes)) for number in range(count))
+        return [PhantomItem(Path(), label, f"phantom-{n}", phantom=classes[label], seed=n) for n, label in numbers]
+
+    def files(self, items: Sequence[PhantomItem]) -> list[Path]:
+        """None: the images are drawn."""
+        return []
+
+    def read(self, source: ImageSource[PhantomItem], size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Draw the images."""
+        for number, item in enumerate(source.items):
+            yield number, phantom(item.phantom, np.random.default_rng(item.seed), size)

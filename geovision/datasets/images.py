@@ -7,15 +7,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from geovision.datasets.layouts import ImageSource, Item, one_hot
+from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting, packed, sums
 from geovision.embedding import footprints
 from geovision.scenes import open_scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.labelled_images import ImageSource, targets_of
 
 
-def read_images(source: ImageSource, cutting: Cutting, classes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_images(
+    source: ImageSource[SatelliteItem], cutting: Cutting, classes: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Images of one part of a data set, all `cutting.patch` pixels a side.
 
     The shorter side is brought to that size (bicubic, smoothed where it shrinks), and the middle is kept.
@@ -41,7 +44,7 @@ def read_images(source: ImageSource, cutting: Cutting, classes: int) -> tuple[di
         places.append(place)
         digest.update(bytes.fromhex(place["sha256"]))
     stack, known = np.stack(images), np.stack(masks)
-    arrays = {"image": packed(stack), "valid": known, "targets": one_hot(source.items, classes)}
+    arrays = {"image": packed(stack), "valid": known, "targets": targets_of(source.items, classes)}
     return arrays, {
         "sha256": digest.hexdigest(),
         "crs": " ".join(sorted({place["crs"] for place in places if place["crs"]})) or None,
@@ -52,7 +55,7 @@ def read_images(source: ImageSource, cutting: Cutting, classes: int) -> tuple[di
     }
 
 
-def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256, CRS and footprint."""
     with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
         row, column, height, width = item.box or (0, 0, *scene.shape)
@@ -72,12 +75,12 @@ def read_image(item: Item, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, di
     factor = side / min(height, width)
     shape = max(side, round(height * factor)), max(side, round(width * factor))
     tensor = torch.from_numpy(values)[None]
-    found = F.interpolate(tensor, shape, mode="bicubic", antialias=True, align_corners=False)[0].numpy()
+    resized = F.interpolate(tensor, shape, mode="bicubic", antialias=True, align_corners=False)[0].numpy()
     mask = (
         F.interpolate(torch.from_numpy(valid.astype(np.float32))[None, None], shape, mode="nearest")[0, 0].numpy() > 0
     )
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    middle = found[:, top : top + side, left : left + side]
+    middle = resized[:, top : top + side, left : left + side]
     if whole:
         middle = middle.round().clip(values.min(), values.max())
     return np.ascontiguousarray(middle), mask[top : top + side, left : left + side], place

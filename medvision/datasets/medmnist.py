@@ -1,11 +1,14 @@
 """The twelve 2-D sets of MedMNIST (Yang et al. 2023): what each holds, and reading their files."""
 
 import contextlib
+import functools
+import itertools
 import math
 import re
+import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +17,9 @@ import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
+from shared_backbones.labelled_files import only_file
+from shared_backbones.labelled_images import ImageSource, Layout, RowItem, with_bands
 
 SPLITS = ("train", "val", "test")
 _LARGEST = 2**28  # bytes of an image
@@ -87,7 +93,7 @@ class MedMnistImages:
     Attributes:
         images: `(N, H, W)` uint8 of grey sets, `(N, H, W, 3)` of coloured ones.
         targets: `(N, K)` uint8: 1 for the classes that an image has, one of them unless the set is multi-label.
-        facts: of the set.
+        facts: Facts of the set.
         notices: what a user should know, without names of files.
     """
 
@@ -104,13 +110,13 @@ def find_set(path: str | Path, name: str | None = None) -> MedMnistSet:
         InputError: there is no such set.
     """
     said = Path(path).stem if name is None else name
-    found = re.match(r"[a-z]+mnist(?![a-z0-9])", said.lower())
-    if found is None or found[0] not in SETS or (name is not None and found[0] != name.lower()):
+    match = re.match(r"[a-z]+mnist(?![a-z0-9])", said.lower())
+    if match is None or match[0] not in SETS or (name is not None and match[0] != name.lower()):
         raise InputError(
             f"{printable(path)}: {printable(said)!r} names no 2-D set of MedMNIST; expected {', '.join(SETS)}, such as "
             "pneumoniamnist.npz or pneumoniamnist_224.npz"
         )
-    return SETS[found[0]]
+    return SETS[match[0]]
 
 
 def read_medmnist(
@@ -124,7 +130,7 @@ def read_medmnist(
     Args:
         path: `.npz` file with arrays `<split>_images` and `<split>_labels`.
         split: `train`, `val` or `test`.
-        name: of the set; by default the file's name says it.
+        name: Name of the set; by default the file's name says it.
         max_gigabytes: the most that the images may take in memory.
 
     Raises:
@@ -180,6 +186,69 @@ def iter_images(path: str | Path, split: str) -> Iterator[np.ndarray]:
                 if len(data) != size:
                     raise EOFError("its images are cut short")
                 yield np.frombuffer(data, np.uint8).reshape(shape[1:])
+
+
+class MedMnist(Layout[RowItem]):
+    """A 2-D set of MedMNIST with its splits: a `.npz` file, whose name begins with that of the set.
+
+    Options: `file` (by default the only `.npz` file of the folder).
+    """
+
+    name = "medmnist"
+    options = ("file",)
+    takes_file = True
+
+    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[RowItem]:
+        """List the images of all splits."""
+        path = only_file(root, options, (".npz",), "MedMNIST")
+        facts = find_set(path)
+        if list(classes) != list(facts.classes):
+            raise InputError(
+                f"{printable(path)}: the {len(facts.classes)} classes of {facts.name} are {', '.join(facts.classes)}; "
+                "give card.classes those, in that order"
+            )
+        items = []
+        for split in SPLITS:
+            for row, target in enumerate(read_targets(path, split)):
+                labels = tuple(int(number) for number in np.flatnonzero(target))
+                several = labels if facts.multi_label else None
+                first = labels[0] if labels else 0
+                items.append(RowItem(path, first, f"{split}-{row}", SPLIT_NAMES[split], labels=several, row=row))
+        return items
+
+    def read(self, source: ImageSource[RowItem], size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Read the rows on from those of the part before."""
+        path, split = source.items[0].path, source.items[0].key.partition("-")[0]
+        images = _rows_of(path, split, path.stat().st_mtime_ns).read([item.row for item in source.items])
+        yield from enumerate(with_bands(image, source.bands, path) for image in images)
+
+    def blocks(self, items: Sequence[RowItem]) -> Mapping[int, list[RowItem]]:
+        """One block in the file's order, by which a split's images are numbered."""
+        return {0: sorted(items, key=lambda item: item.row)}
+
+
+class _Rows:
+    """Images of a split of MedMNIST, which the file is read on for while its parts are asked for in turn."""
+
+    def __init__(self, path: Path, split: str) -> None:
+        self._begin = functools.partial(iter_images, path, split)
+        self._images, self._next = self._begin(), 0
+
+    def read(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
+        """Images of rising rows; for one that was passed the file is read anew."""
+        for row in rows:
+            if row < self._next:
+                self._images, self._next = self._begin(), 0
+            passed, self._next = row - self._next, sys.maxsize  # until it is there: nothing comes after damage
+            image = next(itertools.islice(self._images, passed, None))
+            self._next = row + 1
+            yield image
+
+
+@functools.lru_cache(maxsize=1)
+def _rows_of(path: Path, split: str, changed_ns: int) -> _Rows:
+    """The rows of a file that is not changed."""
+    return _Rows(path, split)
 
 
 @contextlib.contextmanager
@@ -250,8 +319,8 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int,
     """Shape and type of an array, of which nothing else is read."""
     members = archive.namelist()
     if f"{name}.npy" not in members:
-        found = ", ".join(printable(member.removesuffix(".npy")) for member in members[:8]) or "nothing"
-        raise InputError(f"{printable(path)}: has no {name}, found {found}; fetch it again, or take another split")
+        present = ", ".join(printable(member.removesuffix(".npy")) for member in members[:8]) or "nothing"
+        raise InputError(f"{printable(path)}: has no {name}, found {present}; fetch it again, or take another split")
     with archive.open(f"{name}.npy") as file:
         shape, _, dtype = _read_header(file)
     if dtype.hasobject:

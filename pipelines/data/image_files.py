@@ -8,6 +8,7 @@ import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.labelled_images import COLORS, with_bands
 
 WITH_TIFF = ("JPEG", "PNG", "TIFF")
 """What medical images and data sets of labelled images are read from."""
@@ -19,7 +20,7 @@ def read_image(
     """An image of 8 bits, `(C, H, W)` uint8 as it is stored, and the file's sha256.
 
     Args:
-        path: of the file.
+        path: File to read.
         bands: 1 (grey) or 3 (red, green, blue); None for either.
         formats: that are known, as Pillow calls them.
         taker: words before what was expected.
@@ -43,11 +44,11 @@ def read_image(
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
             with Image.open(file, formats=formats) as image:
-                found, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
-                if found not in expected or ";16" in stored or "I" in image.mode:
+                names, stored = image.getbands(), str(image.tile[0][3] if image.tile else "")
+                if names not in expected or ";16" in stored or "I" in image.mode:
                     depth = " of 16 bits" if ";16" in stored or "I" in image.mode else ""
                     raise InputError(
-                        f"{printable(path)}: has {len(found)} bands{depth} ({', '.join(found)}), {wanted}; convert it"
+                        f"{printable(path)}: has {len(names)} bands{depth} ({', '.join(names)}), {wanted}; convert it"
                     )
                 pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
                 if pages != 1:
@@ -61,3 +62,14 @@ def read_image(
         reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
         raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); fetch it again") from None
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
+
+
+def open_image(path: Path, bands: tuple[str, ...] = COLORS, repeats_grey: bool = False) -> np.ndarray:
+    """An image `(H, W, C)` uint8 with such bands; of colours that are all equal one is taken where grey is asked for.
+
+    Raises:
+        InputError: no JPEG, PNG or TIFF file, damaged, or with other bands than grey or red, green and blue.
+    """
+    either = repeats_grey or len(bands) == 1
+    values, _ = read_image(path, None if either else len(bands), WITH_TIFF, taker="expected")
+    return with_bands(values.transpose(1, 2, 0), bands, path)

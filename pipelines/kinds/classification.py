@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipelines.data.augmentation import Augmentation
-from pipelines.data.image_reading import ImageSource, find_images, read_images, split_digest
+from pipelines.data.image_layouts import find_layout
+from pipelines.data.image_reading import read_images
 from pipelines.data.store import Sample, Store
 from pipelines.data.stored_images import DrawOrder, StoredImages
 from pipelines.evaluation.calibration import calibrate, calibration_figures, predict_all
@@ -30,6 +31,7 @@ from shared_backbones import weights
 from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import ImageContract, mirror_of
 from shared_backbones.errors import InputError
+from shared_backbones.labelled_images import ImageSource, Item, Layout, find_images, split_digest
 
 Images = TypeVar("Images", bound=LabelledImages)
 
@@ -56,8 +58,8 @@ class ClassifierKind(Kind[Images, Store]):
     def __init__(self, recipe: Recipe) -> None:
         self.mirror = mirror_of(recipe.card)
         super().__init__(recipe)
-        self.sources: list[ImageSource] = find_images(
-            self.data.layout,
+        self.sources: list[ImageSource[Item]] = find_images(
+            self.layout(),
             self.root,
             self.class_names(),
             test=self.data.split.test,
@@ -99,11 +101,15 @@ class ClassifierKind(Kind[Images, Store]):
 
     def takes_file(self) -> bool:
         """Whether the layout's data set is one file."""
-        return self.data.layout in {"galaxy10", "medmnist"}
+        return self.layout().takes_file
 
     def takes_nothing(self) -> bool:
         """Whether the images are drawn."""
-        return self.data.layout == "phantoms"
+        return self.layout().takes_nothing
+
+    def layout(self) -> Layout[Item]:
+        """How the data set's files lie, and how they are read."""
+        return find_layout(self.data.layout)
 
     def reading(self) -> dict[str, Any]:
         """What else `find_images` is to know."""
@@ -146,11 +152,11 @@ class ClassifierKind(Kind[Images, Store]):
         settings = self.data.augmentation.model_dump(exclude={"mirrored"})
         return Augmentation(self.data.size, bands=len(self.bands), **settings)
 
-    def find_sources(self) -> list[ImageSource]:
+    def find_sources(self) -> list[ImageSource[Item]]:
         """The images of all splits, in parts."""
         return self.sources
 
-    def test_sources(self) -> list[ImageSource]:
+    def test_sources(self) -> list[ImageSource[Item]]:
         """The images that are scored.
 
         Raises:
@@ -158,7 +164,7 @@ class ClassifierKind(Kind[Images, Store]):
         """
         return self.of_test_split(self.sources, "image; raise data.split.test")
 
-    def identify(self, sources: Sequence[ImageSource]) -> list[list[Any]]:
+    def identify(self, sources: Sequence[ImageSource[Item]]) -> list[list[Any]]:
         """Files, labels and splits as they are now."""
         return [
             [*super(ClassifierKind, self).identify(sorted(set(source.files))), source.split, source.digest]
@@ -174,7 +180,7 @@ class ClassifierKind(Kind[Images, Store]):
             "bands": list(self.bands),
         }
 
-    def prepare(self, sources: Sequence[ImageSource], folder: Path) -> None:
+    def prepare(self, sources: Sequence[ImageSource[Item]], folder: Path) -> None:
         """Read the images of all splits."""
         data = self.data
         convert = functools.partial(to_sample, size=data.stored, crop=data.crop, classes=len(self.class_names()))
@@ -282,7 +288,7 @@ class ClassifierKind(Kind[Images, Store]):
         parts = [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]
         return StoredImages(parts, self.data.size, **options)
 
-    def evaluate(self, model: Path, sources: Sequence[ImageSource], folder: Path) -> None:
+    def evaluate(self, model: Path, sources: Sequence[ImageSource[Item]], folder: Path) -> None:
         """Score the test images as a user's are, with calibrated probabilities and prediction sets."""
         data, names, seed = self.data, self.class_names(), self.recipe.seed
         parts, keys = [], []
@@ -365,7 +371,7 @@ class ClassifierKind(Kind[Images, Store]):
         return found
 
 
-def to_sample(source: ImageSource, *, size: int, crop: float, classes: int) -> Sample:
+def to_sample(source: ImageSource[Item], *, size: int, crop: float, classes: int) -> Sample:
     """A part of the data as the store keeps it, without its names."""
     arrays, record = read_images(source, size, crop, classes)
     name = f"case-{record['sha256'][:12]}"

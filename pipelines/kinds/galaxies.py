@@ -14,6 +14,7 @@ from pipelines.kinds.classification import ClassifierKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
+from shared_backbones.labelled_images import Layout
 
 
 class GalaxyClassification(ClassifierKind[GalaxyData]):
@@ -27,7 +28,8 @@ class GalaxyClassification(ClassifierKind[GalaxyData]):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.mosaic = self.sources[0].mosaic
+        first: Any = self.sources[0].items[0]
+        self.mosaic = None if self.data.stretch is None else first.mosaic
 
     def check_settings(self) -> None:
         """Refuse sizes of which cut-outs would have no common middle."""
@@ -44,15 +46,15 @@ class GalaxyClassification(ClassifierKind[GalaxyData]):
         """Side of a cut-out in pixels, before anything is cut off."""
         return round(self.data.stored / self.data.crop)
 
-    def reading(self) -> dict[str, Any]:
-        """How cut-outs are taken from a mosaic."""
+    def layout(self) -> Layout[Any]:
+        """The layout; that of a mosaic knows how cut-outs are taken."""
         if self.data.stretch is None:
-            return {}
-        from astrovision.datasets.mosaics import Cutting
+            return super().layout()
+        from astrovision.datasets.mosaics import Cutting, MosaicSources
         from astrovision.stretches import Stretch
 
         stretch = Stretch.from_card(self.data.stretch, self.recipe.name)
-        return {"cutting": Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec)}
+        return MosaicSources(Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec))
 
     def preparation_settings(self) -> dict[str, Any]:
         """What decides the stored images."""

@@ -9,11 +9,11 @@ import numpy as np
 from medvision.classification import MedicalClassifier, MedicalContract
 from medvision.corruptions.medmnist_c import FOLDS, SETS, augmentation, corrupt
 from medvision.datasets.medmnist import find_set
-from pipelines.data.image_reading import COLORS, GREY
 from pipelines.kinds.classification import ClassifierKind
 from pipelines.recipe.images import MedicalImageData
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
+from shared_backbones.labelled_images import COLORS, GREY
 
 
 class MedicalClassification(ClassifierKind[MedicalImageData]):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from geovision.contract import InputContract
-from geovision.datasets.layouts import find_layout
 from geovision.datasets.patches import Patches
 from geovision.metrics import nearest_neighbours
+from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
 from pipelines.evaluation.classification import write_classification
 from pipelines.kinds.scenes import ScenesKind, find_all_images, shown_bands, to_sample
 from pipelines.recipe.recipe import Recipe
@@ -37,7 +37,7 @@ class SatelliteClassification(ScenesKind[LabelledImageData]):
     @property
     def multi_label(self) -> bool:
         """Whether an image can have several classes."""
-        return find_layout(self.data.layout).multi_label
+        return find_layout(self.data.layout, SATELLITE_LAYOUTS).multi_label
 
     def find_all(self) -> list[Any]:
         """The images of the data set."""

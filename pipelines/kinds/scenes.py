@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from geovision.contract import InputContract, input_section
 from geovision.datasets.images import read_images
-from geovision.datasets.layouts import ImageSource, find_images, find_layout
+from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import (
     Cutting,
     Patches,
@@ -26,6 +26,7 @@ from geovision.datasets.patches import (
 )
 from geovision.scenes import open_scene
 from geovision.sensors import find_sensor
+from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
@@ -33,6 +34,7 @@ from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneD
 from pipelines.training.tasks.task import Task
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.labelled_images import ImageSource, find_images
 
 Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, LabelledImageData)
 
@@ -84,7 +86,7 @@ class ScenesKind(Kind[Scenes, Store]):
     def file_bands(self) -> list[str] | None:
         """Names of the files' bands: the recipe's, or those that the layout is known to have."""
         layout = getattr(self.data, "layout", None)
-        known = find_layout(layout).bands if layout else None
+        known = find_layout(layout, SATELLITE_LAYOUTS).file_bands if layout else None
         return self.data.file_bands or (list(known) if known and self.data.sensor.startswith("sentinel2") else None)
 
     def label_values(self) -> tuple[int, ...]:
@@ -227,7 +229,7 @@ class ScenesKind(Kind[Scenes, Store]):
         return TrainingData(loader, len(train_set), validation)
 
 
-def to_sample(source: PatchSource | ImageSource, cutting: Cutting, classes: int) -> Sample:
+def to_sample(source: PatchSource | ImageSource[SatelliteItem], cutting: Cutting, classes: int) -> Sample:
     """A part of the data as the store keeps it, without its name."""
     if isinstance(source, PatchSource):
         arrays, record = cut(source, cutting)
@@ -243,7 +245,7 @@ def find_all_images(kind: ScenesKind) -> list[Any]:
     data = kind.data
     assert isinstance(data, SceneData | LabelledImageData) and data.layout  # noqa: S101 - asked for such data only
     return find_images(
-        data.layout,
+        find_layout(data.layout, SATELLITE_LAYOUTS),
         kind.root,
         kind.class_names(),
         test=data.split.test,

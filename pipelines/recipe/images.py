@@ -47,7 +47,7 @@ class LabelledImages(DataSection):
     """
 
     layout: str
-    """See `pipelines.data.image_layouts`."""
+    """Layout of the files: a name of `LAYOUTS` in `pipelines.data.image_layouts`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     split: ImageSplit = Field(default_factory=ImageSplit)

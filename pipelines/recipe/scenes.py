@@ -58,7 +58,7 @@ class SceneData(_Scenes):
 
     kind: Literal["scene_pretraining"]
     layout: str | None = None
-    """Images of a published data set, one patch each, in place of scenes; see `geovision.datasets.layouts`."""
+    """Layout of images, one patch each, in place of scenes: a name of `SATELLITE_LAYOUTS`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     mask_ratio: Share = 0.75
@@ -88,7 +88,7 @@ class LabelledImageData(_Scenes):
 
     kind: Literal["satellite_images"]
     layout: str
-    """See `geovision.datasets.layouts`."""
+    """Layout of the files: a name of `pipelines.data.image_layouts.SATELLITE_LAYOUTS`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the layout."""
     resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)

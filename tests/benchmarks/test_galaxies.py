@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from astrovision.datasets.galaxy10 import DECALS
-from pipelines.data.image_reading import find_images
+from pipelines.data.image_layouts import find_layout
 from pipelines.data.store import Store, write_store
 from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.classification import to_sample
+from shared_backbones.labelled_images import find_images
 
 CHUNKS = {"contiguous": None, "automatic": (94, 32, 32, 1), "image by image": (1, 256, 256, 3)}
 
@@ -34,7 +35,7 @@ def galaxy10(path: Path, chunks: tuple[int, ...] | None) -> None:
 
 def prepare_once(folder: Path) -> None:
     """In a process of its own: prepare, and print seconds and the peak of memory; then read an epoch."""
-    sources = find_images("galaxy10", folder, DECALS.classes, test=0.1, validation=0.1, seed=1)
+    sources = find_images(find_layout("galaxy10"), folder, DECALS.classes, test=0.1, validation=0.1, seed=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     write_store(folder / "store", sources, Convert(), settings={})

@@ -12,10 +12,11 @@ from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.published import read_corrupted
 from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
 from pipelines.data.image_files import WITH_TIFF, read_image
-from pipelines.data.image_layouts import find_items
+from pipelines.data.image_layouts import Folders
 from pipelines.evaluation.image_robustness import SEVERITIES
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.labelled_images import find_items
 
 
 class CorruptedImages:
@@ -138,7 +139,7 @@ class FolderImages(CorruptedImages):
                 f"{printable(options.data)}: images in folders have no corruptions of their own; name a set whose they "
                 f"get with --corruptions: {', '.join(SETS)}"
             )
-        items = find_items("folders", options.data, classes, {})
+        items = find_items(Folders(), options.data, classes)
         own = any(item.split for item in items)
         if options.split is not None and not own:
             raise InputError(f"--split means nothing for {printable(options.data)}, which has no folders of splits")

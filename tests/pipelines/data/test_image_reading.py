@@ -18,9 +18,11 @@ from PIL import Image
 
 from astrovision.datasets import galaxy10
 from astrovision.datasets.galaxy10 import DECALS, SDSS, block_of, read_labels, read_rows
-from pipelines.data.image_layouts import Item
-from pipelines.data.image_reading import find_images, open_image, read_images, resized, split_digest
+from pipelines.data.image_files import open_image
+from pipelines.data.image_layouts import find_layout
+from pipelines.data.image_reading import read_images, resized
 from shared_backbones.errors import InputError
+from shared_backbones.labelled_images import find_images, split_digest
 from tests.needs import missing
 
 CLASSES = ["smooth", "spiral", "merger"]
@@ -51,9 +53,9 @@ def table(root: Path, rows: list[tuple[Any, ...]], header: str = "id,label", end
     return root
 
 
-def found(layout: str, root: Path, classes: list[str] | None = None, **changes: Any) -> list[Item]:
+def found(layout: str, root: Path, classes: list[str] | None = None, **changes: Any) -> list[Any]:
     settings = {"test": 0.2, "validation": 0.25, "seed": 0, **changes}
-    sources = find_images(layout, root, classes or CLASSES, **settings)
+    sources = find_images(find_layout(layout), root, classes or CLASSES, **settings)
     assert all(source.split == item.split for source in sources for item in source.items)
     return [item for source in sources for item in source.items]
 
@@ -70,7 +72,7 @@ def test_every_image_is_read_whatever_the_chunks(tmp_path: Path, monkeypatch: An
     read, reads = galaxy10._read, []
     monkeypatch.setattr(galaxy10, "_read", lambda file, path, *rows: reads.append(rows) or read(file, path, *rows))
     seen = {}
-    for source in find_images("galaxy10", tmp_path, CLASSES, test=0.2, validation=0.25, seed=0):
+    for source in find_images(find_layout("galaxy10"), tmp_path, CLASSES, test=0.2, validation=0.25, seed=0):
         assert source.files == [tmp_path / "g.h5"]
         arrays, record = read_images(source, 8, 1.0, 3)
         assert record["images"] == len(source.items)
@@ -377,7 +379,7 @@ def test_images_of_any_size_are_cut_and_resized(tmp_path: Path):
         path = tmp_path / CLASSES[number] / "a.png"
         path.parent.mkdir()
         Image.fromarray(values).save(path)
-    [source] = find_images("folders", tmp_path, CLASSES, test=0, validation=0, seed=0)
+    [source] = find_images(find_layout("folders"), tmp_path, CLASSES, test=0, validation=0, seed=0)
     arrays, record = read_images(source, 12, 0.5, 3)
     assert arrays["image"].shape == (3, 3, 12, 12) and arrays["image"].dtype == np.uint8
     assert (arrays["image"] == np.array([200, 100, 50])[:, None, None]).all()
@@ -389,7 +391,7 @@ def test_images_of_any_size_are_cut_and_resized(tmp_path: Path):
 
 def test_a_record_sums_what_is_stored_and_names_the_contents(tmp_path: Path):
     hdf5(tmp_path / "g.h5")
-    [source] = find_images("galaxy10", tmp_path, CLASSES, test=0, validation=0, seed=0)
+    [source] = find_images(find_layout("galaxy10"), tmp_path, CLASSES, test=0, validation=0, seed=0)
     arrays, record = read_images(source, 20, 0.9, 3)
     values = arrays["image"].astype(np.int64)
     assert record["sums"] == values.sum((0, 2, 3)).tolist()
@@ -492,7 +494,7 @@ def test_the_real_cut_outs_have_the_known_counts_and_split(data_root: Path):
         missing("data", f"no cut-outs at {root}")
     rule = {"hash": "md5", "modulo": 5, "equals": [1]}
     options = {"key": "objid", "label": "class_name", "test_rule": rule}
-    sources = find_images("table", root, names, test=0, validation=0.1, seed=1, options=options)
+    sources = find_images(find_layout("table"), root, names, test=0, validation=0.1, seed=1, options=options)
     items = [item for source in sources for item in source.items]
     counts = Counter(names[item.label] for item in items)
     assert counts == {"elliptical": 3676, "edge_on": 786, "spiral_acw": 354, "spiral_cw": 328, "merger": 95}
@@ -505,6 +507,5 @@ def test_the_real_cut_outs_have_the_known_counts_and_split(data_root: Path):
     assert arrays["image"].shape == (len(last.items), 3, 92, 92)
     assert 5 < record["sums"][0] / record["pixels"] < 100
     merge = {"merge": {"spiral_acw": "spiral", "spiral_cw": "spiral"}, "label": "class_name", "key": "objid"}
-    merged = find_images("table", root, ["elliptical", "edge_on", "spiral", "merger"], test=0.2, validation=0, seed=0,
-                         options=merge)  # fmt: skip
-    assert Counter(item.label for source in merged for item in source.items)[2] == 682
+    merged = found("table", root, ["elliptical", "edge_on", "spiral", "merger"], validation=0, options=merge)
+    assert Counter(item.label for item in merged)[2] == 682

@@ -180,14 +180,14 @@ def test_what_is_stored_is_what_is_prepared_in_use(tmp_path: Path, bands: str, k
     source = kind_.sources[0]
     arrays, record = read_images(source, 90, 0.7, 2)
     assert arrays["image"].shape == (len(source.items), len(bands), 90, 90) and len(record["sums"]) == len(bands)
-    assert source.mosaic is not None
-    expected = scale or source.mosaic.cutting.pixel_scale_arcsec
+    assert kind_.mosaic is not None
+    expected = scale or kind_.mosaic.cutting.pixel_scale_arcsec
     contract = {"bands": list(bands), "size": 64, "crop": 0.7 * 64 / 90, "pixel_scale_arcsec": expected,
                 "cutout": 129, "stretch": stretch, "mean": [0.2] * len(bands), "std": [0.2] * len(bands)}  # fmt: skip
     classifier = GalaxyClassifier(small_models.classifier(tmp_path / "m", contract, outliers=False), device="cpu")
     assert classifier.contract.stretch is not None
     with open_mosaic([root / f"{band}.fits" for band in bands]) as mosaic:
-        places = [item.place for item in source.items]
+        places = [item.facts[3] for item in source.items]
         found = mosaic.cut(places, 129, pixel_scale_arcsec=scale)
     used = classifier.prepare(torch.from_numpy(classifier.contract.stretch.apply(found.values))).numpy()
     seen = arrays["image"][:, :, 13:-13, 13:-13] / 255

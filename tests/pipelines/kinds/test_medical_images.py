@@ -15,7 +15,8 @@ from medvision.classification import MedicalClassifier, MedicalContract
 from medvision.corruptions.medmnist_c import SETS as CORRUPTIONS
 from medvision.corruptions.medmnist_c import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
-from pipelines.data.image_reading import GREY, find_images, read_images
+from pipelines.data.image_layouts import find_layout
+from pipelines.data.image_reading import read_images
 from pipelines.data.stored_images import DrawOrder
 from pipelines.kinds.classification import to_sample
 from pipelines.kinds.kind import find_kind
@@ -25,6 +26,7 @@ from pipelines.stages import Job, run_stages
 from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256
+from shared_backbones.labelled_images import GREY, find_images
 from shared_backbones.networks.resnet import ResNet
 
 SMALL = {
@@ -104,7 +106,9 @@ def test_parts_of_a_file_are_read_in_any_order_and_after_damage(tmp_path: Path):
     images = np.load(path)["train_images"]
     sources = [
         source
-        for source in find_images("medmnist", path, ["normal", "pneumonia"], test=0, validation=0, seed=0, bands=GREY)
+        for source in find_images(
+            find_layout("medmnist"), path, ["normal", "pneumonia"], test=0, validation=0, seed=0, bands=GREY
+        )
         if source.split == "train"
     ]
     assert len(sources) == 3

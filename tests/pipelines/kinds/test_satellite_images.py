@@ -1,6 +1,7 @@
 """Labelled satellite images through the stages, on miniatures in the published layouts."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,12 @@ from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
 from geovision.contract import InputContract, input_section
 from geovision.datasets.images import read_image
-from geovision.datasets.layouts import Item, find_images, find_layout
+from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting
 from geovision.metrics import nearest_neighbours
 from geovision.models.satmae_pp import GroupVisionTransformer
 from geovision.pretraining import central_views
+from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import TrainSection
 from pipelines.recipe.scenes import LabelledImageData
@@ -30,9 +32,13 @@ from pipelines.training.tasks.scenes import ClassificationTask
 from shared_backbones import architectures, weights
 from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
+from shared_backbones.labelled_images import find_images, labels_of
 from tests.geovision.rasters import write_scene
 
 ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]
+
+
+satellite_layout = functools.partial(find_layout, layouts=SATELLITE_LAYOUTS)
 
 
 def pixels(label: int, bands: int, side: int, seed: int) -> np.ndarray:
@@ -190,9 +196,9 @@ def test_images_are_brought_to_one_size_and_boxes_cut_out(tmp_path: Path):
     values[:, 10:30, 20:50] = 5000
     path = write_scene(tmp_path / "s.tif", values, ["B2", "B3", "B4"])
     how = cutting("sentinel2_l1c", ("B4", "B2"), 10)
-    found, valid, _ = read_image(Item(path, (0,), box=(10, 20, 20, 30)), how)
+    found, valid, _ = read_image(SatelliteItem(path, 0, "a", box=(10, 20, 20, 30)), how)
     assert found.shape == (2, 10, 10) and (found == 5000).all() and valid.all()
-    whole, _, place = read_image(Item(path, (0,)), how)
+    whole, _, place = read_image(SatelliteItem(path, 0, "a"), how)
     assert place["crs"] == "EPSG:32633" and place["footprint"][0] == place["footprint"][4]
     assert 14.9 < place["footprint"][0][0] < 15.1  # the central meridian of zone 33
     assert (whole == whole.round()).all() and whole[:, 5, 5].tolist() == [5000, 5000] and whole[0, 0, 0] == 0
@@ -201,17 +207,17 @@ def test_images_are_brought_to_one_size_and_boxes_cut_out(tmp_path: Path):
 def test_eurosat_s_bands_stand_in_its_own_order(tmp_path: Path):
     eurosat(tmp_path, ["Forest"])
     for layout, place in (("eurosat", 12), ("fmow_sentinel", 8)):
-        known = find_layout(layout).bands
+        known = satellite_layout(layout).file_bands
         assert known is not None and known[place] == "B8A"
         how = cutting("sentinel2_l1c", ("B8A",), 16, list(known))
-        found, _, _ = read_image(Item(tmp_path / "Forest" / "Forest_0.tif", (0,)), how)
+        found, _, _ = read_image(SatelliteItem(tmp_path / "Forest" / "Forest_0.tif", 0, "a"), how)
         np.testing.assert_array_equal(found[0], pixels(0, 13, 16, 0)[place])
 
 
 def divided(root: Path, **changes: Any) -> dict[str, set[str]]:
     settings = {"test": 0.25, "validation": 0.25, "seed": 0, **changes}
     found: dict[str, set[str]] = {}
-    for source in find_images("folders", root, ["a", "b"], **settings):
+    for source in find_images(satellite_layout("folders"), root, ["a", "b"], **settings):
         found.setdefault(source.split, set()).update(item.path.name for item in source.items)
     return found
 
@@ -242,7 +248,7 @@ def test_split_files_that_come_with_torchgeo_are_heeded(tmp_path: Path, layout: 
     for name, lines in lists.items():
         (tmp_path / f"{prefix}-{name}.txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "notes.txt").write_text("Forest_4.jpg\n")
-    sources = find_images(layout, tmp_path, ["Forest", "River"], test=0.5, validation=0.5, seed=0)
+    sources = find_images(satellite_layout(layout), tmp_path, ["Forest", "River"], test=0.5, validation=0.5, seed=0)
     found = {source.split: sorted(item.path.stem for item in source.items) for source in sources}
     assert found == {"train": ["Forest_0", "River_1"], "validation": ["Forest_2"], "test": ["River_3"]}
 
@@ -252,8 +258,16 @@ def test_bigearthnet_s_labels_are_merged_and_dropped(tmp_path: Path):
     assert isinstance(recipe.data, LabelledImageData)
     names = [entry["name"] for entry in recipe.card["classes"]]
     bigearthnet(tmp_path, names)
-    sources = find_images("bigearthnet", tmp_path, names, test=0, validation=0, seed=0, options=recipe.data.options)
-    labels = {item.path.name[-1]: [names[n] for n in item.labels] for source in sources for item in source.items}
+    sources = find_images(
+        satellite_layout("bigearthnet"),
+        tmp_path,
+        names,
+        test=0,
+        validation=0,
+        seed=0,
+        options=recipe.data.options,
+    )
+    labels = {item.path.name[-1]: [names[n] for n in labels_of(item)] for source in sources for item in source.items}
     assert labels["0"] == ["Urban fabric", "Pastures"] and labels["1"] in (
         ["Arable land", "Pastures"],
         ["Urban fabric", "Pastures"],
@@ -288,7 +302,7 @@ def test_data_sets_that_are_not_as_they_should_be_are_refused(tmp_path: Path, la
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(prepare[1])
     with pytest.raises(InputError, match=message):
-        find_images(layout, tmp_path, ["a", "b"], test=0.2, validation=0.2, seed=0)
+        find_images(satellite_layout(layout), tmp_path, ["a", "b"], test=0.2, validation=0.2, seed=0)
 
 
 def test_figures_of_a_classification_are_those_counted_otherwise():
