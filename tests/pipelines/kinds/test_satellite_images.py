@@ -163,7 +163,7 @@ def test_a_probe_leaves_the_encoder_as_it_is_and_a_finetuning_starts_from_it(tmp
     head: Any = network.get_submodule("head")
     assert head.weight.abs().max() > 0.01  # it starts at 2e-5
     assert run(app, ["probe", "fmow_sentinel", f"data.root={tmp_path}"]) == 2
-    assert "its data is of kind scenes, probe takes labelled_images" in capsys.readouterr().err
+    assert "its data is of kind scene_pretraining, probe takes satellite_images" in capsys.readouterr().err
 
 
 def test_layers_learn_at_their_rates():
