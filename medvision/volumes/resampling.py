@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,4 +215,4 @@ def _stands_out(means: Tensor, limit: Tensor) -> Tensor:
 _SAMPLE = 2**20
 _SLICES = 0.02  # how many side by side may stand out
 _OUTLYING = 0.04  # of the range of intensities
-_RESCALINGS = {1: rescale_intensity, 2: rescale_robustly}
+_RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}
