@@ -328,10 +328,10 @@ class Mosaic:
                     valid[number] = covered = layers[-1] >= 0.5
                     values[number] = np.where(covered, layers[:-1] / np.maximum(layers[-1], 0.5), 0)
             invalid[part] = native.flags & HAS_INVALID > 0
-        edges = np.array(self.shape[::-1]) - 0.5
+        limits = np.array(self.shape[::-1]) - 0.5
         half = size * ratio / 2
         with np.errstate(invalid="ignore"):
-            inside = ((positions - half > -0.5 - 1e-6) & (positions + half < edges + 1e-6)).all(1)
+            inside = ((positions - half > -0.5 - 1e-6) & (positions + half < limits + 1e-6)).all(1)
         touches = self._touches(positions, size, ratio)
         flags = np.where(touches, np.where(inside, 0, PARTIAL) | (HAS_INVALID * invalid), OFF_IMAGE).astype(np.uint8)
         values[~touches], valid[~touches] = 0, False

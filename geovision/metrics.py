@@ -30,18 +30,18 @@ def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         {
             "name": name,
             "pixels": int(there[i]),
-            "iou": _share(hits[i], there[i] + predicted[i] - hits[i]) if there[i] else None,
-            "f1": _share(2 * hits[i], there[i] + predicted[i]) if there[i] else None,
-            "precision": _share(hits[i], predicted[i]),
-            "recall": _share(hits[i], there[i]),
+            "iou": _fraction(hits[i], there[i] + predicted[i] - hits[i]) if there[i] else None,
+            "f1": _fraction(2 * hits[i], there[i] + predicted[i]) if there[i] else None,
+            "precision": _fraction(hits[i], predicted[i]),
+            "recall": _fraction(hits[i], there[i]),
         }
         for i, name in enumerate(names)
     ]
     total = matrix.sum()
     return {
         "pixels": int(total),
-        "accuracy": _share(hits.sum(), total),
-        "majority": _share(there.max(initial=0), total),
+        "accuracy": _fraction(hits.sum(), total),
+        "majority": _fraction(there.max(initial=0), total),
         "mean_iou": _mean([row["iou"] for row in classes]),
         "macro_f1": _mean([row["f1"] for row in classes]),
         "classes": classes,
@@ -111,7 +111,7 @@ def summarise_psnr(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]} if rows else {}
 
 
-def _share(part: Any, whole: Any) -> float | None:
+def _fraction(part: Any, whole: Any) -> float | None:
     return float(part) / float(whole) if whole else None
 
 

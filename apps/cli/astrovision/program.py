@@ -23,7 +23,7 @@ from apps.cli.shared.run_command import add_run
 from apps.cli.shared.sharding import Shard, ShardText
 
 app = typer.Typer(name="astrovision", add_completion=False)
-add_import(app)
+add_import(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")
 

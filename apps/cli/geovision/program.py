@@ -25,7 +25,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 app = typer.Typer(name="geovision", add_completion=False)
-add_import(app)
+add_import(app, "geovision")
 add_review(app)
 add_run(app, "geovision")
 add_run_of_kind(

@@ -10,9 +10,11 @@ import typer
 from shared_backbones.card import Card
 from shared_backbones.errors import InputError
 
+DOMAINS = ("medvision", "geovision", "astrovision")
 
-def add_import(app: typer.Typer) -> None:
-    """Give a program the command `import`, which reads published weights."""
+
+def add_import(app: typer.Typer, domain: str) -> None:
+    """Give a program the command `import`, which reads published weights, not those of another domain."""
 
     @app.command("import")
     def import_(
@@ -30,8 +32,22 @@ def add_import(app: typer.Typer) -> None:
 
         The checkpoint is read as plain tensors: nothing in it is executed.
         """
+        refuse_other_domains(architecture, domain)
         card = import_checkpoint(architecture, checkpoint, output, parse_arguments(arguments or []), name, license)
         print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+
+
+def refuse_other_domains(architecture: str, domain: str) -> None:
+    """Leave the networks of a domain to its own program; those of plug-ins are everybody's.
+
+    Raises:
+        InputError: the architecture is unknown, or lies in another domain's package.
+    """
+    from shared_backbones import architectures
+
+    home = architectures.find(architecture).__module__.partition(".")[0]
+    if home in DOMAINS and home != domain:
+        raise InputError(f"architecture {architecture!r} is a network of {home}; run `{home} import`")
 
 
 def import_checkpoint(

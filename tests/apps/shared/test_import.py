@@ -72,8 +72,12 @@ def test_another_domain_s_checkpoint_and_a_dict_argument(program: Callable[..., 
 @pytest.mark.parametrize(
     ("domain", "arguments", "parts"),
     [
-        ("medvision", ["--architecture", "astroformer"], ["'astroformer'", "known: duoformer, hbformer"]),
-        ("geovision", ["--architecture", "satmae_pp_vit_rgb", "depth=two"], ["satmae_pp_vit_rgb", "mend them"]),
+        (
+            "medvision",
+            ["--architecture", "astroformer"],
+            ["'astroformer' is a network of astrovision", "run `astrovision import`"],
+        ),
+        ("geovision", ["--architecture", "satmae_pp_vit_rgb", "depth=two"], ["satmae_pp_vit_rgb", "fix them"]),
         ("geovision", ["--architecture", "satmae_pp_vit_rgb", "deep=2"], ["unexpected keyword argument 'deep'"]),
         ("medvision", ["--architecture", "hbformer", "num_classes"], ["'num_classes'", "expected NAME=VALUE"]),
         ("medvision", ["--architecture", "hbformer", "img_size=64", "img_size=96"], ["img_size: given twice"]),

@@ -11,14 +11,18 @@ from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
 from pipelines.evaluation.robustness_tables import volume_tables
 from pipelines.evaluation.volume_robustness import STRIP_SIDE, measure_volume
+from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import make_affine, make_image
 
-CLASSES = (
+CLASSES: list[ClassEntry] = [
     {"id": 0, "name": "background", "color": [0, 0, 0]},
     {"id": 1, "name": "core", "color": [255, 0, 0]},
     {"id": 2, "name": "shell", "color": [0, 255, 0]},
-)
+]
+CARD: Card = {
+    "schema_version": 1, "architecture": "x", "arguments": {}, "weights_sha256": "ff", "classes": CLASSES, "input": {},
+}  # fmt: skip
 SHAPE = (16, 20, 12)
 
 
@@ -33,7 +37,7 @@ class Fragile:
         core = (volume.data > 140) & (volume.data.std() < 90)
         core[[0, -1]] = core[:, [0, -1]] = core[..., [0, -1]] = False
         return Segmentation(
-            labels=core.astype(np.uint8), volume=volume, card={"classes": CLASSES, "input": {}, "architecture": "x"},
+            labels=core.astype(np.uint8), volume=volume, card=CARD,
             confidence={1: 0.9, 2: None}, settings={}, device="cpu", precision="float32", timings_s={},
             warnings=[] if core.any() else ["nothing was found"], model_sha256="ff",
         )  # fmt: skip
