@@ -197,6 +197,11 @@ def _check_class(entry: ClassEntry) -> None:
         raise ValueError(f"color of {name} is {color}, expected three numbers from 0 to 255")
 
 
+def expectations(card_input: Mapping[str, Any]) -> Expectations:
+    """What a card's `input` says of scans and structures."""
+    return Expectations(**{key: value for key, value in card_input.items() if key in Expectations.__annotations__})
+
+
 def modality_conflict(expected: str | None, modality: str | None) -> str | None:
     """One clause where a scan is of another modality than a model expects, else None.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
-from medvision.contract import Expectations, Setting, modality_conflict
+from medvision.contract import Expectations, Setting, expectations, modality_conflict
 from medvision.findings.expected_dice import expected_dice
 from medvision.findings.flags import Flag, scan_flags, structure_flags
 from medvision.findings.statistics import StructureRow, structure_rows
@@ -183,7 +183,7 @@ def build_sidecar(
 
 def _expectations(segmentation: "Segmentation") -> Expectations:
     """What the card says of scans and structures, as far as it holds for these settings."""
-    expected: Expectations = segmentation.card["input"]
+    expected = expectations(segmentation.card.get("input", {}))
     settings = segmentation.settings
     if not settings.get("fast") and settings.get("views") == expected.get("views"):
         return expected

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medvision.contract import Expectations
+from medvision.contract import Expectations, expectations
 from medvision.findings.expected_dice import expected_dice, fit_knots, fit_threshold
 from medvision.models.catalogue import model_card
 
@@ -34,7 +34,7 @@ def test_a_threshold_divides_poor_cases_from_the_others():
 
 
 def test_the_bundled_model_says_what_its_confidence_stands_for():
-    card = model_card("brain-structures")["input"]
+    card = expectations(model_card("brain-structures").get("input", {}))
     judged = {entry["name"] for entry in model_card("brain-structures")["classes"]} - {"background", "other_csf"}
     assert set(card["expected_dice"]["knots"]) == set(card["min_confidence"]) == judged
     assert card["expected_dice"]["cases"] > 20 and card["expected_dice"]["of"]
