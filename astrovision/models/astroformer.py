@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,24 +98,8 @@ class Astroformer(Classifier):
             ConvNormAct(in_chans, stem[0], stride=2, activation=F.gelu),
             nn.Conv2d(stem[0], stem[1], 3, padding=1, bias=False),
         )
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
-        channels = stem[1]
-        self.stages: Any = nn.ModuleList()
-        for stage, (dim, depth, kinds) in enumerate(zip(embed_dim, depths, block_type, strict=True)):
-            reduction = 4 * 2**stage
-            letters = kinds * depth if isinstance(kinds, str) and len(kinds) == 1 else kinds
-            if len(letters) != depth or set(letters) - {"C", "T"}:
-                raise ValueError(f"block_type {kinds!r} of a stage of {depth} blocks: expected C, T, or one per block")
-            blocks: list[nn.Module] = []
-            for index, letter in enumerate(letters):
-                stride = 1 if index else 2
-                if letter == "C":
-                    blocks.append(ConvBlock(channels, dim, stride, expand_ratio, next(rates)))
-                else:
-                    size = height // reduction, width // reduction
-                    blocks.append(TransformerBlock(channels, dim, stride, expand_ratio, size, next(rates)))
-                channels = dim
-            self.stages.append(nn.Sequential(*blocks))
+        self.stages: Any = nn.ModuleList(self._make_stages())
+        channels = embed_dim[-1]
         self.norm = nn.LayerNorm(channels, _TOKEN_NORM_EPS) if head_hidden_size is None else nn.Identity()
         self.head = Head(channels, num_classes, head_hidden_size, drop_rate)
         self.feature_info = [{"num_chs": stem[1], "reduction": 2, "module": "stem"}]
@@ -123,6 +107,24 @@ class Astroformer(Classifier):
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(embed_dim)
         ]
         _initialise(self)
+
+    def _make_stages(self) -> Iterator[nn.Sequential]:
+        """The four stages, each halving the map in its first block."""
+        given = self.arguments
+        height, width = given["img_size"]
+        rates = iter(torch.linspace(0, given["drop_path_rate"], sum(given["depths"]), device="cpu").tolist())
+        channels, ratio = given["stem_width"][1], given["expand_ratio"]
+        for stage, (dim, depth) in enumerate(zip(given["embed_dim"], given["depths"], strict=True)):
+            size = height // (4 * 2**stage), width // (4 * 2**stage)
+            blocks: list[nn.Module] = []
+            for index, letter in enumerate(_letters(given["block_type"][stage], depth)):
+                stride = 1 if index else 2
+                if letter == "C":
+                    blocks.append(ConvBlock(channels, dim, stride, ratio, next(rates)))
+                else:
+                    blocks.append(TransformerBlock(channels, dim, stride, ratio, size, next(rates)))
+                channels = dim
+            yield nn.Sequential(*blocks)
 
     @classmethod
     def from_official(
@@ -223,7 +225,7 @@ class Astroformer(Classifier):
         levels = [self.stem(x)]
         for stage in list(self.stages)[: count - 1]:
             x = levels[-1]
-            for block in stage:
+            for block in stage.children():
                 recompute = self.grad_checkpointing and self.training
                 x = recomputed(block, x) if recompute else block(x)
             levels.append(x)
@@ -233,7 +235,7 @@ class Astroformer(Classifier):
         size, channels = self.arguments["img_size"], self.arguments["in_chans"]
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"input of shape {tuple(x.shape)}: expected (B, {channels}, H, W)")
-        attends = any(isinstance(block, TransformerBlock) for stage in self.stages for block in stage)
+        attends = any(isinstance(block, TransformerBlock) for stage in self.stages for block in stage.children())
         if attends and list(x.shape[2:]) != size:
             raise ValueError(
                 f"image of {x.shape[2]} x {x.shape[3]}: expected {size[0]} x {size[1]}, for which the position tables "
@@ -241,6 +243,18 @@ class Astroformer(Classifier):
             )
         if x.shape[2] % STRIDE or x.shape[3] % STRIDE:
             raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: both must be multiples of {STRIDE}")
+
+
+def _letters(kinds: str | Sequence[str], depth: int) -> str | Sequence[str]:
+    """Kinds of a stage's blocks, one letter each.
+
+    Raises:
+        ValueError: they are others than C and T, or not one for each block.
+    """
+    letters = kinds * depth if isinstance(kinds, str) and len(kinds) == 1 else kinds
+    if len(letters) != depth or set(letters) - {"C", "T"}:
+        raise ValueError(f"block_type {kinds!r} of a stage of {depth} blocks: expected C, T, or one per block")
+    return letters
 
 
 class ConvBlock(nn.Module):

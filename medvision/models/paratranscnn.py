@@ -61,24 +61,6 @@ class ParaTransCNN(nn.Module):
         resnet_width: int = 64,
     ) -> None:
         super().__init__()
-        if patch_size != PATCH_SIZE:
-            raise ValueError(
-                f"patch_size is {patch_size}, expected {PATCH_SIZE}: the levels of both branches must meet"
-            )
-        counts = {"num_classes": num_classes, "in_chans": in_chans, "heads": heads, "dim": dim}
-        for name, value in {**counts, "resnet_width": resnet_width}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected 1 or more")
-        if dim % heads:
-            raise ValueError(f"dim is {dim}, expected a multiple of heads ({heads})")
-        if dim + 2 * resnet_width < GATE_REDUCTION:
-            raise ValueError(
-                f"dim {dim}, resnet_width {resnet_width}: expected dim + 2 x resnet_width of {GATE_REDUCTION} or more"
-            )
-        if len(depth) != 3 or min(depth) < 1:
-            raise ValueError(f"depth is {list(depth)}, expected three numbers of blocks, each 1 or more")
-        if resnet_depth not in {18, 34}:
-            raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
         self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
@@ -89,6 +71,7 @@ class ParaTransCNN(nn.Module):
             "resnet_depth": resnet_depth,
             "resnet_width": resnet_width,
         }
+        _check(self.arguments)
         self.grad_checkpointing = False
         self.cnn = ResNet(resnet_depth, in_chans, max_pool=False, width=resnet_width)
         widths = dim, 2 * dim, 4 * dim
@@ -169,6 +152,31 @@ class ParaTransCNN(nn.Module):
 
     def _decode(self, step: nn.Module, x: Tensor) -> Tensor:
         return recomputed(step, x) if self.grad_checkpointing and self.training else step(x)
+
+
+def _check(arguments: Arguments) -> None:
+    """Find out whether arguments suit one another.
+
+    Raises:
+        ValueError: they do not.
+    """
+    patch_size, depth, resnet_depth = (arguments[name] for name in ("patch_size", "depth", "resnet_depth"))
+    heads, dim, resnet_width = (arguments[name] for name in ("heads", "dim", "resnet_width"))
+    if patch_size != PATCH_SIZE:
+        raise ValueError(f"patch_size is {patch_size}, expected {PATCH_SIZE}: the levels of both branches must meet")
+    for name in ("num_classes", "in_chans", "heads", "dim", "resnet_width"):
+        if arguments[name] < 1:
+            raise ValueError(f"{name} is {arguments[name]}, expected 1 or more")
+    if dim % heads:
+        raise ValueError(f"dim is {dim}, expected a multiple of heads ({heads})")
+    if dim + 2 * resnet_width < GATE_REDUCTION:
+        raise ValueError(
+            f"dim {dim}, resnet_width {resnet_width}: expected dim + 2 x resnet_width of {GATE_REDUCTION} or more"
+        )
+    if len(depth) != 3 or min(depth) < 1:
+        raise ValueError(f"depth is {depth}, expected three numbers of blocks, each 1 or more")
+    if resnet_depth not in {18, 34}:
+        raise ValueError(f"resnet_depth is {resnet_depth}, expected 18 or 34")
 
 
 class TransformerLevel(nn.Module):

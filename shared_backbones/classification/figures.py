@@ -26,50 +26,53 @@ def class_figures(scores: np.ndarray, targets: np.ndarray, *, multi_label: bool)
         `balanced_accuracy`, `auc`, `nll`, `brier` and `ece`, as MedMNIST (Yang et al. 2023) and MedMNIST-C (Di Salvo et
         al. 2024) average over labels.
     """
-    metrics: Any = importlib.import_module("sklearn.metrics")
-    occurs = targets.any(0)
-    if multi_label:
-        predicted = scores > 0.5
-        there, said = targets[:, occurs], scores[:, occurs]
-        micro, macro, f1 = (
-            (
-                float(metrics.average_precision_score(there, said, average="micro")),
-                float(metrics.average_precision_score(there, said, average="macro")),
-                float(metrics.f1_score(there, said > 0.5, average="macro", zero_division=0)),
-            )
-            if occurs.any()
-            else (None, None, None)
-        )
-        divided = [number for number in np.flatnonzero(occurs) if not targets[:, number].all()]
-        areas = [metrics.roc_auc_score(targets[:, number], scores[:, number]) for number in divided]
-        own = np.where(targets > 0, scores, 1 - scores)
-        return {
-            "map_micro": micro,
-            "map_macro": macro,
-            "f1_micro": float(metrics.f1_score(targets, predicted, average="micro", zero_division=0)),
-            "f1_macro": f1,
-            "accuracy": float((predicted == (targets > 0)).mean()),
-            "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=True),
-            "auc": float(np.mean(areas)) if areas else None,
-            "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
-            "brier": float(np.square(scores - targets).mean()),
-            "ece": calibration_error(np.maximum(scores, 1 - scores).ravel(), (predicted == (targets > 0)).ravel()),
-        }
+    return _of_labels(scores, targets) if multi_label else _of_classes(scores, targets)
+
+
+def _of_labels(scores: np.ndarray, targets: np.ndarray) -> dict[str, float | None]:
+    """Figures of images with any number of labels."""
+    metrics = importlib.import_module("sklearn.metrics")
+    predicted, occurs = scores > 0.5, targets.any(0)
+    own = np.where(targets > 0, scores, 1 - scores)
+    areas = [
+        metrics.roc_auc_score(targets[:, number], scores[:, number])
+        for number in np.flatnonzero(occurs)
+        if not targets[:, number].all()
+    ]
+    figures: dict[str, float | None] = dict.fromkeys(("map_micro", "map_macro", "f1_micro", "f1_macro"))
+    if occurs.any():
+        present, answers = targets[:, occurs], scores[:, occurs]
+        for average in ("micro", "macro"):
+            figures[f"map_{average}"] = float(metrics.average_precision_score(present, answers, average=average))
+        figures["f1_macro"] = float(metrics.f1_score(present, answers > 0.5, average="macro", zero_division=0))
+    return figures | {
+        "f1_micro": float(metrics.f1_score(targets, predicted, average="micro", zero_division=0)),
+        "accuracy": float((predicted == (targets > 0)).mean()),
+        "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=True),
+        "auc": float(np.mean(areas)) if areas else None,
+        "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
+        "brier": float(np.square(scores - targets).mean()),
+        "ece": calibration_error(np.maximum(scores, 1 - scores).ravel(), (predicted == (targets > 0)).ravel()),
+    }
+
+
+def _of_classes(scores: np.ndarray, targets: np.ndarray) -> dict[str, float | None]:
+    """Figures of images with one class each."""
+    metrics = importlib.import_module("sklearn.metrics")
     labels, best = targets.argmax(1), scores.argmax(1)
-    hits = best == labels
-    ranks = (scores > np.take_along_axis(scores, labels[:, None], 1)).sum(1)
-    present = np.flatnonzero(occurs)
     own = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
+    ranks = (scores > own[:, None]).sum(1)
+    present = np.flatnonzero(targets.any(0))
     areas = [metrics.roc_auc_score(labels == number, scores[:, number]) for number in present if len(present) > 1]
     return {
-        "accuracy": float(hits.mean()),
+        "accuracy": float((best == labels).mean()),
         "top5": float((ranks < 5).mean()) if scores.shape[1] > 5 else None,
         "balanced_accuracy": balanced_accuracy(scores, targets, multi_label=False),
         "macro_f1": float(metrics.f1_score(labels, best, labels=present, average="macro", zero_division=0)),
         "auc": float(np.mean(areas)) if areas else None,
         "nll": float(-np.log(np.clip(own, 1e-12, 1)).mean()),
         "brier": float(np.square(scores - targets).sum(1).mean()),
-        "ece": calibration_error(scores.max(1), hits),
+        "ece": calibration_error(scores.max(1), best == labels),
     }
 
 
