@@ -89,7 +89,7 @@ def test_the_rule_sees_what_it_forbids(source: str):
 
 def test_the_rule_lets_good_words_pass():
     source = (
-        'def f(prediction, mask):\n    """Do. Of all things, this.\n\n    Args:\n        prediction: Offset of it.\n    """\n'
+        'def f(prediction, mask):\n    """Do. Of all things.\n\n    Args:\n        mask: Offset of it.\n    """\n'
         "    print(found.edges, shares())"
     )
     assert faults(source) == []

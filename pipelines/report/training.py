@@ -22,7 +22,18 @@ from pipelines.report.sections import (
     Text,
     verdict_section,
 )
-from pipelines.report.text import Json, as_text, fixed, heading, part_at, text_at, value_at, without_paths, words
+from pipelines.report.text import (
+    Document,
+    Json,
+    as_text,
+    fixed,
+    heading,
+    part_at,
+    text_at,
+    value_at,
+    without_paths,
+    words,
+)
 from pipelines.report.verdicts import report_identity
 
 SCHEMA_VERSION = 1
@@ -47,13 +58,13 @@ class TrainingContent(TypedDict):
     report: dict[str, str]
     model: dict[str, Json]
     recipe: Mapping[str, Json]
-    card: Mapping[str, Json]
+    card: Document
     history: dict[str, dict[int, float]]
     summary: Summary | None
 
 
 def training_content(
-    recipe: Mapping[str, Json], card: Mapping[str, Json], history: Path, summary: Summary | None = None
+    recipe: Mapping[str, Json], card: Document, history: Path, summary: Summary | None = None
 ) -> TrainingContent:
     """What a report says, in plain values: the JSON twin of its page.
 
@@ -109,7 +120,7 @@ def training_report(content: TrainingContent, pictures: Sequence[Path] = ()) -> 
     return render_page(page, styles=["verdict.css"], script="review.js")
 
 
-def _facts(card: Mapping[str, Json], summary: Summary | None) -> list[tuple[str, str]]:
+def _facts(card: Document, summary: Summary | None) -> list[tuple[str, str]]:
     steps = value_at(card, "training", "steps")
     facts = [("Architecture", as_text(card["architecture"])), ("Steps", as_text(steps))]
     if summary is None:
@@ -162,7 +173,7 @@ def _curves(history: Mapping[str, Mapping[int, float]]) -> Section:
     return Section("curves", "Training", charts, contents="Training", columns=True)
 
 
-def _recipe(recipe: Mapping[str, Json], card: Mapping[str, Json]) -> Section:
+def _recipe(recipe: Mapping[str, Json], card: Document) -> Section:
     """The recipe's parts, and the model that came of it."""
     model = {
         "name": card.get("name"),
