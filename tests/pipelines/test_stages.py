@@ -152,6 +152,17 @@ def test_a_recipe_runs_from_raw_files_to_a_registered_model(
     assert run_stages(copying, ["train"], restart=["train"]).made["train"] == job.made["train"]
     assert "copy: " in capsys.readouterr().out
     assert (job.made["train"] / "model/model.safetensors").read_bytes() == model
+    other = f"sqlite:///{tmp_path}/other.db"
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", other)  # what another store has registered is not in this one
+        assert run_stages(load_recipe(recipe)).made["register"] != job.made["register"]
+    assert "registered: models:/ball@newest (version 1)" in capsys.readouterr().out
+    card = job.made["train"] / "model/model.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "license": "CC0-1.0"}))
+    relicensed = run_stages(load_recipe(recipe))
+    assert relicensed.made["train"] == job.made["train"]
+    assert all(relicensed.made[stage] != job.made[stage] for stage in ("evaluate", "report", "register"))
+    assert "(version 2)" in capsys.readouterr().out
     changed = run_stages(load_recipe(recipe, ["train.epochs=1"]), ["prepare", "train"])
     assert changed.made["prepare"] == job.made["prepare"] and changed.made["train"] != job.made["train"]
 
@@ -171,7 +182,8 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     assert "no test case" in refuse(recipe, "data.options={test_ids_above: 9}")
     assert "protocol 'x' is unknown" in refuse(recipe, "evaluate.protocol=x")
     two = "card.classes=[{id: 0, name: a, color: [0,0,0]}, {id: 1, name: b, color: [0,0,9]}]"
-    assert "labels hold 2, expected some of 0, 1" in refuse(recipe, two)
+    assert "gives an output of shape (2, 3, 32, 32)" in refuse(recipe, two)
+    assert "labels hold 2, expected some of 0, 1" in refuse(recipe, two, "model.arguments.num_classes=2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     line = refuse(recipe)
     assert "holds a password" in line and "secret" not in line

@@ -63,7 +63,7 @@ def test_overrides_reach_every_depth_in_yaml_syntax(recipe):
     [
         ("train.step=7", ["train.step: unknown key", "did you mean steps?"]),
         ("trian.steps=7", ["trian: unknown key", "did you mean train?"]),
-        ("data.zzz=1", ["data.zzz: unknown key", "expected one of: kind, root, synthesis, slices"]),
+        ("data.zzz=1", ["data.zzz: unknown key", "expected one of: root, kind, synthesis, slices"]),
         ("train.steps=many", ["train.steps:", "integer"]),
         ("train.steps=0", ["train.steps:", "greater than 0"]),
         ("train.strategy=fsdp", ["train: strategy=fsdp: found ema_decay=0.998, expected ema_decay=0"]),
