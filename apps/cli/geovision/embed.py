@@ -1,0 +1,51 @@
+"""The verb `embed`."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
+from apps.cli.shared.sharding import ShardOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """What a user asks `embed` for."""
+
+    input: Annotated[Path, typer.Option("--input", "-i", help="Scene, product, or a folder of scenes.")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .parquet (GeoParquet) or .npz.")]
+    model: TrainedModelOption
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Windows that the network sees at once.")] = 16
+    min_valid: Annotated[
+        float, typer.Option(min=0, max=1, help="Windows with a smaller share of valid pixels are left out.")
+    ] = 0.5
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
+    ] = False
+    shard: ShardOption = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    any_resolution: AnyResolutionOption = False
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    as_json: JsonOption = False
+
+    @property
+    def table(self) -> Path:
+        """The table to write, of the whole input or of a shard."""
+        return self.shard.beside(self.output) if self.shard else self.output
+
+
+def embed(options: EmbedOptions) -> int:
+    """Embed scenes window by window: vectors with footprints, scene and model, as GeoParquet or NumPy arrays."""
+    from apps.cli.geovision.scene_embeddings import embed_scenes
+
+    content, code = embed_scenes(options)
+    if options.as_json:
+        print(json.dumps(content, indent=2))
+    else:
+        counts = f"{content['vectors']} vectors of {content['width']} numbers from {len(content['inputs'])} scenes"
+        print(f"{options.table}: {counts}")
+    return code

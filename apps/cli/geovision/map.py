@@ -1,0 +1,78 @@
+"""The verb `map`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
+from apps.cli.shared.program import COMPLETE
+from apps.cli.shared.sharding import ShardOption
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions:
+    """What a user asks `map` for."""
+
+    input: Annotated[
+        Path, typer.Option("--input", "-i", help="GeoTIFF or JPEG 2000 file, product, or folder of scenes.")
+    ]
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif); for many scenes a folder.")
+    ]
+    model: TrainedModelOption
+    probabilities: Annotated[Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")] = (
+        None
+    )
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Share of a tile that is blended with the next.")] = (
+        0.25
+    )
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Tiles that the network sees at once.")] = 8
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
+    ] = False
+    shard: ShardOption = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    any_resolution: AnyResolutionOption = False
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    as_json: JsonOption = False
+
+
+def map_scenes(options: MapOptions) -> int:
+    """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes on its own grid, and a side-car."""
+    from apps.cli.geovision.scene_maps import map_folder, map_scene
+    from geovision.scenes import is_product
+
+    if options.input.is_dir() and not is_product(options.input):
+        if options.probabilities is not None:
+            raise InputError("--probabilities: means nothing for a folder of scenes; map one scene, or leave it out")
+        results, code = map_folder(options)
+        if options.as_json:
+            print(json.dumps({"results": results}, indent=2))
+        return code
+    if options.resume or options.shard is not None:
+        raise InputError(f"{printable(options.input)}: is one scene; --resume and --shard are for a folder of them")
+    content = map_scene(options)
+    if options.as_json:
+        print(json.dumps(content, indent=2))
+    else:
+        _print_areas(content)
+        print(f"map: {options.output}")
+    return COMPLETE
+
+
+def _print_areas(content: Mapping[str, Any]) -> None:
+    """Warnings of a side-car, and how much of the map each class takes."""
+    for warning in content["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    total = sum(row["pixels"] for row in content["classes"])
+    for row in content["classes"]:
+        hectares = "" if row["hectares"] is None else f"  {row['hectares']:,.1f} ha"
+        print(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")

@@ -1,0 +1,90 @@
+"""The work of `geovision embed`: a scene, or a folder of them, in; one table of embeddings and a side-car out."""
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from apps.cli.geovision.embed import EmbedOptions
+from apps.cli.geovision.side_cars import describe_input, now, versions, write_side_car
+from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.shared.sharding import share
+from geovision.embedding import Embedded, Embedder, check_format, write_embeddings
+from geovision.scenes import find_scenes, open_for_model
+from pipelines.runtime.progress import Meter
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+
+def embed_scenes(options: EmbedOptions) -> tuple[dict[str, Any], int]:
+    """Embed a scene or all scenes of a folder into one table; returns the side-car's content and the exit code.
+
+    Raises:
+        InputError: nothing could be embedded, or a scene cannot be used and is not to be skipped.
+    """
+    check_format(options.output)
+    scenes = share(find_scenes(options.input), options.shard)
+    embedder = Embedder(
+        find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
+    )
+    parts: list[tuple[str, str, Embedded]] = []
+    inputs: list[dict[str, Any]] = []
+    failed = 0
+    with contextlib.closing(Meter("embed")) as meter:
+        for number, path in enumerate(scenes, 1):
+            try:
+                embedded, described = _embed(embedder, path, options, meter if len(scenes) == 1 else None)
+            except InputError as error:
+                if not options.skip_unreadable:
+                    raise
+                failed += 1
+                print(f"cannot be used: {error}")
+                continue
+            parts.append((_name(path, options.input), described["sha256"], embedded))
+            inputs.append({**described, "windows": len(embedded.vectors)})
+            if len(scenes) > 1:
+                meter(number, len(scenes))
+    if not any(len(embedded.vectors) for _, _, embedded in parts):
+        raise InputError(
+            f"{printable(options.input)}: no window with enough valid pixels; lower --min-valid, or mend the scenes"
+        )
+    write_embeddings(options.table, parts, embedder.sha256)
+    content = _side_car(embedder, inputs, failed, options)
+    write_side_car(options.table.with_suffix(".json"), content)
+    return content, PARTLY_FAILED if failed else COMPLETE
+
+
+def _embed(
+    embedder: Embedder, path: Path, options: EmbedOptions, meter: Meter | None
+) -> tuple[Embedded, dict[str, Any]]:
+    """Embeddings of a scene, and what the side-car says of it."""
+    with open_for_model(path, embedder.contract, **asdict(options.reading)) as scene:
+        scene.check(embedder.contract, any_resolution=options.any_resolution)
+        sha256 = scene.sha256()
+        return embedder.embed(scene, on_progress=meter), describe_input(scene, sha256)
+
+
+def _name(path: Path, home: Path) -> str:
+    """Name of a scene in the table: its path in the folder that was given."""
+    return path.relative_to(home).as_posix() if home.is_dir() and path != home else path.name
+
+
+def _side_car(embedder: Embedder, inputs: list[dict[str, Any]], failed: int, options: EmbedOptions) -> dict[str, Any]:
+    return {
+        "created": now(),
+        "model": embedder.provenance(),
+        "device": str(embedder.device),
+        "precision": embedder.precision,
+        "settings": {
+            "batch_size": options.batch_size,
+            "min_valid": options.min_valid,
+            **asdict(options.reading),
+            "any_resolution": options.any_resolution,
+        },
+        "inputs": inputs,
+        "failed": failed,
+        "width": embedder.width,
+        "vectors": sum(part["windows"] for part in inputs),
+        "warnings": embedder.warnings,
+        "versions": versions(),
+    }

@@ -1,0 +1,64 @@
+"""JSON side-cars of maps and embeddings."""
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from geovision.networks import LoadedNetwork
+from geovision.scenes import Scene
+from shared_backbones.files import replacing
+
+
+def describe_input(scene: Scene, sha256: str) -> dict[str, Any]:
+    """What a side-car says of a scene that has a CRS; `sha256` is the scene's."""
+    code = scene.grid.crs.to_epsg()
+    return {
+        "sha256": sha256,
+        "sensor": scene.sensor.name,
+        "bands": scene.bands,
+        "shape": list(scene.shape),
+        "crs": f"EPSG:{code}" if code else scene.grid.crs.to_wkt(),
+        "transform": list(scene.grid.transform)[:6],
+        "gsd_m": scene.grid.gsd_m,
+    }
+
+
+def describe_run(network: LoadedNetwork, scene: Scene, sha256: str) -> dict[str, Any]:
+    """What a side-car says of a scene, and of the network that ran on it."""
+    return {
+        "schema_version": 1,
+        "case": f"case-{sha256[:8]}",
+        "created": now(),
+        "model": network.provenance(),
+        "input": describe_input(scene, sha256),
+        "device": str(network.device),
+        "precision": network.precision,
+        "warnings": [*network.warnings, *scene.warnings],
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    names = ("domain-vision", "torch", "numpy", "rasterio")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def software() -> str:
+    """This program, as files name the software that wrote them."""
+    return f"domain-vision {version('domain-vision')}"
+
+
+def now() -> str:
+    """The time, UTC, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_side_car(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a side-car, complete or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
