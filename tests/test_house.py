@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 PACKAGES: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+PROGRAMS: list[str] = [name for name in PACKAGES if name in PROJECT["scripts"]]
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES]
 
@@ -52,13 +53,19 @@ def test_the_socket_guard_guards():
     "code",
     [
         *(f"import {package}" for package in PACKAGES),
-        "from apps.cli.medvision.program import main\n"
-        "sys.argv = ['medvision', '--help']\ntry: main()\nexcept SystemExit: pass",
+        *(
+            f"from apps.cli.{program}.program import main\n"
+            f"sys.argv = ['{program}', '--help']\ntry: main()\nexcept SystemExit: pass"
+            for program in PROGRAMS
+        ),
     ],
-    ids=[*PACKAGES, "--help"],
+    ids=[*PACKAGES, *(f"{program} --help" for program in PROGRAMS)],
 )
 def test_starting_up_leaves_the_heavy_packages_alone(code: str):
-    heavy = {"torch", "numpy", "scipy", "nibabel", "monai", "lightning", "mlflow", "timm", "torchvision", "pandas"}
+    heavy = {
+        "torch", "numpy", "scipy", "nibabel", "rasterio", "astropy", "monai", "lightning", "mlflow", "timm",
+        "torchvision", "pandas",
+    }  # fmt: skip
     done = python(f"import sys\n{code}\nprint('loaded:', *sorted({heavy!r} & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "loaded:"

@@ -1,148 +1,176 @@
-"""`astrovision classify`: images of galaxies in; a table of classes and probabilities out, with a side-car."""
+"""The work of `astrovision classify`: images of galaxies in; a table of their classes and a side-car out."""
 
 import contextlib
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.cli.shared.classification import check_parents, draw_maps, model_warnings, new_folder, say_unusable, side_car
+import numpy as np
+
+from apps.cli.astrovision.classify import ClassifyOptions
+from apps.cli.astrovision.sources import Source, open_source
+from apps.cli.shared.classification import check_parents, draw_maps, model_warnings, new_folder, side_car
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from apps.cli.shared.sharding import Shard
+from astrovision.catalogues import Column, write_catalogue
+from astrovision.classification import GalaxyClassifier
+from astrovision.cutouts import FLAGS, OFF_IMAGE, flag_names
+from astrovision.tables import format_of
+from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
 
-def classify_galaxies(
-    text: str,
-    output: Path,
-    model: str,
-    options: Any,
-    *,
-    coverage: float | None,
-    symmetries: bool,
-    cam_folder: Path | None,
-    batch_size: int,
-    skip_unreadable: bool,
-    quiet: bool,
-    shard: Shard | None,
-    network: dict[str, Any],
-) -> tuple[dict[str, Any], int]:
-    """Classify an input's images and write the table, its side-car and maps; returns the side-car and the exit code.
+@dataclass(frozen=True)
+class _Results:
+    """What the classifier says of the sources that were read.
 
-    Args:
-        text: the input, see `apps.cli.astrovision.sources.open_source`.
-        output: of the table; its ending decides the format. The side-car lies beside it.
-        model: folder or URI of a trained model.
-        options: `InputOptions`.
-        coverage: of the prediction sets; None takes the model's.
-        symmetries: average over the eight symmetries of the square.
-        cam_folder: new folder for pictures of Grad-CAM; None for none.
-        batch_size: images that the network sees at once.
-        skip_unreadable: leave out image files that cannot be used.
-        quiet: show no progress.
-        shard: part of the images or sources; None for all.
-        network: `device`, `threads` and `precision`.
+    Attributes:
+        rows: numbers of the sources that were read, from 0, `(N,)`.
+        probabilities: `(N, K)` float32, NaN off the image.
+        flags: bits of `astrovision.cutouts.FLAGS` of their cut-outs, `(N,)` uint8.
+        sets: `(N, K)` bool; None where the model has no prediction sets.
+        outlier_score: `(N,)`, NaN off the image; None where the model has no such score.
+        is_outlier: whether the score is above the model's threshold, `(N,)` bool; None where there is no score.
+    """
+
+    rows: np.ndarray
+    probabilities: np.ndarray
+    flags: np.ndarray
+    sets: np.ndarray | None
+    outlier_score: np.ndarray | None
+    is_outlier: np.ndarray | None
+
+    @property
+    def off_image(self) -> np.ndarray:
+        """Whether a source lies off the image, `(N,)` bool."""
+        return self.flags & OFF_IMAGE > 0
+
+
+def classify_galaxies(options: ClassifyOptions) -> tuple[dict[str, Any], int]:
+    """Classify an input's images and write the table, its side-car and maps; returns the side-car and the exit code.
 
     Raises:
         InputError: input, model, options and output do not go together, or nothing could be classified.
     """
-    from apps.cli.astrovision.sources import open_source
-    from astrovision.catalogues import write_catalogue
-    from astrovision.classification import GalaxyClassifier
-    from astrovision.tables import format_of
+    table = options.table
+    format_of(table)
+    check_parents(table, options.cam_folder)
+    classifier = _load(options)
+    beside = table.with_suffix(".json")
+    with contextlib.ExitStack() as stack:
+        source, files = open_source(options, classifier, stack)
+        for path in files:
+            if path.resolve() in (table.resolve(), beside.resolve()):
+                raise InputError(f"{printable(path)}: is an input and would be overwritten; choose another output")
+        temporary = stack.enter_context(replacing(beside))
+        pictures = stack.enter_context(new_folder(options.cam_folder)) if options.cam_folder is not None else None
+        results = _classify(source, classifier, pictures, quiet=options.quiet or options.as_json)
+        if not len(results.rows):
+            raise InputError(f"{printable(options.input)}: none of {len(source)} images can be used; give others")
+        content = _side_car(source, results, classifier, options)
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        meta = {
+            "model": printable(str(classifier.card.get("name"))),
+            "model_sha256_12": classifier.sha256[:12],
+            "model_sha256": classifier.sha256,
+            "input_sha256": content["input"]["sha256"],
+            "software": f"domain-vision {content['versions']['domain-vision']}",
+        }
+        write_catalogue(table, _columns(source, results, classifier), meta=meta)
+    return content, PARTLY_FAILED if source.failed else COMPLETE
 
-    format_of(output)
-    check_parents(output, cam_folder)
-    classifier = GalaxyClassifier(find_model(model), symmetries=symmetries, batch_size=batch_size, **network)
+
+def _load(options: ClassifyOptions) -> GalaxyClassifier:
+    classifier = GalaxyClassifier(
+        find_model(options.model),
+        symmetries=not options.no_symmetries,
+        batch_size=options.batch_size,
+        **asdict(options.network),
+    )
+    coverage = options.coverage
     if coverage is not None and (classifier.coverage is None or abs(classifier.coverage - coverage) > 1e-6):
         stored = "none" if classifier.coverage is None else f"those of {classifier.coverage:g}"
         raise InputError(
             f"--coverage {coverage:g}: of prediction sets the model has {stored}; leave it out, or "
             "calibrate the model anew"
         )
-    beside = output.with_suffix(".json")
-    with contextlib.ExitStack() as stack:
-        source, files = open_source(
-            text, options, classifier, shard, on_failure=say_unusable if skip_unreadable else None, stack=stack
-        )
-        for path in files:
-            if path.resolve() in (output.resolve(), beside.resolve()):
-                raise InputError(f"{printable(path)}: is an input and would be overwritten; choose another output")
-        temporary = stack.enter_context(replacing(beside))
-        pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
-        found = _classify(source, classifier, pictures, quiet)
-        if not len(found["rows"]):
-            raise InputError(f"{printable(text)}: none of {len(source)} images can be used; give others")
-        sha256 = source.sha256()
-        content = side_car(
-            classifier,
-            sha256,
-            {"kind": source.kind, **source.described},
-            {"bands": options.bands, "hdu": options.hdu},
-            _counts(found, classifier),
-            failed=source.failed,
-            warnings=[*source.warnings, *_warnings(found, classifier)],
-            packages=("domain-vision", "torch", "numpy", "astropy"),
-        )
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        meta = {
-            "model": printable(str(classifier.card.get("name"))),
-            "model_sha256_12": classifier.sha256[:12],
-            "model_sha256": classifier.sha256,
-            "input_sha256": sha256,
-            "software": f"domain-vision {content['versions']['domain-vision']}",
-        }
-        write_catalogue(output, _columns(source, found, classifier), meta=meta)
-    return content, PARTLY_FAILED if source.failed else COMPLETE
+    return classifier
 
 
-def _classify(source: Any, classifier: Any, pictures: Path | None, quiet: bool) -> dict[str, Any]:
-    """Arrays over the sources that were read: `rows`, `scores`, `flags`, and `sets`, `strange`, `called`, or None."""
-    import numpy as np
-
-    from astrovision.cutouts import OFF_IMAGE
-    from pipelines.runtime.progress import Meter
-
+def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | None, *, quiet: bool) -> _Results:
     count, names = len(source), classifier.names
     flags, read = np.zeros(count, np.uint8), np.zeros(count, bool)
-    scores = np.full((count, len(names)), np.nan, np.float32)
+    probabilities = np.full((count, len(names)), np.nan, np.float32)
     sets = None if classifier.quantile is None else np.zeros((count, len(names)), bool)
-    known = classifier.outliers is not None
-    strange, called = (np.full(count, np.nan), np.zeros(count, bool)) if known else (None, None)
+    outlier_score = None if classifier.outliers is None else np.full(count, np.nan)
+    is_outlier = None if classifier.outliers is None else np.zeros(count, bool)
     with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
-        for rows, images, said in source.batches():
-            flags[rows], read[rows] = said, True
-            there = said & OFF_IMAGE == 0
-            rows, images = rows[there], images[there]
+        for rows, images, cutout_flags in source.batches():
+            flags[rows], read[rows] = cutout_flags, True
+            on_image = cutout_flags & OFF_IMAGE == 0
+            rows, images = rows[on_image], images[on_image]
             if len(rows):
-                found = classifier.predict(images)
-                scores[rows] = found.probabilities
+                prediction = classifier.predict(images)
+                probabilities[rows] = prediction.probabilities
                 if sets is not None:
-                    sets[rows] = found.sets
-                if strange is not None and called is not None:
-                    strange[rows], called[rows] = found.outlier_score, found.is_outlier
+                    sets[rows] = prediction.sets
+                if outlier_score is not None and is_outlier is not None:
+                    outlier_score[rows], is_outlier[rows] = prediction.outlier_score, prediction.is_outlier
                 if pictures is not None:
-                    draw_maps(pictures, source.ids, rows, images, found.labels, classifier)
+                    draw_maps(pictures, source.ids, rows, images, prediction.labels, classifier)
             if not quiet:
                 meter(int(read.sum()) + source.failed, count)
-    rows = np.flatnonzero(read)
-    kept = {"scores": scores, "flags": flags, "sets": sets, "strange": strange, "called": called}
-    return {"rows": rows, **{name: None if values is None else values[rows] for name, values in kept.items()}}
+    optional = [None if values is None else values[read] for values in (sets, outlier_score, is_outlier)]
+    return _Results(np.flatnonzero(read), probabilities[read], flags[read], *optional)
 
 
-def _columns(source: Any, found: dict[str, Any], classifier: Any) -> list[Any]:
+def _side_car(
+    source: Source, results: _Results, classifier: GalaxyClassifier, options: ClassifyOptions
+) -> dict[str, Any]:
+    off_image = int(results.off_image.sum())
+    warnings = [f"{off_image} of {len(results.rows)} sources lie off the image and have no class"] if off_image else []
+    return side_car(
+        classifier,
+        source.sha256(),
+        {"kind": source.kind, **source.described},
+        {"bands": options.bands, "hdu": options.hdu},
+        _counts(results, classifier.names),
+        failed=source.failed,
+        warnings=[*source.warnings, *warnings, *model_warnings(classifier)],
+        packages=("domain-vision", "torch", "numpy", "astropy"),
+    )
+
+
+def _counts(results: _Results, names: Sequence[str]) -> dict[str, Any]:
+    labels = results.probabilities[~results.off_image].argmax(1)
+    flags = {name: int((results.flags & flag > 0).sum()) for flag, name in FLAGS.items()}
+    if results.is_outlier is not None:
+        flags["outlier"] = int(results.is_outlier.sum())
+    return {
+        "rows": len(results.rows),
+        "classified": len(labels),
+        "classes": [{"name": name, "count": int((labels == n).sum())} for n, name in enumerate(names)],
+        "flags": flags,
+    }
+
+
+def _columns(source: Source, results: _Results, classifier: GalaxyClassifier) -> list[Column]:
     """Columns of the table; of sources off the image numbers are NaN or masked, the class is empty, and no flag is set.
 
     Truth values are not masked, as FITS would have them true.
     """
-    import numpy as np
+    return [
+        *_places(source, results.rows),
+        *_classes(results, classifier),
+        *_sets(results, classifier),
+        *_outliers(results, classifier),
+        _flags(results),
+    ]
 
-    from astrovision.catalogues import Column
-    from astrovision.cutouts import OFF_IMAGE, flag_names
 
-    rows, scores, sets, called = found["rows"], found["scores"], found["sets"], found["called"]
-    away = found["flags"] & OFF_IMAGE > 0
-    best = np.where(away[:, None], 0, scores).argmax(1)
+def _places(source: Source, rows: np.ndarray) -> list[Column]:
     columns = [Column("id", source.ids[rows], "", "meta.id;meta.main", source.id_meaning)]
     for name, unit, ucd, description in (
         ("ra", "deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
@@ -152,53 +180,50 @@ def _columns(source: Any, found: dict[str, Any], classifier: Any) -> list[Any]:
     ):
         if name in source.places:
             columns.append(Column(name, source.places[name][rows], unit, ucd, description))
-    named = np.where(away, "", np.array([printable(name) for name in classifier.names])[best])
-    sure = np.where(away, np.nan, scores.max(1))
-    columns += [
-        Column("class", named, "", "src.class", "most probable class"),
-        Column("confidence", sure.astype(np.float32), "", "stat.confidenceLevel;src.class", "its probability"),
-    ]
+    return columns
+
+
+def _classes(results: _Results, classifier: GalaxyClassifier) -> list[Column]:
+    off_image, probabilities = results.off_image, results.probabilities
+    labels = np.where(off_image[:, None], 0, probabilities).argmax(1)
+    names = np.where(off_image, "", np.array([printable(name) for name in classifier.names])[labels])
+    confidence = np.where(off_image, np.nan, probabilities.max(1)).astype(np.float32)
+    return [
+        Column("class", names, "", "src.class", "most probable class"),
+        Column("confidence", confidence, "", "stat.confidenceLevel;src.class", "its probability"),
+        *(
+            Column(
+                f"p_{name}", probabilities[:, n], "", "stat.probability;src.class", f"probability of class {name}"
+            )
+            for n, name in enumerate(classifier.names)
+        ),
+    ]  # fmt: skip
+
+
+def _sets(results: _Results, classifier: GalaxyClassifier) -> list[Column]:
+    if results.sets is None:
+        return []
+    columns = []
     for number, name in enumerate(classifier.names):
-        about = f"probability of class {name}"
-        columns.append(Column(f"p_{name}", scores[:, number], "", "stat.probability;src.class", about))
-    if sets is not None:
-        for number, name in enumerate(classifier.names):
-            about = f"whether class {name} is in the set that covers {classifier.coverage:g} of galaxies"
-            columns.append(Column(f"in_set_{name}", sets[:, number], "", "meta.code;src.class", about))
-        sizes = np.ma.MaskedArray(sets.sum(1).astype(np.int16), mask=away)
-        columns.append(Column("set_size", sizes, "", "meta.number;src.class", "classes in the set"))
-    if called is not None:
-        about = "squared distance from the training's features, per feature"
-        columns.append(Column("outlier_score", found["strange"].astype(np.float32), "", "stat.fit.chi2", about))
-        about = f"whether the score is above {classifier.outliers.threshold:.4g}"
-        columns.append(Column("is_outlier", called, "", "meta.code.qual", about))
+        about = f"whether class {name} is in the set that covers {classifier.coverage:g} of galaxies"
+        columns.append(Column(f"in_set_{name}", results.sets[:, number], "", "meta.code;src.class", about))
+    sizes = np.ma.MaskedArray(results.sets.sum(1).astype(np.int16), mask=results.off_image)
+    return [*columns, Column("set_size", sizes, "", "meta.number;src.class", "classes in the set")]
+
+
+def _outliers(results: _Results, classifier: GalaxyClassifier) -> list[Column]:
+    if classifier.outliers is None or results.outlier_score is None or results.is_outlier is None:
+        return []
+    about = "squared distance from the training's features, per feature"
+    score = Column("outlier_score", results.outlier_score.astype(np.float32), "", "stat.fit.chi2", about)
+    about = f"whether the score is above {classifier.outliers.threshold:.4g}"
+    return [score, Column("is_outlier", results.is_outlier, "", "meta.code.qual", about)]
+
+
+def _flags(results: _Results) -> Column:
+    outlier = np.zeros(len(results.rows), bool) if results.is_outlier is None else results.is_outlier
     flags = [
-        ",".join([*flag_names(flag), *(["outlier"] if called is not None and called[number] else [])])
-        for number, flag in enumerate(found["flags"])
+        ",".join([*flag_names(flag), *(["outlier"] if is_outlier else [])])
+        for flag, is_outlier in zip(results.flags, outlier, strict=True)
     ]
-    about = "of partial, off_image, has_invalid and outlier"
-    return [*columns, Column("flags", np.array(flags, str), "", "meta.code.qual", about)]
-
-
-def _counts(found: dict[str, Any], classifier: Any) -> dict[str, Any]:
-    from astrovision.cutouts import FLAGS, OFF_IMAGE
-
-    there = found["flags"] & OFF_IMAGE == 0
-    best = found["scores"][there].argmax(1)
-    flags = {name: int((found["flags"] & flag > 0).sum()) for flag, name in FLAGS.items()}
-    if found["called"] is not None:
-        flags["outlier"] = int(found["called"].sum())
-    return {
-        "rows": len(there),
-        "classified": int(there.sum()),
-        "classes": [{"name": name, "count": int((best == n).sum())} for n, name in enumerate(classifier.names)],
-        "flags": flags,
-    }
-
-
-def _warnings(found: dict[str, Any], classifier: Any) -> list[str]:
-    from astrovision.cutouts import OFF_IMAGE
-
-    away = int((found["flags"] & OFF_IMAGE > 0).sum())
-    lines = [f"{away} of {len(found['flags'])} sources lie off the image and have no class"] if away else []
-    return [*lines, *model_warnings(classifier)]
+    return Column("flags", np.array(flags, str), "", "meta.code.qual", "of partial, off_image, has_invalid and outlier")

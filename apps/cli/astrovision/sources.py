@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches
+from apps.cli.astrovision.classify import ClassifyOptions
+from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
 from apps.cli.shared.sharding import Shard, share
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
@@ -37,19 +38,6 @@ _NAMES = (
 _TOLERANCE = 1.01  # how much larger than the model's cut-outs an image may be that is taken for one
 
 Batch = tuple[np.ndarray, Tensor, np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputOptions:
-    """How an input is read; the fields are the program's options."""
-
-    catalogue: Path | None = None
-    ra: str | None = None
-    dec: str | None = None
-    x: str | None = None
-    y: str | None = None
-    hdu: list[str] | None = None
-    bands: list[str] | None = None
 
 
 @dataclass
@@ -82,28 +70,19 @@ class Source:
         raise NotImplementedError
 
     def sha256(self) -> str:
-        """Of the input, once its batches were read."""
+        """SHA-256 of the input, once its batches were read."""
         raise NotImplementedError
 
 
 def open_source(
-    text: str,
-    options: InputOptions,
-    classifier: GalaxyClassifier,
-    shard: Shard | None = None,
-    *,
-    on_failure: Callable[[str], None] | None,
-    stack: contextlib.ExitStack,
+    options: ClassifyOptions, classifier: GalaxyClassifier, stack: contextlib.ExitStack
 ) -> tuple[Source, list[Path]]:
     """Open an input.
 
     Args:
-        text: path of a file or folder, or those of FITS files with commas between them.
-        options: how it is read.
-        classifier: that the images are prepared for.
-        shard: part of the image files, of a file's images or of a catalogue's sources; None for all.
-        on_failure: told of image files that cannot be used and are left out; None for none to be.
-        stack: what is open is closed with it.
+        options: the input, a file or folder or FITS files with commas between them, and how it is read.
+        classifier: the model that the images are prepared for.
+        stack: closes what is opened.
 
     Returns:
         The sources, and all files that they are read from.
@@ -111,37 +90,43 @@ def open_source(
     Raises:
         InputError: the input is absent or of no known kind, or does not go with the options or the model.
     """
-    kind, files = _find(text)
-    given = {"--catalogue": options.catalogue, "--hdu": options.hdu, "--bands": options.bands}
-    for name, value in given.items():
-        if kind != "fits" and value is not None:
-            raise InputError(f"{printable(text)}: is no FITS image, so {name} means nothing; leave it out")
-    columns = (options.ra, options.dec, options.x, options.y)
-    if options.catalogue is None and any(name is not None for name in columns):
+    kind, files = _find(options.input)
+    label, contract = printable(options.input), classifier.contract
+    for name in () if kind == "fits" else ("catalogue", "hdu", "bands"):
+        if getattr(options, name) is not None:
+            raise InputError(f"{label}: is no FITS image, so --{name} means nothing; leave it out")
+    if options.catalogue is None and any(getattr(options, name) is not None for name in ("ra", "dec", "x", "y")):
         raise InputError("--ra, --dec, --x and --y name columns of a catalogue; give it with --catalogue")
-    contract = classifier.contract
     if kind == "fits":
-        if contract.stretch is None:
-            raise InputError(
-                f"{printable(text)}: holds fluxes, the model takes colour images ({', '.join(contract.bands)}) and has "
-                "no stretch; give JPEG or PNG images, or a model with a stretch"
-            )
-        mosaic = stack.enter_context(open_mosaic(files, bands=options.bands, hdu=options.hdu))
-        if options.catalogue is None:
-            if shard is not None:
-                raise InputError(f"--shard: {printable(text)} is one image; give sources with --catalogue")
-            return _cutout(files, mosaic, classifier), files
-        positions = {"ra": options.ra, "dec": options.dec, "x": options.x, "y": options.y}
-        catalogue = read_catalogue(options.catalogue, **positions)
-        return _sources(files, mosaic, catalogue, options.catalogue, classifier, shard), [*files, options.catalogue]
+        return _open_fits(files, options, classifier, stack)
     if contract.stretch is not None:
         raise InputError(
-            f"{printable(text)}: holds colour images, the model takes fluxes of {', '.join(contract.bands)}; give FITS"
+            f"{label}: holds colour images, the model takes fluxes of {', '.join(contract.bands)}; give FITS"
         )
     if kind == "hdf5":
-        return _Hdf5(files[0], classifier, shard), files
-    files = share(files, shard)
-    return _Images(files, classifier, on_failure), files
+        return _Hdf5(files[0], classifier, options.shard), files
+    files = share(files, options.shard)
+    return _Images(files, classifier, say_unusable if options.skip_unreadable else None), files
+
+
+def _open_fits(
+    files: list[Path], options: ClassifyOptions, classifier: GalaxyClassifier, stack: contextlib.ExitStack
+) -> tuple[Source, list[Path]]:
+    """A FITS image that is a cut-out, or a catalogue's sources in one; and all files that they are read from."""
+    label, contract = printable(options.input), classifier.contract
+    if contract.stretch is None:
+        raise InputError(
+            f"{label}: holds fluxes, the model takes colour images ({', '.join(contract.bands)}) and has no stretch; "
+            "give JPEG or PNG images, or a model with a stretch"
+        )
+    mosaic = stack.enter_context(open_mosaic(files, bands=options.bands, hdu=options.hdu))
+    if options.catalogue is None:
+        if options.shard is not None:
+            raise InputError(f"--shard: {label} is one image; give sources with --catalogue")
+        return _cutout(files, mosaic, classifier), files
+    catalogue = read_catalogue(options.catalogue, ra=options.ra, dec=options.dec, x=options.x, y=options.y)
+    source = _sources(files, mosaic, catalogue, options.catalogue, classifier, options.shard)
+    return source, [*files, options.catalogue]
 
 
 class _Images(Source):
@@ -248,9 +233,9 @@ class _Fits(Source):
     def batches(self) -> Iterator[Batch]:
         stretch: Any = self.classifier.contract.stretch
         size = self.classifier.batch_size
-        for rows, found in self.mosaic.batches(self.positions, self.side, size, pixel_scale_arcsec=self.scale):
-            images = torch.from_numpy(stretch.apply(found.values[:, self.order]))
-            yield rows, self.classifier.prepare(images), found.flags
+        for rows, cutouts in self.mosaic.batches(self.positions, self.side, size, pixel_scale_arcsec=self.scale):
+            images = torch.from_numpy(stretch.apply(cutouts.values[:, self.order]))
+            yield rows, self.classifier.prepare(images), cutouts.flags
 
     def sha256(self) -> str:
         return self.mosaic.sha256()
@@ -275,10 +260,10 @@ def _cutout(files: Sequence[Path], mosaic: Mosaic, classifier: GalaxyClassifier)
         )
     centre = np.array([[(width - 1) / 2, (height - 1) / 2]])
     places = _on_sky(files, mosaic, centre)
-    found = _Fits("cutout", np.array([printable(files[0].name)]), "name of the file", places, {}, noted)
+    source = _Fits("cutout", np.array([printable(files[0].name)]), "name of the file", places, {}, noted)
     # where no side is fixed, the image is resized as a colour image is
-    found.cut(mosaic, centre, contract.cutout or max(height, width), scale, classifier)
-    return found
+    source.cut(mosaic, centre, contract.cutout or max(height, width), scale, classifier)
+    return source
 
 
 def _sources(
@@ -313,10 +298,10 @@ def _sources(
         part = slice(rows.start, rows.stop)
         ids, positions = ids[part], positions[part]
         places = {name: values[part] for name, values in places.items()}
-    found = _Fits("mosaic", ids, meaning, places, {"catalogue_sha256": file_sha256(path)}, noted)
+    source = _Fits("mosaic", ids, meaning, places, {"catalogue_sha256": file_sha256(path)}, noted)
     side = contract.cutout or round(contract.size / contract.crop)
-    found.cut(mosaic, positions, side, contract.pixel_scale_arcsec, classifier)
-    return found
+    source.cut(mosaic, positions, side, contract.pixel_scale_arcsec, classifier)
+    return source
 
 
 def _find(text: str) -> tuple[str, list[Path]]:
@@ -335,8 +320,10 @@ def _find(text: str) -> tuple[str, list[Path]]:
         }
         there = [name for name, files in kinds.items() if files]
         if len(there) != 1:
-            found = "both images and FITS files" if there else "neither JPEG or PNG images nor FITS files"
-            raise InputError(f"{printable(text)}: holds {found}, expected one of both; give another folder, or a file")
+            content = "both images and FITS files" if there else "neither JPEG or PNG images nor FITS files"
+            raise InputError(
+                f"{printable(text)}: holds {content}, expected one of both; give another folder, or a file"
+            )
         return there[0], kinds[there[0]]
     if all(path.is_file() and path.name.lower().endswith(_FITS) for path in paths):
         return "fits", paths
@@ -363,11 +350,11 @@ def _identifiers(table: Any) -> tuple[Any, str]:
                 main.append(name)
         if name.lower().replace("_", "") in _NAMES:
             named.append(name)
-    for found in (main, described if len(described) == 1 else [], named):
-        if found:
-            values = np.ma.asarray(table[found[0]])
+    for names in (main, described if len(described) == 1 else [], named):
+        if names:
+            values = np.ma.asarray(table[names[0]])
             values = values.astype(values.dtype.newbyteorder("="))  # FITS tables are big-endian, which Parquet has not
-            return values, f"{printable(found[0])} of the catalogue"
+            return values, f"{printable(names[0])} of the catalogue"
     return np.arange(1, len(table) + 1), "row of the catalogue, from 1"
 
 
@@ -376,9 +363,9 @@ def _on_sky(files: Sequence[Path], mosaic: Mosaic, positions: np.ndarray) -> dic
     if mosaic.wcs is None:
         return {}
     known = np.isfinite(positions).all(1)
-    found = np.full((2, len(positions)), np.nan)
+    coordinates = np.full((2, len(positions)), np.nan)
     if known.any():
         with reading(files[0]):
             sky = mosaic.wcs.pixel_to_world(*positions[known].T).icrs
-            found[:, known] = sky.ra.deg, sky.dec.deg
-    return {"ra": found[0], "dec": found[1]}
+            coordinates[:, known] = sky.ra.deg, sky.dec.deg
+    return {"ra": coordinates[0], "dec": coordinates[1]}

@@ -24,8 +24,6 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from apps.cli.shared.program import split
-
 Options = TypeVar("Options")
 
 
@@ -48,7 +46,12 @@ class Parsed:
     parse: Callable[[str], Any]
 
 
-CommaSeparated = Parsed(split)
+def _split(text: str) -> list[str]:
+    """Items of a comma-separated option."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+CommaSeparated = Parsed(_split)
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]

@@ -60,8 +60,3 @@ def find_model(model: str) -> Path:
 
         return resolve_model(model)
     return Path(model)
-
-
-def split(text: str | None) -> list[str] | None:
-    """Items of a comma-separated option; None where it was not given."""
-    return None if text is None else [item.strip() for item in text.split(",") if item.strip()]

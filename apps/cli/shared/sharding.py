@@ -23,14 +23,12 @@ class Shard:
     count: int
 
     @classmethod
-    def read(cls, text: str | None) -> "Shard | None":
-        """The shard that a text such as `3/10` names; None for None.
+    def read(cls, text: str) -> "Shard":
+        """The shard that a text such as `3/10` names.
 
         Raises:
             InputError: the text names none.
         """
-        if text is None:
-            return None
         match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise InputError(f"--shard {printable(text)}: expected I/N with I from 1 to N, such as 3/10")
@@ -57,6 +55,8 @@ def share(items: Sequence[T], shard: Shard | None) -> list[T]:
     return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
 
 
-_OPTION = typer.Option(metavar="I/N", help="Take part I of N of the input alone, I from 1 to N.")
-ShardOption = Annotated[Shard | None, Parsed(Shard.read), _OPTION]
-ShardText = Annotated[str | None, _OPTION]
+ShardOption = Annotated[
+    Shard | None,
+    Parsed(Shard.read),
+    typer.Option(metavar="I/N", help="Take part I of N of the input alone, I from 1 to N."),
+]

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +115,6 @@ def columns(table: Any) -> list[str]:
         *(f"p_{name}" for name in small_models.NAMES), *(f"in_set_{name}" for name in small_models.NAMES), "set_size",
         "outlier_score", "is_outlier", "flags",
     ]  # fmt: skip
-
-
-def test_importing_the_program_leaves_the_heavy_packages_alone():
-    modules = "apps.cli.astrovision.program, apps.cli.astrovision.classify"
-    code = f"import sys, {modules}\nprint({{'torch', 'numpy', 'astropy'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_a_folder_of_images_becomes_a_table_and_a_side_car(cutouts: Path, model: Path, tmp_path: Path, capsys):

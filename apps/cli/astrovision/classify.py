@@ -1,0 +1,75 @@
+"""The verb `classify`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.sharding import ShardOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """What a user asks `classify` for."""
+
+    input: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            help="JPEG or PNG image or a folder of them, HDF5 file of images, or FITS: one file, or one for each band "
+            "in a folder or with commas.",
+        ),
+    ]
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Table to write: .vot, .fits, .ecsv, .csv or .parquet.")
+    ]
+    model: TrainedModelOption
+    catalogue: Annotated[Path | None, typer.Option(help="Table of the sources in a FITS mosaic.")] = None
+    ra: Annotated[str | None, typer.Option(help="The catalogue's column of right ascensions, ICRS.")] = None
+    dec: Annotated[str | None, typer.Option(help="Its column of declinations.")] = None
+    x: Annotated[str | None, typer.Option(help="Its column of pixels along rows, counted from 0.")] = None
+    y: Annotated[str | None, typer.Option(help="Its column of pixels along columns.")] = None
+    hdu: Annotated[
+        list[str] | None, CommaSeparated, typer.Option(help="FITS images, by number or name; several with commas.")
+    ] = None
+    bands: Annotated[
+        list[str] | None, CommaSeparated, typer.Option(help="Names of the FITS images in order, with commas.")
+    ] = None
+    coverage: Annotated[float | None, typer.Option(help="Coverage of prediction sets; the model has one.")] = None
+    no_symmetries: Annotated[
+        bool, typer.Option("--no-symmetries", help="See each image once, not turned and mirrored eight times.")
+    ] = False
+    grad_cam: Annotated[
+        Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
+    shard: ShardOption = None
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
+    ] = False
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+
+    @property
+    def table(self) -> Path:
+        """The table to write, of the whole input or of a shard."""
+        return self.shard.beside(self.output) if self.shard else self.output
+
+    @property
+    def cam_folder(self) -> Path | None:
+        """The folder for pictures, of the whole input or of a shard."""
+        return self.shard.beside(self.grad_cam) if self.shard and self.grad_cam else self.grad_cam
+
+
+def classify(options: ClassifyOptions) -> int:
+    """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
+    from apps.cli.astrovision.classify_galaxies import classify_galaxies
+    from apps.cli.shared.classification import report
+
+    content, code = classify_galaxies(options)
+    report(content, options.table, as_json=options.as_json, quiet=options.quiet)
+    return code
