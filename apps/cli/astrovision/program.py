@@ -6,6 +6,7 @@ import typer
 
 from apps.cli.astrovision.classify import classify
 from apps.cli.shared.import_command import add_import
+from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
@@ -13,6 +14,7 @@ from apps.cli.shared.run_command import add_run
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app, "astrovision")
+add_models(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")
 add_verb(app, classify)

@@ -8,6 +8,7 @@ from apps.cli.geovision.embed import embed
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.shared.import_command import add_import
+from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
@@ -15,6 +16,7 @@ from apps.cli.shared.run_command import add_run, add_run_of_kind
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
+add_models(app, "geovision")
 add_review(app)
 add_run(app, "geovision")
 add_run_of_kind(

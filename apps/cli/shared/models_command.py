@@ -1,6 +1,5 @@
 """`models list` and `models show`: the trained models at hand."""
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.shared.options import add_verb
+from shared_backbones.catalogue import Catalogue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +27,25 @@ class ShowOptions:
 
 
 def add_models(app: typer.Typer, domain: str) -> None:
-    """Give a program the commands `models list|show`, for the models that `DOMAIN.models.catalogue` knows."""
+    """Give a program the commands `models list|show`, for the trained models of a domain."""
+    catalogue = Catalogue(domain)
     models = typer.Typer(help="The trained models at hand.")
     app.add_typer(models, name="models")
 
     def list_models(options: ListOptions) -> None:
         """List the bundled models."""
-        catalogue = importlib.import_module(f"{domain}.models.catalogue")
         cards = [catalogue.model_card(name) for name in catalogue.bundled_models()]
         if options.as_json:
             print(json.dumps(cards, indent=2))
             return
+        if not cards:
+            print("no model is bundled; name one of your own: --model FOLDER, or --model models:/NAME@ALIAS")
         for card in cards:
             print(f"{card['name']}  {card['version']}  {card['license']}  {card['description']}")
 
     def show_model(options: ShowOptions) -> None:
         """Show what a model does, expects, was trained on, and cannot do."""
-        card = importlib.import_module(f"{domain}.models.catalogue").model_card(options.name)
+        card = catalogue.model_card(options.name)
         if options.as_json:
             print(json.dumps(card, indent=2))
         else:

@@ -54,7 +54,9 @@ def test_a_whole_run_imports_nothing_foreign(model, tmp_path):
 def test_exit_codes_of_the_process():
     refused = start(["models", "show", "nix"])
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
-    broken = start(["models", "list"], setup="import medvision.models.catalogue as c; c.model_card = lambda name: 1/0")
+    broken = start(
+        ["models", "list"], setup="import shared_backbones.catalogue as c; c.Catalogue.model_card = lambda *_: 1/0"
+    )
     assert broken.returncode == 1
     assert broken.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
 

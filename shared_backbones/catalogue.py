@@ -1,0 +1,56 @@
+"""The trained models that come with a domain, and how a name or a folder becomes a model folder."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from shared_backbones.card import CARD, Card, read_card
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Trained models of a domain; reading it needs no torch.
+
+    Attributes:
+        domain: the domain's package; its bundled models are the folders in `DOMAIN/models/bundled`.
+    """
+
+    domain: str
+
+    def bundled_models(self) -> dict[str, Path]:
+        """Folders of the bundled models, by name."""
+        home = Path(str(resources.files(f"{self.domain}.models"))) / "bundled"
+        return {path.parent.name: path.parent for path in sorted(home.glob(f"*/{CARD}"))}
+
+    def find_model(self, name_or_folder: str | Path) -> Path:
+        """Folder of a trained model.
+
+        Args:
+            name_or_folder: a bundled name, or the path of a folder with `model.json` and `model.safetensors`.
+
+        Raises:
+            InputError: neither a bundled name nor a folder.
+        """
+        bundled = self.bundled_models()
+        if str(name_or_folder) in bundled:
+            return bundled[str(name_or_folder)]
+        folder = Path(name_or_folder)
+        if folder.is_dir():
+            return folder
+        label = f"model {printable(name_or_folder)}"
+        if not bundled:
+            raise InputError(f"{label}: no such folder; expected one with {CARD}, as none is bundled")
+        raise InputError(
+            f"{label}: neither a bundled model ({', '.join(bundled)}) nor a folder with {CARD}; "
+            f"see `{self.domain} models list`"
+        )
+
+    def model_card(self, name_or_folder: str | Path) -> Card:
+        """The card (`model.json`) of a trained model.
+
+        Raises:
+            InputError: no such model, or its card is damaged.
+        """
+        return read_card(self.find_model(name_or_folder))

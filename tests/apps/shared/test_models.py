@@ -1,0 +1,54 @@
+"""`models list` and `models show` of the programs that come without a model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from apps.cli.astrovision import program as astrovision
+from apps.cli.geovision import program as geovision
+from apps.cli.shared.program import run
+from shared_backbones.card import read_card
+from tests.astrovision import small_models as sky_models
+from tests.geovision import small_models as land_models
+
+PROGRAMS = pytest.mark.parametrize("app", [geovision.app, astrovision.app], ids=["geovision", "astrovision"])
+
+
+@PROGRAMS
+def test_a_list_without_models_says_how_to_name_one(app: typer.Typer, capsys):
+    assert run(app, ["models", "list"]) == 0
+    listed = capsys.readouterr()
+    assert listed.out.count("\n") == 1 and "no model is bundled" in listed.out and "--model FOLDER" in listed.out
+    assert run(app, ["models", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@PROGRAMS
+def test_what_is_no_model_is_refused_in_one_line(app: typer.Typer, tmp_path: Path, capsys):
+    assert run(app, ["models", "show", "nix"]) == 2
+    assert capsys.readouterr().err.startswith("error: model nix: no such folder; expected one with model.json")
+    assert run(app, ["models", "show", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("app", "build"),
+    [
+        (geovision.app, land_models.mapper),
+        (geovision.app, land_models.classifier),
+        (astrovision.app, sky_models.classifier),
+    ],
+    ids=["mapper", "classifier", "galaxies"],
+)
+def test_a_model_of_ones_own_is_shown(app: typer.Typer, build: Callable[[Path], Path], tmp_path: Path, capsys):
+    folder = build(tmp_path / "m")
+    card = read_card(folder)
+    assert run(app, ["models", "show", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == card
+    assert run(app, ["models", "show", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in (card["weights_sha256"], *(entry["name"] for entry in card["classes"])))
+    assert not set(shown) & set("[]{}"), "Python's own notation"
