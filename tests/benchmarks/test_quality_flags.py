@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medvision.contract import expectations
 from medvision.corruptions.volumes import SCALES, corrupt_volume
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings
 from medvision.findings.expected_dice import expected_dice, fit_knots, fit_threshold
@@ -48,7 +49,7 @@ def test_flags_tell_of_what_corruption_costs(data_root: Path):
     print(json.dumps(flag_usefulness(states), indent=2))
     flagged = [sum(bool(state["flags"]) for state in states if (state["dice"] < 0.7) == poor) for poor in (True, False)]
     print(f"flagged: {flagged[0]} of the poor, {flagged[1]} of the others")
-    card = segmenter.card["input"]
+    card = expectations(segmenter.card["input"])
     errors = [
         expected - dice
         for state in states
