@@ -1,6 +1,7 @@
 """The stages of a recipe, from raw files to a registered model, each found again by what it was made from."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -60,6 +61,11 @@ class Job:
         """Folder of the trained model."""
         return self.made["train"] / "model"
 
+    @functools.cached_property
+    def model_digest(self) -> str:
+        """Digest of the trained model's whole folder, read once: nothing changes it after training."""
+        return folder_digest(self.model)
+
     def folder(self, stage: str) -> Path:
         """The folder of a stage's results, named by a hash of its inputs; emptied under `restart`."""
         content = json.dumps(self.inputs(stage), sort_keys=True, default=str).encode()
@@ -86,7 +92,7 @@ class Job:
             }
         if stage == "evaluate":
             return {
-                "model": folder_digest(self.model),
+                "model": self.model_digest,
                 "settings": recipe.evaluate.model_dump(),
                 "data": kind.evaluation_settings(),
                 "cases": kind.identify(kind.test_sources()),
@@ -95,10 +101,10 @@ class Job:
         if stage == "report":
             return {
                 "recipe": shown(recipe),
-                "model": folder_digest(self.model),
+                "model": self.model_digest,
                 "evaluation": folder_digest(self.made["evaluate"]) if self.summary is not None else None,
             }
-        return {"model": folder_digest(self.model), "as": recipe.register_as.model_dump(), "store": self.uri}
+        return {"model": self.model_digest, "as": recipe.register_as.model_dump(), "store": self.uri}
 
 
 def folder_digest(folder: Path) -> str:
