@@ -1,40 +1,56 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from apps.cli.shared.options import add_verb
+from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
 from shared_backbones.errors import InputError
 
 DOMAINS = ("medvision", "geovision", "astrovision")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What a user asks `import` for."""
+
+    architecture: Annotated[str, typer.Option(help="Published model; an unknown name lists those there are.")]
+    checkpoint: Annotated[Path, typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the trained model to write.")]
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9"),
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Name of the model; by default the folder's.")] = None
+    license: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown"
+
+
 def add_import(app: typer.Typer, domain: str) -> None:
     """Give a program the command `import`, which reads published weights, not those of another domain."""
 
-    @app.command("import")
-    def import_(
-        architecture: Annotated[str, typer.Option(help="Published model; an unknown name lists those there are.")],
-        checkpoint: Annotated[Path, typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")],
-        output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the trained model to write.")],
-        arguments: Annotated[
-            list[str] | None,
-            typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9"),
-        ] = None,
-        name: Annotated[str | None, typer.Option(help="Name of the model; by default the folder's.")] = None,
-        license: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
-    ) -> None:
+    def import_model(options: ImportOptions) -> None:
         """Turn an official checkpoint into a trained-model folder (model.safetensors and model.json).
 
         The checkpoint is read as plain tensors: nothing in it is executed.
         """
-        refuse_other_domains(architecture, domain)
-        card = import_checkpoint(architecture, checkpoint, output, parse_arguments(arguments or []), name, license)
-        print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+        refuse_other_domains(options.architecture, domain)
+        card = import_checkpoint(
+            options.architecture,
+            options.checkpoint,
+            options.output,
+            parse_arguments(options.arguments or []),
+            options.name,
+            options.license,
+        )
+        print(f"{options.output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+
+    add_verb(app, import_model, "import")
 
 
 def refuse_other_domains(architecture: str, domain: str) -> None:
@@ -54,7 +70,7 @@ def import_checkpoint(
     architecture: str,
     checkpoint: Path,
     output: Path,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     name: str | None,
     license: str,
 ) -> Card:
@@ -63,7 +79,7 @@ def import_checkpoint(
     Where the network knows what the released code feeds it (`official_input`), that becomes the card's `input`.
 
     Raises:
-        InputError: the checkpoint cannot be read or does not fit, or the folder holds something or cannot be written.
+        InputError: the checkpoint cannot be read or does not fit, or the folder is not empty or cannot be written.
     """
     import hashlib
 
@@ -88,13 +104,13 @@ def import_checkpoint(
     return weights.read_card(output)
 
 
-def parse_arguments(assignments: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(assignments: Sequence[str]) -> Arguments:
     """Arguments from `name=value`; a value that is no JSON is text.
 
     Raises:
         InputError: a word is no assignment, or a name comes twice.
     """
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name.isidentifier():

@@ -5,18 +5,38 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from apps.cli.shared.options import JsonOption, add_verb
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing, spreadsheet_safe
 
 _FORMATS = (".csv", ".parquet", ".json")
-_LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # of what a run in MLflow keeps: names of people and files
+_LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """What a user asks `review collect` for."""
+
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
+    ]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")]
+    log_to_run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
+        ),
+    ] = None
+    as_json: JsonOption = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
 
 
 def add_review(app: typer.Typer) -> None:
@@ -28,55 +48,49 @@ def add_review(app: typer.Typer) -> None:
     def review() -> None:
         """Verdicts that reviewers saved from reports."""
 
-    @group.command("collect")
-    def collect(
-        folders: Annotated[
-            list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
-        ],
-        output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")],
-        log_to_run: Annotated[
-            str | None,
-            typer.Option(
-                metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
-            ),
-        ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    ) -> int:
-        """Match verdicts (*_review.json) with reports by number and content hash; the latest counts.
+    add_verb(group, collect)
 
-        Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
-        has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
-        """
-        from pipelines.report.verdicts import REPORTS, REVIEWS, collect_reviews
 
-        if output.suffix.lower() not in _FORMATS:
-            raise InputError(
-                f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}"
-            )
-        if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS.values())):
-            raise InputError(
-                f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
-            )
-        collected = collect_reviews(folders)
-        with replacing(output) as temporary:
-            _write_table(temporary, collected.rows, output.suffix.lower())
-        if log_to_run is not None:
-            _log(log_to_run, collected.rows, collected.counts)
-        for problem in collected.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        if as_json:
-            content = {
-                "schema_version": 1,
-                "counts": collected.counts,
-                "rows": collected.rows,
-                "problems": collected.problems,
-            }
-            print(json.dumps(content, indent=2))
-        elif not quiet:
-            counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
-            print(f"{printable(output)}: {counts}")
-        return PARTLY_FAILED if collected.problems else COMPLETE
+def collect(options: CollectOptions) -> int:
+    """Match verdicts (*_review.json) with reports by number and content hash; the latest counts.
+
+    Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
+    has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
+    """
+    from pipelines.report.verdicts import collect_reviews
+
+    _check_name(options.output)
+    collected = collect_reviews(options.folders)
+    with replacing(options.output) as temporary:
+        _write_table(temporary, collected.rows, options.output.suffix.lower())
+    if options.log_to_run is not None:
+        _log(options.log_to_run, collected.rows, collected.counts)
+    for problem in collected.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if options.as_json:
+        content = {
+            "schema_version": 1,
+            "counts": collected.counts,
+            "rows": collected.rows,
+            "problems": collected.problems,
+        }
+        print(json.dumps(content, indent=2))
+    elif not options.quiet:
+        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
+        print(f"{printable(options.output)}: {counts}")
+    return PARTLY_FAILED if collected.problems else COMPLETE
+
+
+def _check_name(output: Path) -> None:
+    """Raise an InputError unless a table can have this name."""
+    from pipelines.report.verdicts import REPORTS, REVIEWS
+
+    if output.suffix.lower() not in _FORMATS:
+        raise InputError(f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}")
+    if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS.values())):
+        raise InputError(
+            f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
+        )
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | None]], suffix: str) -> None:
