@@ -1,1 +1,1 @@
-"""The program `astrovision`: one module a verb."""
+"""The program `astrovision`: one module for each verb."""

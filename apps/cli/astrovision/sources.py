@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
-from apps.cli.shared.sharding import Shard, share
+from apps.cli.shared.sharding import Shard, part_of
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Mosaic, open_mosaic
@@ -105,7 +105,7 @@ def open_source(
         )
     if kind == "hdf5":
         return _Hdf5(files[0], classifier, options.shard), files
-    files = share(files, options.shard)
+    files = part_of(files, options.shard)
     return _Images(files, classifier, say_unusable if options.skip_unreadable else None), files
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from apps.cli.geovision.embed import EmbedOptions
 from apps.cli.geovision.side_cars import describe_input, now, versions, write_side_car
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from apps.cli.shared.sharding import share
+from apps.cli.shared.sharding import part_of
 from geovision.embedding import Embedded, Embedder, check_format, write_embeddings
 from geovision.scenes import find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
@@ -23,7 +23,7 @@ def embed_scenes(options: EmbedOptions) -> tuple[dict[str, Any], int]:
         InputError: nothing could be embedded, or a scene cannot be used and is not to be skipped.
     """
     check_format(options.output)
-    scenes = share(find_scenes(options.input), options.shard)
+    scenes = part_of(find_scenes(options.input), options.shard)
     embedder = Embedder(
         find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
     )

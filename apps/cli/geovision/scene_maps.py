@@ -10,7 +10,7 @@ from typing import Any
 from apps.cli.geovision.map import MapOptions
 from apps.cli.geovision.side_cars import describe_run, software, write_side_car
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from apps.cli.shared.sharding import share
+from apps.cli.shared.sharding import part_of
 from geovision.mapping import Mapper
 from geovision.scenes import Scene, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
@@ -59,7 +59,7 @@ def map_folder(options: MapOptions) -> tuple[list[dict[str, str]], int]:
         raise InputError(f"{printable(options.output)}: {reason}; choose another folder") from None
     mapper = _load(options)
     results = []
-    chosen = share(list(zip(scenes, stems, strict=True)), options.shard)
+    chosen = part_of(list(zip(scenes, stems, strict=True)), options.shard)
     for number, (path, stem) in enumerate(chosen, 1):
         result = {"input": printable(path)}
         try:

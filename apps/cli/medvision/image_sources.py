@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
-from apps.cli.shared.sharding import share
+from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistSet, read_medmnist
 from pipelines.data.image_files import WITH_TIFF, read_image
@@ -90,7 +90,7 @@ def find_files(options: ClassifyOptions) -> list[Path]:
         raise InputError(f"{name}: ends in {printable(path.suffix) or 'nothing'}; expected {known}")
     if split is not None and not holds_rows(path):
         raise InputError(f"{name}: is no .npz file of MedMNIST, so --split means nothing; leave it out")
-    return files if holds_rows(path) else share(files, options.shard)  # else rows are shared out
+    return files if holds_rows(path) else part_of(files, options.shard)  # else rows are shared out
 
 
 class _Files:

@@ -16,7 +16,7 @@ from apps.cli.medvision.scans import Inputs, Scan, find_inputs
 from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.medvision.terminal import ScanResult, print_result, progress_bar
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from apps.cli.shared.sharding import share
+from apps.cli.shared.sharding import part_of
 from medvision.contract import Setting
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
@@ -38,7 +38,7 @@ def segment_scans(options: SegmentOptions) -> int:
     inputs = find_inputs(options)
     if options.shard is not None and not inputs.batch:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
-    scans = share(inputs.scans, options.shard)
+    scans = part_of(inputs.scans, options.shard)
     check_reference(options, inputs.batch)
     segmenter = Segmenter(
         str(find_model(options.model)),

@@ -50,7 +50,7 @@ class Shard:
         return path.with_name(f"{path.stem}.{self.number}-of-{self.count}{path.suffix}")
 
 
-def share(items: Sequence[T], shard: Shard | None) -> list[T]:
+def part_of(items: Sequence[T], shard: Shard | None) -> list[T]:
     """The shard's items; all without one."""
     return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
 

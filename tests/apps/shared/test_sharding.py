@@ -17,7 +17,7 @@ from apps.cli.astrovision import program as astrovision
 from apps.cli.geovision import program as geovision
 from apps.cli.medvision import program as medvision
 from apps.cli.shared.program import run
-from apps.cli.shared.sharding import Shard, share
+from apps.cli.shared.sharding import Shard, part_of
 from shared_backbones.errors import InputError
 from tests.apps.conftest import SHAPE, contents
 from tests.astrovision import small_models as sky_models
@@ -31,7 +31,7 @@ from tests.medvision.phantoms import make_affine, make_image, write_scan
 def test_shards_have_every_item_once(count: int, shards: int):
     if shards > count:
         return
-    parts = [share(range(count), Shard(number, shards)) for number in range(1, shards + 1)]
+    parts = [part_of(range(count), Shard(number, shards)) for number in range(1, shards + 1)]
     assert [item for part in parts for item in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -44,7 +44,7 @@ def test_what_is_no_shard_is_said(text: str):
 
 def test_more_shards_than_inputs_leave_some_with_none():
     with pytest.raises(InputError, match="--shard 1/5: has none of 3 inputs; take fewer shards"):
-        share("abc", Shard(1, 5))
+        part_of("abc", Shard(1, 5))
 
 
 def call(app: Any, *arguments: object) -> int:
