@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from pipelines.report.results import read_summary
 from pipelines.report.training import training_content, training_report
 from pipelines.runtime import preemption
 from pipelines.runtime.processes import first_process, launcher, tags
-from pipelines.tracking import registry, runs
+from pipelines.tracking import registry, runs, stores
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, replacing
+from shared_backbones.json_values import Document
 
 DONE = "done.json"
 LOG = "DOMAIN_VISION_LOG"
@@ -35,15 +36,15 @@ class Job:
     """A recipe on its way through the stages.
 
     Attributes:
-        recipe: what is run.
-        output: folder of everything that is made.
-        stages: those to run.
-        restart: those whose earlier results are not used.
-        kind: what the stages do for its kind of data.
-        uri: address of the tracking store.
-        made: folder of each stage's results.
-        prepared: the prepared data, as they are opened.
-        summary: of the evaluation.
+        recipe: Recipe to run.
+        kind: What the stages do for the recipe's kind of data.
+        output: Folder of everything that is made.
+        stages: Stages to run.
+        restart: Stages whose earlier results are not used.
+        uri: Address of the tracking store.
+        made: Folder of each stage's results.
+        prepared: Prepared data, opened.
+        summary: Summary of the evaluation.
     """
 
     recipe: Recipe
@@ -54,7 +55,7 @@ class Job:
     uri: str
     made: dict[str, Path] = field(default_factory=dict)
     prepared: Any = None
-    summary: dict[str, Any] | None = None
+    summary: Document | None = None
 
     @property
     def model(self) -> Path:
@@ -76,7 +77,7 @@ class Job:
         self.made[stage] = folder
         return folder
 
-    def inputs(self, stage: str) -> dict[str, Any]:
+    def inputs(self, stage: str) -> Document:
         """Everything that decides a stage's result: the one place where the stages say what they are made from."""
         recipe, kind = self.recipe, self.kind
         if stage == "prepare":
@@ -128,18 +129,18 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
 
     Raises:
         InputError: something in the recipe or the data is wrong, or the tracking store cannot be used.
-        Preempted: the process was told to leave, and has kept what is done.
+        Preempted: the process was asked to stop, and has kept what is done.
     """
     if restart and launcher():
-        raise InputError("--restart: would begin anew each time that a scheduler starts the job again; leave it out")
+        raise InputError("--restart: would begin anew each time a scheduler starts the job again; leave it out")
     chosen = [stage for stage in STAGES if stage in (STAGES if stages is None else stages)]
     for stage in [*(stages or ()), *restart]:
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
     init = recipe.model.init
     if init is not None and init.startswith(("models:/", "runs:/")):
-        found = recipe.model.model_copy(update={"init": str(registry.resolve_model(init))})
-        recipe = recipe.model_copy(update={"model": found})
+        section = recipe.model.model_copy(update={"init": str(registry.resolve_model(init))})
+        recipe = recipe.model_copy(update={"model": section})
     kind = find_kind(recipe)
     if kind.evaluates and "evaluate" in chosen:
         kind.test_sources()  # if there is none, that shows now, too
@@ -148,9 +149,9 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
-    job = Job(recipe, kind, output, chosen, restart, runs.tracking_uri())
+    job = Job(recipe, kind, output, chosen, restart, stores.tracking_uri())
     if first_process():
-        runs.open_store(job.uri)  # an unreachable store shows now, not after hours of training
+        stores.open_store(job.uri)  # an unreachable store shows now, not after hours of training
     _prepare(job)
     with _tracked(job) as run:
         _train(job, run)
@@ -290,7 +291,7 @@ def _finished(folder: Path) -> bool:
     return (folder / DONE).exists()
 
 
-def _finish(folder: Path, content: Mapping[str, Any] | None = None) -> None:
+def _finish(folder: Path, content: Document | None = None) -> None:
     with replacing(folder / DONE) as path:
         path.write_text(json.dumps(content or {}), encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -10,8 +10,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from apps.cluster.settings import JobSettings, Word
 from pipelines.recipe.recipe import Recipe
 from pipelines.runtime import processes
-from pipelines.tracking import runs
+from pipelines.tracking import stores
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 _PORT = 29500
 _MEMORY = "domain-vision-shm"
@@ -25,7 +26,7 @@ class PodSettings(JobSettings):
     """What a job asks for."""
 
     image: Word = Field(default="", min_length=1, validate_default=True)
-    """Of the containers; see the Dockerfile."""
+    """Image of the containers; the Dockerfile builds one."""
     cpus_per_task: PositiveInt | None = None
     """CPUs of each process."""
     volumes: list[_Mount] = Field(default_factory=list)
@@ -34,18 +35,18 @@ class PodSettings(JobSettings):
     runtime: _Name = "torch-distributed"
     """The ClusterTrainingRuntime of a TrainJob."""
     grace_seconds: PositiveInt = 120
-    """How long a pod that is told to leave may take for a checkpoint."""
+    """Seconds that a preempted pod has for a checkpoint."""
     retries: NonNegativeInt = 10
-    """Of an indexed Job: how often pods may fail; pods that were evicted do not count."""
+    """How often pods of an indexed Job may fail; pods that were evicted do not count."""
 
 
 def print_recipe(recipe: Recipe, arguments: Sequence[str], settings: PodSettings) -> None:
     """Print the manifest of a recipe, for `kubectl apply -f -` or `kubectl create -f -`.
 
     Args:
-        recipe: as read, to be checked here.
-        arguments: of `python -m pipelines run`, from which the pods read it again.
-        settings: of the job.
+        recipe: Recipe, which is checked here.
+        arguments: Arguments of `python -m pipelines run`, from which the pods read it again.
+        settings: Settings of the job.
 
     Raises:
         InputError: the recipe does not suit the number of processes, or pods cannot see where it writes or is tracked.
@@ -56,11 +57,11 @@ def print_recipe(recipe: Recipe, arguments: Sequence[str], settings: PodSettings
         if path is not None and not any(f"{path}/".startswith(mount) for mount in mounted):
             raise InputError(f"{key}={path}: in no volume of the pods; mount one there with --volume CLAIM:/PATH")
     if recipe.output is None:
-        raise InputError("output is needed: what pods write elsewhere is gone with them; pass output=/PATH in a volume")
-    uri = runs.tracking_uri()
+        raise InputError("output is needed: what pods write elsewhere is lost with them; pass output=/PATH in a volume")
+    uri = stores.tracking_uri()
     if not uri.startswith(("http://", "https://")):
         raise InputError("MLFLOW_TRACKING_URI: is no server, which pods need; export that of one, http://HOST:PORT")
-    runs.check_seen_from_nodes(uri)
+    stores.check_seen_from_nodes(uri)
     print(manifest(recipe.name, arguments, settings, {"MLFLOW_TRACKING_URI": uri}), end="")
 
 
@@ -68,13 +69,13 @@ def manifest(name: str, arguments: Sequence[str], settings: PodSettings, variabl
     """The YAML documents that `kubectl apply -f -` takes.
 
     In both forms torchrun starts the processes: it reads where it is from variables (`PET_...`), which Kubeflow sets in
-    a TrainJob and we in an indexed Job. A pod that is told to leave writes a checkpoint, and its successor goes on.
+    a TrainJob and we in an indexed Job. A preempted pod writes a checkpoint, and its successor goes on.
 
     Args:
-        name: of the recipe.
-        arguments: of `python -m pipelines run`.
-        settings: of the job.
-        variables: of the environment, such as MLFLOW_TRACKING_URI.
+        name: Name of the recipe.
+        arguments: Arguments of `python -m pipelines run`.
+        settings: Settings of the job.
+        variables: Environment variables, such as MLFLOW_TRACKING_URI.
     """
     label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-")
     # Kubernetes itself reads $(NAME) in arguments
@@ -83,9 +84,7 @@ def manifest(name: str, arguments: Sequence[str], settings: PodSettings, variabl
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _train_job(
-    label: str, command: list[str], settings: PodSettings, variables: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _train_job(label: str, command: list[str], settings: PodSettings, variables: Mapping[str, str]) -> list[Document]:
     volumes, mounts = _volumes(settings)
     pod = {
         "terminationGracePeriodSeconds": settings.grace_seconds,
@@ -119,9 +118,7 @@ def _train_job(
     ]
 
 
-def _indexed_job(
-    label: str, command: list[str], settings: PodSettings, variables: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _indexed_job(label: str, command: list[str], settings: PodSettings, variables: Mapping[str, str]) -> list[Document]:
     volumes, mounts = _volumes(settings)
     selector = {"domain-vision/job": label}
     rendezvous = {
@@ -172,10 +169,10 @@ def _indexed_job(
     ]
 
 
-def _volumes(settings: PodSettings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _volumes(settings: PodSettings) -> tuple[list[Document], list[Document]]:
     """Volumes of a pod and where they are mounted; the memory is for NCCL and for processes that load data."""
-    volumes: list[dict[str, Any]] = [{"name": _MEMORY, "emptyDir": {"medium": "Memory"}}]
-    mounts = [{"name": _MEMORY, "mountPath": "/dev/shm"}]  # noqa: S108 - that is where it is
+    volumes: list[Document] = [{"name": _MEMORY, "emptyDir": {"medium": "Memory"}}]
+    mounts: list[Document] = [{"name": _MEMORY, "mountPath": "/dev/shm"}]  # noqa: S108 - that is where it is
     for number, mount in enumerate(settings.volumes):
         claim, _, path = mount.partition(":")
         volumes.append({"name": f"volume-{number}", "persistentVolumeClaim": {"claimName": claim}})
@@ -187,7 +184,7 @@ def _variables(variables: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def _resources(key: str, settings: PodSettings) -> dict[str, Any]:
+def _resources(key: str, settings: PodSettings) -> Document:
     each = max(1, settings.gpus_per_node)
     cpus = None if settings.cpus_per_task is None else settings.cpus_per_task * each
     asked = {"cpu": cpus, "memory": settings.mem, "nvidia.com/gpu": settings.gpus_per_node or None}

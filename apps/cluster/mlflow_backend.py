@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import ExecutionException
@@ -12,15 +11,16 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.projects.submitted_run import SubmittedRun
 
 from apps.cluster.slurm import SlurmJob, SlurmSettings, batch_script, check, submit
-from pipelines.tracking import runs
+from pipelines.tracking import stores
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 
 class BackendSettings(SlurmSettings):
     """Content of the JSON file of `--backend-config`."""
 
     wait: bool = True
-    """Until the job has ended: the program `mlflow run` itself waits for no backend but its own."""
+    """Wait until the job has ended: the program `mlflow run` itself waits for no backend but its own."""
 
 
 class SlurmBackend(AbstractBackend):
@@ -30,16 +30,16 @@ class SlurmBackend(AbstractBackend):
         self,
         project_uri: str,
         entry_point: str,
-        params: dict[str, Any],
+        params: dict[str, str],
         version: str | None,
-        backend_config: dict[str, Any],
+        backend_config: Document,
         tracking_uri: str,
         experiment_id: str,
     ) -> "SlurmRun":
         """Queue it, with the run that MLflow makes.
 
         Raises:
-            ExecutionException: in one line, what the user can mend; or the job was waited for and did not complete.
+            ExecutionException: in one line, what the user can fix; or the job was waited for and did not complete.
         """
         folder = utils.fetch_and_validate_project(project_uri, version, entry_point, params)
         mlflows = {value for name, value in vars(utils).items() if name.startswith("PROJECT_")}
@@ -50,8 +50,8 @@ class SlurmBackend(AbstractBackend):
                 utils.load_project(folder), entry_point, params, backend_config.get(utils.PROJECT_STORAGE_DIR)
             )
             script = batch_script(settings, entry_point, command[0])
-            runs.check_seen_from_nodes(tracking_uri)
-            runs.open_store(tracking_uri)
+            stores.check_seen_from_nodes(tracking_uri)
+            stores.open_store(tracking_uri)
             check(script, folder)
             run = utils.get_or_create_run(None, project_uri, experiment_id, folder, version, entry_point, params)
             # the project's `python` is the one that queues it
@@ -80,14 +80,14 @@ class SlurmRun(SubmittedRun):
 
     @property
     def run_id(self) -> str:
-        """Of the run in the tracking store."""
+        """Id of the run in the tracking store."""
         return self.job.run_id
 
     def wait(self) -> bool:
-        """Until the job has ended; whether it completed."""
+        """Wait until the job has ended; returns whether it completed."""
         return self.job.wait() == "COMPLETED"
 
-    def get_status(self) -> Any:
+    def get_status(self) -> int:
         """MLflow's status of the job."""
         return RunStatus.from_string(self.job.status())
 

@@ -1,12 +1,12 @@
-"""What every job asks for, whoever runs it."""
+"""What every job asks for, whichever scheduler runs it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from pipelines.recipe.section import Section
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]+$", max_length=500)]
 """Text without spaces: it stands in a line of a script or of a manifest."""
@@ -24,11 +24,11 @@ class JobSettings(Section):
 
     @property
     def processes(self) -> int:
-        """All that train together."""
+        """Number of processes that train together."""
         return self.nodes * max(1, self.gpus_per_node)
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
+    def read(cls, content: Document) -> Self:
         """Settings of a mapping.
 
         Raises:

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt
 from apps.cluster.settings import JobSettings, Word
 from pipelines.recipe.recipe import Recipe
 from pipelines.runtime import processes
-from pipelines.tracking import runs
+from pipelines.tracking import runs, stores
 from shared_backbones.errors import InputError
 
 # How a run ends by how its job ended; what is not here has not ended.
@@ -35,7 +35,7 @@ class SlurmSettings(JobSettings):
     requeue: bool = True
     """Let the job go back into the queue when it is preempted, loses a node or runs out of time."""
     signal_seconds: PositiveInt = 120
-    """How long before the end of its time the job is told to write a checkpoint."""
+    """Seconds before the end of its time at which the job is asked to write a checkpoint."""
     logs: Word = "slurm-logs"
     """Folder of the job's log."""
     sbatch: list[Word] = Field(default_factory=list)
@@ -53,11 +53,11 @@ def run_recipe(
     """Run a recipe as a job.
 
     Args:
-        recipe: as read, to be checked here.
-        arguments: of `python -m pipelines run`, from which the job reads it again.
-        settings: of the job.
-        dry_run: only print the batch script.
-        wait: until the job has ended, however often it is requeued.
+        recipe: Recipe, which is checked here.
+        arguments: Arguments of `python -m pipelines run`, from which the job reads it again.
+        settings: Settings of the job.
+        dry_run: Whether the batch script is only printed.
+        wait: Whether to wait until the job has ended, however often it is requeued.
 
     Raises:
         InputError: the recipe does not suit the number of processes, SLURM or the tracking store refuses the job, or
@@ -69,9 +69,9 @@ def run_recipe(
     if dry_run:
         print(script, end="")
         return
-    uri = runs.tracking_uri()
-    runs.check_seen_from_nodes(uri)
-    runs.open_store(uri)
+    uri = stores.tracking_uri()
+    stores.check_seen_from_nodes(uri)
+    stores.open_store(uri)
     check(script)
     run_id = os.environ.get("MLFLOW_RUN_ID") or runs.schedule_run(
         uri, recipe.tracking.experiment or recipe.domain, recipe.name
@@ -93,9 +93,9 @@ def batch_script(settings: SlurmSettings, name: str, command: str) -> str:
     """The script that sbatch takes.
 
     Args:
-        settings: of the job.
-        name: of the recipe.
-        command: of a shell, started once for each process.
+        settings: Settings of the job.
+        name: Name of the recipe.
+        command: Shell command, which is started once for each process.
     """
     options = {
         "job-name": f"domain-vision-{name}",
@@ -141,22 +141,22 @@ class SlurmJob:
         return self.number
 
     def state(self) -> str | None:
-        """SLURM's word for how it is; None where SLURM has forgotten it, or does not answer now."""
+        """SLURM's name of its state; None where SLURM has forgotten it, or does not answer now."""
         asked = _output("squeue", "-h", "-t", "all", "-j", self.number, "-o", "%T")
         if not asked and shutil.which("sacct"):
             asked = _output("sacct", "-n", "-X", "-P", "-o", "State", "-j", self.number)
         return asked.split()[0] if asked else None
 
     def status(self) -> str:
-        """How the run of the tracking store is: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
+        """State of its run in the tracking store: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
         state = self.state() or "RUNNING"
         return _ENDS.get(state, "SCHEDULED" if state == "PENDING" else "RUNNING")
 
     def wait(self, seconds: float = 3.0) -> str:
-        """Until it has ended, however often it is requeued; then its run gets the job's end and log.
+        """Wait until it has ended, however often it is requeued; then note its end and its log with the run.
 
         Returns:
-            SLURM's word for how it ended; `UNKNOWN` where SLURM has forgotten the job.
+            SLURM's name of the final state; `UNKNOWN` where SLURM has forgotten the job.
         """
         before, silent = "", 0
         while True:
@@ -177,7 +177,7 @@ class SlurmJob:
         _output("scancel", self.number)
 
     def note_failure(self) -> None:
-        """Give its run the end of a job that did not complete; none where it has been queued again since."""
+        """Note with its run that the job did not complete, unless it has been queued again since."""
         end = _ENDS.get(self.state() or "FAILED")
         if end is not None:
             runs.close_run(self.uri, self.run_id, end, self.log)
@@ -195,12 +195,12 @@ def submit(
     """Queue a job, and behind it a small one that notes in the run that it failed: one that dies with its node cannot.
 
     Args:
-        script: of `batch_script`.
-        settings: those that it was made with.
-        uri: of the tracking store.
-        run_id: of the run that the job goes on with, at every start.
-        folder: where it runs; by default the current one.
-        environment: variables beside those that are set here.
+        script: Batch script, from `batch_script`.
+        settings: Settings that it was made with.
+        uri: Address of the tracking store.
+        run_id: Id of the run that the job continues at every start.
+        folder: Folder in which it runs; by default the current one.
+        environment: Environment variables beside those that are set here.
 
     Raises:
         InputError: SLURM does not take it; the run is then noted as failed.
@@ -222,7 +222,7 @@ def submit(
 
 
 def _follow(job: SlurmJob, settings: SlurmSettings, folder: str | None, variables: Mapping[str, str]) -> None:
-    """Queue what waits for a job to fail, and which SLURM drops when the job completes."""
+    """Queue a job that runs when the first one fails, and that SLURM drops when it completes."""
     allowed = [option for option in settings.sbatch if option.startswith(("qos=", "reservation="))]
     asked = {"partition": settings.partition, "account": settings.account}
     options = [

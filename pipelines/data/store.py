@@ -1,4 +1,4 @@
-"""A packed, memory-mapped store of prepared data, with a manifest of where every part came from.
+"""A packed, memory-mapped store of prepared data, with a manifest that says where every part comes from.
 
 One binary file holds one field (such as `image`) of all cases, one after another, and `manifest.json` says where. The
 bytes depend on the sources and the settings alone: not on the number of workers, and not on interruptions.
@@ -15,17 +15,68 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Document
 
 MANIFEST = "manifest.json"
 _JOURNAL = "journal.jsonl"
 _ALIGNMENT = 64
 _VERSION = 1
+
+Record: TypeAlias = Document
+"""What a manifest says of a case, in JSON types; each kind of data has its own entries."""
+SourceT = TypeVar("SourceT")
+
+
+class Place(TypedDict):
+    """Where an array of a case lies in the file of its field.
+
+    Attributes:
+        dtype: Data type, as NumPy writes it.
+        shape: Shape of the array.
+        offset: First byte.
+        bytes: Number of bytes.
+        crc32: Checksum of the bytes.
+    """
+
+    dtype: str
+    shape: list[int]
+    offset: int
+    bytes: int
+    crc32: int
+
+
+class CaseEntry(TypedDict):
+    """A case of a manifest; `Sample` explains the parts, and `arrays` says where each field's array lies."""
+
+    id: str
+    group: str
+    split: str
+    record: Record
+    arrays: dict[str, Place]
+
+
+class Manifest(TypedDict):
+    """The content of `manifest.json`.
+
+    Attributes:
+        version: Version of this form.
+        settings: What decided the conversion.
+        cases: Cases in the order of their sources.
+        skipped: Number of sources that could not be used.
+        bytes: Size of each field's file.
+    """
+
+    version: int
+    settings: Document
+    cases: list[CaseEntry]
+    skipped: int
+    bytes: dict[str, int]
 
 
 @dataclass
@@ -33,27 +84,27 @@ class Sample:
     """A prepared case.
 
     Attributes:
-        id: name of the case, such as `case-0123abcd`.
-        group: what must stay in one split, such as the subject; any text that tells nothing of a person.
-        split: `train`, `validation` or `test`.
-        arrays: by field; none of a case that is only checked and noted.
-        record: what the manifest says of it, in JSON types.
+        id: Name of the case, such as `case-0123abcd`.
+        group: Name of what must stay in one split, such as the subject; a text that says nothing about a person.
+        split: Split: `train`, `validation` or `test`.
+        arrays: Arrays by field; empty for a case that is only checked and noted.
+        record: What the manifest says of it, in JSON types.
     """
 
     id: str
     group: str
     split: str
     arrays: dict[str, np.ndarray]
-    record: dict[str, Any]
+    record: Record
 
 
 class Store:
     """A finished store, opened for reading; it can be sent to other processes, which open it again.
 
     Attributes:
-        folder: where it is.
-        manifest: its content.
-        digest: sha256 of the manifest, which names the bytes of all fields.
+        folder: Folder of the store.
+        manifest: Content of its manifest.
+        digest: Sha256 of the manifest, which stands for the bytes of all fields.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +112,7 @@ class Store:
         path = self.folder / MANIFEST
         try:
             content = path.read_bytes()
-            self.manifest: dict[str, Any] = json.loads(content)
+            self.manifest: Manifest = json.loads(content)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); run the stage prepare again") from None
         except ValueError:
@@ -69,11 +120,11 @@ class Store:
         self.digest = hashlib.sha256(content).hexdigest()
         self._maps: dict[str, np.ndarray] = {}
         for field, size in self.manifest["bytes"].items():
-            found = (self.folder / f"{field}.bin").stat().st_size if (self.folder / f"{field}.bin").exists() else 0
-            if found != size:
+            file = self.folder / f"{field}.bin"
+            actual = file.stat().st_size if file.exists() else 0
+            if actual != size:
                 raise InputError(
-                    f"{self.folder / field}.bin: has {found} bytes, expected {size}; delete its folder and run the "
-                    "stage prepare again"
+                    f"{file}: has {actual} bytes, expected {size}; delete its folder and run the stage prepare again"
                 )
 
     def training_digest(self) -> str:
@@ -81,11 +132,11 @@ class Store:
         read = [case for case in self.cases() if case["split"] != "test"]
         return hashlib.sha256(json.dumps([self.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
 
-    def cases(self, split: str | None = None) -> list[dict[str, Any]]:
+    def cases(self, split: str | None = None) -> list[CaseEntry]:
         """Entries of the manifest, of one split or all."""
         return [case for case in self.manifest["cases"] if split in {None, case["split"]}]
 
-    def array(self, case: dict[str, Any], field: str) -> np.ndarray:
+    def array(self, case: CaseEntry, field: str) -> np.ndarray:
         """A field of a case: a view of the file, not a copy."""
         if field not in self._maps:
             self._maps[field] = np.memmap(self.folder / f"{field}.bin", np.uint8, "r")
@@ -104,42 +155,43 @@ class Store:
                 if zlib.crc32(np.ascontiguousarray(self.array(case, field)).view(np.uint8).data) != where["crc32"]:
                     raise InputError(f"{self.folder}: {field} of {case['id']} is damaged; run the stage prepare again")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Path]:
         return {"folder": self.folder}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Path]) -> None:
         self.__init__(state["folder"])
 
 
 def write_store(
     folder: Path,
-    sources: Sequence[Any],
-    convert: Callable[[Any], Sample],
+    sources: Sequence[SourceT],
+    convert: Callable[[SourceT], Sample],
     *,
-    settings: dict[str, Any],
+    settings: Document,
     splits: Sequence[str] = (),
     workers: int = 0,
     skip_unreadable: bool = False,
-    estimate: Callable[[Any], int] | None = None,
+    estimate: Callable[[SourceT], int] | None = None,
     on_failure: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Store:
     """Convert sources into a store; what an interrupted call finished is kept.
 
     Args:
-        folder: made where absent.
-        sources: what is converted, in order; they can be sent to other processes.
-        convert: makes a sample of one; an InputError says that it cannot be used.
-        settings: what decides the conversion, in JSON types; noted, and a store begun under others is begun anew.
-        splits: those that must not be empty.
-        workers: processes that convert; 0 converts in this one.
-        skip_unreadable: leave out what cannot be used, and count it; else that is an error, after all were tried.
-        estimate: bytes that a source will take, to refuse before starting where the disk has too little room.
-        on_failure: called with the reason why a source cannot be used.
-        on_progress: called with cases done and cases in all.
+        folder: Folder of the store, created where absent.
+        sources: Sources to convert, in order; they can be sent to other processes.
+        convert: Function that makes a sample of a source, or raises an InputError where the source cannot be used.
+        settings: Settings that decide the conversion, in JSON types; a store begun under others is begun anew.
+        splits: Splits that must not be empty.
+        workers: Number of processes that convert; 0 converts in this one.
+        skip_unreadable: Whether sources that cannot be used are left out and counted, rather than an error in the end.
+        estimate: Function that gives the bytes a source will take; a disk with too little room is refused at once.
+        on_failure: Function that is called with the reason why a source cannot be used.
+        on_progress: Function that is called with the cases done and the cases in all.
 
     Raises:
-        InputError: a source cannot be used, ids repeat, a group is in two splits, a split is empty, or no room.
+        InputError: a source cannot be used, ids repeat, a group is in two splits, a split is empty, or the disk is
+            full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if estimate is not None:
@@ -166,7 +218,7 @@ def write_store(
     if failures and not skip_unreadable:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise InputError(
-            f"{len(failures)} of {len(sources)} cases cannot be used: {failures[0]}{more}; mend them, or leave them "
+            f"{len(failures)} of {len(sources)} cases cannot be used: {failures[0]}{more}; fix them, or leave them "
             "out with --skip-unreadable (data.skip_unreadable=true)"
         )
     return writer.finish(splits, len(failures))
@@ -175,9 +227,9 @@ def write_store(
 class _Writer:
     """Appends cases to the fields' files, and notes each in a journal once its bytes are on the disk."""
 
-    def __init__(self, folder: Path, fingerprint: str, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, fingerprint: str, settings: Document) -> None:
         self.folder, self.settings = folder, settings
-        self.done: dict[int, dict[str, Any]] = {}
+        self.done: dict[int, CaseEntry] = {}
         self.sizes: dict[str, int] = {}
         journal = folder / _JOURNAL
         lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
@@ -199,7 +251,7 @@ class _Writer:
         journal.write_text("\n".join([json.dumps({"fingerprint": fingerprint}), *kept]) + "\n", encoding="utf-8")
 
     def add(self, number: int, sample: Sample) -> None:
-        case = {"id": sample.id, "group": sample.group, "split": sample.split, "record": sample.record, "arrays": {}}
+        arrays: dict[str, Place] = {}
         for field, array in sample.arrays.items():
             raw = np.ascontiguousarray(array)
             content = raw.view(np.uint8).reshape(-1) if raw.size else np.zeros(0, np.uint8)
@@ -211,13 +263,20 @@ class _Writer:
                 file.flush()
                 os.fsync(file.fileno())
             self.sizes[field] = offset + content.size
-            case["arrays"][field] = {
+            arrays[field] = {
                 "dtype": raw.dtype.str,
                 "shape": list(raw.shape),
                 "offset": offset,
                 "bytes": int(content.size),
                 "crc32": zlib.crc32(content.data),
             }
+        case: CaseEntry = {
+            "id": sample.id,
+            "group": sample.group,
+            "split": sample.split,
+            "record": sample.record,
+            "arrays": arrays,
+        }
         with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps({"number": number, "case": case}) + "\n")
             journal.flush()
@@ -239,7 +298,7 @@ class _Writer:
         for split in splits:
             if split not in homes.values():
                 raise InputError(f"split {split} is empty; change the rule of the split, or give more data")
-        manifest = {
+        manifest: Manifest = {
             "version": _VERSION,
             "settings": self.settings,
             "cases": cases,
@@ -253,7 +312,7 @@ class _Writer:
 
 
 def _convert_all(
-    todo: Sequence[tuple[int, Any]], convert: Callable[[Any], Sample], workers: int
+    todo: Sequence[tuple[int, SourceT]], convert: Callable[[SourceT], Sample], workers: int
 ) -> Iterator[tuple[int, Sample | str]]:
     """Samples, or why there is none, in the order of the sources."""
     if not workers:
@@ -272,7 +331,7 @@ def _convert_all(
             yield first, future.result()
 
 
-def _attempt(convert: Callable[[Any], Sample], source: Any) -> Sample | str:
+def _attempt(convert: Callable[[SourceT], Sample], source: SourceT) -> Sample | str:
     try:
         return convert(source)
     except InputError as error:

@@ -1,6 +1,6 @@
-"""Being told to leave, by a scheduler or a user: SIGUSR1 and SIGTERM are noted, and obeyed where nothing is lost.
+"""Preemption by a scheduler or a user: SIGUSR1 and SIGTERM are noted, and obeyed where nothing is lost.
 
-Imports next to nothing, as handlers must stand before the slow imports of a training.
+Imports almost nothing, because the handlers must be set before the slow imports of a training.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ from pathlib import Path
 
 EXIT_CODE = 128 + signal.SIGTERM
 LEFT = "DOMAIN_VISION_LEFT"
-"""Variable with the path of a file that is made on leaving: it tells a batch script that the job wants to go on."""
+"""Variable with the path of a file that is made on preemption: it tells a batch script to queue the job again."""
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _listening = _asked = _at_once = False
 
 
 class Preempted(BaseException):
-    """The process was told to leave; what is done is kept, and the same command goes on from there."""
+    """The process was preempted; what is done is kept, and the same command goes on from there."""
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Note SIGUSR1 and SIGTERM, in place of ending at once."""
+    """Note SIGUSR1 and SIGTERM instead of ending at once."""
     global _listening, _asked
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     _listening, _asked = True, False
@@ -37,23 +37,23 @@ def listening() -> Iterator[None]:
 
 
 def listen_again() -> None:
-    """Take the signals back from a library that has put handlers of its own there; nothing outside `listening`."""
+    """Set our handlers again after a library has set its own; does nothing outside `listening`."""
     if _listening:
         for number in _SIGNALS:
             signal.signal(number, _note)
 
 
 def asked() -> bool:
-    """Whether the process was told to leave."""
+    """Whether the process was asked to stop."""
     return _asked
 
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Work that goes on by itself when it is begun again: it is left the moment the signal comes.
+    """For work that can be restarted at any point: it is left as soon as the signal comes.
 
     Raises:
-        Preempted: the process was told to leave, before or now. So is whatever fails because helpers were told, too.
+        Preempted: the process was asked to stop, before or now; also where a helper process failed because of that.
     """
     global _at_once
     _at_once = True
@@ -70,15 +70,15 @@ def leaving_at_once() -> Iterator[None]:
 
 
 def goodbye() -> str:
-    """What to say on leaving; also makes the file that a batch script waits for."""
+    """The last line of a preempted process; also makes the file that a batch script waits for."""
     if os.environ.get(LEFT):
         Path(os.environ[LEFT]).touch()
-    return "told to leave; the same command goes on from here"
+    return "preempted; the same command goes on from here"
 
 
 def _note(number: int, frame: object) -> None:
     global _asked
     if _at_once and not _asked:
         _asked = True
-        raise Preempted  # once: while leaving, more signals change nothing
+        raise Preempted  # once: later signals change nothing
     _asked = True

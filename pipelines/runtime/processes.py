@@ -1,17 +1,19 @@
 """Which of the processes that train together this one is, and who started them: srun, torchrun or Lightning itself."""
 
-import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from shared_backbones.errors import InputError
+
+if TYPE_CHECKING:  # programs ask who they are before anything heavy is imported
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 # Of srun, of torchrun (and anything else that sets what torch reads), and of Lightning's own children.
 _RANKS = ("SLURM_PROCID", "RANK", "GROUP_RANK", "NODE_RANK", "LOCAL_RANK")
 
 
 def first_process() -> bool:
-    """Whether this is the process that notes and writes."""
+    """Whether this is the process that prints and writes files."""
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
@@ -34,15 +36,17 @@ def placement(devices: int) -> tuple[int, int]:
     return devices, 1
 
 
-def environment() -> Any:
+def environment() -> "ClusterEnvironment":
     """How Lightning learns of the other processes."""
-    environments: Any = importlib.import_module("lightning.pytorch.plugins.environments")
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if launcher() == "torchrun":
-        return environments.TorchElasticEnvironment()
+        return TorchElasticEnvironment()
     if launcher() == "slurm":
-        return environments.SLURMEnvironment(auto_requeue=False)  # the batch script does that
-    return environments.LightningEnvironment()
+        return SLURMEnvironment(auto_requeue=False)  # the batch script does that
+    return LightningEnvironment()
 
 
 def share_of(batch_size: int, processes: int) -> int:

@@ -2,23 +2,26 @@
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a program without a terminal needs no rich
+    from rich.progress import Progress, TaskID
 
 
 class Meter:
-    """Called with what is done and what there is in all.
+    """Progress of one piece of work; called with how much is done and how much there is in all.
 
     Args:
-        what: shown before the numbers.
-        every: seconds between lines where there is no terminal; None for no lines.
+        what: Name of the work, shown before the numbers.
+        every: Seconds between lines where there is no terminal; None for no lines.
     """
 
     def __init__(self, what: str, every: float | None = 10.0) -> None:
         self.what, self.every, self.said = what, every, time.monotonic()
-        self._bar: Any = None
+        self._bar: tuple[Progress, TaskID] | None = None
 
     def __call__(self, done: int, count: int) -> None:
-        """Show it; the bar goes when all is done."""
+        """Show the progress; the bar disappears when all is done."""
         if sys.stderr.isatty():
             self._show(done, count)
         elif self.every is not None and (done == count or time.monotonic() - self.said > self.every):
@@ -26,9 +29,9 @@ class Meter:
             print(f"{self.what}: {done}/{count}", flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar[0].stop()
             self._bar = None
 
     def _show(self, done: int, count: int) -> None:
@@ -37,9 +40,10 @@ class Meter:
             from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
             columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self.what, total=count)
-        self._bar.update(self._task, completed=done, total=count)
+            progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            progress.start()
+            self._bar = progress, progress.add_task(self.what, total=count)
+        progress, task = self._bar
+        progress.update(task, completed=done, total=count)
         if done >= count:
             self.close()

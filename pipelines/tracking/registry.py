@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.tracking.runs import Run, open_store, reaching, tracking_uri
+from pipelines.tracking.runs import Run
+from pipelines.tracking.stores import open_store, reaching, tracking_uri
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
@@ -89,7 +90,7 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        found = next(
+        card = next(
             (
                 item.path
                 for folder in ("artifacts/model", "artifacts")
@@ -101,15 +102,15 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     except Exception as error:
         reason = str(error).partition("\n")[0][:160]
         raise InputError(f"model {uri}: not found in {store} ({reason}); see the names there") from None
-    if found is None:
-        raise InputError(f"model {uri}: holds no {CARD}; expected one that this suite registered")
-    folder = Path(found).parent.as_posix()
+    if card is None:
+        raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
+    folder = Path(card).parent.as_posix()
     folder = folder[folder.index("artifacts") :]
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetched-") as temporary, reaching(store):
         fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
         sha256 = read_card(fetched)["weights_sha256"]
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
-            raise InputError(f"model {uri}: its {CARD} holds no sha256 of the weights; register it again")
+            raise InputError(f"model {uri}: its {CARD} contains no sha256 of the weights; register it again")
         target = cache / sha256[:16]
         if not (target / WEIGHTS).exists():
             download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=temporary)

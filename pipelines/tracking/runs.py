@@ -1,14 +1,8 @@
-"""Runs and figures in MLflow; of its registered models see `pipelines.tracking.registry`. No other module calls it.
-
-By default the store is a database `mlruns/mlflow.db` with plain artifact files beside it, in the current folder;
-`MLFLOW_TRACKING_URI` names another. Nothing is pickled, nothing is logged by itself, and no usage data is sent.
-"""
+"""Runs of a tracking store: their figures, parameters and files, whatever happens to the process or the server."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import platform
@@ -16,41 +10,37 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipelines.runtime.preemption import Preempted
+from pipelines.tracking.stores import client_of, open_store, reaching, reason, tracking_uri
 from shared_backbones.errors import InputError, require
+from shared_backbones.json_values import Document, Json
 
-# Read by mlflow when it is imported.
-os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else a lock file of the current folder is kept beside a model
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-for name, value in (("TIMEOUT", "10"), ("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1")):
-    os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 _PARAMETER_LENGTH = 500  # what every store keeps of a value
 _AT_ONCE = 100  # parameters in a message
 _BATCH = 500  # figures in a message
 _SECONDS, _SECONDS_AWAY = 15.0, 60.0  # between messages; where the last one was not taken
 
-
-_Figure = tuple[str, float, int, int]  # name, value, time in ms, step
+_Figure: TypeAlias = tuple[str, float, int, int]  # name, value, time in ms, step
 
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What is noted of a data set.
+    """What a run notes about a data set.
 
     Attributes:
-        name: shown in MLflow.
-        digest: of its content, at most 36 characters.
-        context: `train`, `validation` or `test`.
+        name: Name that MLflow shows.
+        digest: Digest of its content, at most 36 characters.
+        context: Use of it, `train`, `validation` or `test`.
     """
 
     name: str
@@ -58,45 +48,12 @@ class DatasetRecord:
     context: str
 
 
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the database in the current folder; never what mlflow would find by itself."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}"
-
-
-def open_store(uri: str) -> None:
-    """See that a store can be used, and make a database that is not there yet.
-
-    Several processes may call this at once: the first makes the tables, the others wait.
-
-    Raises:
-        InputError: the store cannot be reached or made, or its address holds a password.
-    """
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme in {"http", "https"} and (parts.username or parts.password):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI={parts.scheme}://...@{parts.hostname}: holds a password, which would be noted with "
-            "the run; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        )
-    if parts.scheme in {"", "file"}:
-        raise InputError(f"tracking store {uri}: plain folders are no store any more; use sqlite:///PATH/mlflow.db")
-    require("mlflow", "train")
-    with reaching(uri):
-        if parts.scheme == "sqlite":
-            path = Path(uri.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with (path.parent / f".{path.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                client_of(uri).search_experiments(max_results=1)
-        else:
-            client_of(uri).search_experiments(max_results=1)
-
-
 def start_run(
     experiment: str,
     name: str,
     *,
     uri: str,
-    parameters: Mapping[str, Any],
+    parameters: Document,
     tags: Mapping[str, str],
     datasets: Sequence[DatasetRecord],
     spool: Path,
@@ -106,25 +63,25 @@ def start_run(
     """Begin a run, or go on with one: that of `MLFLOW_RUN_ID`, else `run_id` where the store knows it.
 
     Args:
-        experiment: made where the store has none of that name.
-        name: of the run.
-        uri: of a store that `open_store` has seen.
-        parameters: nested; noted under dotted names.
-        tags: noted beside the code's version and the machine's kind.
-        datasets: what it reads.
-        spool: folder for figures that the store does not take.
-        system_metrics: note the machine's load, too.
-        run_id: of an earlier start of the same job.
+        experiment: Name of the experiment, which is made where the store has none of that name.
+        name: Name of the run.
+        uri: Address of the store, which `open_store` has checked.
+        parameters: Nested parameters, which are noted under dotted names.
+        tags: Tags, noted beside the code's version and the kind of machine.
+        datasets: Data sets that the run reads.
+        spool: Folder for figures that the store does not take.
+        system_metrics: Whether the machine's load is noted, too.
+        run_id: Id of the run that an earlier start of the same job made.
 
     Raises:
         InputError: the store does not have the run of `MLFLOW_RUN_ID`, or the experiment was deleted.
     """
     with reaching(uri):
         client = client_of(uri)
-        wanted = os.environ.get("MLFLOW_RUN_ID")
-        known = _existing(client, wanted or run_id)
-        if wanted and not known:
-            raise InputError(f"MLFLOW_RUN_ID={wanted}: the tracking store has no such run; unset it")
+        needed = os.environ.get("MLFLOW_RUN_ID")
+        known = _existing(client, needed or run_id)
+        if needed and not known:
+            raise InputError(f"MLFLOW_RUN_ID={needed}: the tracking store has no such run; unset it")
         if known:
             client.update_run(known, status="RUNNING")
         else:
@@ -134,23 +91,8 @@ def start_run(
     return run
 
 
-def check_seen_from_nodes(uri: str) -> None:
-    """See that an address means the same store on other machines.
-
-    Raises:
-        InputError: it is that of a server on this very machine.
-    """
-    parts = urllib.parse.urlsplit(uri)
-    host = parts.hostname or ""
-    if parts.scheme in {"http", "https"} and (host in {"localhost", "::1"} or host.startswith("127.")):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI={uri}: means another machine on every node of a cluster; give the name or address "
-            "under which nodes reach the server"
-        )
-
-
 def schedule_run(uri: str, experiment: str, name: str) -> str:
-    """Make a run for a job that is yet to start, and which finds it by `MLFLOW_RUN_ID`.
+    """Make a run for a job that has yet to start, and that takes it up by `MLFLOW_RUN_ID`.
 
     Returns:
         Its id.
@@ -166,10 +108,10 @@ def close_run(uri: str, run_id: str, status: str, log: Path | None = None) -> No
     """Note how the job of a run ended, where the job could not do so itself, and keep its log.
 
     Args:
-        uri: of the store.
-        run_id: of the run.
-        status: `FINISHED`, `FAILED` or `KILLED`.
-        log: a file.
+        uri: Address of the store.
+        run_id: Id of the run.
+        status: State to note: `FINISHED`, `FAILED` or `KILLED`.
+        log: Path of the job's log.
     """
     with reaching(uri):
         client = client_of(uri)
@@ -183,13 +125,13 @@ class Run:
     """One run of a store, written by one process; a context that notes how the run ended. Made by `start_run`.
 
     Attributes:
-        run_id: of the run.
-        client: of the store.
-        uri: of the store.
+        run_id: Id of the run.
+        client: Client of the store.
+        uri: Address of the store.
     """
 
     def __init__(
-        self, client: Any, uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
+        self, client: "MlflowClient", uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
     ) -> None:
         self.run_id, self.client, self.uri, self._resumed = run_id, client, uri, resumed
         spool.mkdir(parents=True, exist_ok=True)
@@ -198,12 +140,7 @@ class Run:
         self._waiting: list[_Figure] = _read_spool(self._spool)
         self._known: dict[str, set[tuple[str, int, float]]] = {}
         self._next = time.monotonic() + _SECONDS
-        self._monitor: Any = None
-        if system_metrics:
-            require("psutil", "train")
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-            self._monitor = SystemMetricsMonitor(run_id, tracking_uri=uri)
+        self._monitor = _monitor(run_id, uri) if system_metrics else None
 
     def __enter__(self) -> "Run":
         if self._monitor is not None:
@@ -261,7 +198,7 @@ class Run:
         self._next = time.monotonic() + _SECONDS
 
     def _sent(self, name: str) -> set[tuple[str, int, float]]:
-        """Steps and values that the store has of a figure; of a run that only this process wrote, nothing is asked."""
+        """Steps and values of a figure that the store has; it is asked only where another process wrote to the run."""
         if self._resumed and name not in self._known:
             history = self.client.get_metric_history(self.run_id, name)
             self._known[name] = {(name, noted.step, noted.value) for noted in history}
@@ -274,9 +211,7 @@ class Run:
         except Exception as problem:
             self._warn(f"the tracking store did not take {path.name}", problem)
 
-    def _describe(
-        self, parameters: Mapping[str, Any], tags: Mapping[str, str], datasets: Sequence[DatasetRecord]
-    ) -> None:
+    def _describe(self, parameters: Document, tags: Mapping[str, str], datasets: Sequence[DatasetRecord]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         there = self.client.get_run(self.run_id)
@@ -289,7 +224,7 @@ class Run:
         self.client.log_batch(self.run_id, tags=described)
         for start in range(0, len(new), _AT_ONCE):
             self.client.log_batch(self.run_id, params=new[start : start + _AT_ONCE])
-        known = {entry.dataset.digest for entry in there.inputs.dataset_inputs}
+        known = {entry.dataset.digest for entry in there.inputs.dataset_inputs} if there.inputs else set()
         inputs = [
             DatasetInput(
                 Dataset(record.name, record.digest, "local", json.dumps({"digest": record.digest})),
@@ -301,7 +236,14 @@ class Run:
             self.client.log_inputs(self.run_id, datasets=inputs)
 
     def _warn(self, line: str, problem: Exception | None) -> None:
-        print(f"warning: {line}{'' if problem is None else f' ({_reason(problem)})'}", flush=True)
+        print(f"warning: {line}{'' if problem is None else f' ({reason(problem)})'}", flush=True)
+
+
+def _monitor(run_id: str, uri: str) -> "SystemMetricsMonitor":
+    require("psutil", "train")
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    return SystemMetricsMonitor(run_id, tracking_uri=uri)
 
 
 def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path], *, folder: str) -> None:
@@ -324,55 +266,27 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
             client.log_artifact(run_id, str(path), folder)
 
 
-def client_of(uri: str) -> Any:
-    """The client of a store."""
-    require("mlflow", "train")
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of every step
-    mlflow.set_tracking_uri(uri)  # some of what a client does asks the store of the whole process
-    return mlflow.MlflowClient(uri)
-
-
-@contextlib.contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """What mlflow, its HTTP client and its database raise, each of their own kinds, as one line."""
-    try:
-        yield
-    except (InputError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise InputError(
-            f"tracking store {uri}: cannot be used ({_reason(error)}); start the server, or set MLFLOW_TRACKING_URI "
-            "to another"
-        ) from None
-
-
-def _reason(problem: Exception) -> str:
-    return str(problem).partition("\n")[0][:200]
-
-
-def _experiment(client: Any, uri: str, name: str) -> str:
+def _experiment(client: "MlflowClient", uri: str, name: str) -> str:
     """Id of the experiment, which is made where the store has none of that name."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         location = None
         if uri.startswith("sqlite:///"):
             location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+            if experiment is None:
                 raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise InputError(f"experiment {name}: was deleted from the tracking store; restore it or name another")
-    return found.experiment_id
+    return experiment.experiment_id
 
 
-def _existing(client: Any, run_id: str | None) -> str | None:
+def _existing(client: "MlflowClient", run_id: str | None) -> str | None:
     """The run, if the store still has it."""
     from mlflow.exceptions import MlflowException
 
@@ -388,13 +302,13 @@ def _existing(client: Any, run_id: str | None) -> str | None:
 
 
 def _read_spool(path: Path) -> "list[_Figure]":
-    """Figures of a file; a line that was cut off is none."""
-    found: list[_Figure] = []
+    """Figures of a file; a line that was cut off is left out."""
+    figures: list[_Figure] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             name, value, at, step = json.loads(line)
-            found.append((name, value, at, step))
-    return found
+            figures.append((name, value, at, step))
+    return figures
 
 
 def _key(name: str) -> str:
@@ -402,28 +316,28 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
-def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
+def _flatten(parameters: Document, prefix: str = "") -> list[tuple[str, Json]]:
+    flat = []
     for name, value in parameters.items():
         if isinstance(value, Mapping):
-            found += _flatten(value, f"{prefix}{name}.")
+            flat += _flatten(value, f"{prefix}{name}.")
         elif value is not None:
-            found.append((f"{prefix}{name}", value))
-    return found
+            flat.append((f"{prefix}{name}", value))
+    return flat
 
 
 def _environment() -> dict[str, str]:
     """Versions and the kind of machine; no name of a host, a person or a folder."""
     versions = {f"version.{package}": importlib.metadata.version(package) for package in ("domain-vision", "torch")}
-    found = {**versions, "version.python": platform.python_version(), "machine": platform.machine()}
+    machine = {**versions, "version.python": platform.python_version(), "machine": platform.machine()}
     here = Path(__file__).parent
     git = shutil.which("git")
     if git:
         commit = _output(git, "-C", str(here), "rev-parse", "HEAD")
         if commit:
             changed = _output(git, "-C", str(here), "status", "--porcelain")
-            found |= {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
-    return found
+            machine |= {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
+    return machine
 
 
 def _output(*command: str) -> str:

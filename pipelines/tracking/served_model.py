@@ -1,12 +1,13 @@
 """The code of a registered model: MLflow runs this file when it serves or loads one."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from torch import Tensor
 
 from shared_backbones import optimize_for_inference, weights
 
@@ -16,10 +17,11 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the folder."""
-        network: Any = optimize_for_inference(weights.load(Path(context.artifacts["model"])).module)
+        network = optimize_for_inference(weights.load(Path(context.artifacts["model"])).module)
         # a masked autoencoder is of use for its features; what it reconstructs depends on chance
         encodes = hasattr(network, "forward_features") and not hasattr(network, "forward_head")
-        self.answer = network.forward_features if encodes else network
+        answer: Callable[[Tensor], Tensor] = getattr(network, "forward_features" if encodes else "__call__")
+        self.answer = answer
 
     def predict(self, context, model_input, params=None):  # without type hints, which MLflow would take for a schema
         """Logits or tokens of a batch."""

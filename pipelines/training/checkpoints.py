@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -14,38 +14,48 @@ from safetensors.torch import save_file
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Json
 
 # Single keys that stand for what JSON does not know.
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 _ORIGIN = "__origin__"
+
+Checkpoint: TypeAlias = dict[str, Any]
+"""Lightning's own form of a checkpoint: the state of everything that takes part in a training, by name."""
+FilePath: TypeAlias = str | Path
+State: TypeAlias = "torch.Tensor | Mapping[str, State] | Mapping[int, State] | list[State] | tuple[State, ...] | Plain"
+"""What a checkpoint can contain."""
+Plain: TypeAlias = str | int | float | bool | None
 
 
 class SafetensorsCheckpoints(CheckpointIO):
     """Lightning's checkpoints without pickle; a file appears complete or not at all.
 
     Args:
-        origin: of the training, noted in the file; see `steps_in`.
+        origin: Name of everything that decides the training, noted in the file; `steps_in` compares it.
     """
 
     def __init__(self, origin: str = "") -> None:
         self.origin = origin
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: Checkpoint, path: FilePath, storage_options: None = None) -> None:
         """Write a checkpoint of tensors, numbers, texts, lists, tuples and dicts."""
         tensors: dict[str, torch.Tensor] = {}
         # one entry: the order of several in a header is not always the same
-        state = json.dumps({_ORIGIN: self.origin, **_pack(checkpoint, tensors)})
+        state = json.dumps({_ORIGIN: self.origin, **{name: _pack(part, tensors) for name, part in checkpoint.items()}})
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             try:
                 save_file(tensors, temporary, {"state": state})
                 with temporary.open("rb") as file:
-                    os.fsync(file.fileno())  # before it takes the place of the one before: a node may go down
-            except SafetensorError as error:  # what it makes of a full disk
+                    os.fsync(file.fileno())  # before it replaces the last one: a node may go down
+            except SafetensorError as error:  # a full disk, for example
                 raise OSError(str(error)) from None
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: FilePath, map_location: None = None, weights_only: bool | None = None
+    ) -> Checkpoint:
         """Read a checkpoint that `save_checkpoint` wrote.
 
         Raises:
@@ -56,7 +66,7 @@ class SafetensorsCheckpoints(CheckpointIO):
             state.pop(_ORIGIN, None)
             return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: FilePath) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
@@ -71,24 +81,24 @@ def steps_in(path: Path, origin: str | None = None) -> int:
         return 0
     with _reading(path), safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
-        steps, found = int(state["global_step"]), state.get(_ORIGIN)
-    if origin and found and found != origin:
+        steps, written = int(state["global_step"]), state.get(_ORIGIN)
+    if origin and written and written != origin:
         raise InputError(
-            f"{path}: is a checkpoint of another recipe or of other data (found {found}, expected "
+            f"{path}: is a checkpoint of another recipe or of other data (found {written}, expected "
             f"{origin}); move it away to start anew"
         )
     return steps
 
 
 @contextlib.contextmanager
-def _reading(path: Any) -> Iterator[None]:
+def _reading(path: FilePath) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a training checkpoint of ours ({error}); remove it to start anew") from None
 
 
-def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _pack(value: State, tensors: dict[str, torch.Tensor]) -> Json:
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -97,13 +107,14 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return {_TUPLE: [_pack(item, tensors) for item in value]}
     if isinstance(value, list):
         return [_pack(item, tensors) for item in value]
-    if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
-            return {key: _pack(item, tensors) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        named = {key: item for key, item in value.items() if isinstance(key, str)}
+        if len(named) == len(value):
+            return {key: _pack(item, tensors) for key, item in named.items()}
         return {_ITEMS: [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+    raise TypeError(f"a checkpoint cannot contain a {type(value).__name__}")
 
 
 def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

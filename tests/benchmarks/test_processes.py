@@ -49,7 +49,7 @@ def train(folder: Path, processes: int, batch: int) -> None:
     def log(figures: Mapping[str, float], step: int) -> None:
         clocks.setdefault(step, (time.perf_counter(), time.process_time()))  # before the validation of that step
 
-    loop._Progress = functools.partial(loop._Progress, every=FIRST)  # in place of 50
+    loop.Progress = functools.partial(loop.Progress, every=FIRST)  # in place of 50
     kind = find_kind(recipe(folder, processes, batch))
     kind.train(kind.open(folder / "store"), folder / f"{processes}-{batch}", log)
     if clocks:

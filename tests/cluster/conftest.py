@@ -17,7 +17,7 @@ import pytest
 
 from apps.cli.medvision.program import app
 from apps.cli.shared.program import run
-from pipelines.tracking.runs import open_store
+from pipelines.tracking.stores import open_store
 from tests.cluster.small_cluster import SmallCluster, why_not
 from tests.conftest import ROOT
 from tests.needs import missing

@@ -79,14 +79,14 @@ def test_a_job_that_is_preempted_twice_ends_like_one_that_never_stopped(home: Ho
     wait_until(lambda: cluster.state(job) == "PENDING", "the job does not leave")
     assert list(followers(cluster, job).values()) == ["PENDING"]  # it has not failed
     first = progress(home, "preempted")
-    assert f"told to leave: checkpoint at step {first} of {STEPS}" in log(home, job)
+    assert f"preempted: checkpoint at step {first} of {STEPS}" in log(home, job)
     assert MlflowClient(home.uri).get_run(run_id).info.status == "KILLED"
     wait_for_step(home, "preempted", first + 20)
     urgent = cluster.run("sbatch", "--parsable", "-p", "high", "-N", "3", "-o", "/dev/null", "--wrap", "srun sleep 1")
     wait_until(lambda: cluster.state(job) == "PENDING", "the job does not make room")
     second = progress(home, "preempted")
     assert first + 20 <= second < STEPS
-    assert f"told to leave: checkpoint at step {second} of {STEPS}" in log(home, job)
+    assert f"preempted: checkpoint at step {second} of {STEPS}" in log(home, job)
     cluster.wait_for(urgent, "COMPLETED")
     cluster.wait_for(job, "COMPLETED")
     same_bytes(home, "whole", "preempted")
@@ -104,7 +104,7 @@ def test_a_job_that_loses_a_node_is_requeued_and_goes_on(home: Home, cluster: Sm
     wait_for_step(home, "lost", 40)
     with cluster.without("n2"):
         wait_until(lambda: cluster.state(job) == "PENDING", "the job is not requeued")
-        assert 40 <= progress(home, "lost") < STEPS and "told to leave" not in log(home, job)
+        assert 40 <= progress(home, "lost") < STEPS and "preempted" not in log(home, job)
         cluster.wait_for(job, "COMPLETED")  # on the spare node
     same_bytes(home, "whole", "lost")
     run = MlflowClient(home.uri).get_run(run_id)

@@ -69,7 +69,7 @@ def test_two_hosts_learn_what_two_nodes_of_slurm_learn_although_told_to_leave(
     printed = [agent.communicate(timeout=120)[0] for agent in agents]
     assert all(agent.returncode for agent in agents)
     left = progress(home, "hosts")
-    assert 20 <= left < STEPS and f"told to leave: checkpoint at step {left} of {STEPS}" in printed[0]
+    assert 20 <= left < STEPS and f"preempted: checkpoint at step {left} of {STEPS}" in printed[0]
     agents = start(home, hosts, "hosts")
     printed = [agent.communicate(timeout=600)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], printed

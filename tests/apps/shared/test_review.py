@@ -212,11 +212,11 @@ def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monk
 def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder: Path, tmp_path: Path, monkeypatch):
     from mlflow import MlflowClient
 
-    from pipelines.tracking import runs
+    from pipelines.tracking import runs, stores
 
     uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    runs.open_store(uri)
+    stores.open_store(uri)
     with runs.start_run(
         "medvision", "run", uri=uri, parameters={}, tags={}, datasets=[], spool=tmp_path / "spool", system_metrics=False
     ) as run:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from medvision.models.hbformer import HBFormer
-from pipelines.tracking import registry, runs
+from pipelines.tracking import registry, runs, stores
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 
@@ -149,7 +149,7 @@ def test_what_mlflow_would_do_by_itself_is_switched_off(tmp_path: Path, monkeypa
     (tmp_path / "mlruns/0/meta.yaml").write_text("experiment_id: '0'\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert runs.tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert stores.tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
@@ -184,7 +184,8 @@ def test_the_load_of_the_machine_is_noted_where_it_can_be_read(store: str, tmp_p
 def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     code = (
-        "import sys; from pathlib import Path; from pipelines.tracking import runs; runs.open_store(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from pipelines.tracking import runs, stores\n"
+        "stores.open_store(sys.argv[1])\n"
         "run = runs.start_run('e', 'r', uri=sys.argv[1], parameters={}, tags={}, datasets=[], "
         "spool=Path(sys.argv[2]), system_metrics=False)\n"
         "with run: run.log_metrics({'loss': 1.0}, 1)"
@@ -241,7 +242,7 @@ def test_a_server_that_dies_in_the_middle_loses_no_figure(store: str, tmp_path: 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with serving(*command, ping="health", port=port):
-        runs.open_store(uri)
+        stores.open_store(uri)
         run = start(uri, tmp_path / "spool")
         run.log_metrics({"loss": 1.0}, 1)
         run.flush()

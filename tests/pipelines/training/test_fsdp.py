@@ -64,7 +64,7 @@ def test_shares_learn_what_whole_networks_learn(trained):
 
 def test_told_to_leave_it_goes_on_to_the_same_bytes(trained):
     folder, printed = trained
-    assert printed.count("told to leave: checkpoint at step 1 of 3") == 1
+    assert printed.count("preempted: checkpoint at step 1 of 3") == 1
     norms = [f"norms-{rank}.safetensors" for rank in range(2)]  # statistics in each process
     assert (folder / "whole" / norms[0]).read_bytes() != (folder / "whole" / norms[1]).read_bytes()
     for name in ("model/model.safetensors", "model/model.json", "last.safetensors", *norms):
