@@ -3,16 +3,19 @@
 import contextlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astrovision.tables import format_of, read_table
+from astrovision.tables import Table, TableColumn, format_of, read_table
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
+
+if TYPE_CHECKING:  # astropy is imported where a file is written
+    from astropy.io.fits import Header
 
 _USUAL = {  # names of columns, without case and signs
     "ra": (
@@ -49,7 +52,7 @@ class Catalogue:
     """
 
     label: str
-    table: Any
+    table: Table
     ra_deg: np.ndarray | None
     dec_deg: np.ndarray | None
     x: np.ndarray | None
@@ -180,7 +183,7 @@ def write_catalogue(path: str | Path, columns: Sequence[Column], *, meta: Mappin
             table.write(temporary, format=f"ascii.{kind}", overwrite=True)
 
 
-def _find(label: str, table: Any, axis: str) -> str:
+def _find(label: str, table: Table, axis: str) -> str:
     """Name of the column of `ra` or `dec`."""
     named = [name for name in table.colnames if re.sub(r"[^a-z0-9]", "", name.lower()) in _USUAL[axis]]
     described, main = [], []
@@ -208,7 +211,7 @@ def _list(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def _column(label: str, table: Any, name: str) -> Any:
+def _column(label: str, table: Table, name: str) -> TableColumn:
     if name not in table.colnames:
         raise InputError(f"{label}: has no column {printable(name)}; found {_list(table.colnames)}; give one of them")
     column = table[name]
@@ -217,13 +220,13 @@ def _column(label: str, table: Any, name: str) -> Any:
     return column
 
 
-def _numbers(column: Any) -> np.ndarray:
+def _numbers(column: TableColumn) -> np.ndarray:
     values = np.array(np.ma.getdata(np.asarray(column)), np.float64)
     values[np.ma.getmaskarray(column) | np.isinf(values)] = np.nan
     return values
 
 
-def _pixels(label: str, table: Any, name: str) -> np.ndarray:
+def _pixels(label: str, table: Table, name: str) -> np.ndarray:
     column = _column(label, table, name)
     unit = str(column.unit or "").strip()
     if len(column) and (column.dtype.kind == "U" or unit.lower() not in ("", "pix", "pixel", "pixels")):
@@ -234,7 +237,7 @@ def _pixels(label: str, table: Any, name: str) -> np.ndarray:
     return _numbers(column) if column.dtype.kind != "U" else np.empty(0)
 
 
-def _angles(label: str, table: Any, name: str, *, right_ascension: bool) -> np.ndarray:
+def _angles(label: str, table: Table, name: str, *, right_ascension: bool) -> np.ndarray:
     """Degrees of a column, NaN where missing."""
     units = require("astropy.units", "astro")
     column = _column(label, table, name)
@@ -301,7 +304,7 @@ def _array(column: Column) -> np.ma.MaskedArray:
     return values
 
 
-def _table(columns: Sequence[Column], arrays: Sequence[Any]) -> Any:
+def _table(columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray]) -> Table:
     table, units = require("astropy.table", "astro"), require("astropy.units", "astro")
     result = table.Table()
     for column, values in zip(columns, arrays, strict=True):
@@ -314,7 +317,9 @@ def _table(columns: Sequence[Column], arrays: Sequence[Any]) -> Any:
     return result
 
 
-def _fitted(columns: Sequence[Column], arrays: Sequence[Any], fit: Any) -> tuple[list[Column], list[Any]]:
+def _fitted(
+    columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray], fit: Callable[[str], str]
+) -> tuple[list[Column], list[np.ma.MaskedArray]]:
     """Columns whose texts `fit` has been over, and whose types FITS and VOTables have."""
     fitted, values = [], []
     for column, array in zip(columns, arrays, strict=True):
@@ -326,7 +331,9 @@ def _fitted(columns: Sequence[Column], arrays: Sequence[Any], fit: Any) -> tuple
     return fitted, values
 
 
-def _write_votable(path: Path, columns: Sequence[Column], arrays: Sequence[Any], meta: Mapping[str, str]) -> None:
+def _write_votable(
+    path: Path, columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray], meta: Mapping[str, str]
+) -> None:
     votable = require("astropy.io.votable", "astro")
     document = votable.from_table(_table(*_fitted(columns, arrays, printable)))
     for name, value in meta.items():
@@ -334,13 +341,15 @@ def _write_votable(path: Path, columns: Sequence[Column], arrays: Sequence[Any],
     document.to_xml(str(path))
 
 
-def _write_fits(path: Path, columns: Sequence[Column], arrays: Sequence[Any], meta: Mapping[str, str]) -> None:
+def _write_fits(
+    path: Path, columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray], meta: Mapping[str, str]
+) -> None:
     from astropy.io import fits
 
     columns, arrays = _fitted(columns, arrays, _ascii)
     # units and descriptions go into the header here: astropy keeps those that are in no standard in comments of its own
     bare = [Column(column.name, None) for column in columns]
-    hdu: Any = fits.table_to_hdu(_table(bare, arrays))
+    hdu = fits.table_to_hdu(_table(bare, arrays))
     for number, column in enumerate(columns, 1):
         for key, value in (("TUNIT", column.unit), ("TUCD", column.ucd), ("TCOMM", column.description)):
             if value:
@@ -350,7 +359,7 @@ def _write_fits(path: Path, columns: Sequence[Column], arrays: Sequence[Any], me
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
 
 
-def _add_card(header: Any, name: str, value: str) -> None:
+def _add_card(header: "Header", name: str, value: str) -> None:
     """A card, over several lines where the value is long; a comment where there can be none of its name or length."""
     free = name.upper() not in header and not _RESERVED.fullmatch(name.upper())
     if free and re.fullmatch(r"[A-Z0-9_-]{1,8}", name.upper()):
@@ -361,7 +370,9 @@ def _add_card(header: Any, name: str, value: str) -> None:
         header.add_comment(f"{name}: {value}")
 
 
-def _write_parquet(path: Path, columns: Sequence[Column], arrays: Sequence[Any], meta: Mapping[str, str]) -> None:
+def _write_parquet(
+    path: Path, columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray], meta: Mapping[str, str]
+) -> None:
     pyarrow, parquet = require("pyarrow", "astro"), require("pyarrow.parquet", "astro")
     fields, values = [], []
     for column, array in zip(columns, arrays, strict=True):

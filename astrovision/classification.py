@@ -1,10 +1,8 @@
 """From images of galaxies to calibrated class probabilities, prediction sets and a score of outliers."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from astrovision.contract import InputContract
 from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.json_values import Document
 
 
 class GalaxyClassifier(ImageClassifier):
@@ -12,6 +10,6 @@ class GalaxyClassifier(ImageClassifier):
 
     default_symmetries = True
 
-    def read_contract(self, card: Mapping[str, Any], label: str) -> InputContract:
+    def read_contract(self, card: Document, label: str) -> InputContract:
         """The contract for astronomical images."""
         return InputContract.from_card(card, label)

@@ -1,12 +1,12 @@
 """What a model for astronomical images expects of its input, as its card says it."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared_backbones.classification.contract import ImageContract
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 if TYPE_CHECKING:
     from astrovision.stretches import Stretch
@@ -27,7 +27,7 @@ class InputContract(ImageContract):
     stretch: "Stretch | None"
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
+    def from_card(cls, card: Document, model: str) -> "InputContract":
         """Read the contract from a card.
 
         Raises:
@@ -58,7 +58,7 @@ class InputContract(ImageContract):
             raise ValueError(f"cutout is {self.cutout}, expected 1 to 8192")
 
 
-def _stretch(given: Mapping[str, Any], model: str) -> "Stretch":
+def _stretch(given: Document, model: str) -> "Stretch":
     from astrovision.stretches import Stretch
 
     return Stretch.from_card(given, model)

@@ -7,7 +7,6 @@ each. Here their scales are physical, and every cell of such a table can be comp
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -158,5 +157,5 @@ def _scale(name: str, severity: int) -> float:
     return SCALES[name][int(severity) - 1]
 
 
-def _limited(values: Any) -> np.ndarray:
+def _limited(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 1).astype(np.float32, copy=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from astrovision.grids import described, pixel_scale, same_grid, taps, weigh
 from astrovision.planes import Plane, open_planes, reading
@@ -91,7 +92,7 @@ class Mosaic:
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
 
-    def pixels(self, ra_deg: Any, dec_deg: Any) -> np.ndarray:
+    def pixels(self, ra_deg: ArrayLike | None, dec_deg: ArrayLike | None) -> np.ndarray:
         """Where positions on the sky lie.
 
         Args:
@@ -132,7 +133,7 @@ class Mosaic:
         positions[~np.isfinite(positions).all(1)] = np.nan
         return positions
 
-    def touches(self, positions_xy: Any, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
+    def touches(self, positions_xy: ArrayLike, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
         """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.
 
         Args:
@@ -146,7 +147,7 @@ class Mosaic:
         positions = np.asarray(positions_xy, np.float64).reshape(-1, 2)
         return self._touches(positions, size, self._check(size, pixel_scale_arcsec))
 
-    def cut(self, positions_xy: Any, size: int, *, pixel_scale_arcsec: float | None = None) -> Cutouts:
+    def cut(self, positions_xy: ArrayLike, size: int, *, pixel_scale_arcsec: float | None = None) -> Cutouts:
         """Cut windows around positions.
 
         Without another scale a cut-out is a copy of pixels: its first column is ceil(x - size / 2), as that of
@@ -172,7 +173,7 @@ class Mosaic:
         return self._cut(positions, size)
 
     def batches(
-        self, positions_xy: Any, size: int, batch_size: int, *, pixel_scale_arcsec: float | None = None
+        self, positions_xy: ArrayLike, size: int, batch_size: int, *, pixel_scale_arcsec: float | None = None
     ) -> Iterator[tuple[np.ndarray, Cutouts]]:
         """Cut windows around many positions, batch by batch from the first row to the last.
 
@@ -261,12 +262,12 @@ class Mosaic:
         start = positions - size * ratio / 2
         start = np.ceil(start) if ratio == 1 else start + 0.5  # whole pixels are copied
         with np.errstate(invalid="ignore"):
-            overlap: Any = np.isfinite(positions) & (start + size * ratio > 0) & (start < self.shape[::-1])
-        return overlap.all(1)
+            overlap = np.isfinite(positions) & (start + size * ratio > 0) & (start < self.shape[::-1])
+        return np.asarray(overlap.all(1))
 
     def _cut(self, positions: np.ndarray, size: int) -> Cutouts:
         height, width = self.shape
-        known: Any = np.isfinite(positions).all(1)
+        known = np.asarray(np.isfinite(positions).all(1))
         # beyond the bounds all is off the image, and float64 has no place for it among the integers
         start = np.ceil(np.clip(np.where(known[:, None], positions, -1e9), -1e9, 1e9) - size / 2).astype(np.int64)
         low = np.maximum(start, 0)

@@ -9,12 +9,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+
+if TYPE_CHECKING:  # astropy is imported where a file is opened
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+Hdu: TypeAlias = Any
+"""An HDU of astropy, with what its kind has: annotations say nothing of lazily made attributes."""
+Hdus: TypeAlias = Any
+"""An `astropy.io.fits.HDUList`."""
 
 _TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
 _FILTERS = ("FILTER", "FILTNAM", "BAND")  # header keywords that name a band
@@ -23,13 +32,28 @@ _IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary fi
 _BLOCK = 2**22  # values that are decompressed at a time
 
 
+class _Placed(TypedDict):
+    """What the planes of an HDU have in common; `Plane` explains the parts."""
+
+    shape: tuple[int, int]
+    wcs: "WCS | None"
+    unit: str
+
+
+class _About(_Placed):
+    """All of a plane but its pixels."""
+
+    label: str
+    band: str
+
+
 @dataclass
 class Plane:
     """One 2-D image of a FITS file that is not compressed: its stored numbers lie in the file, mapped to memory.
 
     Attributes:
         label: file and HDU, fit to be shown on a terminal.
-        pixels: `(H, W)` stored numbers.
+        pixels: `(H, W)` stored numbers; empty while a compressed image is not decompressed as a whole.
         shape: height and width in pixels.
         scale: value = stored number * scale + zero (BSCALE, BZERO).
         zero: number added after `scale`.
@@ -40,12 +64,12 @@ class Plane:
     """
 
     label: str
-    pixels: Any
+    pixels: np.ndarray
     shape: tuple[int, int]
     scale: float = 1.0
     zero: float = 0.0
     blank: int | None = None
-    wcs: Any = None
+    wcs: "WCS | None" = None
     unit: str = ""
     band: str = ""
 
@@ -72,15 +96,15 @@ class PackedPlane(Plane):
     1 GiB.
     """
 
-    def __init__(self, path: Path, hdu: Any, channel: tuple[int, ...], **attributes: Any) -> None:
-        super().__init__(pixels=None, **attributes)
+    def __init__(self, path: Path, hdu: Hdu, channel: tuple[int, ...], **attributes: Unpack[_About]) -> None:
+        super().__init__(pixels=np.empty((0, 0), np.float32), **attributes)
         self._path, self._hdu, self._channel, self._expected = path, hdu, channel, 0
 
     def expect(self, pixels: int) -> None:
         """Decompress the image if windows of so many pixels, and of those before, make it worth while."""
         self._expected += pixels
         height, width = self.shape
-        if self.pixels is not None or self._expected <= _SHARE * height * width:
+        if self.pixels.size or self._expected <= _SHARE * height * width:
             return
         with reading(self._path):
             if 4 * height * width <= _IN_MEMORY:
@@ -100,7 +124,7 @@ class PackedPlane(Plane):
         Raises:
             InputError: the file is damaged there.
         """
-        if self.pixels is not None:
+        if self.pixels.size:
             out[...] = self.pixels[rows, columns]
         else:
             with reading(self._path):
@@ -144,7 +168,7 @@ def open_planes(path: Path, hdu: Sequence[int | str] | None, stack: contextlib.E
     return planes
 
 
-def open_fits(path: Path, stack: contextlib.ExitStack) -> Any:
+def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
     """An astropy HDUList of a FITS file all of which is there, closed with `stack`.
 
     Raises:
@@ -221,14 +245,14 @@ def _unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
     return target
 
 
-def _is_image(hdu: Any) -> bool:
+def _is_image(hdu: Hdu) -> bool:
     from astropy.io import fits
 
     kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
     return isinstance(hdu, kinds) and len(hdu.shape) >= 2 and min(hdu.shape) > 0 and hdu.header["BITPIX"] in _TYPES
 
 
-def _choose(path: Path, images: dict[int, Any], key: int | str) -> int:
+def _choose(path: Path, images: dict[int, Hdu], key: int | str) -> int:
     """Number of the image that a user's number or EXTNAME means."""
     text = str(key).strip()
     numbers = [number for number, item in images.items() if text.upper() == item.name.upper() or text == str(number)]
@@ -240,14 +264,14 @@ def _choose(path: Path, images: dict[int, Any], key: int | str) -> int:
     return numbers[0]
 
 
-def _list(images: dict[int, Any]) -> str:
+def _list(images: dict[int, Hdu]) -> str:
     return ", ".join(
         f"{number} {printable(item.name) or 'without a name'} ({' x '.join(map(str, item.shape))})"
         for number, item in images.items()
     )
 
 
-def _planes_of(path: Path, hdus: Any, number: int) -> list[Plane]:
+def _planes_of(path: Path, hdus: Hdus, number: int) -> list[Plane]:
     from astropy.io import fits
 
     hdu, label = hdus[number], f"{printable(path)}[{number}]"
@@ -255,30 +279,27 @@ def _planes_of(path: Path, hdus: Any, number: int) -> list[Plane]:
     *leading, height, width = hdu.shape
     if sum(length > 1 for length in leading) > 1:
         raise InputError(f"{label}: has {len(hdu.shape)} axes ({hdu.shape}); expected bands, rows and columns")
-    attributes: dict[str, Any] = {
+    placed: _Placed = {
         "shape": (height, width),
         "wcs": _celestial(header, hdus),
         "unit": printable(str(header.get("BUNIT", "")).strip()),
     }
     channels = list(np.ndindex(*leading))
     bands = _bands(header, hdus[0].header, len(channels))
-    packed = isinstance(hdu, fits.CompImageHDU)
-    if not packed:
-        stored = np.memmap(hdus.filename(), _TYPES[header["BITPIX"]], "r", hdu.fileinfo()["datLoc"], tuple(hdu.shape))
-        attributes["scale"], attributes["zero"] = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
-        if header["BITPIX"] > 0 and "BLANK" in header:
-            attributes["blank"] = int(header["BLANK"])
-    planes = []
-    for channel, band in zip(channels, bands, strict=True):
-        own = {"label": label, "band": band, **attributes}
+    abouts: list[_About] = [{"label": label, "band": band, **placed} for band in bands]
+    if isinstance(hdu, fits.CompImageHDU):
+        return [PackedPlane(path, hdu, channel, **about) for channel, about in zip(channels, abouts, strict=True)]
+    stored = np.memmap(hdus.filename(), _TYPES[header["BITPIX"]], "r", hdu.fileinfo()["datLoc"], tuple(hdu.shape))
+    scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+    blank = int(header["BLANK"]) if header["BITPIX"] > 0 and "BLANK" in header else None
+    return [
         # plain arrays: slices of a memmap cost several times as much
-        planes.append(
-            PackedPlane(path, hdu, channel, **own) if packed else Plane(pixels=np.asarray(stored[channel]), **own)
-        )
-    return planes
+        Plane(pixels=np.asarray(stored[channel]), scale=scale, zero=zero, blank=blank, **about)
+        for channel, about in zip(channels, abouts, strict=True)
+    ]
 
 
-def _celestial(header: Any, hdus: Any) -> Any:
+def _celestial(header: "Header", hdus: Hdus) -> "WCS | None":
     """The WCS of columns and rows, if those are longitude and latitude, in either order."""
     from astropy.wcs import WCS
 
@@ -292,16 +313,16 @@ def _celestial(header: Any, hdus: Any) -> Any:
     return wcs
 
 
-def _bands(header: Any, primary: Any, count: int) -> list[str]:
+def _bands(header: "Header", primary: "Header", count: int) -> list[str]:
     """Names of an HDU's planes that its header or the file's first one gives; "" where it gives none."""
     for cards in (header, primary):
         if count == 1:
-            names = {_clean(cards[key]) for key in _FILTERS if isinstance(cards.get(key), str)} - {""}
+            names = {_clean(str(cards[key])) for key in _FILTERS if isinstance(cards.get(key), str)} - {""}
             if len(names) == 1:
                 return [names.pop()]
             continue
         for first in (0, 1):
-            names = [_clean(cards.get(f"BAND{first + number}", "")) for number in range(count)]
+            names = [_clean(str(cards.get(f"BAND{first + number}", ""))) for number in range(count)]
             if all(names) and len(set(names)) == count:
                 return names
         together = [_clean(name) for name in re.findall(r"\w+", str(cards.get("BANDS", "")))]
@@ -311,5 +332,5 @@ def _bands(header: Any, primary: Any, count: int) -> list[str]:
     return [""] * count
 
 
-def _clean(value: Any) -> str:
-    return printable(str(value).strip())[:32]
+def _clean(text: str) -> str:
+    return printable(text.strip())[:32]

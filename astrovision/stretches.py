@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 KINDS = {"linear": ("low", "high"), "asinh": ("low", "high", "softening"), "lupton": ("low", "stretch", "q")}
 """Parameters of each kind."""
@@ -54,7 +54,7 @@ class Stretch:
                 raise InputError(f"stretch {self.kind}: {name} is {given[name]:g}, expected more than 0")
 
     @classmethod
-    def from_card(cls, given: Mapping[str, Any], model: str) -> "Stretch":
+    def from_card(cls, given: Document, model: str) -> "Stretch":
         """Read what `card` gives.
 
         Raises:
@@ -65,7 +65,7 @@ class Stretch:
         except (AttributeError, KeyError, TypeError):
             raise InputError(f"model {model}: its stretch is {given!r}, expected kind and parameters") from None
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> dict[str, str | dict[str, float]]:
         """What a model's card says of it."""
         return {"kind": self.kind, "parameters": dict(self.parameters)}
 

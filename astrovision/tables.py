@@ -3,15 +3,22 @@
 import contextlib
 import csv
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from astrovision.planes import open_fits, reading
+from astrovision.planes import Hdu, open_fits, reading
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
+Table: TypeAlias = Any
+"""An `astropy.table.Table`, in whose annotations columns cannot be told from rows and tables."""
+TableColumn: TypeAlias = Any
+"""A column of one, masked where values are missing."""
+Unit: TypeAlias = Any
+"""A unit of `astropy.units`, also one that is in no standard."""
 ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
     ".parquet": "parquet",
@@ -19,7 +26,7 @@ ENDINGS = {
 """Endings of table files, and the format that each means."""
 
 
-def read_table(path: Path) -> Any:
+def read_table(path: Path) -> Table:
     """An `astropy.table.Table` of a file, in the format that its ending means; UCDs are in the columns' `meta`.
 
     Columns of numbers, truth values and text are read, and in ECSV those of astropy's own classes; lists, bytes and
@@ -60,7 +67,7 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def _make_plain(table: Any, name: str) -> None:
+def _make_plain(table: Table, name: str) -> None:
     """Turn a column of bytes, or of objects that are all text, into text; remove one of other objects."""
     column = table[name]
     kind = getattr(getattr(column, "dtype", None), "kind", "")
@@ -75,13 +82,22 @@ def _make_plain(table: Any, name: str) -> None:
     table[name] = _column(values, mask, unit=column.unit, description=column.description, meta=column.meta)
 
 
-def _column(values: np.ndarray, mask: np.ndarray, **said: Any) -> Any:
+def _column(
+    values: np.ndarray,
+    mask: np.ndarray,
+    *,
+    unit: Unit | None,
+    description: str | None,
+    meta: Mapping[str, str],
+) -> TableColumn:
     from astropy.table import Column, MaskedColumn
 
-    return MaskedColumn(values, mask=mask, **said) if mask.any() else Column(values, **said)
+    if mask.any():
+        return MaskedColumn(values, mask=mask, unit=unit, description=description, meta=meta)
+    return Column(values, unit=unit, description=description, meta=meta)
 
 
-def _read_text(path: Path, kind: str) -> Any:
+def _read_text(path: Path, kind: str) -> Table:
     from astropy.io import ascii as text_tables
 
     text = path.read_text("utf-8-sig")
@@ -94,14 +110,14 @@ def _read_text(path: Path, kind: str) -> Any:
     return text_tables.read(text + "\n", format=kind, guess=False)
 
 
-def _read_fits(path: Path) -> Any:
+def _read_fits(path: Path) -> Table:
     from astropy.io import fits
     from astropy.table import Table
 
     with contextlib.ExitStack() as stack:
         hdus = open_fits(path, stack)
         # SExtractor's files have a table with nothing but the image's header
-        tables: dict[int, Any] = {
+        tables: dict[int, Hdu] = {
             n: hdu for n, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
         }
         tables = {n: hdu for n, hdu in tables.items() if len(hdu.columns) > 1}
@@ -119,7 +135,7 @@ def _read_fits(path: Path) -> Any:
         return table
 
 
-def _read_votable(path: Path) -> Any:
+def _read_votable(path: Path) -> Table:
     from astropy.io import votable
 
     _refuse_references(path)
@@ -137,7 +153,7 @@ def _refuse_references(path: Path) -> None:
         if name.rpartition(":")[2].upper() == "STREAM" and any(key.lower().endswith("href") for key in attributes):
             raise InputError(f"{printable(path)}: its data are in another file or at an address; expected them in it")
 
-    def entity(*_: Any) -> None:
+    def entity(*_: str | int | None) -> None:
         raise InputError(f"{printable(path)}: defines XML entities, which are not read; expected a plain VOTable")
 
     parser = expat.ParserCreate()
@@ -147,7 +163,7 @@ def _refuse_references(path: Path) -> None:
         parser.ParseFile(file)
 
 
-def _read_parquet(path: Path) -> Any:
+def _read_parquet(path: Path) -> Table:
     from astropy.table import Table
 
     pyarrow, parquet = require("pyarrow", "astro"), require("pyarrow.parquet", "astro")
@@ -173,5 +189,5 @@ def _read_parquet(path: Path) -> Any:
     return table
 
 
-def _unit(text: str | None) -> Any:
+def _unit(text: str | None) -> Unit | None:
     return require("astropy.units", "astro").Unit(text, parse_strict="silent") if text else None

@@ -5,12 +5,12 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from geovision.grids import Grid
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
 from geovision.tiling import Axis
@@ -47,17 +47,28 @@ class Embedder(LoadedNetwork):
     A classifier gives what its head sees; a masked autoencoder the mean of its encoder's patch tokens.
 
     Args:
-        model: folder of a trained model.
-        batch_size: windows that the network sees at once.
-        min_valid: windows with a smaller share of valid pixels are left out.
-        options: `device`, `threads` and `precision`, as `LoadedNetwork` has them.
+        model: Folder of a trained model.
+        batch_size: Number of windows that the network sees at once.
+        min_valid: Smallest fraction of valid pixels; windows with less are left out.
+        device: Device, as for `LoadedNetwork`.
+        threads: CPU threads, as for `LoadedNetwork`.
+        precision: Number format, as for `LoadedNetwork`.
 
     Raises:
         InputError: as `LoadedNetwork`; or the network has no features.
     """
 
-    def __init__(self, model: str | Path, *, batch_size: int = 16, min_valid: float = 0.5, **options: Any) -> None:
-        super().__init__(model, **options)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        batch_size: int = 16,
+        min_valid: float = 0.5,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(model, device=device, threads=threads, precision=precision)
         self.batch_size, self.min_valid = batch_size, min_valid
         if not hasattr(self.network, "forward_features"):
             raise InputError(f"model {printable(model)}: has no features; use a classifier or a masked autoencoder")
@@ -119,7 +130,7 @@ class Embedder(LoadedNetwork):
         )  # fmt: skip
 
 
-def footprints(grid: Any, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def footprints(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Outlines of windows: `(N, 5, 2)` longitude and latitude (WGS 84), counter-clockwise on a north-up grid."""
     from rasterio.warp import transform
 
@@ -146,7 +157,7 @@ def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], mod
     """
     check_format(path)
     lengths = [len(part.vectors) for _, _, part in parts]
-    columns: dict[str, Any] = {
+    columns: dict[str, np.ndarray] = {
         "embedding": np.concatenate([part.vectors for _, _, part in parts]),
         "scene": np.repeat([name for name, _, _ in parts], lengths),
         "scene_sha256": np.repeat([sha256 for _, sha256, _ in parts], lengths),
@@ -172,7 +183,7 @@ def check_format(path: Path) -> None:
         raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
 
 
-def _write_geoparquet(path: Path, columns: dict[str, Any], outlines: np.ndarray) -> None:
+def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: np.ndarray) -> None:
     pyarrow = require("pyarrow", "geo")
     parquet = require("pyarrow.parquet", "geo")
 
@@ -184,7 +195,10 @@ def _write_geoparquet(path: Path, columns: dict[str, Any], outlines: np.ndarray)
         **{name: pyarrow.array(values.tolist()) for name, values in columns.items()},
     }
     corners = outlines.reshape(-1, 2)
-    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"]}  # no CRS: longitude, latitude, WGS 84
+    geometry: dict[str, str | list[str] | list[float]] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+    }  # no CRS: longitude, latitude, WGS 84
     if len(corners):
         geometry["bbox"] = [*corners.min(0).tolist(), *corners.max(0).tolist()]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}

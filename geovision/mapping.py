@@ -5,10 +5,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from geovision.networks import LoadedNetwork
 from geovision.rasters import cloud_optimised
 from geovision.scenes import Scene
 from geovision.tiling import Axis
+from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 
@@ -29,17 +29,28 @@ class Mapper(LoadedNetwork):
     """A network that gives class logits for every pixel, loaded once for many scenes.
 
     Args:
-        model: folder of a trained model.
-        overlap: share of a tile that it has in common with the next, 0 to less than 1; blended there.
-        batch_size: tiles that the network sees at once.
-        options: `device`, `threads` and `precision`, as `LoadedNetwork` has them.
+        model: Folder of a trained model.
+        overlap: Fraction of a tile that it has in common with the next, 0 to less than 1; tiles are blended there.
+        batch_size: Number of tiles that the network sees at once.
+        device: Device, as for `LoadedNetwork`.
+        threads: CPU threads, as for `LoadedNetwork`.
+        precision: Number format, as for `LoadedNetwork`.
 
     Raises:
         InputError: as `LoadedNetwork`; or the network gives no map of its classes.
     """
 
-    def __init__(self, model: str | Path, *, overlap: float = 0.25, batch_size: int = 8, **options: Any) -> None:
-        super().__init__(model, **options)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        overlap: float = 0.25,
+        batch_size: int = 8,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(model, device=device, threads=threads, precision=precision)
         if not 0 <= overlap < 1:
             raise InputError(f"overlap is {overlap:g}, expected 0 or more and less than 1")
         if batch_size < 1:
@@ -152,7 +163,7 @@ class Mapper(LoadedNetwork):
         ]
         with ThreadPoolExecutor(1) as pool, _Carry(carry) as waiting:
 
-            def fetch(number: int) -> Any:
+            def fetch(number: int) -> Future[tuple[np.ndarray, np.ndarray]]:
                 return pool.submit(scene.read, *windows[number], self.contract.scale)
 
             upcoming = fetch(0)
@@ -185,7 +196,9 @@ class Mapper(LoadedNetwork):
                 if on_progress is not None:
                     on_progress(i * len(columns.starts) + runs[j][-1] + 1, len(rows.starts) * len(columns.starts))
 
-    def _run(self, values: np.ndarray, valid: np.ndarray, weights: np.ndarray, columns: Axis, run: Any) -> Tensor:
+    def _run(
+        self, values: np.ndarray, valid: np.ndarray, weights: np.ndarray, columns: Axis, run: Sequence[int]
+    ) -> Tensor:
         """Weighted probabilities `(K, h, w)` of tiles side by side; those without a valid pixel are left at 0."""
         first, size = columns.starts[run[0]], self.contract.size
         height, width = valid.shape
@@ -236,9 +249,9 @@ class _Carry:
         return torch.frombuffer(content, dtype=torch.float32).view(shape) if content else torch.zeros(shape)
 
 
-def _classes(card: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+def _classes(card: Card, model: str) -> list[ClassEntry]:
     try:
-        classes = [dict(entry) for entry in card["classes"]]
+        classes = list(card["classes"])
         if [entry["id"] for entry in classes] != list(range(len(classes))) or not 2 <= len(classes) <= NODATA:
             raise ValueError(f"classes must be numbered 0, 1, ... in order, from 2 to {NODATA} of them")
         for entry in classes:

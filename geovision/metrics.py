@@ -1,9 +1,31 @@
 """Figures of maps and of reconstructions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+
+
+class ClassFigures(TypedDict):
+    """Figures of one class of a map, each None where it is undefined."""
+
+    name: str
+    pixels: int
+    iou: float | None
+    f1: float | None
+    precision: float | None
+    recall: float | None
+
+
+class MapFigures(TypedDict):
+    """Figures of maps, each None where it is undefined; `map_figures` explains them."""
+
+    pixels: int
+    accuracy: float | None
+    majority: float | None
+    mean_iou: float | None
+    macro_f1: float | None
+    classes: list[ClassFigures]
 
 
 def confusion(prediction: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -13,7 +35,7 @@ def confusion(prediction: np.ndarray, labels: np.ndarray, count: int) -> np.ndar
     return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
 
-def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def map_figures(matrix: np.ndarray, names: Sequence[str]) -> MapFigures:
     """Figures of a confusion matrix.
 
     Args:
@@ -26,7 +48,7 @@ def map_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         `precision` and `recall`, None where undefined.
     """
     hits, there, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    classes = [
+    classes: list[ClassFigures] = [
         {
             "name": name,
             "pixels": int(there[i]),
@@ -111,7 +133,7 @@ def summarise_psnr(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]} if rows else {}
 
 
-def _fraction(part: Any, whole: Any) -> float | None:
+def _fraction(part: float, whole: float) -> float | None:
     return float(part) / float(whole) if whole else None
 
 

@@ -4,12 +4,17 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+
+if TYPE_CHECKING:  # rasterio is imported where a file is opened
+    from rasterio.io import DatasetReader
+
+    from geovision.grids import Grid
 
 CACHE_BYTES = 64 * 2**20
 """Memory for decoded blocks that GDAL keeps, whatever a raster's size."""
@@ -25,7 +30,7 @@ _BEGINNINGS = {
 }
 
 
-def open_raster(path: Path) -> Any:
+def open_raster(path: Path) -> "DatasetReader":
     """A rasterio dataset of a GeoTIFF, JPEG 2000, PNG or JPEG file.
 
     The format is chosen by the file's first bytes: formats that name other files or addresses are never tried.
@@ -65,7 +70,7 @@ def reading(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def cloud_optimised(
     path: Path,
-    grid: Any,
+    grid: "Grid",
     dtype: str,
     names: Sequence[str],
     *,
@@ -78,7 +83,7 @@ def cloud_optimised(
 
     Args:
         path: path of the file, complete when the block ends; beside it lies an uncompressed one until then.
-        grid: `geovision.scenes.Grid` of the pixels.
+        grid: Grid of the pixels.
         dtype: data type of the pixels.
         names: names of the bands.
         nodata: value of pixels that are unknown.
@@ -122,7 +127,7 @@ def cloud_optimised(
                     target.write_colormap(1, dict(colors))
 
                 def write(row: int, column: int, values: np.ndarray) -> None:
-                    window: Any = Window(column, row, values.shape[2], values.shape[1])  # pyright: ignore
+                    window = Window(column, row, values.shape[2], values.shape[1])  # pyright: ignore
                     target.write(values, window=window)
 
                 yield write

@@ -2,61 +2,32 @@
 
 import contextlib
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from geovision.contract import InputContract
+from geovision.grids import crs_name, grid_of
 from geovision.products import ENDINGS, Layer, find_layers, is_product
 from geovision.rasters import CACHE_BYTES, open_raster, reading
 from geovision.sensors import DIGITAL_NUMBER, RANGES, REFLECTANCE, Sensor, find_sensor, recognise
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
+if TYPE_CHECKING:  # rasterio is imported where a file is opened
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+    from rasterio.vrt import WarpedVRT
+    from rasterio.windows import Window
+
+    Source = DatasetReader | WarpedVRT
+
 _SAMPLE = 512  # side in pixels of what is looked at before work begins
 _ODD_SHARE = 0.02  # of the sampled values that may lie outside the unit's range
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where pixels lie.
-
-    Attributes:
-        crs: a rasterio CRS; None where the file has none.
-        transform: affine from (column, row) to coordinates.
-        height: in pixels.
-        width: in pixels.
-    """
-
-    crs: Any
-    transform: Any
-    height: int
-    width: int
-
-    @property
-    def pixel_size(self) -> float:
-        """Side of a pixel in the units of the CRS: the geometric mean of both sides."""
-        return math.sqrt(abs(self.transform.determinant))
-
-    @property
-    def gsd_m(self) -> float | None:
-        """Side of a pixel in metres; None where the CRS has degrees, or there is none."""
-        if self.crs is None or self.crs.is_geographic:
-            return None
-        return self.pixel_size * float(self.crs.linear_units_factor[1])
-
-    def same(self, other: "Grid") -> bool:
-        """Whether pixels coincide, within a hundredth of one."""
-        if (self.height, self.width) != (other.height, other.width) or self.crs != other.crs:
-            return False
-        corners = [(0, 0), (self.width, 0), (0, self.height)]
-        moved = [np.subtract(self.transform @ corner, other.transform @ corner) for corner in corners]
-        return bool(np.abs(moved).max() < 0.01 * self.pixel_size)
 
 
 class Scene:
@@ -72,14 +43,14 @@ class Scene:
     """
 
     def __init__(
-        self, label: str, sensor: Sensor, layers: Sequence[Layer], crs: Any = None, reproject: bool = False
+        self, label: str, sensor: Sensor, layers: Sequence[Layer], crs: str | None = None, reproject: bool = False
     ) -> None:
         self.label, self.sensor, self.layers = label, sensor, list(layers)
         self.warnings: list[str] = []
         self.reprojected: dict[str, str] = {}
         rasterio = require("rasterio", "geo")
         self._stack = contextlib.ExitStack()
-        self._sources: dict[Path, Any] = {}
+        self._sources: dict[Path, Source] = {}
         # Other files beside a scene, such as georeferences of other programs, are read: GDAL's own way.
         self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         try:
@@ -88,23 +59,23 @@ class Scene:
             self.close()
             raise
 
-    def _open(self, crs: Any, reproject: bool) -> None:
+    def _open(self, crs: str | None, reproject: bool) -> None:
         for path in dict.fromkeys(layer.path for layer in self.layers):
             self._sources[path] = self._stack.enter_context(open_raster(path))
-        grids = {path: _grid_of(source, crs) for path, source in self._sources.items()}
+        grids = {path: grid_of(source, crs) for path, source in self._sources.items()}
         self.grid = min(grids.values(), key=lambda grid: grid.pixel_size)
         for path, grid in grids.items():
             if grid.crs != self.grid.crs and reproject and grid.crs is not None and self.grid.crs is not None:
-                self.reprojected |= {layer.band: _name(grid.crs) for layer in self.layers if layer.path == path}
+                self.reprojected |= {layer.band: crs_name(grid.crs) for layer in self.layers if layer.path == path}
             elif grid.crs != self.grid.crs:
                 raise InputError(
-                    f"{printable(path)}: has CRS {_name(grid.crs)}, another file of the scene {_name(self.grid.crs)}; "
-                    "expected one for all: reproject it, for example with gdalwarp -t_srs"
+                    f"{printable(path)}: has CRS {crs_name(grid.crs)}, another file of the scene "
+                    f"{crs_name(self.grid.crs)}; expected one for all: reproject it, for example with gdalwarp -t_srs"
                 )
             if not grid.same(self.grid):
                 self._sources[path] = self._resampled(self._sources[path], grid.crs)
 
-    def _resampled(self, source: Any, crs: Any) -> Any:
+    def _resampled(self, source: "Source", crs: "CRS | None") -> "WarpedVRT":
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
 
@@ -164,25 +135,25 @@ class Scene:
         """
         from rasterio.windows import Window
 
-        return self._read({"window": Window(column, row, width, height)}, (height, width), scale)  # pyright: ignore
+        return self._read(Window(column, row, width, height), (height, width), scale)  # pyright: ignore
 
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
         """The whole scene in at most 512 pixels a side (nearest), as `read` gives it, in the bands' units."""
         reduction = max(1.0, max(self.shape) / _SAMPLE)
         shape = tuple(max(1, round(side / reduction)) for side in self.shape)
-        return self._read({}, shape, 1.0)
+        return self._read(None, shape, 1.0)
 
-    def _read(self, window: dict[str, Any], shape: tuple[int, ...], scale: float) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, window: "Window | None", shape: tuple[int, ...], scale: float) -> tuple[np.ndarray, np.ndarray]:
         values = np.empty((len(self.layers), *shape), np.float32)
         valid = np.ones(shape, bool)
         for path, source in self._sources.items():
             places = [place for place, layer in enumerate(self.layers) if layer.path == path]
             numbers = [self.layers[place].index for place in places]
             with reading(path):
-                raw = source.read(numbers, out_shape=(len(numbers), *shape), **window)
+                raw = source.read(numbers, out_shape=(len(numbers), *shape), window=window)
                 for number in numbers:
                     if not _all_valid(source, number):
-                        valid &= source.read_masks(number, out_shape=shape, **window) > 0
+                        valid &= source.read_masks(number, out_shape=shape, window=window) > 0
             for place, plane in zip(places, raw, strict=True):
                 layer = self.layers[place]
                 if layer.nodata is not None:
@@ -238,7 +209,7 @@ class Scene:
             gsd_m = self.grid.gsd_m
             if gsd_m is None:
                 raise InputError(
-                    f"{self.label}: CRS {_name(self.grid.crs)} has no metres, and the model was trained at "
+                    f"{self.label}: CRS {crs_name(self.grid.crs)} has no metres, and the model was trained at "
                     f"{contract.gsd_m:g} m; reproject the scene (gdalwarp -t_srs, -tr), or pass --any-resolution"
                 )
             if not 0.9 < gsd_m / contract.gsd_m < 1.1:
@@ -314,14 +285,26 @@ def open_scene(
     return Scene(label, known, factors, crs, reproject)
 
 
-def open_for_model(path: str | Path, contract: InputContract, *, sensor: str | None = None, **options: Any) -> Scene:
+class Opening(TypedDict, total=False):
+    """Options of `open_scene` that a user may give for a model's scene, too."""
+
+    bands: Sequence[str] | None
+    scale: float | None
+    offset: float | None
+    crs: str | None
+    reproject: bool
+
+
+def open_for_model(
+    path: str | Path, contract: InputContract, *, sensor: str | None = None, **options: Unpack[Opening]
+) -> Scene:
     """Open a scene with a model's bands, in the model's order.
 
     Args:
         path: a file or product, as for `open_scene`.
         contract: input contract of the model.
         sensor: name of the scene's sensor; a model of another one is refused.
-        options: `bands`, `scale`, `offset` and `crs` of `open_scene`.
+        options: Options of `open_scene`: `bands`, `scale`, `offset`, `crs` and `reproject`.
 
     Raises:
         InputError: as `open_scene`; or the scene is of another sensor than the model's.
@@ -373,26 +356,7 @@ def _unit(sensor: Sensor, layer: Layer, unit: str, scale: float | None) -> str:
     return unit if scale is not None or layer.stated or sensor.scale is not None else DIGITAL_NUMBER
 
 
-def _all_valid(source: Any, number: int) -> bool:
+def _all_valid(source: "Source", number: int) -> bool:
     from rasterio.enums import MaskFlags
 
     return source.mask_flag_enums[number - 1] == [MaskFlags.all_valid]
-
-
-def _grid_of(source: Any, crs: Any) -> Grid:
-    if source.crs is None and crs is not None:
-        from rasterio.crs import CRS
-        from rasterio.errors import CRSError
-
-        try:
-            return Grid(CRS.from_user_input(crs), source.transform, source.height, source.width)
-        except CRSError as error:
-            raise InputError(f"--crs {crs}: is none that is known ({error}); expected for example EPSG:32633") from None
-    return Grid(source.crs, source.transform, source.height, source.width)
-
-
-def _name(crs: Any) -> str:
-    if crs is None:
-        return "none"
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else "without a code"

@@ -1,14 +1,13 @@
 """From medical images to calibrated class probabilities, prediction sets and a score of outliers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import ImageContract
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 COLOURS = ("red", "green", "blue")
 
@@ -18,7 +17,7 @@ class MedicalContract(ImageContract):
     """Input contract of a model that classifies medical images: one band, such as `grey`, or `COLOURS`."""
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any], model: str) -> "MedicalContract":
+    def from_card(cls, card: Document, model: str) -> "MedicalContract":
         """Read the contract from a card.
 
         Raises:
@@ -45,7 +44,7 @@ class MedicalClassifier(ImageClassifier):
 
     contract: MedicalContract
 
-    def read_contract(self, card: Mapping[str, Any], label: str) -> MedicalContract:
+    def read_contract(self, card: Document, label: str) -> MedicalContract:
         """The contract for medical images."""
         return MedicalContract.from_card(card, label)
 

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 _MODALITIES = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
 
@@ -91,7 +92,7 @@ class InputContract:
     bfloat16_agreement: float
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
+    def from_card(cls, card: Document, model: str) -> "InputContract":
         """Read the contract from a card.
 
         Raises:
@@ -197,7 +198,7 @@ def _check_class(entry: ClassEntry) -> None:
         raise ValueError(f"color of {name} is {color}, expected three numbers from 0 to 255")
 
 
-def expectations(card_input: Mapping[str, Any]) -> Expectations:
+def expectations(card_input: Document) -> Expectations:
     """What a card's `input` says of scans and structures."""
     return Expectations(**{key: value for key, value in card_input.items() if key in Expectations.__annotations__})
 
@@ -215,7 +216,7 @@ def modality_conflict(expected: str | None, modality: str | None) -> str | None:
     return f"the scan's header says {modality}, the model expects {expected}"
 
 
-def _spacing(given: Any) -> tuple[float | None, ...]:
+def _spacing(given: float | Sequence[float | None]) -> tuple[float | None, ...]:
     if not isinstance(given, Sequence) or isinstance(given, str):
         return (float(given),) * 3
     if len(given) != 3:

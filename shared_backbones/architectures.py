@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 if TYPE_CHECKING:  # names are looked up without torch
     from torch import nn
@@ -62,7 +63,7 @@ def name_of(module: "nn.Module") -> str:
     )
 
 
-def current_arguments(network: "type[nn.Module]", arguments: Mapping[str, Any]) -> Arguments:
+def current_arguments(network: "type[nn.Module]", arguments: Document) -> Arguments:
     """Arguments under the names that they have today, as old recipes and cards use older ones.
 
     Raises:
@@ -78,7 +79,7 @@ def current_arguments(network: "type[nn.Module]", arguments: Mapping[str, Any]) 
     return current
 
 
-def build(name: str, arguments: Mapping[str, Any]) -> "nn.Module":
+def build(name: str, arguments: Document) -> "nn.Module":
     """Build an untrained network of a registered architecture.
 
     Raises:
@@ -91,9 +92,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> "nn.Module":
         raise InputError(f"arguments do not suit architecture {name!r} ({error}); fix `arguments`") from None
 
 
-def check(
-    name: str, arguments: Mapping[str, Any], *, role: Role, shape: tuple[int, int, int], classes: int = 0
-) -> "nn.Module":
+def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, int, int], classes: int = 0) -> "nn.Module":
     """Find out whether a network suits a task, before any data are read: it runs once without memory or arithmetic.
 
     Args:

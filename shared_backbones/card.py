@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, Required, TypedDict
+from typing import NotRequired, Required, TypedDict
 
+from shared_backbones.architectures import Arguments
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document, Json
 
 CARD = "model.json"
 SCHEMA_VERSION = 1
@@ -72,7 +74,7 @@ class Card(TypedDict, total=False):
 
     schema_version: Required[int]
     architecture: Required[str]
-    arguments: Required[dict[str, Any]]
+    arguments: Required[Arguments]
     weights_sha256: Required[str]
     name: str
     version: str
@@ -81,11 +83,11 @@ class Card(TypedDict, total=False):
     parameters: int
     classes: list[ClassEntry]
     multi_label: bool
-    input: dict[str, Any]
+    input: Document
     calibration: Calibration
     bfloat16_agreement: float
-    training: dict[str, Any]
-    metrics: dict[str, Any]
+    training: Document
+    metrics: Document
     limits: list[str]
 
 
@@ -106,7 +108,7 @@ def read_card(folder: str | Path) -> Card:
     return card
 
 
-def _check(card: Any, label: str) -> None:
+def _check(card: Json, label: str) -> None:
     if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
         version = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
         raise InputError(

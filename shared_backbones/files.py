@@ -6,9 +6,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from shared_backbones.errors import InputError
+
+CellT = TypeVar("CellT")
 
 
 @contextlib.contextmanager
@@ -48,7 +50,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
 
 
-def spreadsheet_safe(value: Any) -> Any:
+def spreadsheet_safe(value: CellT) -> CellT | str:
     """A cell of a table: text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
 

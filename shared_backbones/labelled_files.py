@@ -1,13 +1,13 @@
 """Labels, splits and files of data sets, as layouts of labelled images read them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 from shared_backbones.labelled_images import ItemT
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "valid": "validation", "test": "test"}
@@ -23,7 +23,7 @@ class Relabelling:
         options: Options of a layout: `merge` (new names by the old ones) and `drop` (names, old or new).
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Document) -> None:
         self.merged = {str(old): str(new) for old, new in dict(options.get("merge", {})).items()}
         self.dropped = set(map(str, options.get("drop", ())))
 
@@ -33,9 +33,7 @@ class Relabelling:
         return None if {name, label} & self.dropped else name
 
 
-def labelled(
-    named: Iterable[tuple[ItemT, str]], table: Path, classes: Sequence[str], options: Mapping[str, Any]
-) -> list[ItemT]:
+def labelled(named: Iterable[tuple[ItemT, str]], table: Path, classes: Sequence[str], options: Document) -> list[ItemT]:
     """Images of a table with the numbers of their labels and the names of their splits.
 
     Args:
@@ -97,7 +95,7 @@ def split_folders(root: Path) -> list[tuple[Path, str]]:
     return named or [(root, "")]
 
 
-def only_file(root: Path, options: Mapping[str, Any], endings: Sequence[str], kind: str) -> Path:
+def only_file(root: Path, options: Document, endings: Sequence[str], kind: str) -> Path:
     """The data set's file: the root itself, the one that the option `file` names, or the only one of its kind.
 
     Raises:
@@ -113,7 +111,7 @@ def only_file(root: Path, options: Mapping[str, Any], endings: Sequence[str], ki
     return files[0]
 
 
-def _follows(key: str, rule: Mapping[str, Any]) -> bool:
+def _follows(key: str, rule: Document) -> bool:
     """Whether a rule `{hash, modulo, equals}` puts a key into the test split."""
     try:
         digest = hashlib.new(str(rule["hash"]), key.encode(), usedforsecurity=False).hexdigest()

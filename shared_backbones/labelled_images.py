@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 
 COLORS = ("red", "green", "blue")
 """Bands of colour images."""
@@ -81,7 +82,7 @@ class Layout(Generic[ItemT]):
     needs_every_class: ClassVar[bool] = True
     draws_from_all: ClassVar[bool] = False
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[ItemT]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[ItemT]:
         """List the images of a data set; `find_items` checks the options first.
 
         Args:
@@ -155,7 +156,7 @@ class ImageSource(Generic[ItemT]):
 
 
 def find_items(
-    layout: Layout[ItemT], root: Path, classes: Sequence[str], options: Mapping[str, Any] | None = None
+    layout: Layout[ItemT], root: Path, classes: Sequence[str], options: Document | None = None
 ) -> list[ItemT]:
     """The images of a data set, with the splits that it has of its own.
 
@@ -183,7 +184,7 @@ def find_images(
     test: float,
     validation: float,
     seed: int,
-    options: Mapping[str, Any] | None = None,
+    options: Document | None = None,
     bands: tuple[str, ...] = COLORS,
     repeats_grey: bool = False,
 ) -> list[ImageSource[ItemT]]:

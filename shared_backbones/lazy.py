@@ -3,10 +3,14 @@
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import TypeAlias
+
+Public: TypeAlias = type | FunctionType | ModuleType
+"""What a package makes public."""
 
 
-def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Public], Callable[[], list[str]]]:
     """The functions `__getattr__` and `__dir__` of a package.
 
     Args:
@@ -14,7 +18,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         homes: For each public name, the module that defines it.
     """
 
-    def find(name: str) -> Any:
+    def find(name: str) -> Public:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(homes[name]), name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from shared_backbones import architectures
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Json
 from shared_backbones.weights import check_tensor, sample_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 PROFILER_ENTRIES = re.compile(r"(^|\.)total_(ops|params)$")  # what thop leaves behind in a module
 
-Source: TypeAlias = str | Path | Mapping[str, Any]
+Tensors: TypeAlias = Mapping[str, Any]
+"""Entries of a checkpoint, which are checked as they are read: tensors, arrays, and what wraps them."""
+Source: TypeAlias = str | Path | Tensors
 """A file of weights, `.safetensors` or one that `torch.load(weights_only=True)` reads, or a state dict."""
 ForeignName: TypeAlias = "str | Sequence[ForeignName]"
 
@@ -35,7 +38,7 @@ class Published(Protocol):
 class Described(Protocol):
     """A network that knows what its authors' code feeds it."""
 
-    def official_input(self) -> dict[str, Any] | None:
+    def official_input(self) -> dict[str, Json] | None:
         """The `input` of a card, or None where that is not known of these arguments."""
         ...
 
@@ -151,7 +154,7 @@ def renamed(name: str, pairs: "Iterable[tuple[str, str | Callable[[re.Match[str]
     return name
 
 
-def _read_state_dict(path: Path) -> Mapping[str, Any]:
+def _read_state_dict(path: Path) -> Tensors:
     import pickle  # only for the name of its error: nothing is unpickled beyond tensors
 
     import torch
@@ -184,12 +187,12 @@ def _harmless_globals() -> list[Any]:
 
     import numpy as np
 
-    scalar: Any = np.float64(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")}
     return [argparse.Namespace, np.dtype, scalar, *kinds]
 
 
-def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unwrap(state: Tensors) -> Tensors:
     for key in WRAPPERS:
         if isinstance(state.get(key), Mapping):
             return _unwrap(state[key])

@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared_backbones import architectures
 from shared_backbones.card import CARD, SCHEMA_VERSION, Card, read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Document
 
 if TYPE_CHECKING:  # a card is read without torch
     import torch
@@ -76,9 +77,7 @@ def load(folder: str | Path) -> TrainedModel:
     return TrainedModel(module.eval(), card, sha256, folder)
 
 
-def save(
-    folder: str | Path, module: "nn.Module", card: Mapping[str, Any], *, dtype: "torch.dtype | None" = None
-) -> None:
+def save(folder: str | Path, module: "nn.Module", card: Document, *, dtype: "torch.dtype | None" = None) -> None:
     """Write a trained model; other files of the folder stay.
 
     Both files are complete before either takes its name. Should the program end between the two moves, the sha256 in

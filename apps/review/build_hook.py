@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -13,7 +12,7 @@ _SECONDS = 180
 class ViewerHook(BuildHookInterface):
     """What hatchling calls."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, bool | str | list[str]]) -> None:
         """Build what is missing or older than its sources; never fail, as reports do without."""
         root = Path(self.root)
         if viewer_is_built(root):

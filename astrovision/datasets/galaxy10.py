@@ -4,14 +4,20 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem
+
+File: TypeAlias = Any
+"""An open `h5py.File`, in whose annotations data sets cannot be told from groups."""
+Dataset: TypeAlias = Any
+"""An `h5py.Dataset`."""
 
 _BLOCK_BYTES = 2**26  # of images that are decoded at once, and kept
 _BLOCK_ROWS = 512  # more at once would save nothing
@@ -87,7 +93,7 @@ class Galaxy10(Layout[RowItem]):
     options = ("file",)
     takes_file = True
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[RowItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[RowItem]:
         """List the rows of the file."""
         path = only_file(root, options, (".h5", ".hdf5"), "HDF5")
         return [RowItem(path, int(label), str(row), row=row) for row, label in enumerate(read_labels(path, classes))]
@@ -133,7 +139,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     if count and not 0 <= labels.min() <= labels.max() < len(classes):
         raise InputError(
             f"{printable(path)}: labels from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1} for "
-            "the recipe's classes; mend card.classes"
+            "the recipe's classes; fix card.classes"
         )
     for published in (DECALS, SDSS):
         if count == published.images:
@@ -141,7 +147,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def open_hdf5(path: Path) -> Any:
+def open_hdf5(path: Path) -> File:
     """An HDF5 file of this form, open, with its images checked.
 
     Raises:
@@ -174,7 +180,7 @@ def open_hdf5(path: Path) -> Any:
     return file
 
 
-def plain_dataset(file: Any, name: str, path: Path) -> Any:
+def plain_dataset(file: File, name: str, path: Path) -> Dataset:
     """A data set that lies in the file itself: no link is followed, and no other file is read.
 
     Raises:
@@ -247,14 +253,14 @@ def _kept(path: Path, first: int, end: int, stamp: tuple[int, int]) -> np.ndarra
         return _read(file, path, first, end)
 
 
-def _read(file: Any, path: Path, first: int, end: int) -> np.ndarray:
+def _read(file: File, path: Path, first: int, end: int) -> np.ndarray:
     try:
         return file["images"][first:end]
     except OSError as error:
         raise _damaged(path, f"images {first} to {end - 1}", error) from None
 
 
-def _form(images: Any) -> tuple[int, int, int]:
+def _form(images: Dataset) -> tuple[int, int, int]:
     """Rows of a chunk, bytes of an image, and images."""
     return images.chunks[0] if images.chunks else 1, int(np.prod(images.shape[1:])), len(images)
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.stretches import Stretch
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document, Json
 from shared_backbones.labelled_files import RELABELLING, labelled
 from shared_backbones.labelled_images import ImageSource, Item, Layout
 
@@ -52,12 +52,12 @@ class SkyImage:
 
     files: tuple[Path, ...]
     catalogue: Path
-    hdu: Any
+    hdu: int | str | None
     bands: tuple[str, ...]
     cutting: Cutting
     left_out: int
 
-    def cutouts(self, places: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
+    def cutouts(self, places: Sequence[tuple[float, float]]) -> Iterator[tuple[int, np.ndarray]]:
         """Stretched cut-outs around places `(x, y)`: number of each, and `(side, side, C)` float32 from 0 to 1.
 
         Raises:
@@ -112,7 +112,7 @@ class MosaicSources(Layout[SkyItem]):
     def __init__(self, cutting: Cutting | None = None) -> None:
         self.cutting = cutting
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SkyItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[SkyItem]:
         """List the sources that lie on the mosaic, be it in part."""
         if self.cutting is None:
             raise InputError("data.stretch is needed by the layout mosaic, whose images hold fluxes")
@@ -137,9 +137,7 @@ class MosaicSources(Layout[SkyItem]):
         return {0: sorted(items, key=lambda item: item.place[::-1])}
 
 
-def _find_sources(
-    root: Path, options: Mapping[str, Any], cutting: Cutting
-) -> tuple[SkyImage, list[tuple[SkyItem, str]]]:
+def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyImage, list[tuple[SkyItem, str]]]:
     """The mosaic, and the sources of its catalogue that lie on it, each with its label as text.
 
     Args:
@@ -196,14 +194,14 @@ def _places(mosaic: Mosaic, catalogue: Catalogue) -> np.ndarray:
     return mosaic.pixels(catalogue.ra_deg, catalogue.dec_deg)
 
 
-def _blocks(mosaic: Mosaic, places: np.ndarray, options: Mapping[str, Any]) -> list[str]:
+def _blocks(mosaic: Mosaic, places: np.ndarray, options: Document) -> list[str]:
     """Names of the square blocks of the image that places lie in."""
     named = [name for name in ("blocks_arcmin", "blocks_pixels") if options.get(name) is not None]
     if not named:
         return [""] * len(places)
     if len(named) > 1:
         raise InputError("data.options.blocks_arcmin and blocks_pixels are given; expected one of them")
-    side: Any = options[named[0]]
+    side = options[named[0]]
     if isinstance(side, bool) or not isinstance(side, int | float) or not 0 < side < math.inf:
         raise InputError(f"data.options.{named[0]} is {side!r}; expected the side of a block, more than 0")
     if named[0] == "blocks_arcmin":
@@ -213,7 +211,7 @@ def _blocks(mosaic: Mosaic, places: np.ndarray, options: Mapping[str, Any]) -> l
     return [f"block {x:.0f} {y:.0f}" for x, y in np.floor((places + 0.5) / side).tolist()]
 
 
-def _names(options: Mapping[str, Any], name: str) -> list[str] | None:
+def _names(options: Document, name: str) -> list[str] | None:
     given = options.get(name)
     names = [given] if isinstance(given, str) else given
     if names is not None and not (isinstance(names, list | tuple) and names and all(map(_is_name, names))):
@@ -221,7 +219,7 @@ def _names(options: Mapping[str, Any], name: str) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: Json) -> bool:
     return isinstance(value, str) and bool(value)
 
 

@@ -9,12 +9,12 @@ do slowly.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 from shared_backbones.labelled_images import ImageSource, Item, Layout
 
 _VIEW = 92.0  # units across an image: of 64 in the middle a network sees, the rest is what turning brings in
@@ -195,7 +195,7 @@ class Phantoms(Layout[PhantomItem]):
     options = ("count",)
     takes_nothing = True
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[PhantomItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[PhantomItem]:
         """Number the images, the classes in turn."""
         count = options.get("count", 20_000)
         if not isinstance(count, int) or not 1 <= count <= 10_000_000:

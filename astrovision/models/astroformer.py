@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from shared_backbones.blocks.convolution import ConvNormAct, SqueezeExcitation
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.inference import fold_pre_norm
-from shared_backbones.networks.classifier import Classifier, chosen_levels
+from shared_backbones.json_values import Document
+from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels
+from shared_backbones.networks.timm_registration import Settings
 
 STRIDE = 32  # of the last stage
 _TOKEN_NORM_EPS = 1e-6
@@ -98,7 +100,7 @@ class Astroformer(Classifier):
             ConvNormAct(in_chans, stem[0], stride=2, activation=F.gelu),
             nn.Conv2d(stem[0], stem[1], 3, padding=1, bias=False),
         )
-        self.stages: Any = nn.ModuleList(self._make_stages())
+        self.stages = nn.ModuleList(self._make_stages())
         channels = embed_dim[-1]
         self.norm = nn.LayerNorm(channels, _TOKEN_NORM_EPS) if head_hidden_size is None else nn.Identity()
         self.head = Head(channels, num_classes, head_hidden_size, drop_rate)
@@ -132,7 +134,7 @@ class Astroformer(Classifier):
         path_or_state_dict: official.Source,
         *,
         variant: str | None = None,
-        cfg: Mapping[str, Any] | None = None,
+        cfg: Document | None = None,
         **arguments: Any,
     ) -> "Astroformer":
         """Build an Astroformer with weights of the released code (Rishit-dagli/Astroformer).
@@ -186,7 +188,7 @@ class Astroformer(Classifier):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> Intermediates:
         """Maps of the levels `indices` (0 the stem, then the stages), alone or after the last map.
 
         Raises:
@@ -358,7 +360,7 @@ VARIANTS = {
     name: functools.partial(Astroformer, head_hidden_size=sizes["embed_dim"][-1], **sizes)
     for name, sizes in _FAMILY.items()
 }
-TIMM_CONFIGS: dict[str, dict[str, Any]] = {
+TIMM_CONFIGS: dict[str, Settings] = {
     name: {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875} for name in VARIANTS
 }
 

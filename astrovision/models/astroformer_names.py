@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from torch import Tensor
 
+from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import resample_bias_table
+from shared_backbones.json_values import Document
 from shared_backbones.official import renamed
 
 HEAD_DIM = 32
@@ -75,7 +76,7 @@ _FIXED_TRANSFORMER = {
 }  # fmt: skip
 
 
-def read_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(cfg: Document) -> Arguments:
     """Arguments of `Astroformer` from the released code's configuration."""
     sizes = ("embed_dim", "depths", "block_type", "stem_width", "head_hidden_size")
     arguments = {name: cfg[name] for name in sizes if name in cfg}

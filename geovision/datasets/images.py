@@ -62,7 +62,7 @@ def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.nd
         row, column = max(0, min(row, scene.shape[0] - 1)), max(0, min(column, scene.shape[1] - 1))
         height, width = min(height, scene.shape[0] - row), min(width, scene.shape[1] - column)
         if height < 1 or width < 1:
-            raise InputError(f"{printable(item.path)}: its bounding box is empty; mend its JSON file")
+            raise InputError(f"{printable(item.path)}: its bounding box is empty; fix its JSON file")
         values, valid = scene.read(row, column, height, width, cutting.scale)
         place = {"sha256": scene.sha256(), "crs": None, "footprint": None}
         if scene.grid.crs is not None:

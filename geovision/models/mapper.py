@@ -50,10 +50,12 @@ class SatMAEMapper(nn.Module):
             raise ValueError(f"encoder {encoder!r} is unknown; known: {', '.join(_ENCODERS)}")
         if width % 64:
             raise ValueError(f"width {width}: expected a multiple of 64")
-        decoders: Any = require("segmentation_models_pytorch.decoders.fpn.decoder", "train")
-        self.encoder: Any = _ENCODERS[encoder](num_classes=0, **encoder_arguments)
+        decoders = require("segmentation_models_pytorch.decoders.fpn.decoder", "train")
+        self.encoder: GroupVisionTransformer | VisionTransformer = _ENCODERS[encoder](
+            num_classes=0, **encoder_arguments
+        )
         # only the maps of its blocks are used
-        self.encoder.norm = nn.Identity()
+        self.encoder.set_submodule("norm", nn.Identity())
         trunk = self.encoder.trunk
         if any(side % 2 for side in trunk.grid):
             raise ValueError(f"{trunk.grid[0]} x {trunk.grid[1]} patches: both must be even; choose another img_size")

@@ -19,6 +19,7 @@ from shared_backbones.architectures import Role
 from shared_backbones.blocks.embeddings import sine_cosine
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
+from shared_backbones.json_values import Json
 
 RECONSTRUCTION_WEIGHT, MULTISCALE_WEIGHT = 0.6, 0.4
 
@@ -72,8 +73,8 @@ class Autoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         grouped = trunk.groups is not None
         code = decoder_channel_embed if grouped else 0
-        self.decoder_positions: Any
-        self.decoder_channels: Any
+        self.decoder_positions: Tensor
+        self.decoder_channels: Tensor
         self.register_buffer("decoder_positions", position_table(trunk.grid, decoder_embed_dim - code))
         if grouped:  # the last row is the class token's
             rows = torch.arange(len(trunk.patch_embeddings) + 1, device="cpu")
@@ -82,8 +83,9 @@ class Autoencoder(nn.Module):
             TransformerBlock(decoder_embed_dim, decoder_num_heads, mlp_ratio, eps=EPS) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_embed_dim, EPS)
-        sizes = [embedding.in_channels for embedding in trunk.patch_embeddings]
-        self.predictions = nn.ModuleList(nn.Linear(decoder_embed_dim, size * trunk.patch_size**2) for size in sizes)
+        self.predictions = nn.ModuleList(
+            nn.Linear(decoder_embed_dim, size * trunk.patch_size**2) for size in trunk.sizes
+        )
         self.multiscale = MultiScaleHead(trunk.in_chans, proj_ratio, scales)
         _initialise_autoencoder(self)
 
@@ -188,7 +190,7 @@ class Autoencoder(nn.Module):
         """Encoded tokens of whole images, class token first, `(B, 1 + G * L, D)`; nothing is removed or decoded."""
         return self._encode(self.trunk.embed(images))
 
-    def official_input(self) -> dict[str, Any] | None:
+    def official_input(self) -> dict[str, Json] | None:
         """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
         return self.trunk.official_input()
 

@@ -1,7 +1,6 @@
 """What the SatMAE++ networks share: patches of images, with their places and groups of bands, through a transformer."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.embeddings import sine_cosine, sine_cosine_2d
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
+from shared_backbones.json_values import Document, Json
 
 SENTINEL_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))
 """Groups of the ten bands B2 B3 B4 B5 B6 B7 B8 B8A B11 B12: 10 m, 20 m, and short-wave infrared."""
@@ -71,15 +71,16 @@ class Trunk(nn.Module):
         self.dim = embed_dim
         self.grad_checkpointing = False
         sizes = [in_chans] if groups is None else [len(group) for group in groups]
-        self.patch_embeddings: Any = nn.ModuleList(
+        self.sizes = sizes
+        self.patch_embeddings = nn.ModuleList(
             nn.Conv2d(size, embed_dim, patch_size, stride=patch_size) for size in sizes
         )
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         code = 0 if groups is None else channel_embed
         if not 0 <= code < embed_dim:
             raise ValueError(f"channel_embed {code}: expected less than embed_dim {embed_dim}")
-        self.positions: Any  # `(1, 1 + L, P)`, learned or not
-        self.channels: Any  # `(1, G, Q)`
+        self.positions: Tensor  # `(1, 1 + L, P)`, learned or not
+        self.channels: Tensor  # `(1, G, Q)`
         tables = {"positions": position_table(self.grid, embed_dim - code)}
         if groups is not None:
             tables["channels"] = sine_cosine(torch.arange(len(sizes), device="cpu"), code)[None]
@@ -124,7 +125,7 @@ class Trunk(nn.Module):
             kept[index] = tokens if index in levels else None
         return tokens, [kept[index] for index in levels]
 
-    def official_input(self) -> dict[str, Any] | None:
+    def official_input(self) -> dict[str, Json] | None:
         """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
         size = self.img_size[0]
         if self.groups is None and self.in_chans == 3:
@@ -155,10 +156,10 @@ def combine(positions: Tensor, channels: Tensor) -> Tensor:
     return torch.cat(spread, 3).flatten(1, 2)
 
 
-def json_arguments(arguments: Mapping[str, Any]) -> Arguments:
+def json_arguments(arguments: Document) -> Arguments:
     """A constructor's arguments in JSON types."""
 
-    def plain(value: Any) -> Any:
+    def plain(value: Json) -> Json:
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
     return {name: plain(value) for name, value in arguments.items() if name not in {"self", "__class__"}}

@@ -19,7 +19,8 @@ from geovision.models.satmae_pp_trunk import (
 from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.embeddings import fit_positions
-from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.json_values import Json
+from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels, linear_classifier
 
 
 class EncoderClassifier(Classifier):
@@ -91,7 +92,7 @@ class EncoderClassifier(Classifier):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> Intermediates:
         """Maps `(B, D, H / p, W / p)` after the blocks `indices`, groups averaged; alone or after the last tokens.
 
         Raises:
@@ -115,7 +116,7 @@ class EncoderClassifier(Classifier):
         super().reset_classifier(num_classes)
         self._draw_head()
 
-    def official_input(self) -> dict[str, Any] | None:
+    def official_input(self) -> dict[str, Json] | None:
         """The `input` of a card: what the released code feeds the network, or None where the bands are not its own."""
         return self.trunk.official_input()
 
@@ -135,11 +136,12 @@ class EncoderClassifier(Classifier):
             InputError: the weights are no such autoencoder's, or of other bands, patch or width.
         """
         grouped = self.trunk.groups is not None
-        state: Any = source
+        state: official.Source
         if isinstance(source, Autoencoder):
             state = {f"trunk.{name}": value for name, value in source.trunk.state_dict().items()}
             names = {name: f"trunk.{name}" for name in self.trunk.state_dict()}
         else:
+            state = source
             names = {name: official_name(f"trunk.{name}", grouped) for name in self.trunk.state_dict()}
         convert = {"positions": functools.partial(fit_positions, grid=self.trunk.grid)}
         official.load_foreign(self.trunk, state, names, DECODER_ENTRIES, convert=convert)

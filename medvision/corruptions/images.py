@@ -8,21 +8,23 @@ import math
 import string
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from scipy import ndimage
 from scipy.fft import next_fast_len
 
-Corruption = Callable[[np.ndarray, Any, float, np.random.Generator], np.ndarray]
+Parameter: TypeAlias = Any  # a number, or several: each corruption has its own
+Corruption = Callable[[np.ndarray, Parameter, float, np.random.Generator], np.ndarray]
 
 
-def pixelate(image: np.ndarray, share: float, scale: float, random: np.random.Generator) -> np.ndarray:
+def pixelate(image: np.ndarray, fraction: float, scale: float, random: np.random.Generator) -> np.ndarray:
     """Fewer pixels: averaged over boxes, and enlarged again."""
     height, width = image.shape[:2]
-    share = share / (share + (1 - share) * scale)  # a block of 1 / share pixels grows to 1 + (1 / share - 1) * scale
-    small = max(1, int(width * share)), max(1, int(height * share))
+    # a block of 1 / fraction pixels grows to 1 + (1 / fraction - 1) * scale
+    fraction = fraction / (fraction + (1 - fraction) * scale)
+    small = max(1, int(width * fraction)), max(1, int(height * fraction))
     coarse = Image.fromarray(image).resize(small, Image.Resampling.BOX)
     return np.asarray(coarse.resize((width, height), Image.Resampling.BOX))
 
@@ -44,10 +46,10 @@ def speckle_noise(image: np.ndarray, sigma: float, scale: float, random: np.rand
     return _bytes(image / 255 * (1 + random.normal(scale=sigma, size=image.shape)))
 
 
-def impulse_noise(image: np.ndarray, share: float, scale: float, random: np.random.Generator) -> np.ndarray:
+def impulse_noise(image: np.ndarray, fraction: float, scale: float, random: np.random.Generator) -> np.ndarray:
     """Salt and pepper: single values of single channels become 0 or 255."""
     hit, salt = random.random((2, *image.shape))
-    return np.where(hit <= share, np.where(salt <= 0.5, 255, 0), image).astype(np.uint8)
+    return np.where(hit <= fraction, np.where(salt <= 0.5, 255, 0), image).astype(np.uint8)
 
 
 def shot_noise(image: np.ndarray, photons: float, scale: float, random: np.random.Generator) -> np.ndarray:
@@ -56,7 +58,7 @@ def shot_noise(image: np.ndarray, photons: float, scale: float, random: np.rando
 
 
 def defocus_blur(image: np.ndarray, lens: tuple[float, float], scale: float, random: np.random.Generator) -> np.ndarray:
-    """Out of focus: a disc, its edge softened."""
+    """Out of focus: a disc with a softened border."""
     radius, softness = lens
     places = np.arange(-max(8, math.ceil(radius)), max(8, math.ceil(radius)) + 1)
     kernel = (places[:, None] ** 2 + places**2 <= radius**2).astype(float)
@@ -218,7 +220,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     return (values * 255 + 1e-4).clip(0, 255).astype(np.uint8)
 
 
-def _convolved(values: np.ndarray, kernel: np.ndarray, scale: float, border: Any) -> np.ndarray:
+def _convolved(values: np.ndarray, kernel: np.ndarray, scale: float, border: Literal["reflect", "edge"]) -> np.ndarray:
     """Convolve `(H, W, C)` with a square kernel of odd side whose taps lie `scale` pixels apart, by FFT."""
     if scale != 1:
         kernel = _spread(kernel, scale)

@@ -22,12 +22,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from medvision.corruptions.images import CORRUPTIONS
+from medvision.corruptions.images import CORRUPTIONS, Parameter
 from shared_backbones.errors import InputError
 
 _SIDE = 224  # pixels that the parameters are made for
@@ -272,7 +271,7 @@ def _parameters(data_set: str, name: str) -> tuple:
 
 
 def _applied(
-    data_set: str, name: str, image: np.ndarray, parameter: Any, scaled: bool, random: np.random.Generator
+    data_set: str, name: str, image: np.ndarray, parameter: Parameter, scaled: bool, random: np.random.Generator
 ) -> np.ndarray:
     _check(image)
     colour = image.ndim == 3
@@ -298,7 +297,7 @@ def _augmented(
     scaled: bool,
     image: np.ndarray,
     seed: int | np.random.Generator,
-    **_: Any,  # what albumentations says about an image
+    **_: np.ndarray,  # what albumentations says about an image
 ) -> np.ndarray:
     random = np.random.default_rng(seed)  # a generator is taken as it is
     drawn = int(random.integers(len(names) + 1))

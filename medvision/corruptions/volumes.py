@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage
@@ -152,15 +151,15 @@ def motion(signal: np.ndarray, reach: float, spacing: np.ndarray, random: np.ran
     return _magnitude(lines, axis)
 
 
-def ghosting(signal: np.ndarray, share: float, spacing: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def ghosting(signal: np.ndarray, fraction: float, spacing: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Pulsation: every n-th line of k-space, n from 3 to 5, is weaker: faint copies lie along a drawn axis.
 
-    The middle 2 % of the lines, which hold the brightness, stay.
+    The middle 2 % of the lines, which carry the brightness, stay as they are.
     """
     axis, ghosts = int(random.integers(3)), int(random.integers(3, 6))
     length = signal.shape[axis]
     gain = np.ones(length, np.float32)
-    gain[::ghosts] -= np.float32(share)
+    gain[::ghosts] -= np.float32(fraction)
     gain[np.abs(np.fft.fftfreq(length)) <= 0.01] = 1
     lines = _fft(signal, axis) * np.expand_dims(gain, [other for other in range(3) if other != axis])
     return _magnitude(lines, axis)
@@ -250,13 +249,11 @@ def _wave(shape: Sequence[int], spacing: np.ndarray, length: float, random: np.r
 
 
 def _fft(signal: np.ndarray, axis: int) -> np.ndarray:
-    lines: Any = fft.fft(signal, axis=axis)  # complex64, as the signal is float32
-    return lines
+    return np.asarray(fft.fft(signal, axis=axis))  # complex64, as the signal is float32
 
 
 def _magnitude(lines: np.ndarray, axis: int) -> np.ndarray:
-    image: Any = fft.ifft(lines, axis=axis, overwrite_x=True)
-    return np.abs(image)
+    return np.abs(np.asarray(fft.ifft(lines, axis=axis, overwrite_x=True)))
 
 
 def _moved(signal: np.ndarray, reach: float, spacing: np.ndarray, random: np.random.Generator) -> np.ndarray:

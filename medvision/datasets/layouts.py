@@ -101,7 +101,7 @@ def _check_cases(cases: Sequence[Case], root: Path, test: Sequence[str] | None) 
 
 
 def _part(
-    cases: list[Case], test: Sequence[str] | None, above: int | None, share: float | None, seed: int
+    cases: list[Case], test: Sequence[str] | None, above: int | None, fraction: float | None, seed: int
 ) -> list[Case]:
     """Give every case that has none a split."""
     subjects = sorted({case.subject for case in cases})
@@ -110,23 +110,25 @@ def _part(
         chosen = set(test)
     elif above is not None:
         chosen = {subject for subject in subjects if _number(subject) > above}
-    elif share is not None:
-        chosen = set(_draw(subjects, share, seed))
+    elif fraction is not None:
+        chosen = set(_draw(subjects, fraction, seed))
     elif all(case.split for case in cases):
         return cases
     return [replace(case, split="test" if case.subject in chosen else "train") for case in cases]
 
 
-def _hold_out(cases: list[Case], share: float, seed: int) -> list[Case]:
-    """Move a share of the training subjects to the validation split, where the data set has none of its own."""
-    if not share or any(case.split == "validation" for case in cases):
+def _hold_out(cases: list[Case], fraction: float, seed: int) -> list[Case]:
+    """Move a fraction of the training subjects to the validation split, where the data set has none of its own."""
+    if not fraction or any(case.split == "validation" for case in cases):
         return cases
-    validation_subjects = set(_draw(sorted({case.subject for case in cases if case.split == "train"}), share, seed + 1))
+    validation_subjects = set(
+        _draw(sorted({case.subject for case in cases if case.split == "train"}), fraction, seed + 1)
+    )
     return [replace(case, split="validation") if case.subject in validation_subjects else case for case in cases]
 
 
-def _draw(subjects: list[str], share: float, seed: int) -> list[str]:
-    count = max(1, round(share * len(subjects)))
+def _draw(subjects: list[str], fraction: float, seed: int) -> list[str]:
+    count = max(1, round(fraction * len(subjects)))
     order = np.random.default_rng(seed).permutation(len(subjects))
     return [subjects[i] for i in sorted(order[:count])]
 

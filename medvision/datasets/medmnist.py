@@ -11,12 +11,13 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem, with_bands
@@ -198,7 +199,7 @@ class MedMnist(Layout[RowItem]):
     options = ("file",)
     takes_file = True
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[RowItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[RowItem]:
         """List the images of all splits."""
         path = only_file(root, options, (".npz",), "MedMNIST")
         facts = find_set(path)
@@ -330,14 +331,13 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int,
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether columns come first, and type of an array at whose start a file is; then it is at the values."""
-    stream: IO[Any] = file
-    version = np.lib.format.read_magic(stream)
+    version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"it has the format {version}, expected 1.0 or 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arrays that old programs wrote
-        return read(stream)
+        return read(file)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,24 @@ from medvision.volumes.geometry import Grid, to_ras
 from medvision.volumes.resampling import normalise, resize_linear
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+
+
+class VolumeRecord(TypedDict):
+    """What a manifest says of a volume: hash of its files, geometry, voxels of each label, and percentiles."""
+
+    sha256: str
+    shape: list[int]
+    spacing_mm: list[float]
+    orientation: str
+    voxels: dict[str, int]
+    percentiles: list[float]
+
+
+class Prepared(TypedDict):
+    """A prepared case: its arrays by name, and what a manifest says of it."""
+
+    arrays: dict[str, np.ndarray]
+    record: VolumeRecord
 
 
 def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
@@ -59,7 +77,7 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
     return volume, values.astype(np.uint8)
 
 
-def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
+def prepare(case: Case, contract: InputContract) -> Prepared:
     """Bring a case to the network's spacing and scale, in RAS axes, exactly as `Segmenter` does.
 
     Returns:
@@ -91,7 +109,7 @@ def prepare(case: Case, contract: InputContract) -> dict[str, Any]:
     return {"arrays": {"image": halves.numpy(), "labels": targets.numpy()}, "record": record}
 
 
-def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> dict[str, Any]:
+def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> VolumeRecord:
     counts = np.bincount(labels.ravel(), minlength=max(classes) + 1)
     return {
         "sha256": volume.sha256,

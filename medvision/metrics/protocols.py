@@ -13,9 +13,9 @@ is found where there is none scores a perfect Dice, and one that is missed has d
 default of its metrics: what was found where there is none is not seen.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from scipy import ndimage
@@ -23,6 +23,7 @@ from scipy import ndimage
 from medvision.metrics.overlap import STATES, OverlapRow, OverlapSummary, compare, mean, surface_distances
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 EMPTY_STATES = ("both_empty", "false_positive", "missed")
 
@@ -126,9 +127,9 @@ def evaluate_case(
     return rows
 
 
-def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
+def aggregate(rows: Iterable[Document]) -> Aggregate:
     """Means of the rows of many cases, `OverlapRow`s with any columns beside: of each class, and of those means."""
-    by_class: dict[int, list[Mapping[str, Any]]] = {}
+    by_class: dict[int, list[Document]] = {}
     for row in rows:
         by_class.setdefault(row["id"], []).append(row)
     classes: list[ClassMeans] = []
@@ -138,7 +139,7 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
     return {"classes": classes, "overall": _means(classes)}
 
 
-def _means(rows: Sequence[Mapping[str, Any]]) -> Means:
+def _means(rows: Sequence[Document]) -> Means:
     return {
         "dice": mean([row["dice"] for row in rows]),
         "hd95_mm": mean([row["hd95_mm"] for row in rows]),

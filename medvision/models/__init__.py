@@ -1,4 +1,4 @@
-"""Networks for medical images. Importing this package makes their variants known to timm."""
+"""Networks for medical images. Importing this package registers their variants with timm."""
 
 from shared_backbones.networks import timm_registration
 

@@ -17,9 +17,10 @@ from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.embeddings import fit_positions
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
-from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels, linear_classifier
 from shared_backbones.networks.pyramids import TimmPyramid
 from shared_backbones.networks.resnet import ResNet
+from shared_backbones.networks.timm_registration import Settings
 
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
@@ -232,7 +233,7 @@ class DuoFormer(Classifier):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> Intermediates:
         """The backbone's maps `indices`, alone or after the feature; images of any size where only maps are asked for.
 
         Raises:
@@ -277,7 +278,7 @@ class DuoFormer(Classifier):
             return
         following: list[nn.Linear] = [block.qkv for block in blocks[1:]]  # type: ignore[misc]
         for block, linear in zip(blocks, following, strict=False):
-            first: Any = block.projection
+            first = block.projection
             if isinstance(first, nn.Linear):
                 bias = linear.weight @ first.bias
                 linear.bias = nn.Parameter(bias + linear.bias, requires_grad=False)
@@ -385,7 +386,7 @@ VARIANTS = {
     "duoformer_r18": functools.partial(DuoFormer, depth=12, num_heads=12, backbone="r18", freeze_backbone=False),
     "duoformer_r50": functools.partial(DuoFormer, depth=8, num_heads=8, backbone="r50", scale_token="channel"),
 }
-TIMM_CONFIGS: dict[str, dict[str, Any]] = {name: {"input_size": (3, 224, 224)} for name in VARIANTS}
+TIMM_CONFIGS: dict[str, Settings] = {name: {"input_size": (3, 224, 224)} for name in VARIANTS}
 
 
 def _initialise_projection(convolution: nn.Module) -> None:

@@ -13,7 +13,8 @@ from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.recomputation import recomputed
-from shared_backbones.networks.classifier import Classifier, chosen_levels, linear_classifier
+from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels, linear_classifier
+from shared_backbones.networks.timm_registration import Settings
 
 TOKENS = ("reinterpreted", "spatial")
 PAPER_DILATIONS = (8, 4, 2, 1)
@@ -173,7 +174,7 @@ class MedViTV2(Classifier):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> Intermediates:
         """Maps after the stages `indices`, alone or after the last map, which is normed unless `stop_early` saved it.
 
         Raises:
@@ -237,7 +238,7 @@ _FAMILY: dict[str, Arguments] = {
     "medvitv2_large": {"depths": (2, 2, 6, 2), "dims": (96, 256, 512, 1024), "path_dropout": 0.2},
 }
 VARIANTS = {name: functools.partial(MedViTV2, **sizes) for name, sizes in _FAMILY.items()}
-TIMM_CONFIGS: dict[str, dict[str, Any]] = {
+TIMM_CONFIGS: dict[str, Settings] = {
     name: {"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 1.0}
     for name in VARIANTS
 }

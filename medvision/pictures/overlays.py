@@ -22,7 +22,7 @@ from shared_backbones.card import ClassEntry
 
 Colour = tuple[int, int, int]
 
-#: Colours of the agreement picture: contours that coincide, too much, missed, and labelled in both but not alike.
+#: Colours of the agreement picture: contours that coincide, too much, missed, and labelled differently in both.
 AGREEMENT: dict[str, Colour] = {
     "same contour": (60, 200, 110),
     "only in the result": (255, 84, 70),
@@ -44,7 +44,7 @@ _BASE: tuple[Colour, ...] = (
     (0, 220, 220),
 )
 _MAX_COLOURS = 96  # contour colours in one picture; the other entries of the 256-colour palette are grey levels
-_OBLIQUE = math.sin(math.radians(15))  # from this tilt on, a second letter says where an edge points
+_OBLIQUE = math.sin(math.radians(15))  # from this tilt on, a second letter says where a border faces
 _SMALLEST = 72  # pixels; a thinner picture is set on black so that its letters fit
 _MARGIN_MM = 6.0
 
@@ -54,11 +54,11 @@ class Slice:
     """One slice, drawn; all its pictures have the same `width` and `height` in pixels.
 
     Attributes:
-        plane: `axial`, `coronal` or `sagittal` (the nearest one, on an oblique grid).
-        index: slice number along the plane's axis, counted from 0 at the left, posterior or inferior end.
-        position: where the centre of the slice lies in scanner coordinates, such as `S 12.0 mm`.
-        letters: what the edges `left`, `right`, `top` and `bottom` point to, as drawn: R, L, A, P, S, I.
-        present: ids of the labels in the slice.
+        plane: Plane: `axial`, `coronal` or `sagittal` (the nearest one, on an oblique grid).
+        index: Number of the slice along the plane's axis, counted from 0 at the left, posterior or inferior end.
+        position: Position of the slice's centre in scanner coordinates, such as `S 12.0 mm`.
+        letters: Directions that the borders `left`, `right`, `top` and `bottom` face, as drawn: R, L, A, P, S, I.
+        present: Ids of the labels in the slice.
         plain: PNG of the image alone.
         contours: PNG of the image with the label contours.
         agreement: PNG of the image with agreement contours (`AGREEMENT`), or None without a reference.
@@ -101,8 +101,8 @@ def render_slices(
     """Draw `count` slices of each of the three planes, plain and with contours.
 
     Pictures follow the radiological convention whatever the grid's axes: the patient's right is on the left of axial
-    and coronal pictures, anterior on the left of sagittal ones. One scale (pixels per mm) holds for all pictures, so
-    anisotropic voxels have their true aspect. Only slices are ever copied.
+    and coronal pictures, anterior on the left of sagittal ones. All pictures have one scale (pixels per mm), so
+    anisotropic voxels have their true aspect. Only slices are copied, never the volume.
 
     Args:
         image: (X, Y, Z), any real dtype.
@@ -205,7 +205,7 @@ class _Artist:
 def palette(count: int) -> list[Colour]:
     """`count` colours for labels 1, 2, …: colour-blind-friendly, and bright enough for contours on grey tissue.
 
-    The first ten follow Okabe and Ito (2008); later ones are those again, each round nearer to white, then darker.
+    The first ten follow Okabe and Ito (2008); later ones repeat them, lighter in one round and darker in the next.
     """
     colours = []
     for number in range(count):
@@ -234,7 +234,7 @@ def class_colours(classes: Iterable[ClassEntry]) -> dict[int, Colour]:
 
 
 def direction_letters(vector: np.ndarray) -> str:
-    """What a picture's edge faces along `vector` (3, in RAS+ mm): `R`, or `RA` if tilted by 15 degrees or more."""
+    """What a picture's border faces along `vector` (3, in RAS+ mm): `R`, or `RA` if tilted by 15 degrees or more."""
     length = float(np.linalg.norm(vector))
     if length == 0:
         return ""
@@ -284,7 +284,7 @@ def _agreement(result: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def _bright_box(
     sample: np.ndarray, step: int, shape: Sequence[int], window: tuple[float, float]
 ) -> list[tuple[int, int]]:
-    """Half-open range along each axis that holds tissue: where over 0.5 % of a slice is brighter than a tenth."""
+    """Half-open range along each axis that contains tissue: where over 0.5 % of a slice is brighter than a tenth."""
     bright = sample > window[0] + 0.1 * (window[1] - window[0])
     box = []
     for axis, size in enumerate(shape):
@@ -335,7 +335,7 @@ def _pad(picture: np.ndarray) -> np.ndarray:
 
 
 def _annotate(grey: np.ndarray, letters: Mapping[str, str], bar: float, bar_text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with edge letters and scale bar, and the (H, W) bool mask of what was written."""
+    """The picture with letters at its borders and a scale bar, and the (H, W) bool mask of what was written."""
     height, width = grey.shape
     places = {
         "left": ((5, height / 2), "lm"),
@@ -348,9 +348,9 @@ def _annotate(grey: np.ndarray, letters: Mapping[str, str], bar: float, bar_text
     layers = [Image.fromarray(grey), Image.new("L", (width, height))]  # the picture, and the mask
     for layer, shade in zip(layers, (0, 255), strict=True):
         draw = ImageDraw.Draw(layer)
-        for edge, (place, anchor) in places.items():
-            draw.text(place, letters[edge], fill=255, font=font, anchor=anchor, stroke_width=2, stroke_fill=shade)
-        if bar < width / 2 - 24:  # else it would run into the letter below
+        for side, (place, anchor) in places.items():
+            draw.text(place, letters[side], fill=255, font=font, anchor=anchor, stroke_width=2, stroke_fill=shade)
+        if bar < width / 2 - 24:  # otherwise it would overlap the letter below
             draw.rectangle((6, height - 9, 6 + bar + 2, height - 5), fill=shade)
             draw.rectangle((7, height - 8, 7 + bar, height - 6), fill=255)
             draw.text((7, height - 11), bar_text, fill=255, font=small, anchor="lb", stroke_width=2, stroke_fill=shade)

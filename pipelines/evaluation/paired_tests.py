@@ -15,7 +15,7 @@ def paired_tests(own: ImageMeasurement, other: ImageMeasurement) -> list[PairedT
 
     Args:
         own: Measurement of a classifier.
-        other: Measurement of another one under the same corruptions, or more.
+        other: Measurement of another classifier under the same corruptions, or more.
 
     Returns:
         A test for the clean images and for each cell.
@@ -70,7 +70,8 @@ def read_measurement(folder: Path) -> ImageMeasurement:
         ) from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise InputError(
-            f"{printable(path)}: holds no matrix of a classifier's images; give a folder that `robustness` wrote of one"
+            f"{printable(path)}: contains no results of a classifier's images; give a folder that "
+            "`robustness` wrote for a classifier"
         ) from None
     return measurement
 
@@ -81,7 +82,7 @@ def _states(measurement: ImageMeasurement) -> list[tuple[str | None, int]]:
 
 
 def _paired_test(own: ImageMeasurement, other: ImageMeasurement, name: str | None, severity: int) -> PairedTest:
-    """The test of one state, before it is corrected."""
+    """The test of one state, before the correction for many tests."""
     from scipy.special import bdtr
 
     ours, theirs = (_bits(part["right"], name, severity, own["images"]) for part in (own, other))

@@ -3,9 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from medvision.metrics.protocols import aggregate, find_protocol
 from pipelines.report.charts import strip_plot
 from pipelines.report.results import Interval, SegmentationSummary, Spread, StructureSummary
 from shared_backbones.files import replacing, spreadsheet_safe
+from shared_backbones.json_values import Document
 
 FIGURES = ("dice", "hd95_mm", "nsd")
 COLUMNS = ("case", "id", "name", "state", *FIGURES)
@@ -20,7 +20,7 @@ COLUMNS = ("case", "id", "name", "state", *FIGURES)
 
 def write_tables(
     folder: Path,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Document],
     protocol: str,
     *,
     seed: int = 0,
@@ -52,7 +52,7 @@ def write_tables(
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], protocol: str, *, seed: int, resamples: int, skipped: int = 0
+    rows: Sequence[Document], protocol: str, *, seed: int, resamples: int, skipped: int = 0
 ) -> SegmentationSummary:
     """The summary of cases, with percentile intervals of the means over bootstrap resamples of the cases.
 
@@ -95,7 +95,7 @@ def summarise(
     }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(rows: Sequence[Document]) -> str:
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -104,7 +104,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return table.getvalue()
 
 
-def _matrix(rows: Sequence[Mapping[str, Any]], figure: str, cases: Sequence[str], ids: Sequence[int]) -> np.ndarray:
+def _matrix(rows: Sequence[Document], figure: str, cases: Sequence[str], ids: Sequence[int]) -> np.ndarray:
     """A figure of each case and structure, `(cases, ids)`; NaN where it has none."""
     places = {case: place for place, case in enumerate(cases)}
     values = np.full((len(cases), len(ids)), np.nan)
@@ -114,7 +114,7 @@ def _matrix(rows: Sequence[Mapping[str, Any]], figure: str, cases: Sequence[str]
     return values
 
 
-def _dice_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float]]]:
+def _dice_of(rows: Sequence[Document]) -> list[tuple[str, list[float]]]:
     """Dice of every case by structure, in the order of their ids."""
     names = {row["id"]: str(row["name"]).replace("_", " ") for row in rows}
     return [
@@ -158,7 +158,7 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, np.where(defined, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Sequence[Document]) -> None:
     import pyarrow
     import pyarrow.parquet
 

@@ -1,6 +1,9 @@
 """Names that recipes had in version 0.1 and that are still read."""
 
-from typing import Any
+from typing import Any, TypeAlias
+
+Content: TypeAlias = dict[str, Any]
+"""Content of a recipe's file, before its form is checked."""
 
 KINDS = {
     "synthetic": "synthetic_volumes",
@@ -14,7 +17,7 @@ RESIZED_CROP = ("scene_pretraining", "satellite_images")
 """Kinds whose `data.crop`, now a share of the side for images of every kind, was the range of areas of a crop."""
 
 
-def use_current_names(content: dict[str, Any]) -> list[str]:
+def use_current_names(content: Content) -> list[str]:
     """Rename what a recipe's content calls by a former name, in place.
 
     Where a key is there under both names the former wins: it was given later, by an override.

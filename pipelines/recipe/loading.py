@@ -3,9 +3,9 @@
 import difflib
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -13,10 +13,16 @@ from pydantic import (
     ValidationError,
 )
 
-from pipelines.recipe.former_names import use_current_names
+from pipelines.recipe.former_names import Content, use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from shared_backbones.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Annotation: TypeAlias = Any
+"""A type, or a form such as `int | None` or `Annotated[...]`, for which there is no type before Python 3.15."""
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -101,7 +107,7 @@ def _parse(text: str, source: str) -> Any:
         raise InputError(f"{source}: is not YAML ({' '.join(str(error).split())})") from None
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply(content: Content, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator:
         raise InputError(f"{override!r}: expected section.key=value, for example train.steps=100")
@@ -113,9 +119,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     content[last] = _parse(value, repr(override))
 
 
-def _explain(problem: Mapping[str, Any]) -> tuple[str, str]:
+def _explain(problem: "ErrorDetails") -> tuple[str, str]:
     """Place and description of a problem that pydantic reports; for an unknown key, the known one most like it."""
-    model: Any = Recipe
+    model: Annotation = Recipe
     path, known = [], list(Recipe.model_fields)
     for part in problem["loc"]:
         variants = _sections(model)
@@ -135,7 +141,7 @@ def _explain(problem: Mapping[str, Any]) -> tuple[str, str]:
     return where, f"unknown key; {hint}"
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _sections(annotation: Annotation) -> list[type[BaseModel]]:
     """The sections that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -144,6 +150,6 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
+def _tags(section: type[BaseModel]) -> tuple[str, ...]:
     kind = section.model_fields.get("kind")
     return get_args(kind.annotation) if kind else ()

@@ -1,14 +1,14 @@
 """What of a recipe is shown with a run and on its report: no folder, and no name of a subject."""
 
 from pathlib import Path
-from typing import Any
 
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.card import read_card
 from shared_backbones.files import file_sha256
+from shared_backbones.json_values import Document
 
 
-def shown(recipe: Recipe) -> dict[str, Any]:
+def shown(recipe: Recipe) -> Document:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
     content = recipe.model_dump(exclude={"output": True, "card": True, "train": {"local_copy"}})
     content["data"].pop("root", None)
@@ -18,7 +18,7 @@ def shown(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
-def shown_model(recipe: Recipe) -> dict[str, Any]:
+def shown_model(recipe: Recipe) -> Document:
     """The model's section, with the sha256 of the weights that training starts from in place of paths."""
     file = recipe.model.backbone_weights
     return {

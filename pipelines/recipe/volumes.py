@@ -1,6 +1,6 @@
 """Sections of a recipe that describe volumes: label maps to synthesise from, and labelled volumes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from pipelines.recipe.section import DataSection, Section, Share
+from shared_backbones.json_values import Document
 
 
 class SyntheticData(DataSection):
@@ -58,13 +59,13 @@ class VolumeData(DataSection):
     kind: Literal["volumes"]
     layout: str
     """How the files lie; see `medvision.datasets.layouts`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Document = Field(default_factory=dict)
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
     """Share of the training subjects that are held out to choose the checkpoint."""
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
-    normalisation: str | dict[str, Any] = "rescale_intensity"
+    normalisation: str | dict[str, str | float] = "rescale_intensity"
     """Scaling of intensities; see `medvision.volumes.resampling.normalise`."""
     slices: list[int] = Field(default=[-1, 0, 1])
     """Offsets of the neighbouring slices that become channels."""

@@ -1,13 +1,13 @@
 """Pictures of scenes, maps and reconstructions for reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.report.sheets import picture_sheet
-from pipelines.report.text import Json, list_at
+from shared_backbones.card import ClassEntry
 
 if TYPE_CHECKING:
     from geovision.datasets.patches import LabelRaster
@@ -51,7 +51,7 @@ def map_panel(
     scene: "Scene",
     target: Path,
     labels: "LabelRaster",
-    classes: Sequence[Mapping[str, Json]],
+    classes: Sequence[ClassEntry],
     bands: Sequence[str],
 ) -> None:
     """Write a PNG of a scene beside its labels and its map, with the classes' colours below.
@@ -90,6 +90,6 @@ def map_panel(
     ).save(path, "PNG")
 
 
-def _color(entry: Mapping[str, Json]) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in list_at(entry, "color") if isinstance(part, int))
+def _color(entry: ClassEntry) -> tuple[int, int, int]:
+    red, green, blue = entry["color"]
     return red, green, blue

@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-"""A value of a side-car, a card or a recipe."""
-Document: TypeAlias = Mapping[str, Any]
-"""Content of a JSON file, of which a report shows what is present; typed dictionaries are documents, too."""
+from shared_backbones.json_values import Document as Document
+from shared_backbones.json_values import Json as Json
 
 DASH = "–"
 _CAPITALS = {
@@ -29,11 +27,12 @@ _Data = TypeVar("_Data")
 
 def without_paths(data: _Data) -> _Data:
     """The same texts, mappings and lists with every path and scan's name in them left out."""
-    return _cleaned(data)
+    cleaned: _Data = _cleaned(data)
+    return cleaned
 
 
 def as_text(value: Json) -> str:
-    """Any value of a side-car or a card, for a reader."""
+    """A value of a side-car or a card, for a reader."""
     if value is None or (isinstance(value, Mapping | list | tuple) and not value):
         return DASH
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The report of a training run: what was trained, how it went, and how good it is, as one HTML page."""
+"""The report of a training run: the recipe, the curves and the evaluation on one HTML page."""
 
 import json
 import math
@@ -41,7 +41,7 @@ _FACTS = 4  # figures of an evaluation below the heading
 
 
 class TrainingContent(TypedDict):
-    """What a report says, in plain values: the JSON twin of its page.
+    """Content of a report in plain values; written as JSON beside its page.
 
     Attributes:
         case: `model-` and 8 hex digits of the weights' hash.
@@ -66,7 +66,7 @@ class TrainingContent(TypedDict):
 def training_content(
     recipe: Mapping[str, Json], card: Document, history: Path, summary: Summary | None = None
 ) -> TrainingContent:
-    """What a report says, in plain values: the JSON twin of its page.
+    """Content of a report in plain values, which is written as JSON beside its page.
 
     Args:
         recipe: What is shown of the recipe (`pipelines.recipe.shown.shown`).
@@ -90,10 +90,10 @@ def training_content(
 
 
 def training_report(content: TrainingContent, pictures: Sequence[Path] = ()) -> str:
-    """Build the page. It is one file: style, pictures and the verdict's script are inside, and nothing is fetched.
+    """Build the page. It is one file with style, pictures and the verdict's script inside; nothing is downloaded.
 
     Args:
-        content: What it says.
+        content: Content of the report.
         pictures: SVG or PNG pictures of the evaluation.
 
     Returns:
@@ -136,7 +136,7 @@ def _evaluation(summary: Summary, pictures: Sequence[Path]) -> Section:
     """Figures, tables and pictures of the evaluation."""
     blocks: list[Block]
     if "overall" in summary:
-        protocol = f"Protocol {summary['protocol']}; intervals hold 95\u00a0% of bootstrap means over cases."
+        protocol = f"Protocol {summary['protocol']}; intervals contain 95\u00a0% of bootstrap means over cases."
         blocks = [Text(protocol), _structures(summary)]
     else:
         figures = Pairs.of("Figures", summary["figures"], figures=True)
@@ -169,12 +169,12 @@ def _curves(history: Mapping[str, Mapping[int, float]]) -> Section:
         if len(values) > 1 and name != "steps_per_second"
     ]
     if not charts:
-        return Section("curves", "Training", [Text("No figures were noted while training.")], contents="Training")
+        return Section("curves", "Training", [Text("No figures were recorded during training.")], contents="Training")
     return Section("curves", "Training", charts, contents="Training", columns=True)
 
 
 def _recipe(recipe: Mapping[str, Json], card: Document) -> Section:
-    """The recipe's parts, and the model that came of it."""
+    """The recipe's sections and the resulting model."""
     model = {
         "name": card.get("name"),
         "weights sha256": card["weights_sha256"],
@@ -187,7 +187,7 @@ def _recipe(recipe: Mapping[str, Json], card: Document) -> Section:
 
 
 def _read(history: Path) -> dict[str, dict[int, float]]:
-    """Figures by name and step; of a step that was done twice, after an interruption, the later one."""
+    """Figures by name and step; for a step that was repeated after an interruption, the later values."""
     figures: dict[str, dict[int, float]] = {}
     if history.exists():
         for line in history.read_text(encoding="utf-8").splitlines():

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any
+from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+P = ParamSpec("P")
 
 SHIFT_MASK_VALUE = -100.0  # what Swin adds, not -inf: scores of foreign tokens stay finite
 
@@ -63,9 +65,9 @@ class SelfAttention(nn.Module):
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside (shifted) windows of a map (Swin Transformer, arXiv 2103.14030, section 3.2).
 
-    Any map size is accepted. A map that the window does not tile is padded with zero tokens at the bottom and right,
-    after the shift; they take part in attention as in the reference implementations. On an axis no longer than the
-    window, the window shrinks to that axis, is not shifted, and uses the matching offsets of the bias table.
+    Maps of every size are accepted. One that the window does not tile is padded with zero tokens at the bottom and
+    right, after the shift; they take part in attention as in the reference implementations. On an axis no longer than
+    the window, the window shrinks to that axis, is not shifted, and uses the matching offsets of the bias table.
 
     Args:
         dim: channels C of the map; a multiple of `num_heads`.
@@ -91,9 +93,9 @@ class WindowAttention(nn.Module):
         """Attend within windows: `(B, H, W, C)` to `(B, H, W, C)`."""
         batch, height, width, _ = x.shape
         window = min(self.window_size[0], height), min(self.window_size[1], width)
-        shift = tuple(
-            size // 2 if self.shifted and length > size else 0
-            for size, length in zip(window, (height, width), strict=True)
+        shift = (
+            window[0] // 2 if self.shifted and height > window[0] else 0,
+            window[1] // 2 if self.shifted and width > window[1] else 0,
         )
         if any(shift):
             x = x.roll((-shift[0], -shift[1]), (1, 2))
@@ -120,7 +122,7 @@ class WindowAttention(nn.Module):
         """Keep the gathered bias (and shift mask) of each map size met from now on."""
         self.bias_cache = {}
 
-    def _bias(self, padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, ...]) -> Tensor:
+    def _bias(self, padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
         """Additive scores: `(1, heads, N, N)` unshifted, `(1, windows * heads, N, N)` shifted."""
         table = self.bias_table
         key = (padded if any(shift) else (), window, table.dtype, table.device)
@@ -208,13 +210,13 @@ def window_reverse(windows: Tensor, window: tuple[int, int], size: tuple[int, in
     return x.transpose(2, 3).reshape(windows.shape[0], *size, windows.shape[-1])
 
 
-def kept_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def kept_table(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Keep the constant tensors a function makes, by its arguments; not while a graph is traced, whose tensors end."""
     kept = lru_cache(maxsize=64)(torch.inference_mode(False)(function))  # what is kept must serve training too
 
     @wraps(function)
-    def table(*arguments: Any) -> Tensor:
-        return function(*arguments) if torch.compiler.is_compiling() else kept(*arguments)
+    def table(*arguments: P.args, **named: P.kwargs) -> Tensor:
+        return function(*arguments, **named) if torch.compiler.is_compiling() else kept(*arguments, **named)
 
     return table
 

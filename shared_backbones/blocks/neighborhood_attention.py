@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +56,10 @@ class NeighborhoodAttention(nn.Module):
         height, width = x.shape[1:3]
         dilation = max(1, min(self.dilation, min(height, width) // self.kernel_size))
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(3)  # (B, H, W, heads, d)
-        if self._suits_natten(x, dilation):
+        natten = self._natten_for(x, dilation)
+        if natten is not None:
             scale = query.shape[-1] ** -0.5
-            x = _natten().na2d(
+            x = natten.na2d(
                 query, key, value, kernel_size=self.kernel_size, dilation=dilation, rpb=self.bias_table, scale=scale
             )
             return self.projection(x.flatten(3))
@@ -99,10 +100,10 @@ class NeighborhoodAttention(nn.Module):
             cache[key] = mask.contiguous()
         return mask
 
-    def _suits_natten(self, x: Tensor, dilation: int) -> bool:
-        """Whether natten's fused kernels can do it: on a GPU, without gradients (the bias has none), not too small."""
+    def _natten_for(self, x: Tensor, dilation: int) -> ModuleType | None:
+        """Natten's fused kernels where they apply: on a GPU, without gradients (the bias has none), not too small."""
         enough = min(x.shape[1:3]) >= self.kernel_size * dilation
-        return x.is_cuda and enough and not torch.is_grad_enabled() and _natten() is not None
+        return _natten() if x.is_cuda and enough and not torch.is_grad_enabled() else None
 
 
 Tiling = tuple[int, int, int, int]
@@ -116,7 +117,7 @@ def _tiling(length: int, kernel: int, dilation: int) -> Tiling:
 
 
 @lru_cache(maxsize=1)
-def _natten() -> Any:
+def _natten() -> ModuleType | None:
     """Functions of natten, where a version with relative bias is installed: 0.17; later ones have dropped it."""
     if importlib.util.find_spec("natten") is None:
         return None

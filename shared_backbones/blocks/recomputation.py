@@ -1,14 +1,13 @@
-"""Activation checkpointing that leaves a training step what it was."""
+"""Activation checkpointing that does not change a training step."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
+def recomputed(module: nn.Module, *inputs: Tensor | int | tuple[int, int] | None) -> Tensor:
     """Call `module`, whose activations are not kept but computed again in the backward pass.
 
     Gradients equal those of a plain call, random draws included, and so do the running statistics of batch norms:
@@ -18,13 +17,13 @@ def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), keep_statistics(module)
 
-    output: Any = checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
+    output: Tensor = checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
     return output
 
 
 @contextmanager
 def keep_statistics(module: nn.Module) -> Iterator[None]:
-    """While it lasts, batch norms inside `module` that are training leave running statistics and counters alone."""
+    """Inside the block, batch norms of `module` do not update their running statistics and counters."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:

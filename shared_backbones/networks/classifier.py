@@ -1,11 +1,14 @@
 """What timm and its users expect of a classifier: a head that can be changed, and the maps of chosen levels."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments, Role
+
+Intermediates: TypeAlias = list[Tensor] | tuple[Tensor, list[Tensor]]
+"""What `forward_intermediates` returns: maps of the chosen levels, alone or after the last features."""
 
 
 class Classifier(nn.Module):

@@ -45,7 +45,7 @@ class TimmPyramid(nn.Module):
         **arguments: Any,
     ) -> None:
         super().__init__()
-        timm: Any = require("timm", "train")
+        timm = require("timm", "train")
         if not timm.is_model(name):
             raise ValueError(f"backbone {name!r} is unknown to timm; timm.list_models() shows the names")
         arguments |= {"features_only": True, "in_chans": in_chans, "pretrained": pretrained}

@@ -1,7 +1,5 @@
 """ResNet (arXiv 1512.03385) as a pyramid of four maps, with torchvision's parts under torchvision's names."""
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,9 +36,9 @@ class ResNet(nn.Module):
         if depth not in VARIANTS:
             raise ValueError(f"ResNet depth {depth} is unknown; known: {', '.join(map(str, VARIANTS))}")
         blocks, bottleneck = VARIANTS[depth]
-        block: Any = Bottleneck if bottleneck else BasicBlock
+        block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
-        self.bn1: Any = nn.BatchNorm2d(width)
+        self.bn1: nn.Module = nn.BatchNorm2d(width)
         self.max_pool = nn.MaxPool2d(3, 2, 1) if max_pool else nn.Identity()
         channels = width
         for stage, count in enumerate(blocks):
@@ -110,9 +108,11 @@ class _Block(nn.Module):
             if isinstance(norm, nn.BatchNorm2d):
                 fold_batch_norm(getattr(self, f"conv{i}"), norm)
                 setattr(self, f"bn{i}", nn.Identity())
-        shortcut: Any = self.downsample
-        if shortcut is not None and isinstance(shortcut[1], nn.BatchNorm2d):
-            self.downsample = nn.Sequential(fold_batch_norm(shortcut[0], shortcut[1]), nn.Identity())
+        if self.downsample is None:
+            return
+        convolution, norm = self.downsample.children()
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            self.downsample = nn.Sequential(fold_batch_norm(convolution, norm), nn.Identity())
 
 
 class BasicBlock(_Block):

@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared_backbones.architectures import Arguments
 from shared_backbones.inference import fold_batch_norm
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -43,7 +43,7 @@ class SkipUnet(nn.Module):
         super().__init__()
         if dimensions not in _CONVOLUTIONS or len(widths) < 2:
             raise ValueError(f"dimensions is {dimensions} and widths {list(widths)}, expected 2 or 3 and two widths")
-        self.arguments: dict[str, Any] = {
+        self.arguments: Arguments = {
             "num_classes": num_classes,
             "in_chans": in_chans,
             "dimensions": dimensions,

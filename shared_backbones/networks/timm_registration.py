@@ -3,12 +3,12 @@
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shared_backbones.architectures import find, installed
 from shared_backbones.errors import require
@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # importing a domain's models imports no torch
 
     from shared_backbones.networks.classifier import Classifier
 
-default_cfgs: dict[str, dict[str, Any]] = {}  # timm looks for a variant's data settings under this name
+Settings: TypeAlias = Mapping[str, str | float | tuple[float, ...]]
+"""What timm keeps beside a model: the size, interpolation and cropping of its images."""
+default_cfgs: dict[str, Settings] = {}  # timm looks for a variant's data settings under this name
 
 
 def register(modules: Sequence[str]) -> None:
@@ -60,9 +62,7 @@ def register_all() -> None:
             _register_one(name, functools.partial(network), {})
 
 
-def entry_point(
-    name: str, factory: "functools.partial[Classifier]", config: dict[str, Any]
-) -> "Callable[..., nn.Module]":
+def entry_point(name: str, factory: "functools.partial[Classifier]", config: Settings) -> "Callable[..., nn.Module]":
     """What timm calls to build the variant `name`."""
     network = factory.func
     levels = network.feature_indices if isinstance(network, type) else ()
@@ -84,7 +84,7 @@ def _register_variants(module: ModuleType) -> None:
         _register_one(name, factory, getattr(module, "TIMM_CONFIGS", {}).get(name, {}))
 
 
-def _register_one(name: str, factory: "functools.partial[Classifier]", config: dict[str, Any]) -> None:
+def _register_one(name: str, factory: "functools.partial[Classifier]", config: Settings) -> None:
     from timm.models import is_model, register_model
 
     if not is_model(name):
@@ -97,7 +97,9 @@ class _AfterTimm(MetaPathFinder):
     def __init__(self, modules: Sequence[str]) -> None:
         self.modules = modules
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The ordinary spec of timm, whose loader registers when it is done; nothing for other modules."""
         if fullname != "timm":
             return None

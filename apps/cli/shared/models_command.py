@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from apps.cli.shared.options import add_verb
+from shared_backbones.card import Card
 from shared_backbones.catalogue import Catalogue
+from shared_backbones.json_values import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def add_models(app: typer.Typer, domain: str) -> None:
     add_verb(models, show_model, "show")
 
 
-def _print_card(card: Mapping[str, Any]) -> None:
+def _print_card(card: Card) -> None:
     about = ("name", "version", "description", "license", "architecture", "weights_sha256")
     _print_entries({key: card.get(key) for key in about})
     for key in ("input", "training", "metrics"):
@@ -70,7 +72,7 @@ def _print_card(card: Mapping[str, Any]) -> None:
         print(f"  {limit}")
 
 
-def _print_entries(entries: Mapping[str, Any], indent: str = "") -> None:
+def _print_entries(entries: Mapping[str, Json], indent: str = "") -> None:
     for key, value in entries.items():
         name = f"{indent}{key.replace('_', ' ')}"
         if isinstance(value, Mapping):
@@ -80,7 +82,7 @@ def _print_entries(entries: Mapping[str, Any], indent: str = "") -> None:
             print(f"{name:26}{_words(value)}")
 
 
-def _words(value: Any) -> str:
+def _words(value: Json) -> str:
     """A value of a card for a reader; of lists in a list, each after a semicolon."""
     if isinstance(value, list):
         return ("; " if any(isinstance(part, list) for part in value) else ", ").join(map(_words, value))

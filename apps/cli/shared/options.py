@@ -20,11 +20,21 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
 
 import typer
 
-Options = TypeVar("Options")
+
+class Dataclass(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field]]
+
+
+Options = TypeVar("Options", bound=Dataclass)
+Value = TypeVar("Value")
+Annotation: TypeAlias = Any
+"""A type, or a form such as `int | None` or `Annotated[...]`, for which there is no type before Python 3.15."""
 
 
 class Precision(StrEnum):
@@ -36,14 +46,14 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
-class Parsed:
+class Parsed(Generic[Value]):
     """Marks a field that is typed as one text.
 
     Attributes:
-        parse: makes the value of the text; raises an InputError where it cannot.
+        parse: Function that makes the value of the text, or raises an InputError.
     """
 
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Value]
 
 
 def _split(text: str) -> list[str]:
@@ -104,7 +114,7 @@ def add_verb(
     app.command(name or verb.__name__, help=help)(command)
 
 
-def _parameters(options: type[Any]) -> Iterator[inspect.Parameter]:
+def _parameters(options: type[Options]) -> Iterator[inspect.Parameter]:
     """Parameters as Typer reads them, one for each field."""
     for field, hint in _fields(options):
         if isinstance(hint, type) and is_dataclass(hint):
@@ -129,12 +139,12 @@ def _build(options: type[Options], values: Mapping[str, Any]) -> Options:
     return options(**arguments)
 
 
-def _fields(options: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
+def _fields(options: type[Options]) -> Iterator[tuple[Field, Annotation]]:
     """Fields of a dataclass, and their annotations."""
     hints = get_type_hints(options, include_extras=True)
     return ((field, hints[field.name]) for field in fields(options))
 
 
-def _parser(hint: Any) -> Callable[[str], Any] | None:
+def _parser(hint: Annotation) -> Callable | None:
     """The function of an annotation's `Parsed`."""
     return next((mark.parse for mark in get_args(hint)[1:] if isinstance(mark, Parsed)), None)

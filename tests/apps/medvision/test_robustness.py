@@ -390,7 +390,7 @@ def test_baselines_of_other_images_and_kinds_are_refused(measure: Run, data: Pat
     for broken in ({}, [], {**found, "right": {"clean": "ff"}}, {**found, "images": 400}, {**found, "cells": []}):
         (tmp_path / "few" / "robustness.json").write_text(json.dumps(broken))
         done = measure(data, tmp_path / "out", "--images", 4, "--baseline", tmp_path / "few")
-        assert done.code == 2 and "holds no matrix of a classifier's images" in done.error
+        assert done.code == 2 and "contains no results of a classifier's images" in done.error
     assert not (tmp_path / "out").exists()
 
 

@@ -187,7 +187,7 @@ def test_what_is_stored_is_what_is_prepared_in_use(tmp_path: Path, bands: str, k
     classifier = GalaxyClassifier(small_models.classifier(tmp_path / "m", contract, outliers=False), device="cpu")
     assert classifier.contract.stretch is not None
     with open_mosaic([root / f"{band}.fits" for band in bands]) as mosaic:
-        places = [item.facts[3] for item in source.items]
+        places = [place for item in source.items if (place := item.facts[3]) is not None]
         found = mosaic.cut(places, 129, pixel_scale_arcsec=scale)
     used = classifier.prepare(torch.from_numpy(classifier.contract.stretch.apply(found.values))).numpy()
     seen = arrays["image"][:, :, 13:-13, 13:-13] / 255
