@@ -7,11 +7,11 @@ from tests.test_words import ROOT, SOURCES
 
 LINES = 400
 """Lines of a file; a longer one says why in its first lines: `Longer than 400 lines: ...`."""
-TOO_LONG = {"pipelines/tracking/runs.py", "pipelines/training/loop.py"}
+TOO_LONG: set[str] = set()
 """Longer files that are not divided yet; a listed one that is short enough fails the test."""
 FUNCTION = 35
 """Lines of a function, from `def` to its last line, that 95 % of all functions have at most."""
-ANY = 700
+ANY = 345
 """How often the word `Any` stands in the six packages, at most."""
 
 

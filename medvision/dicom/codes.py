@@ -17,9 +17,9 @@ class StructureCodes:
     """What a segment shows.
 
     Attributes:
-        category: category of context group 7150, such as an anatomical structure.
-        kind: the structure.
-        modifiers: what narrows it, such as its side.
+        category: Category in context group 7150, such as an anatomical structure.
+        kind: Code of the structure.
+        modifiers: Codes that make it more specific, such as its side.
     """
 
     category: Code

@@ -30,7 +30,7 @@ MARKS: dict[str, tuple[tuple[str, str], ...]] = {
     "trigger time": (("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"), ("", "TriggerTime")),
     "acquisition": (("FrameContentSequence", "FrameAcquisitionNumber"), ("", "AcquisitionNumber")),
 }
-"""What tells volumes of one series apart, and where it stands: functional group (none for the file) and attribute."""
+"""Attributes that differ between volumes of one series, each with its functional group (none for the file)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_frames(header: "Dataset", member: Member) -> list[Frame]:
             return [_frame(group, member) for group in _groups(header, member.name)]
     except InputError:
         raise
-    except Exception as error:  # values are converted when they are looked at, and pydicom raises what it likes
+    except Exception as error:  # pydicom converts values when they are read, and raises errors of every kind
         raise damaged(member.name, error) from None
 
 
@@ -101,7 +101,7 @@ class _Group:
         own: functional groups of the frame; None in a file of one slice.
         shared: functional groups of all frames.
         index: index of the frame in its file.
-        where: how errors call the frame.
+        where: Name of the frame in messages.
     """
 
     header: "Dataset"
@@ -128,7 +128,7 @@ def _groups(header: "Dataset", name: str) -> list[_Group]:
         raise InputError(f"{name}: its header claims {count} frames and describes {len(frames)}; export it again")
     if count > 1 and not frames:
         raise InputError(
-            f"{name}: holds {count} frames without a position each; expected an enhanced multi-frame image or a "
+            f"{name}: contains {count} frames without a position each; expected an enhanced multi-frame image or a "
             "series of single ones; choose another series"
         )
     if not frames:

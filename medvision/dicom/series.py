@@ -21,7 +21,7 @@ from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
-_DIRECTORY = "DICOMDIR"  # a table of contents, which nobody misses
+_DIRECTORY = "DICOMDIR"  # a table of contents; it is left out without a warning
 _LISTED = 12  # series named in an error line; a study may have a hundred
 
 
@@ -34,10 +34,10 @@ class Series:
         uid: SeriesInstanceUID.
         part: number of the volume in its series, from 1; 0 where the series is one.
         distinction: what tells the volume from the others of its series, such as "echo time 4.9".
-        name: how errors call it.
+        name: Name of the series in messages.
         instances: files with images, at least one.
         frames: the slices; empty where there is a `problem`.
-        problem: why there are none, as one line.
+        problem: Reason why there are none, in one line.
         warnings: what a user should know about the input as a whole.
     """
 
@@ -82,7 +82,7 @@ class Series:
         return arrange(self.frames, self.name)
 
     def is_aside(self) -> bool:
-        """Whether nobody would ask for it: localizers, screenshots, coloured images, or a single slice."""
+        """Whether it is of no use for segmentation: localizers, screenshots, colour images, or a single slice."""
         return self.instances[0].aside or len(self.frames) == 1
 
     def describe(self) -> str:
@@ -144,7 +144,7 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
     name = printable(path)
     if not by_uid:
         raise InputError(
-            f"{name}: holds {len(members)} DICOM files and no image among them; expected a series of images"
+            f"{name}: contains {len(members)} DICOM files, none of which is an image; expected a series of images"
         )
     if without:
         warnings.append(f"{without} DICOM files without images were left out")

@@ -1,4 +1,4 @@
-"""What the first bytes of a volume file say of the voxels behind them."""
+"""Headers of volume files: where and how the voxels behind them are stored."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Layout:
 
     Attributes:
         grid: grid of one volume.
-        volumes: how many follow one another.
+        volumes: Number of volumes in the file.
         dtype: number type of the voxels as stored, byte order included.
         header_bytes: bytes read of the file so far.
         offset: byte at which the voxels begin.
@@ -59,7 +59,7 @@ def read_layout(stream: Stream, suffix: str, name: str, geometry: str | None, ma
     Args:
         stream: the file's uncompressed bytes.
         suffix: the file's suffix, which decides between MGH and NIfTI.
-        name: how errors call the file.
+        name: Name of the file in messages.
         geometry: "sform" or "qform" where both are set and disagree; an MGH file has one affine only.
         max_bytes: largest size that the header may claim.
 
@@ -84,7 +84,7 @@ def take(stream: Stream, size: int, name: str) -> bytes:
 
 
 def refuse_short(name: str) -> NoReturn:
-    """Raise the InputError of a file that ends before its voxels do."""
+    """Raise the InputError for a file that ends before its last voxel."""
     raise InputError(f"{name}: is cut short: it ends before the voxels its header promises; copy or download it again")
 
 
@@ -132,7 +132,7 @@ def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
     block = take(stream, DATA_OFFSET, name)
     if int.from_bytes(block[:4], "big") != 1:
         raise InputError(f"{name}: is not an MGH file (no version 1 at its start); convert it to NIfTI")
-    if not any(block[28:30]):  # goodRASFlag; what to assume then, FreeSurfer and nibabel do not agree on
+    if not any(block[28:30]):  # goodRASFlag; FreeSurfer and nibabel disagree on what to assume then
         raise InputError(f"{name}: contains no orientation (its goodRASFlag is 0); set it with mri_convert")
     header = MGHHeader(block, check=False)
     dims = [int(length) for length in header["dims"]]

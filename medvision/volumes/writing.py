@@ -24,7 +24,7 @@ def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, 
     Args:
         path: file to write; replaced where it exists. Its folder must exist.
         data: (X, Y, Z) or (X, Y, Z, C) integers on `grid`.
-        grid: its qform, sform, codes, voxel sizes and units are written bit by bit.
+        grid: Grid, whose qform, sform, codes, voxel sizes and units are written exactly.
         slope: factor by which a reader has to multiply, such as 1/255 for probabilities stored as uint8.
 
     Raises:
@@ -42,7 +42,7 @@ def write_stack(
     grid: Grid,
     slope: float = 1.0,
 ) -> None:
-    """Write `count` volumes (X, Y, Z) as one (X, Y, Z, C) file, as `write_volume` does, holding one at a time."""
+    """Write `count` volumes (X, Y, Z) as one (X, Y, Z, C) file like `write_volume`, with one in memory at a time."""
     _write(path, volumes, (*grid.shape, count), np.dtype(dtype), grid, slope)
 
 
@@ -78,7 +78,7 @@ def _write(
                 for slab in _slabs(volume):
                     stream.write(slab)
                 written += 1
-                del volume  # so that a generator's next one finds its memory free
+                del volume  # its memory is free before a generator makes the next one
             if written != int(np.prod(shape[3:])):
                 raise ValueError(f"expected {shape[3:]} volumes, found {written}")
 

@@ -38,7 +38,7 @@ class Augmentation:
         noise: float = 0.02,
         blur: float = 0.0,
     ) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network on import
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would otherwise look for updates online
         a = require("albumentations", "train")
         steps: list[Any] = []
         if rotation_degrees or scaling or shift:

@@ -1,4 +1,4 @@
-"""What both kinds of segmentation of volumes share: the network, its contract, and the loop."""
+"""What the two kinds of volume segmentation have in common: the network, its card and the task."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Slices = TypeVar("Slices", SyntheticData, VolumeData)
 
 
 class SegmentationKind(Kind[Slices, Prepared]):
-    """What both kinds of training data share: the network, its card, and the loop.
+    """What synthetic and labelled volumes have in common: the network, its card and the task.
 
     Args:
         recipe: a segmentation recipe.

@@ -51,7 +51,7 @@ class PretrainingTask(Task):
         return found.loss
 
     def on_validation_epoch_start(self) -> None:
-        """Sum anew."""
+        """Reset the sums."""
         self.errors = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
@@ -73,7 +73,7 @@ class PretrainingTask(Task):
 def reconstruct(
     model: Any, contract: InputContract, batch: dict[str, Tensor], mask_ratio: float, *, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What an autoencoder makes of a batch.
+    """Reconstruct a batch with an autoencoder.
 
     Args:
         model: the autoencoder.

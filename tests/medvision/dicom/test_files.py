@@ -131,7 +131,7 @@ def test_a_dicomdir_is_not_followed(tmp_path: Path):
     assert read_series(tmp_path / "media").grid.shape == SHAPE
     (tmp_path / "alone").mkdir()
     (tmp_path / "media/DICOMDIR").rename(tmp_path / "alone/DICOMDIR")
-    assert "no image among them" in refusal(lambda: read_series(tmp_path / "alone"))
+    assert "none of which is an image" in refusal(lambda: read_series(tmp_path / "alone"))
 
 
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path):

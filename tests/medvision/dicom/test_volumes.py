@@ -240,7 +240,7 @@ def _flat(slices: list[Any]) -> None:
         (_spoil("PhotometricInterpretation", "PALETTE COLOR", None), "its pixels are PALETTE COLOR"),
         (_spoil("PhotometricInterpretation", "\x1b[2J", None), "its kind of pixels is unknown"),
         (_spoil("BitsAllocated", 12), "pixels cannot be decoded"),
-        (_spoil("NumberOfFrames", 3), "holds 3 frames without a position each"),
+        (_spoil("NumberOfFrames", 3), "contains 3 frames without a position each"),
         (_spoil("ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"], None), "is a mosaic, many slices in one picture"),
         (_projection, "has no PixelSpacing, but the detector's (ImagerPixelSpacing)"),
     ],
