@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 
 from geovision.contract import InputContract
-from geovision.grids import crs_name, grid_of
+from geovision.grids import Grid, crs_name, grid_of
 from geovision.products import ENDINGS, Layer, find_layers, is_product
 from geovision.rasters import CACHE_BYTES, open_raster, reading
 from geovision.sensors import DIGITAL_NUMBER, RANGES, REFLECTANCE, Sensor, find_sensor, recognise
@@ -63,7 +63,7 @@ class Scene:
         for path in dict.fromkeys(layer.path for layer in self.layers):
             self._sources[path] = self._stack.enter_context(open_raster(path))
         grids = {path: grid_of(source, crs) for path, source in self._sources.items()}
-        self.grid = min(grids.values(), key=lambda grid: grid.pixel_size)
+        self.grid: Grid = min(grids.values(), key=lambda grid: grid.pixel_size)
         for path, grid in grids.items():
             if grid.crs != self.grid.crs and reproject and grid.crs is not None and self.grid.crs is not None:
                 self.reprojected |= {layer.band: crs_name(grid.crs) for layer in self.layers if layer.path == path}
