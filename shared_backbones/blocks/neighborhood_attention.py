@@ -56,7 +56,7 @@ class NeighborhoodAttention(nn.Module):
         height, width = x.shape[1:3]
         dilation = max(1, min(self.dilation, min(height, width) // self.kernel_size))
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(3)  # (B, H, W, heads, d)
-        natten = self._natten_for(x, dilation)
+        natten = _natten() if self._suits_natten(x, dilation) else None
         if natten is not None:
             scale = query.shape[-1] ** -0.5
             x = natten.na2d(
@@ -100,10 +100,10 @@ class NeighborhoodAttention(nn.Module):
             cache[key] = mask.contiguous()
         return mask
 
-    def _natten_for(self, x: Tensor, dilation: int) -> ModuleType | None:
-        """Natten's fused kernels where they apply: on a GPU, without gradients (the bias has none), not too small."""
+    def _suits_natten(self, x: Tensor, dilation: int) -> bool:
+        """Whether natten's fused kernels apply: on a GPU, without gradients (the bias has none), not too small."""
         enough = min(x.shape[1:3]) >= self.kernel_size * dilation
-        return _natten() if x.is_cuda and enough and not torch.is_grad_enabled() else None
+        return x.is_cuda and enough and not torch.is_grad_enabled()
 
 
 Tiling = tuple[int, int, int, int]

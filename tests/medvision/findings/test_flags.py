@@ -212,6 +212,6 @@ def test_flags_of_a_measured_map_are_plain_json() -> None:
 def test_a_card_whose_expectations_cannot_be_compared_with_is_refused(wrong: dict[str, Any]) -> None:
     card = model_card("brain-structures")
     InputContract.from_card(card, "right")
-    card["input"] = card["input"] | wrong
+    card["input"] = {**card["input"], **wrong}
     with pytest.raises(InputError, match="model wrong: its card cannot be used"):
         InputContract.from_card(card, "wrong")
