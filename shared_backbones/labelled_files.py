@@ -99,7 +99,7 @@ def only_file(root: Path, options: Document, endings: Sequence[str], kind: str) 
     """The data set's file: the root itself, the one that the option `file` names, or the only one of its kind.
 
     Raises:
-        InputError: the folder holds no file of that kind, or several.
+        InputError: the folder contains no file of that kind, or several.
     """
     if root.is_file():
         return root

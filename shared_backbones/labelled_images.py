@@ -167,7 +167,7 @@ def find_items(
         options: Options of the layout.
 
     Raises:
-        InputError: an option is unknown, the files do not have the layout, or they hold no image.
+        InputError: an option is unknown, the files do not have the layout, or they contain no image.
     """
     for name in options or {}:
         if name not in layout.options:

@@ -159,16 +159,17 @@ def open_hdf5(path: Path) -> File:
         file = h5py.File(path, "r")
     except OSError as error:
         reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200])
-        raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); fetch it again") from None
+        raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); use an intact copy") from None
     try:
         images = plain_dataset(file, "images", path)
         shape = images.shape
         if images.dtype != np.uint8 or images.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
             raise InputError(
-                f"{printable(path)}: images are {shape} {images.dtype}, expected (N, S, S, 3) uint8; fetch it again"
+                f"{printable(path)}: images are {shape} {images.dtype}, expected (N, S, S, 3) uint8; use another "
+                "file, or convert it"
             )
         if shape[0] and not images.id.get_storage_size():
-            raise InputError(f"{printable(path)}: images were announced but never written; fetch it again")
+            raise InputError(f"{printable(path)}: images were announced but never written; use an intact copy")
         if images.chunks and images.id.get_create_plist().get_nfilters() and np.prod(images.chunks) > _CHUNK_BYTES:
             raise InputError(
                 f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "
@@ -194,8 +195,8 @@ def plain_dataset(file: File, name: str, path: Path) -> Dataset:
         )
     if file[name].external or file[name].is_virtual:
         raise InputError(
-            f"{printable(path)}: its data set {name} lies in other files, expected one in the file itself; fetch it "
-            "again"
+            f"{printable(path)}: its data set {name} lies in other files, expected one in the file itself; use a "
+            "complete copy"
         )
     return file[name]
 
@@ -278,4 +279,4 @@ def _check_published(path: Path, published: Published, side: int, classes: Seque
 
 def _damaged(path: Path, what: str, error: OSError) -> InputError:
     reason = printable(" ".join(str(error).split())[:200])
-    return InputError(f"{printable(path)}: {what} cannot be read ({reason}); fetch it again")
+    return InputError(f"{printable(path)}: {what} cannot be read ({reason}); use an intact copy")

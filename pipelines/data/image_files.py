@@ -55,12 +55,12 @@ def read_image(
                     raise InputError(f"{printable(path)}: has {pages} pages, expected one image; save it by itself")
                 values = np.array(image)
     except FileNotFoundError:
-        raise InputError(f"{printable(path)}: no such file; fetch it again") from None
+        raise InputError(f"{printable(path)}: no such file; check the path, or restore the file") from None
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes Pillow raise errors of every kind
         reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
-        raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); fetch it again") from None
+        raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); use an intact copy") from None
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
 
 

@@ -131,7 +131,7 @@ def measure_volume(
         The measurement, and slices with contours.
 
     Raises:
-        InputError: The reference holds none of the model's structures, or the scan cannot be used.
+        InputError: The reference contains none of the model's structures, or the scan cannot be used.
     """
     run = _Run(segmenter, volume, reference)
     for name in corruptions:
@@ -160,7 +160,7 @@ class _Run:
         reference: Class ids `(X, Y, Z)`; None takes the segmentation of the clean scan.
 
     Raises:
-        InputError: The reference holds none of the model's structures, or the scan cannot be used.
+        InputError: The reference contains none of the model's structures, or the scan cannot be used.
     """
 
     def __init__(self, segmenter: Segmenter, volume: Volume, reference: np.ndarray | None) -> None:

@@ -1,4 +1,4 @@
-"""Words and figures as a page shows them, and texts that hold no path."""
+"""Words and figures as a page shows them, and texts that contain no path."""
 
 import re
 from collections.abc import Mapping, Sequence

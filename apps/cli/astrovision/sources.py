@@ -171,12 +171,12 @@ class _Hdf5(Source):
                     if values.shape != (count,) or values.dtype.kind not in "fiu":
                         raise InputError(
                             f"{printable(path)}: {name} is {values.shape} {values.dtype}, expected {count} numbers, "
-                            "one for each image; fetch it again"
+                            "one for each image; fix the file, or leave ra and dec out of it"
                         )
                     with reading(path):
                         places[name] = values[()].astype(np.float64)
         if not count:
-            raise InputError(f"{printable(path)}: holds no image; expected one or more")
+            raise InputError(f"{printable(path)}: contains no image; expected one or more")
         self.rows = range(count) if shard is None else shard.rows(count)
         places = {name: values[self.rows.start : self.rows.stop] for name, values in places.items()}
         super().__init__("hdf5", np.array(self.rows), "row in the HDF5 file, from 0", places)

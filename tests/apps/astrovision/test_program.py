@@ -437,7 +437,7 @@ def test_images_that_cannot_be_used_are_one_line_or_are_skipped(
         ({"--ra": "RA", "--dec": "DEC"}, "give it with --catalogue"),
         ({"-i": "damaged.h5"}, "cannot be read as HDF5"),
         ({"-i": "odd.h5"}, "ra is (4,) float64, expected 5 numbers"),
-        ({"-i": "none.h5"}, "holds no image"),
+        ({"-i": "none.h5"}, "contains no image"),
         ({"-i": "damaged.fits", "--model": "f"}, "is no FITS file"),
         ({"-i": "plain.fits", "--model": "f", "--catalogue": "c.ecsv", "--bands": "g,r,z", "--x": "col", "--y": "row"},
          "has no celestial WCS, so its pixel scale is unknown"),

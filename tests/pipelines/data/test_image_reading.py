@@ -228,7 +228,7 @@ def test_damaged_absent_and_several_files_are_refused(tmp_path: Path):
         place = file["images"].id.get_chunk_info(1).byte_offset  # type: ignore[union-attr]
     content[place : place + 40] = bytes(40)
     (tmp_path / "bad.h5").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad.h5: images 0 to 59 cannot be read .*; fetch it again"):
+    with pytest.raises(InputError, match=r"bad.h5: images 0 to 59 cannot be read .*; use an intact copy"):
         list(read_rows(tmp_path / "bad.h5", [0, 8]))
 
 
@@ -453,7 +453,7 @@ def test_damaged_images_are_refused_in_one_line(tmp_path: Path, ending: str):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:10], b"", b"GIF89a" + whole):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=f"a{ending}: cannot be read .*; fetch it again") as raised:
+        with pytest.raises(InputError, match=f"a{ending}: cannot be read .*; use an intact copy") as raised:
             open_image(path)
         assert "\n" not in str(raised.value)
     path.unlink()
