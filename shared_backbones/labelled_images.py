@@ -82,6 +82,9 @@ class Layout(Generic[ItemT]):
     needs_every_class: ClassVar[bool] = True
     draws_from_all: ClassVar[bool] = False
 
+    def __repr__(self) -> str:
+        return f"<layout {self.name}>"  # the same in every process, as a preparation that goes on is known by it
+
     def find(self, root: Path, classes: Sequence[str], options: Document) -> list[ItemT]:
         """List the images of a data set; `find_items` checks the options first.
 

@@ -153,3 +153,10 @@ def test_images_get_the_bands_that_are_asked_for():
     colours[0, 0, 0] += 1
     with pytest.raises(InputError, match=r"x.png: has colours, the network takes grey images"):
         with_bands(colours, ("grey",), Path("x.png"))
+
+
+def test_parts_are_called_the_same_in_every_process():
+    """A preparation that was interrupted goes on where its parts are those it began with."""
+    items = [Item(Path("a.png"), 0, "a"), Item(Path("b.png"), 1, "b"), Item(Path("c.png"), 2, "c")]
+    parts = [find_images(Listed(*items), Path(), CLASSES, test=0, validation=0, seed=0) for _ in range(2)]
+    assert repr(parts[0]) == repr(parts[1]) and "layout listed" in repr(parts[0])
