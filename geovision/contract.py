@@ -19,16 +19,18 @@ class InputContract:
     """Input contract of a model for satellite images. A model owns its bands and their normalisation.
 
     Attributes:
-        sensor: whose bands they are.
-        bands: names, in the order of the network's channels.
-        unit: unit of the values; all bands have the same.
-        scale: one of the model's numbers is this much in `unit`: 0.0001 for reflectance x 10000.
-        gsd_m: ground sampling distance at which it was trained; None where it was not fixed.
-        size: side in pixels of the images that the network takes.
-        normalisation: `mean_std`, (x - mean) / std; or `satmae`, the published treatment of fMoW-Sentinel: the range
-            from mean - 2 std to mean + 2 std in 256 steps from 0 to 1.
-        mean: mean of each band, in the model's numbers.
-        std: standard deviation of each band, same unit.
+        sensor: Sensor whose bands they are.
+        bands: Names, in the order of the network's channels.
+        unit: Unit of the values; all bands have the same.
+        scale: One of the model's numbers is this much in `unit`: 0.0001 for reflectance x 10000.
+        gsd_m: Ground sampling distance at which it was trained; None where it was not fixed.
+        size: Side in pixels of the images that the network takes.
+        normalisation: Scaling: `mean_std`, (x - mean) / std; or `satmae`, the published treatment of fMoW-Sentinel: the
+            range from mean - 2 std to mean + 2 std in 256 steps from 0 to 1.
+        mean: Mean of each band, in the model's numbers.
+        std: Standard deviation of each band, same unit.
+        stored: Side in pixels that a classifier's images are brought to before they are normalised; None where they are
+            taken as they are.
     """
 
     sensor: Sensor
@@ -40,6 +42,7 @@ class InputContract:
     normalisation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    stored: int | None = None
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
@@ -61,6 +64,7 @@ class InputContract:
                 normalisation=str(given["normalisation"]),
                 mean=tuple(float(value) for value in given["mean"]),
                 std=tuple(float(value) for value in given["std"]),
+                stored=None if given.get("stored") is None else int(given["stored"]),
             )
             contract._check()
         except KeyError as error:
@@ -82,19 +86,22 @@ class InputContract:
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations for {len(self.bands)} bands")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
             raise ValueError("means must be finite and deviations more than 0")
-        if not 1 <= self.size <= 8192:
-            raise ValueError(f"size is {self.size}, expected 1 to 8192")
+        for name, side in (("size", self.size), ("stored", self.stored)):
+            if side is not None and not 1 <= side <= 8192:
+                raise ValueError(f"{name} is {side}, expected 1 to 8192")
 
-    def normalise(self, numbers: "Tensor", valid: "Tensor | None" = None) -> "Tensor":
+    def normalise(self, images: "Tensor", valid: "Tensor | None" = None) -> "Tensor":
         """The network's input.
 
         Args:
-            numbers: `(..., C, H, W)` floating point, in the model's numbers.
+            images: `(..., C, H, W)`, in the model's numbers.
             valid: `(..., H, W)`; pixels that are False count as the band's mean.
         """
-        mean = numbers.new_tensor(self.mean)[:, None, None]
-        std = numbers.new_tensor(self.std)[:, None, None]
-        scaled = (numbers - mean) / std
+        if not images.is_floating_point():
+            images = images.float()
+        mean = images.new_tensor(self.mean)[:, None, None]
+        std = images.new_tensor(self.std)[:, None, None]
+        scaled = (images - mean) / std
         if valid is not None:
             scaled = scaled.masked_fill(~valid.unsqueeze(-3), 0.0)
         if self.normalisation == "satmae":

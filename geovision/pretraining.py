@@ -1,11 +1,11 @@
-"""Views of a batch for masked pretraining, made on the device where the network is."""
+"""Views of a batch for training and evaluation, made on the device where the network is."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def random_crops(images: Tensor, size: int, crop: tuple[float, float]) -> Tensor:
+def random_crops(images: Tensor, size: int, crop: tuple[float, float], mirrored: bool = True) -> Tensor:
     """Cut a random part out of every image, enlarge it to `size` (bicubic), and mirror half of them.
 
     The shares of the area and the sides' ratios (3/4 to 4/3) are drawn as torchvision's RandomResizedCrop draws them;
@@ -15,6 +15,7 @@ def random_crops(images: Tensor, size: int, crop: tuple[float, float]) -> Tensor
         images: `(B, C, H, W)` floating point.
         size: side of the result in pixels.
         crop: smallest and largest share of the area.
+        mirrored: whether half of them are mirrored.
 
     Returns:
         `(B, C, size, size)`.
@@ -27,7 +28,8 @@ def random_crops(images: Tensor, size: int, crop: tuple[float, float]) -> Tensor
     area, stretch = draw(*crop), draw(-0.28768207, 0.28768207).exp()
     width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
     x, y = (1 - width) * draw(-1, 1), (1 - height) * draw(-1, 1)
-    width = width * torch.where(draw(0, 1) < 0.5, 1.0, -1.0)
+    direction = torch.where(draw(0, 1) < 0.5, 1.0, -1.0)
+    width = width * direction if mirrored else width
     zero = torch.zeros_like(x)
     affine = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
     grid = F.affine_grid(affine, [count, images.shape[1], size, size], align_corners=False)

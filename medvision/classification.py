@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import ImageContract
+from shared_backbones.classification.pictures import PictureClassifier
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
@@ -39,17 +39,15 @@ class MedicalContract(ImageContract):
         super().check()
 
 
-class MedicalClassifier(ImageClassifier):
+class MedicalClassifier(PictureClassifier[MedicalContract]):
     """A trained classifier of medical images, each seen once as it is unless the model was calibrated otherwise."""
-
-    contract: MedicalContract
 
     def read_contract(self, card: Document, label: str) -> MedicalContract:
         """The contract for medical images."""
         return MedicalContract.from_card(card, label)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The part that the network sees, at its size; see `ImageClassifier.prepare`.
+        """The part that the network sees, at its size; see `PictureClassifier.prepare`.
 
         Grey images are repeated for a network of colours, as MedMNIST's protocol has it; images of three equal bands
         are grey to a network of one.

@@ -7,3 +7,5 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 """A value that a JSON file can contain."""
 Document: TypeAlias = Mapping[str, Any]
 """Content of a JSON or YAML file that is checked as it is read; typed dictionaries are documents, too."""
+Entries: TypeAlias = dict[str, Any]
+"""Such content while it is put together or changed: arguments, options, sections of a card or recipe."""

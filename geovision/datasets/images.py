@@ -26,7 +26,7 @@ def read_images(
     Args:
         source: the images.
         cutting: how they are read.
-        classes: how many there are.
+        classes: number of classes.
 
     Returns:
         Arrays: `image` `(N, C, P, P)`, uint16 where the images hold whole numbers; `valid` `(N, P, P)` bool; and
@@ -68,19 +68,33 @@ def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.nd
         if scene.grid.crs is not None:
             outline = footprints(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
             place |= {"crs": scene.grid.crs.to_string(), "footprint": outline.tolist()}
-    side = cutting.patch
+    values, valid = brought_to(values, valid, cutting.patch)
+    return values, valid, place
+
+
+def brought_to(values: np.ndarray, valid: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of an image whose shorter side is brought to `side` (bicubic, smoothed where it shrinks).
+
+    Args:
+        values: `(C, H, W)` float32; whole numbers stay whole.
+        valid: `(H, W)` bool.
+        side: side of the result in pixels.
+
+    Returns:
+        `(C, side, side)` float32 and `(side, side)` bool.
+    """
+    height, width = valid.shape
     if (height, width) == (side, side):
-        return values, valid, place
+        return values, valid
     whole = bool(np.abs(values - values.round()).max(initial=0) < 1e-2)
     factor = side / min(height, width)
     shape = max(side, round(height * factor)), max(side, round(width * factor))
     tensor = torch.from_numpy(values)[None]
     resized = F.interpolate(tensor, shape, mode="bicubic", antialias=True, align_corners=False)[0].numpy()
-    mask = (
-        F.interpolate(torch.from_numpy(valid.astype(np.float32))[None, None], shape, mode="nearest")[0, 0].numpy() > 0
-    )
+    mask = torch.from_numpy(valid.astype(np.float32))[None, None]
+    known = F.interpolate(mask, shape, mode="nearest")[0, 0].numpy() > 0
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     middle = resized[:, top : top + side, left : left + side]
     if whole:
         middle = middle.round().clip(values.min(), values.max())
-    return np.ascontiguousarray(middle), mask[top : top + side, left : left + side], place
+    return np.ascontiguousarray(middle), known[top : top + side, left : left + side]

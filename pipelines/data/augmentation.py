@@ -1,7 +1,6 @@
 """How training images are varied: albumentations, by a seed."""
 
 import os
-from typing import Any
 
 import numpy as np
 
@@ -12,16 +11,17 @@ class Augmentation:
     """What albumentations does to an image, by a seed; where an image is turned or moved, its border is continued.
 
     Args:
-        size: side in pixels of what the network sees.
-        bands: of the images; of other than three the colour is not varied.
-        resized_crop: smallest and largest share of the area that is cut out at random and resized to `size`, or None.
-        rotation_degrees: largest angle.
-        scaling: largest relative change of size.
-        shift: largest shift, as a share of the side.
-        brightness: largest relative change of brightness and contrast.
-        color: largest relative change of saturation, and a tenth of it of hue.
-        noise: largest standard deviation of added noise, in values from 0 to 1.
-        blur: largest sigma of a Gaussian blur, in pixels.
+        size: Side in pixels of what the network sees.
+        bands: Number of bands of the images; the colour of three alone is varied.
+        resized_crop: Smallest and largest fraction of the area that is cut out at random and resized to `size`, or
+            None.
+        rotation_degrees: Largest angle.
+        scaling: Largest relative change of size.
+        shift: Largest shift, as a fraction of the side.
+        brightness: Largest relative change of brightness and contrast.
+        color: Largest relative change of saturation, and a tenth of it of hue.
+        noise: Largest standard deviation of added noise, in values from 0 to 1.
+        blur: Largest sigma of a Gaussian blur, in pixels.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Augmentation:
     ) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would otherwise look for updates online
         a = require("albumentations", "train")
-        steps: list[Any] = []
+        steps = []
         if rotation_degrees or scaling or shift:
             steps.append(
                 a.Affine(

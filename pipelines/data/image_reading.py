@@ -1,25 +1,36 @@
-"""Labelled images as they are stored: all of one size, with 8 bits."""
+"""Labelled images as they are stored: those of 8 bits, all of one size."""
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
+from pipelines.data.store import Sample
+from shared_backbones.json_values import Entries
 from shared_backbones.labelled_images import ImageSource, ItemT, targets_of
 
+Stored: TypeAlias = tuple[dict[str, np.ndarray], Entries]
+"""Arrays of some images, such as `image`, `targets` and `valid`, and a record of them, with their `sha256`."""
 
-def read_images(
-    source: ImageSource[ItemT], size: int, crop: float, classes: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+
+def to_sample(source: ImageSource[ItemT], read: Callable[[ImageSource[ItemT]], Stored]) -> Sample:
+    """A part of the data as the store keeps it, without its names."""
+    arrays, record = read(source)
+    name = f"case-{record['sha256'][:12]}"
+    return Sample(name, name, source.split, arrays, record)
+
+
+def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int) -> Stored:
     """Images of one part of a data set, all `size` pixels a side.
 
     The middle `crop` of each side is cut out and resized (bicubic, smoothed where it shrinks).
 
     Args:
-        source: the images.
-        size: side in pixels.
-        crop: share of the side, more than 0 and at most 1.
-        classes: how many there are.
+        source: Images of a part.
+        size: Side in pixels.
+        crop: Fraction of the side, more than 0 and at most 1.
+        classes: Number of classes.
 
     Returns:
         Arrays: `image` `(N, C, size, size)` uint8 and `targets` `(N, classes)` uint8. And a record: sha256 of the
@@ -49,9 +60,9 @@ def resized(image: np.ndarray, size: int, crop: float) -> np.ndarray:
     """The middle `crop` of an image, or of its square middle, as `(size, size, C)` uint8.
 
     Args:
-        image: `(H, W, 1)` or `(H, W, 3)` uint8, or `(H, W, C)` float32 from 0 to 1.
-        size: side in pixels.
-        crop: share of the side, more than 0 and at most 1.
+        image: Image `(H, W, 1)` or `(H, W, 3)` uint8, or `(H, W, C)` float32 from 0 to 1.
+        size: Side in pixels.
+        crop: Fraction of the side, more than 0 and at most 1.
     """
     from PIL import Image
 

@@ -20,6 +20,7 @@ from shared_backbones.classification.calibration import (
     prediction_sets,
 )
 from shared_backbones.classification.classifier import ImageClassifier
+from shared_backbones.classification.contract import Contract
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.classification.outliers import Outliers
 
@@ -28,14 +29,15 @@ _REFERENCE = 2000  # training images whose features outliers are measured agains
 
 
 def calibrate(
-    model: Path, classifier: ImageClassifier, train_set: StoredImages, val_set: StoredImages, coverage: float
+    model: Path, classifier: ImageClassifier[Contract], train_set: StoredImages, val_set: StoredImages, coverage: float
 ) -> None:
     """Fit temperature, prediction sets and outliers, and write them into a trained model.
 
     Args:
         model: Folder of the model.
         classifier: Classifier of that model without calibration, with the symmetries that it will be used with.
-        train_set: Training images without augmentation, whose features outliers are measured against.
+        train_set: Training images without augmentation, as the classifier sees them, whose features outliers are
+            measured against.
         val_set: Validation images, which temperature, prediction sets and the outlier threshold are fitted on.
         coverage: Coverage of the prediction sets, where an image has one class.
     """
@@ -65,7 +67,7 @@ def calibrate(
 
 
 def predict_all(
-    classifier: ImageClassifier, images: StoredImages, meter: Meter | None = None
+    classifier: ImageClassifier[Contract], images: StoredImages, meter: Meter | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Probabilities `(N, K)` of all images, and whether each is called an outlier, if the model tells that."""
     scores, outliers, done = [], [], 0
@@ -80,7 +82,7 @@ def predict_all(
 
 
 def calibration_figures(
-    classifier: ImageClassifier, scores: np.ndarray, targets: np.ndarray, coverage: float, seed: int
+    classifier: ImageClassifier[Contract], scores: np.ndarray, targets: np.ndarray, coverage: float, seed: int
 ) -> Figures:
     """What calibration did for images of one class each, and what prediction sets cover.
 
@@ -105,4 +107,4 @@ def calibration_figures(
 
 def _batches(images: StoredImages, numbers: np.ndarray) -> Iterator[torch.Tensor]:
     for first in range(0, len(numbers), 64):
-        yield images.__getitems__([int(number) for number in numbers[first : first + 64]])["image"]
+        yield images.seen([int(number) for number in numbers[first : first + 64]])

@@ -1,7 +1,9 @@
 """What corruption does to a classifier: a matrix whose every cell can be computed alone, and what it says together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NotRequired, TypedDict
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -11,7 +13,11 @@ from shared_backbones.classification.figures import balanced_accuracy, class_fig
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Scored = tuple[np.ndarray, str]
+State: TypeAlias = tuple[str | None, int]
+"""Name of a corruption and its severity; None and 0 are the images as they are."""
+Corruption: TypeAlias = Callable[[str, np.ndarray, int, int], np.ndarray]
+"""Makes another image of a corruption's name, an image `(C, H, W)`, a severity and the image's number."""
+Scored: TypeAlias = tuple[np.ndarray, str]
 """Probabilities `(N, K)` of all images in one state, and the sha256 of these images."""
 
 
@@ -117,6 +123,61 @@ class ImageMeasurement(TypedDict):
     model: NotRequired[Document]
     relative: NotRequired[Document | None]
     paired: NotRequired[PairedTests | None]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores images in every state, and keeps a picture of the first of them.
+
+    Attributes:
+        batches: Gives the images of a state, so many at once.
+        predict: Gives probabilities `(n, K)` of such images.
+        picture: Makes an image one for those who look at it, `(H, W, 3)` uint8.
+        pictures: Picture of the first image in each state that was scored.
+    """
+
+    batches: Callable[[str | None, int], Iterator[np.ndarray]]
+    predict: Callable[[np.ndarray], np.ndarray]
+    picture: Callable[[np.ndarray], np.ndarray]
+    pictures: dict[State, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, name: str | None, severity: int) -> Scored:
+        """Probabilities of all images in a state, and their sha256."""
+        digest, scores = hashlib.sha256(), []
+        for part in self.batches(name, severity):
+            self.pictures.setdefault((name, severity), self.picture(part[0]))
+            digest.update(np.ascontiguousarray(part).tobytes())
+            scores.append(self.predict(part))
+        return np.concatenate(scores), digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class CorruptedImages:
+    """Images that are corrupted as they are asked for.
+
+    Attributes:
+        images: `(N, C, H, W)`.
+        numbers: Number of each image, which its corruption is drawn by, `(N,)`.
+        corrupt: Corrupts one of them.
+    """
+
+    images: np.ndarray
+    numbers: np.ndarray
+    corrupt: Corruption
+
+    def batches(self, name: str | None, severity: int) -> Iterator[np.ndarray]:
+        """Images `(n, C, H, W)` in a state, 64 at once."""
+        for start in range(0, len(self.images), 64):
+            part = self.images[start : start + 64]
+            if name is not None:
+                pairs = zip(part, self.numbers[start : start + 64], strict=True)
+                part = np.stack([self.corrupt(name, image, severity, int(number)) for image, number in pairs])
+            yield part
+
+
+def spread(count: int, wanted: int | None) -> np.ndarray:
+    """Numbers of so many images spread evenly over `count`; of all where none or too many are asked for."""
+    return np.unique(np.linspace(0, count - 1, min(wanted or count, count)).round().astype(int))
 
 
 def measure(

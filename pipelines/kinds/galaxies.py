@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,26 +10,29 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
 from pipelines.data.store import Store
-from pipelines.kinds.classification import ClassifierKind
+from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
-from shared_backbones.labelled_images import Layout
+from shared_backbones.json_values import Entries
+from shared_backbones.labelled_images import Item, Layout
+
+if TYPE_CHECKING:
+    from astrovision.datasets.mosaics import SkyImage
 
 
-class GalaxyClassification(ClassifierKind[GalaxyData]):
+class GalaxyClassification(PictureKind[GalaxyData]):
     """A network learns to classify images of galaxies.
 
     Args:
-        recipe: of data of kind `galaxies`.
+        recipe: Recipe of data of kind `galaxies`.
     """
 
     section = GalaxyData
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        first: Any = self.sources[0].items[0]
-        self.mosaic = None if self.data.stretch is None else first.mosaic
+        self.mosaic = None if self.data.stretch is None else _mosaic_of(self.sources[0].items[0])
 
     def check_settings(self) -> None:
         """Refuse sizes of which cut-outs would have no common middle."""
@@ -56,7 +59,7 @@ class GalaxyClassification(ClassifierKind[GalaxyData]):
         stretch = Stretch.from_card(self.data.stretch, self.recipe.name)
         return MosaicSources(Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec))
 
-    def preparation_settings(self) -> dict[str, Any]:
+    def preparation_settings(self) -> Entries:
         """What decides the stored images."""
         settings = super().preparation_settings()
         if self.mosaic is None:
@@ -71,32 +74,29 @@ class GalaxyClassification(ClassifierKind[GalaxyData]):
             lines.append(f"warning: {self.mosaic.left_out} sources that lie off the image were left out")
         return lines
 
-    def batch_settings(self) -> dict[str, Any]:
+    def batch_settings(self) -> Entries:
         """How batches are drawn and varied, and what the card says of the images' scale."""
         return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec}
 
-    def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> Entries:
         """What `astrovision.contract.InputContract` holds."""
-        data = self.data
-        scale = data.pixel_scale_arcsec if self.mosaic is None else self.mosaic.cutting.pixel_scale_arcsec
+        scale = self.data.pixel_scale_arcsec if self.mosaic is None else self.mosaic.cutting.pixel_scale_arcsec
         return {
-            "bands": list(self.bands),
-            "size": data.size,
-            "crop": data.crop * data.size / data.stored,
+            **super().contract_section(mean, std),
             "pixel_scale_arcsec": scale,
             "cutout": None if scale is None and self.mosaic is None else self.cutout,
-            "stretch": data.stretch,
-            "mean": list(mean),
-            "std": list(std),
+            "stretch": self.data.stretch,
         }
 
     def contract(self, card: Mapping[str, Any]) -> InputContract:
         """The contract for astronomical images."""
         return InputContract.from_card(card, self.recipe.name)
 
-    def classifier(self, model: Path, **options: Any) -> GalaxyClassifier:
+    def classifier(
+        self, model: Path, *, symmetries: bool, threads: int | None = None, calibrated: bool = True
+    ) -> GalaxyClassifier:
         """The classifier of galaxies."""
-        return GalaxyClassifier(model, **options)
+        return GalaxyClassifier(model, symmetries=symmetries, threads=threads, calibrated=calibrated)
 
     def corruptions(self) -> Mapping[str, str]:
         """Those of `astrovision.corruptions`."""
@@ -105,3 +105,12 @@ class GalaxyClassification(ClassifierKind[GalaxyData]):
     def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
         """An image under a corruption, floating point from 0 to 1."""
         return corrupt(name, image.astype(np.float32) / 255, severity, seed_key=[self.recipe.seed, number])
+
+
+def _mosaic_of(item: Item) -> "SkyImage":
+    """The mosaic that an image is cut from."""
+    from astrovision.datasets.mosaics import SkyItem
+
+    if not isinstance(item, SkyItem):
+        raise TypeError(f"an image of a mosaic is {type(item).__name__}, expected SkyItem")
+    return item.mosaic

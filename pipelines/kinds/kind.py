@@ -22,6 +22,7 @@ from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 from shared_backbones.networks.pyramids import fill_backbone
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ class TrainingData:
     """What training and validation read.
 
     Attributes:
-        loader: the training loader for `(batches, start, rank, world_size)`: how many batches there are in all, the
+        loader: Training loader for `(batches, start, rank, world_size)`: how many batches there are in all, the
             first one, and the process that asks.
-        items: training items, which are an epoch; None where they have no end.
-        validation: loader of the validation split, or None.
-        statistics: loader that statistics of batch norms are estimated from before each validation, or None.
+        items: Training items, which are an epoch; None where they have no end.
+        validation: Loader of the validation split, or None.
+        statistics: Loader that statistics of batch norms are estimated from before each validation, or None.
     """
 
     loader: "Callable[[int, int, int, int], DataLoader]"
@@ -92,14 +93,14 @@ class Kind(Generic[Data, Prepared]):
     It is generic over the recipe's section of the data, and over what a preparation opens as.
 
     Args:
-        recipe: a recipe whose data are of that kind.
+        recipe: Recipe whose data are of that kind.
 
     Attributes:
-        section: class of the recipe's section of the data.
-        data: that section.
-        role: what the network must be.
-        monitor: validation figure that chooses the checkpoint; higher is better.
-        evaluates: whether there is something to be scored.
+        section: Class of the recipe's section of the data.
+        data: That section.
+        role: What the network must be.
+        monitor: Validation figure that chooses the checkpoint; higher is better.
+        evaluates: Whether there is something to be scored.
     """
 
     role: ClassVar[architectures.Role]
@@ -188,7 +189,7 @@ class Kind(Generic[Data, Prepared]):
                 **options,
             )
 
-    def preparation_settings(self) -> dict[str, Any]:
+    def preparation_settings(self) -> Entries:
         """What decides the prepared data, in JSON types."""
         raise NotImplementedError
 
@@ -198,10 +199,10 @@ class Kind(Generic[Data, Prepared]):
         Raises:
             InputError: there are none; `lacking` says what there is none of, and the way out.
         """
-        found = [source for source in sources if source.split == "test"]
-        if not found:
+        tested = [source for source in sources if source.split == "test"]
+        if not tested:
             raise InputError(f"recipe {self.recipe.name}: no test {lacking}")
-        return found
+        return tested
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store: each split of the prepared store."""
@@ -212,7 +213,7 @@ class Kind(Generic[Data, Prepared]):
             if store.cases(split)
         ]
 
-    def evaluation_settings(self) -> dict[str, Any]:
+    def evaluation_settings(self) -> Entries:
         """What of the data's section decides an evaluation, beside the recipe's own."""
         return {}
 
@@ -239,7 +240,7 @@ class Kind(Generic[Data, Prepared]):
         """Fill a network with the weights of a trained model."""
         weights.fill(network, trained.module.state_dict(), label)
 
-    def card(self, prepared: Prepared) -> dict[str, Any]:
+    def card(self, prepared: Prepared) -> Entries:
         """The trained model's card, but for what training itself adds."""
         recipe = self.recipe
         return {
@@ -255,11 +256,11 @@ class Kind(Generic[Data, Prepared]):
             },
         }
 
-    def input_section(self, prepared: Prepared) -> dict[str, Any]:
+    def input_section(self, prepared: Prepared) -> Entries:
         """The card's `input`: the recipe's, with the contract that the data give."""
         raise NotImplementedError
 
-    def training_section(self) -> dict[str, Any]:
+    def training_section(self) -> Entries:
         """What else the card's `training` says of the data."""
         return {}
 
@@ -278,9 +279,9 @@ class Kind(Generic[Data, Prepared]):
         """Train on the prepared data, and choose the checkpoint on the validation split.
 
         Args:
-            prepared: what `open` returned.
-            folder: gets the checkpoints, and the trained model as `model`.
-            log: takes figures and the step.
+            prepared: What `open` returned.
+            folder: Gets the checkpoints, and the trained model as `model`.
+            log: Takes figures and the step.
         """
         from pipelines.training.loop import Batches, fit
 

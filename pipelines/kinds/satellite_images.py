@@ -1,113 +1,192 @@
-"""What the stages do for labelled satellite images: fine-tuning and probing a classifier."""
+"""What is particular to satellite images: bands of a sensor in its own numbers, pixels without data, and neighbours."""
 
-import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from geovision.classification import SatelliteClassifier
 from geovision.contract import InputContract
-from geovision.datasets.patches import Patches
+from geovision.corruptions import CORRUPTIONS, FAMILIES, corruption_of
+from geovision.datasets.images import read_images
+from geovision.datasets.layouts import SatelliteLayout
 from geovision.metrics import nearest_neighbours
+from geovision.pictures import picture
+from geovision.pretraining import central_views
+from pipelines.data.batch_augmentation import SatelliteViews
 from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
-from pipelines.evaluation.classification import write_classification
-from pipelines.kinds.scenes import ScenesKind, find_all_images, shown_bands, to_sample
+from pipelines.data.store import Store
+from pipelines.data.stored_images import StoredImages
+from pipelines.evaluation.image_robustness import Corruption
+from pipelines.evaluation.tested_images import TestedImages, features
+from pipelines.kinds.classification import Classifier, ClassifierKind, Reader
+from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.scenes import LabelledImageData
-from pipelines.report.scenes import stretched
-from pipelines.runtime.progress import Meter
-from pipelines.training.tasks.scenes import ClassificationTask, features, probabilities
+from pipelines.recipe.scenes import SatelliteImageData
+from pipelines.report.results import Figures
 from shared_backbones import weights
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 
 
-class SatelliteClassification(ScenesKind[LabelledImageData]):
-    """A network learns to classify images; its features are judged by their neighbours, too."""
+class SatelliteClassification(ClassifierKind[SatelliteImageData]):
+    """A network learns to classify satellite images; its features are judged by their neighbours, too.
 
-    section = LabelledImageData
-    role = "classifier"
+    Args:
+        recipe: Recipe of data of kind `satellite_images`.
+    """
+
+    section = SatelliteImageData
+    embeds = True
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
+        self.cutting = cutting_of(self.data, self.layout().file_bands)
+        self.size = size_of(recipe, self.data)
+        if self.data.statistics == "published":
+            self._section(None)
+
+    def check_settings(self) -> None:
+        """Refuse merged classes that the card lacks, and mirrored images of classes that are mirror images."""
+        super().check_settings()
+        if self.data.augmentation.mirrored and self.mirror != sorted(self.mirror):
+            raise InputError(
+                f"recipe {self.recipe.name}: has classes that are each other's mirror images, expected none where "
+                "training images are mirrored; give data.augmentation.mirrored=false"
+            )
+
+    def layout(self) -> SatelliteLayout:
+        """How the data set's files lie."""
+        return find_layout(self.data.layout, SATELLITE_LAYOUTS)
+
+    def expected_bands(self) -> tuple[str, ...]:
+        """Bands of the sensor, as the recipe has them."""
+        return bands_of(self.data)
+
+    def reader(self) -> Reader:
+        """Images in the sensor's numbers, with their valid pixels."""
+        return functools.partial(read_images, cutting=self.cutting, classes=len(self.class_names()))
+
+    def stored_images(
+        self, parts: Sequence[Mapping[str, np.ndarray]], view: Callable[[Tensor], Tensor] | None = None
+    ) -> StoredImages:
+        """Whole images."""
+        return StoredImages(parts, self.data.patch, view=view)
+
+    def view(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
+        """The published view of an evaluation."""
+        return classifier.prepare
+
+    def validation_view(self) -> Callable[[Tensor], Tensor]:
+        """The published view of an evaluation."""
+        return functools.partial(central_views, size=self.size)
 
     @property
-    def multi_label(self) -> bool:
-        """Whether an image can have several classes."""
-        return find_layout(self.data.layout, SATELLITE_LAYOUTS).multi_label
+    def mixes(self) -> bool:
+        """Whether training images are mixed: those with one label, for networks that learn as a whole."""
+        return not self.multi_label and self.recipe.train.trainable == "all"
 
-    def find_all(self) -> list[Any]:
-        """The images of the data set."""
-        return find_all_images(self)
+    def batch_augmentation(self) -> SatelliteViews:
+        """Crops, and mixup or cutmix."""
+        data, augmentation = self.data, self.data.augmentation
+        return SatelliteViews(
+            self.size,
+            augmentation.resized_crop,
+            augmentation.mirrored,
+            mixup=data.mixup if self.mixes else 0.0,
+            cutmix=data.cutmix if self.mixes else 0.0,
+        )
+
+    def smoothing(self) -> float:
+        """Smoothing of the labels, where images have one."""
+        return 0.0 if self.multi_label else self.data.smoothing
+
+    def contract(self, card: Mapping[str, Any]) -> InputContract:
+        """The contract for satellite images."""
+        return InputContract.from_card(card, self.recipe.name)
+
+    def classifier(
+        self, model: Path, *, symmetries: bool, threads: int | None = None, calibrated: bool = True
+    ) -> SatelliteClassifier:
+        """The classifier of satellite images."""
+        return SatelliteClassifier(model, symmetries=symmetries, threads=threads, calibrated=calibrated)
+
+    def corruptions(self) -> Mapping[str, str]:
+        """Those of `geovision.corruptions`."""
+        return {name: FAMILIES[name] for name in CORRUPTIONS}
+
+    def corruption(self, images: np.ndarray) -> Corruption:
+        """How images are corrupted, in the sensor's numbers, NaN where there are no data."""
+        return corruption_of(images, self.cutting.sensor, self.bands, self.recipe.seed)
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """True colours where they are there, stretched."""
+        return picture(image, self.bands)
+
+    def further_figures(self, classifier: Classifier, tested: TestedImages) -> Figures:
+        """What the nearest neighbours among the training images say of the test images."""
+        known, labels = [], []
+        for _, images in self.read_parts([source for source in self.sources if source.split == "train"], classifier):
+            known.append(features(classifier, images))
+            labels.append(images.targets())
+        nearest = nearest_neighbours(
+            np.concatenate(known), np.concatenate(labels), tested.features, self.data.neighbours
+        )
+        figures = class_figures(nearest, tested.targets, multi_label=self.multi_label)
+        kept = ("map_micro", "map_macro") if self.multi_label else ("accuracy", "balanced_accuracy")
+        return {f"knn{self.data.neighbours}_{name}": figures[name] for name in kept}
+
+    def open(self, folder: Path) -> Store:
+        """The prepared store.
+
+        Raises:
+            InputError: no training image has a valid pixel.
+        """
+        store = super().open(folder)
+        if not any(case["record"]["pixels"] for case in store.cases("train")):
+            raise InputError(f"recipe {self.recipe.name}: no training image has a valid pixel; give other images")
+        return store
+
+    def preparation_settings(self) -> Entries:
+        """What decides the stored images."""
+        return {**asdict(self.cutting), "bands": list(self.bands), "classes": self.class_names()}
+
+    def batch_settings(self) -> Entries:
+        """How batches are drawn, normalised and varied, and what is calibrated after training."""
+        own = self.data.model_dump(include={"normalisation", "statistics", "cutmix"})
+        return {**super().batch_settings(), **own}
+
+    def evaluation_settings(self) -> Entries:
+        """What of the data's section decides an evaluation, the number of neighbours included."""
+        return {**super().evaluation_settings(), "neighbours": self.data.neighbours}
+
+    def input_section(self, prepared: Store) -> Entries:
+        """The domain's contract, with the statistics that the recipe asks for."""
+        return self._section([case["record"] for case in prepared.cases("train")])
+
+    def _section(self, records: Sequence[Entries] | None) -> Entries:
+        section = section_of(self.data, self.bands, self.size, records)
+        return {**self.recipe.card.get("input", {}), **section, "stored": self.data.patch}
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        return np.zeros((2, len(self.bands), self.size, self.size), np.float32)
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Take a pretrained encoder's weights, or a classifier's; a head of other classes is drawn anew."""
-        taking: Any = network
-        if hasattr(trained.module, "multiscale"):
-            taking.load_autoencoder(trained.module)
+        load: Callable[[torch.nn.Module], None] | None = getattr(network, "load_autoencoder", None)
+        if load is not None and hasattr(trained.module, "multiscale"):
+            load(trained.module)
             return
         own, state = network.state_dict(), trained.module.state_dict()
         head = {name: own[name] for name in own if name.startswith("head.") and name in state}
         if any(state[name].shape != value.shape for name, value in head.items()):
             state |= head
         weights.fill(network, state, label)
-
-    def make_task(self, contract: InputContract, steps: int) -> ClassificationTask:
-        """The classifier's task."""
-        return ClassificationTask(
-            self.network(), self.recipe.train, steps, contract, self.data, len(self.class_names()), self.multi_label
-        )
-
-    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
-        """Score the test images, by the network's head and by their nearest neighbours among the training images."""
-        trained = weights.load(model)
-        contract = InputContract.from_card(trained.card, self.recipe.name)
-        train = [source for source in self.sources if source.split == "train"]
-        network, seen, tested = trained.module, [], []
-        with contextlib.closing(Meter("evaluate")) as meter, torch.inference_mode():
-            for number, source in enumerate([*sources, *train]):
-                for batch in self._batches(source):
-                    row = [batch["targets"].numpy(), features(network, contract, batch).numpy()]
-                    if source.split == "train":
-                        seen.append(row)
-                    else:
-                        shares = probabilities(network, contract, batch, self.multi_label).numpy()
-                        tested.append([*row, shares, self._pictures(batch)])
-                meter(number + 1, len(sources) + len(train))
-        labels, known = (np.concatenate(part) for part in zip(*seen, strict=True))
-        targets, queries, scores, pictures = (np.concatenate(part) for part in zip(*tested, strict=True))
-        data, names = self.data, self.class_names()
-        nearby = class_figures(
-            nearest_neighbours(known, labels, queries, data.neighbours), targets, multi_label=self.multi_label
-        )
-        kept = ("map_micro", "map_macro") if self.multi_label else ("accuracy", "balanced_accuracy")
-        write_classification(
-            folder,
-            scores,
-            targets,
-            names,
-            multi_label=self.multi_label,
-            picture=lambda number: pictures[number],
-            figures={f"knn{data.neighbours}_{name}": nearby[name] for name in kept} | {"images": len(targets)},
-            resamples=self.recipe.evaluate.resamples,
-            seed=self.recipe.seed,
-        )
-
-    def _batches(self, source: Any) -> Any:
-        try:
-            patches = Patches([to_sample(source, self.cutting, len(self.class_names())).arrays])
-        except InputError:
-            if not self.data.skip_unreadable:
-                raise
-            return
-        for first in range(0, len(patches), 64):
-            yield patches.__getitems__(range(first, min(first + 64, len(patches))))
-
-    def _pictures(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        """Three bands of each image, reduced to at most 112 pixels a side, `(B, H, W, 3)` uint8."""
-        chosen = [self.bands.index(band) for band in shown_bands(self.bands)]
-        step = -(-batch["image"].shape[-1] // 112)
-        return np.stack([stretched(image) for image in batch["image"][:, chosen, ::step, ::step].float().numpy()])

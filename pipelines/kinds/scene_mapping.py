@@ -1,7 +1,7 @@
 """What the stages do for scenes with label rasters: learning to map them."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from geovision.contract import InputContract
 from geovision.datasets.patches import Cutting, LabelRaster, PatchSource, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
+from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
-from geovision.scenes import open_scene
-from pipelines.kinds.scenes import ScenesKind, shown_bands, write_summary
+from geovision.scenes import Scene, open_scene
+from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import LabelledSceneData
+from pipelines.report.results import ResultTable, Value
 from pipelines.report.scenes import map_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.mapping import MappingTask
@@ -48,7 +50,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Take a whole mapping model's weights, or those of a pretrained encoder."""
-        take: Any = getattr(network, "load_autoencoder", None)
+        take: Callable[[torch.nn.Module], None] | None = getattr(network, "load_autoencoder", None)
         if take is not None and hasattr(trained.module, "multiscale"):
             take(trained.module)
         else:
@@ -59,14 +61,15 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         data = self.data
         return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
 
-    def evaluate(self, model: Path, sources: Sequence[Any], folder: Path) -> None:
+    def evaluate(self, model: Path, sources: Sequence[Source], folder: Path) -> None:
         """Map the test scenes as a user does, and compare with the labels of the test regions."""
-        data, names = self.data, self.class_names()
-        mapper = Mapper(model, overlap=data.overlap, threads=self.recipe.train.threads)
+        names = self.class_names()
+        mapper = Mapper(model, overlap=self.data.overlap, threads=self.recipe.train.threads)
         matrix = np.zeros((len(names), len(names)), np.int64)
         by_scene: dict[Path, list[PatchSource]] = {}
         for source in sources:
-            by_scene.setdefault(source.scene, []).append(source)
+            if isinstance(source, PatchSource):
+                by_scene.setdefault(source.scene, []).append(source)
         with contextlib.closing(Meter("evaluate")) as meter:
             for number, (path, parts) in enumerate(by_scene.items()):
                 with open_scene(
@@ -83,37 +86,42 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
                         ):
                             map_panel(picture, scene, target, labels, mapper.classes, shown_bands(self.bands))
                 meter(number + 1, len(by_scene))
-        found = map_figures(matrix, names)
-        rows = [
-            [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]
-            for row in found["classes"]
-        ]
-        tables = [
-            {
-                "title": f"Classes, over {found['pixels']:,} labelled pixels of the test regions",
-                "columns": ["Class", "Pixels", "IoU", "F1", "Precision", "Recall"],
-                "rows": rows,
-            },
-            {
-                "title": "Confusion: labels in rows, the map in columns",
-                "columns": ["Label", *names],
-                "rows": [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)],
-            },
-        ]
-        shown = {name: found[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
-        per_class = {f"iou_{row['name']}": row["iou"] for row in found["classes"]}
-        write_summary(folder, shown | per_class, tables)
+        figures = map_figures(matrix, names)
+        per_class = {f"iou_{row['name']}": row["iou"] for row in figures["classes"]}
+        shown = {name: figures[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
+        write_summary(folder, shown | per_class, _tables(figures, matrix, names))
 
 
-def compare(target: Path, source: PatchSource, scene: Any, cutting: Cutting, count: int) -> np.ndarray:
+def _tables(figures: Mapping[str, Any], matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:
+    """Figures of each class, and the confusion of labels and map."""
+    rows: list[list[Value]] = [
+        [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]
+        for row in figures["classes"]
+    ]
+    counted: list[list[Value]] = [[name, *map(int, counts)] for name, counts in zip(names, matrix, strict=True)]
+    return [
+        {
+            "title": f"Classes, over {figures['pixels']:,} labelled pixels of the test regions",
+            "columns": ["Class", "Pixels", "IoU", "F1", "Precision", "Recall"],
+            "rows": rows,
+        },
+        {
+            "title": "Confusion: labels in rows, the map in columns",
+            "columns": ["Label", *names],
+            "rows": counted,
+        },
+    ]
+
+
+def compare(target: Path, source: PatchSource, scene: Scene, cutting: Cutting, count: int) -> np.ndarray:
     """Confusion of a map and the labels within a source's regions, `(count, count)`."""
     from rasterio.windows import Window
 
     matrix = np.zeros((count, count), np.int64)
-    with open_raster(target) as found, LabelRaster(source.labels, scene, cutting) as labels:
+    with open_raster(target) as mapped, LabelRaster(source.labels, scene, cutting) as labels:
         for row, column, height, width in source.regions:
             for top in range(row, row + height, 512):  # no more than a strip at once
                 rows = min(512, row + height - top)
-                window: Any = Window(column, top, width, rows)  # pyright: ignore[reportCallIssue]
-                matrix += confusion(found.read(1, window=window), labels.read(top, column, rows, width), count)
+                window = Window(column, top, width, rows)  # pyright: ignore[reportCallIssue]
+                matrix += confusion(mapped.read(1, window=window), labels.read(top, column, rows, width), count)
     return matrix

@@ -1,18 +1,18 @@
-"""What the kinds of satellite data share: sources, store, contract, and the loop."""
+"""What the kinds of satellite data share: how files are read, sources, store, contract, and the loop."""
 
 import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geovision.contract import InputContract, input_section
-from geovision.datasets.images import read_images
 from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import (
     Cutting,
@@ -26,24 +26,28 @@ from geovision.datasets.patches import (
 )
 from geovision.scenes import open_scene
 from geovision.sensors import find_sensor
-from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneData
+from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData
+from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
-from shared_backbones.labelled_images import ImageSource, find_images
+from shared_backbones.json_values import Entries
+from shared_backbones.labelled_images import ImageSource
 
-Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, LabelledImageData)
+Scenes = TypeVar("Scenes", SceneData, LabelledSceneData)
+Whatever = TypeVar("Whatever")
+Patch: TypeAlias = dict[str, Tensor]
+Source: TypeAlias = PatchSource | ImageSource[SatelliteItem]
 
 
 class ScenesKind(Kind[Scenes, Store]):
-    """What the kinds of satellite data share: sources, store, contract and loop.
+    """What the kinds of scenes share: sources, store, contract and loop.
 
     Args:
-        recipe: of data of kind `scenes` or `labelled_scenes`.
+        recipe: Recipe of data of kind `scene_pretraining` or `scene_mapping`.
     """
 
     evaluates = True
@@ -52,30 +56,19 @@ class ScenesKind(Kind[Scenes, Store]):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.skipped = 0
-        sensor = find_sensor(self.data.sensor)
-        self.bands = tuple(sensor.band(name).name for name in self.data.bands)
-        size = recipe.model.arguments.get("img_size", self.data.patch)
-        self.size = int(size if isinstance(size, int) else size[0])
+        self.bands, self.size = bands_of(self.data), size_of(recipe, self.data)
         if self.data.statistics == "published":
             self.input_section(None)
-        self.cutting = Cutting(
-            sensor=sensor.name,
-            bands=self.bands,
-            scale=sensor.scale or self.data.scale or 1.0,
-            patch=self.data.patch,
-            stride=self.data.stride or self.data.patch,
-            min_valid=self.data.min_valid,
-            options={
-                "bands": self.file_bands(),
-                "scale": self.data.scale,
-                "offset": self.data.offset,
-                "reproject": True,
-            },
+        data = self.data
+        self.cutting = replace(
+            cutting_of(data, self.known_bands()),
+            stride=data.stride or data.patch,
+            min_valid=data.min_valid,
             label_values=self.label_values(),
         )
-        self.sources: list[Any] = self.find_all()
+        self.sources: Sequence[Source] = self.find_all()
 
-    def find_all(self) -> list[Any]:
+    def find_all(self) -> Sequence[Source]:
         """The parts of all splits."""
         return self._divide(self.find_pairs())
 
@@ -83,11 +76,9 @@ class ScenesKind(Kind[Scenes, Store]):
         """Scenes, and their label rasters."""
         raise NotImplementedError
 
-    def file_bands(self) -> list[str] | None:
-        """Names of the files' bands: the recipe's, or those that the layout is known to have."""
-        layout = getattr(self.data, "layout", None)
-        known = find_layout(layout, SATELLITE_LAYOUTS).file_bands if layout else None
-        return self.data.file_bands or (list(known) if known and self.data.sensor.startswith("sentinel2") else None)
+    def known_bands(self) -> Sequence[str] | None:
+        """Names of the files' bands that the data set is known to have."""
+        return None
 
     def label_values(self) -> tuple[int, ...]:
         """Values of the classes in label rasters."""
@@ -109,11 +100,11 @@ class ScenesKind(Kind[Scenes, Store]):
         self.skipped = len(pairs) - len(usable)
         return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.seed)
 
-    def find_sources(self) -> list[Any]:
+    def find_sources(self) -> Sequence[Source]:
         """The parts of all splits."""
         return self.sources
 
-    def test_sources(self) -> list[Any]:
+    def test_sources(self) -> list[Source]:
         """The parts that are scored.
 
         Raises:
@@ -122,27 +113,30 @@ class ScenesKind(Kind[Scenes, Store]):
         hint = "part; raise data.split.test, lower data.split.block, or give more scenes"
         return self.of_test_split(self.sources, hint)
 
-    def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
+    def identify(self, sources: Sequence[Source]) -> list[list[Any]]:
         """Files, splits and regions as they are now."""
         return [
             [*super(ScenesKind, self).identify(source.files), source.split, getattr(source, "regions", None)]
             for source in sources
         ]
 
-    def preparation_settings(self) -> dict[str, Any]:
+    def preparation_settings(self) -> Entries:
         """What decides the stored patches."""
         return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
 
-    def prepare(self, sources: Sequence[Any], folder: Path) -> None:
+    def prepare(self, sources: Sequence[Source], folder: Path) -> None:
         """Cut the patches of all splits."""
-        classes = len(self.recipe.card.get("classes", ()))
         self.fill_store(
             folder,
             sources,
-            functools.partial(to_sample, cutting=self.cutting, classes=classes),
+            self.converter(),
             workers=self.data.workers,
             skip_unreadable=self.data.skip_unreadable,
         )
+
+    def converter(self) -> Callable[[Any], Sample]:
+        """How a part becomes what the store keeps; it can be sent to other processes."""
+        return functools.partial(to_sample, cutting=self.cutting)
 
     def open(self, folder: Path) -> Store:
         """The prepared store.
@@ -173,33 +167,19 @@ class ScenesKind(Kind[Scenes, Store]):
             lines.append(f"note: in {moved} scenes or parts of scenes, bands of another CRS were reprojected")
         return lines
 
-    def batch_settings(self) -> dict[str, Any]:
+    def batch_settings(self) -> Entries:
         """How batches are drawn, normalised and varied."""
-        names = {"normalisation", "statistics", "mask_ratio", "resized_crop", "flip", "mixup", "cutmix", "smoothing"}
+        names = {"normalisation", "statistics", "mask_ratio", "resized_crop", "flip"}
         return self.data.model_dump(include=names)
 
-    def evaluation_settings(self) -> dict[str, Any]:
-        """How scenes are mapped, and how many neighbours count."""
-        return self.data.model_dump(include={"overlap", "neighbours", "mask_ratio"})
+    def evaluation_settings(self) -> Entries:
+        """How scenes are mapped, and how many tokens are removed."""
+        return self.data.model_dump(include={"overlap", "mask_ratio"})
 
-    def input_section(self, prepared: Store | None) -> dict[str, Any]:
+    def input_section(self, prepared: Store | None) -> Entries:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
-        found, distance = None, None
-        if prepared is not None:
-            records = [case["record"] for case in prepared.cases("train")]
-            found = statistics(records) if self.data.statistics == "training" else None
-            sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
-            distance = sizes.pop() if len(sizes) == 1 else None
-        section = input_section(
-            self.data.sensor,
-            self.bands,
-            self.size,
-            normalisation=self.data.normalisation,
-            statistics=found,
-            scale=find_sensor(self.data.sensor).scale or self.data.scale,
-            gsd_m=distance,
-        )
-        return {**self.recipe.card.get("input", {}), **section}
+        records = None if prepared is None else [case["record"] for case in prepared.cases("train")]
+        return {**self.recipe.card.get("input", {}), **section_of(self.data, self.bands, self.size, records)}
 
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
@@ -218,7 +198,7 @@ class ScenesKind(Kind[Scenes, Store]):
         settings = self.recipe.train
         train_set, val_set = (stored_patches(prepared, split) for split in ("train", "validation"))
 
-        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
+        def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader[Patch]:
             order = PatchOrder(
                 len(train_set), batch_size=settings.batch_size, steps=batches, seed=self.recipe.seed, start=start,
                 rank=rank, world_size=world_size,
@@ -229,29 +209,78 @@ class ScenesKind(Kind[Scenes, Store]):
         return TrainingData(loader, len(train_set), validation)
 
 
-def to_sample(source: PatchSource | ImageSource[SatelliteItem], cutting: Cutting, classes: int) -> Sample:
-    """A part of the data as the store keeps it, without its name."""
-    if isinstance(source, PatchSource):
-        arrays, record = cut(source, cutting)
-        name = identity(source, record["sha256"])
-    else:
-        arrays, record = read_images(source, cutting, classes)
-        name = f"case-{record['sha256'][:8]}"
+def to_sample(source: PatchSource, cutting: Cutting) -> Sample:
+    """A part of a scene as the store keeps it, without its name."""
+    arrays, record = cut(source, cutting)
+    name = identity(source, record["sha256"])
     return Sample(name, name, source.split, arrays, record)
 
 
-def find_all_images(kind: ScenesKind) -> list[Any]:
-    """The images of a data set's layout, in parts."""
-    data = kind.data
-    assert isinstance(data, SceneData | LabelledImageData) and data.layout  # noqa: S101 - asked for such data only
-    return find_images(
-        find_layout(data.layout, SATELLITE_LAYOUTS),
-        kind.root,
-        kind.class_names(),
-        test=data.split.test,
-        validation=data.split.validation,
-        seed=kind.recipe.seed,
-        options=data.options,
+def bands_of(data: SensorData) -> tuple[str, ...]:
+    """Names of the bands that the network sees, as the sensor has them.
+
+    Raises:
+        InputError: the sensor is unknown, or has no such band.
+    """
+    sensor = find_sensor(data.sensor)
+    return tuple(sensor.band(name).name for name in data.bands)
+
+
+def size_of(recipe: Recipe, data: SensorData) -> int:
+    """Side in pixels of what the network sees."""
+    size = recipe.model.arguments.get("img_size", data.patch)
+    return int(size if isinstance(size, int) else size[0])
+
+
+def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
+    """How files of a sensor are read.
+
+    Args:
+        data: Section of the recipe.
+        known_bands: Names of a Sentinel-2 file's bands that the data set is known to have.
+    """
+    sensor = find_sensor(data.sensor)
+    known = list(known_bands) if known_bands and data.sensor.startswith("sentinel2") else None
+    return Cutting(
+        sensor=sensor.name,
+        bands=bands_of(data),
+        scale=sensor.scale or data.scale or 1.0,
+        patch=data.patch,
+        stride=data.patch,
+        min_valid=0.0,
+        options={
+            "bands": data.file_bands or known,
+            "scale": data.scale,
+            "offset": data.offset,
+            "reproject": True,
+        },
+    )
+
+
+def section_of(
+    data: SensorData, bands: Sequence[str], size: int, records: Sequence[Mapping[str, Any]] | None
+) -> Entries:
+    """The `input` of a model's card.
+
+    Args:
+        data: Section of the recipe, which says whose statistics the bands have.
+        bands: Names of the network's bands.
+        size: Side in pixels of what the network sees.
+        records: What the store notes of the training's parts; None before there is a store.
+    """
+    measured, gsd_m = None, None
+    if records is not None:
+        measured = statistics(records) if data.statistics == "training" else None
+        sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
+        gsd_m = sizes.pop() if len(sizes) == 1 else None
+    return input_section(
+        data.sensor,
+        bands,
+        size,
+        normalisation=data.normalisation,
+        statistics=measured,
+        scale=find_sensor(data.sensor).scale or data.scale,
+        gsd_m=gsd_m,
     )
 
 
@@ -260,19 +289,12 @@ def stored_patches(store: Store, split: str) -> Patches:
     return Patches([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)])
 
 
-def shown_bands(bands: Sequence[str]) -> list[str]:
-    """Three bands that make a picture: the true colours where they are there."""
-    for wanted in (("B4", "B3", "B2"), ("red", "green", "blue"), ("B3", "B2", "B1")):
-        if all(name in bands for name in wanted):
-            return list(wanted)
-    return [bands[0]] * 3
-
-
-def write_summary(folder: Path, figures: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> None:
+def write_summary(folder: Path, figures: Figures, tables: Sequence[ResultTable]) -> None:
     """Write `summary.json`, which the report and the tracking store read."""
+    summary: FigureSummary = {"figures": figures, "tables": [*tables]}
     with replacing(folder / "summary.json") as path:
-        path.write_text(json.dumps({"figures": figures, "tables": tables}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: Whatever) -> Whatever:
     return batch

@@ -95,8 +95,8 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
                 rank=rank,
                 world_size=world_size,
             )
-            share = share_of(size, world_size)
-            return DataLoader(stream, share, num_workers=data.workers, persistent_workers=data.workers > 0)
+            own = share_of(size, world_size)
+            return DataLoader(stream, own, num_workers=data.workers, persistent_workers=data.workers > 0)
 
         return TrainingData(loader, items=None)
 

@@ -1,4 +1,4 @@
-"""Segmentation of volumes, learnt from volumes with label maps."""
+"""Segmentation of volumes, learned from volumes with label maps."""
 
 import contextlib
 import functools
@@ -54,12 +54,12 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
         Raises:
             InputError: there are none.
         """
-        found = [case for case in self.cases if case.split == "test"]
-        if not found:
+        tested = [case for case in self.cases if case.split == "test"]
+        if not tested:
             raise InputError(
                 f"recipe {self.recipe.name}: no test case; name some in data.options.test, test_ids_above or test_share"
             )
-        return found
+        return tested
 
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files and splits as they are now: a changed one makes another preparation."""
@@ -156,25 +156,25 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
                             raise
                         skipped += 1
                         continue
-                    found = segmenter.segment(volume).labels
-                    scored = evaluate_case(found, labels, volume.grid.spacing_mm, classes, evaluate.protocol)
+                    predicted = segmenter.segment(volume).labels
+                    scored = evaluate_case(predicted, labels, volume.grid.spacing_mm, classes, evaluate.protocol)
                     done[number] = [{"case": volume.case_id, **row} for row in scored]
                     file.write(json.dumps({"number": number, "rows": done[number]}) + "\n")
                     file.flush()
                 rows += done[number]
                 meter(number + 1, len(sources))
         if not rows:
-            raise InputError(f"recipe {self.recipe.name}: no test case could be read; mend them")
+            raise InputError(f"recipe {self.recipe.name}: no test case could be read; fix them")
         segmentation.write_tables(
             folder, rows, evaluate.protocol, seed=self.recipe.seed, resamples=evaluate.resamples, skipped=skipped
         )
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """What the tracking store notes of an evaluation."""
-        found = {f"test_{figure}": summary["overall"][figure]["mean"] for figure in segmentation.FIGURES}
+        figures = {f"test_{figure}": summary["overall"][figure]["mean"] for figure in segmentation.FIGURES}
         for row in summary["classes"]:
-            found |= {f"test_{figure}_{row['name']}": row[figure]["mean"] for figure in segmentation.FIGURES}
-        return {name: value for name, value in found.items() if value is not None}
+            figures |= {f"test_{figure}_{row['name']}": row[figure]["mean"] for figure in segmentation.FIGURES}
+        return {name: value for name, value in figures.items() if value is not None}
 
     def lines(self, summary: Mapping[str, Any]) -> list[str]:
         """The figures of an evaluation for a terminal."""
@@ -203,20 +203,20 @@ class StoredVolumes:
 
 def to_sample(case: Case, contract: InputContract) -> Sample:
     """A case as the store keeps it, without its name."""
-    found = prepare(case, contract)
-    identity = f"case-{found['record']['sha256'][:8]}"
+    prepared = prepare(case, contract)
+    identity = f"case-{prepared['record']['sha256'][:8]}"
     group = hashlib.sha256(case.subject.encode()).hexdigest()[:16]
-    return Sample(identity, group, case.split, found["arrays"], found["record"])
+    return Sample(identity, group, case.split, prepared["arrays"], prepared["record"])
 
 
 def _read_lines(path: Path) -> dict[int, list[dict[str, Any]]]:
     """Rows of the cases that were done, by number; a line cut off by an interruption is none."""
-    found = {}
+    rows = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             entry = json.loads(line)
-            found[entry["number"]] = entry["rows"]
-    return found
+            rows[entry["number"]] = entry["rows"]
+    return rows
 
 
 def _text(value: float | None) -> str:

@@ -1,11 +1,12 @@
 """Sections of a recipe that describe labelled images."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from pipelines.recipe.section import DataSection, Section, Share
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 
 
 class ImageAugmentation(Section):
@@ -13,14 +14,13 @@ class ImageAugmentation(Section):
 
     mirrored: bool = True
     """Whether half of them are mirrored."""
-
     resized_crop: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Smallest and largest share of the area that is cut out at random and resized; null keeps the middle."""
+    """Smallest and largest fraction of the area that is cut out at random and resized; null keeps the middle."""
     rotation_degrees: float = Field(default=180, ge=0, le=180)
     scaling: Share = 0.15
     """Largest relative change of size."""
     shift: Share = 0.05
-    """Largest shift, as a share of the side."""
+    """Largest shift, as a fraction of the side."""
     brightness: Share = 0.15
     """Largest relative change of brightness and of contrast."""
     color: Share = 0.15
@@ -48,26 +48,19 @@ class LabelledImages(DataSection):
 
     layout: str
     """Layout of the files: a name of `LAYOUTS` in `pipelines.data.image_layouts`."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Of the layout."""
+    options: Entries = Field(default_factory=dict)
+    """Options of the layout."""
     split: ImageSplit = Field(default_factory=ImageSplit)
-    crop: float = Field(default=1.0, gt=0, le=1)
-    """Share of an image's side, around its centre, that is stored."""
-    stored: PositiveInt = 256
-    """Side in pixels of the stored images."""
-    size: PositiveInt = 256
-    """Side in pixels of what the network sees, from the middle of the stored image."""
-    augmentation: ImageAugmentation = Field(default_factory=ImageAugmentation)
     balance: float = Field(default=0.0, ge=0, le=1)
     """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
     mixup: float = Field(default=0.0, ge=0)
     """Alpha of mixup; 0 for none."""
     smoothing: Share = 0.0
-    """Of the labels."""
+    """Smoothing of the labels."""
     symmetries: bool = False
     """Average over the eight symmetries of the square, in evaluation and in use."""
     coverage: float = Field(default=0.9, gt=0, lt=1)
-    """Of the prediction sets that the trained model gives."""
+    """Coverage of the prediction sets that the trained model gives."""
     merged: dict[str, list[str]] = Field(default_factory=dict)
     """Classes that the evaluation also scores as one, by the name of the whole."""
     corruption_images: NonNegativeInt = 0
@@ -77,7 +70,19 @@ class LabelledImages(DataSection):
     skip_unreadable: bool = False
 
 
-class GalaxyData(LabelledImages):
+class LabelledPictures(LabelledImages):
+    """Labelled images of 8 bits."""
+
+    crop: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of an image's side, around its centre, that is stored."""
+    stored: PositiveInt = 256
+    """Side in pixels of the stored images."""
+    size: PositiveInt = 256
+    """Side in pixels of what the network sees, from the middle of the stored image."""
+    augmentation: ImageAugmentation = Field(default_factory=ImageAugmentation)
+
+
+class GalaxyData(LabelledPictures):
     """Images of galaxies: colour images, sources of a FITS mosaic, or drawn ones."""
 
     domain = "astrovision"
@@ -85,12 +90,12 @@ class GalaxyData(LabelledImages):
     symmetries: bool = True
     pixel_scale_arcsec: PositiveFloat | None = None
     """Of the stored images, where it is the same for all; cut-outs of a mosaic have it, by default the mosaic's own."""
-    stretch: dict[str, Any] | None = None
+    stretch: Entries | None = None
     """Of the fluxes of a mosaic: kind and parameters, see `astrovision.stretches`; colour images have none."""
 
     @field_validator("stretch")
     @classmethod
-    def _known_stretch(cls, stretch: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _known_stretch(cls, stretch: Entries | None) -> Entries | None:
         from astrovision.stretches import Stretch
 
         try:
@@ -113,7 +118,7 @@ class GalaxyData(LabelledImages):
         return self
 
 
-class MedicalImageData(LabelledImages):
+class MedicalImageData(LabelledPictures):
     """Medical images: grey where the model has one input channel, else colours (grey images are repeated)."""
 
     domain = "medvision"

@@ -13,10 +13,11 @@ from pydantic import (
     ValidationError,
 )
 
-from pipelines.recipe.former_names import Content, use_current_names
+from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -107,7 +108,7 @@ def _parse(text: str, source: str) -> Any:
         raise InputError(f"{source}: is not YAML ({' '.join(str(error).split())})") from None
 
 
-def _apply(content: Content, override: str) -> None:
+def _apply(content: Entries, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator:
         raise InputError(f"{override!r}: expected section.key=value, for example train.steps=100")

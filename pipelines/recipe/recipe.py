@@ -1,7 +1,7 @@
 """Recipes: one YAML file holds everything that decides a result, or names the data that does."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -13,9 +13,10 @@ from pydantic import (
 )
 
 from pipelines.recipe.images import GalaxyData, MedicalImageData
-from pipelines.recipe.scenes import LabelledImageData, LabelledSceneData, SceneData
+from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData
 from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import SyntheticData, VolumeData
+from shared_backbones.json_values import Entries
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # of folders and of models
@@ -25,7 +26,7 @@ class ModelSection(Section):
     """What is trained."""
 
     architecture: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Entries = Field(default_factory=dict)
     init: str | None = None
     """Trained model whose weights training starts from: a folder, a bundled name, or `models:/NAME@ALIAS`."""
     backbone_weights: str | None = None
@@ -74,7 +75,7 @@ class TrainSection(Section):
     loss: Literal["dice_ce", "dice_focal", "ce"] = "dice_ce"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
-    """Compile the network with torch.compile before the first step; wants a C++ compiler."""
+    """Compile the network with torch.compile before the first step; needs a C++ compiler."""
     checkpoint_every: PositiveInt = 500
     validate_every: PositiveInt | None = None
     """Steps between validations; by default an epoch."""
@@ -104,7 +105,7 @@ class TrainSection(Section):
     def _can_be_shared(self) -> "TrainSection":
         wrong = {"ema_decay": self.ema_decay > 0, "compile": self.compile, "precision": self.precision == "16-mixed"}
         if self.strategy == "fsdp" and any(wrong.values()):
-            name = next(name for name, found in wrong.items() if found)
+            name = next(name for name, is_wrong in wrong.items() if is_wrong)
             raise ValueError(
                 f"strategy=fsdp: found {name}={getattr(self, name)}, expected ema_decay=0, compile=false and "
                 "precision 32-true or bf16-mixed; set them so, or strategy=ddp"
@@ -153,7 +154,7 @@ class Recipe(Section):
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
     data: Annotated[
-        SyntheticData | VolumeData | SceneData | LabelledSceneData | LabelledImageData | GalaxyData | MedicalImageData,
+        SyntheticData | VolumeData | SceneData | LabelledSceneData | SatelliteImageData | GalaxyData | MedicalImageData,
         Field(discriminator="kind"),
     ]
     domain: Domain = Field(default_factory=lambda fields: fields["data"].domain)
@@ -163,7 +164,7 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()
     register_as: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
-    card: dict[str, Any] = Field(default_factory=dict)
+    card: Entries = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
 
     @model_validator(mode="after")

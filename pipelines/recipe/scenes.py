@@ -1,6 +1,6 @@
 """Sections of a recipe that describe satellite scenes and images."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -9,7 +9,9 @@ from pydantic import (
     PositiveInt,
 )
 
+from pipelines.recipe.images import ImageSplit, LabelledImages
 from pipelines.recipe.section import DataSection, Section, Share
+from shared_backbones.json_values import Entries
 
 
 class SceneSplit(Section):
@@ -25,12 +27,12 @@ class SceneSplit(Section):
     """Side of the blocks in pixels."""
 
 
-class _Scenes(DataSection):
-    """What both kinds of scene data share."""
+class SensorData(DataSection):
+    """What all kinds of satellite data share: the sensor, its bands and their numbers."""
 
     domain = "geovision"
     sensor: str
-    """Of all scenes; see `geovision.sensors`."""
+    """Sensor of all scenes; its name in `geovision.sensors`."""
     bands: list[str]
     """Those the network sees, in its order."""
     file_bands: list[str] | None = None
@@ -39,12 +41,7 @@ class _Scenes(DataSection):
     """Value = stored number * scale + offset, where neither file nor sensor say so."""
     offset: float | None = None
     patch: PositiveInt = 96
-    """Side of the stored patches in pixels; also of the tiles that scenes are mapped in."""
-    stride: PositiveInt | None = None
-    """From one patch to the next; by default the side."""
-    min_valid: Share = 0.5
-    """Patches with a smaller share of valid (and labelled) pixels are left out."""
-    split: SceneSplit = Field(default_factory=SceneSplit)
+    """Side of the stored patches, or images, in pixels; also of the tiles that scenes are mapped in."""
     normalisation: Literal["mean_std", "satmae"] = "mean_std"
     statistics: Literal["published", "training"] = "training"
     """Means and deviations of the bands: those published for the sensor, or those of the training patches."""
@@ -53,18 +50,28 @@ class _Scenes(DataSection):
     skip_unreadable: bool = False
 
 
+class _Scenes(SensorData):
+    """What both kinds of scene data share."""
+
+    stride: PositiveInt | None = None
+    """From one patch to the next; by default the side."""
+    min_valid: Share = 0.5
+    """Patches with a smaller fraction of valid (and labelled) pixels are left out."""
+    split: SceneSplit = Field(default_factory=SceneSplit)
+
+
 class SceneData(_Scenes):
     """Scenes that are cut into patches, to pretrain on; `root` is a folder of GeoTIFFs and products."""
 
     kind: Literal["scene_pretraining"]
     layout: str | None = None
     """Layout of images, one patch each, in place of scenes: a name of `SATELLITE_LAYOUTS`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Entries = Field(default_factory=dict)
     """Of the layout."""
     mask_ratio: Share = 0.75
     """Share of tokens that the encoder does not see."""
     resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.0)
-    """Smallest and largest share of a patch's area that is cut out and enlarged."""
+    """Smallest and largest fraction of a patch's area that is cut out and enlarged."""
 
 
 class LabelledSceneData(_Scenes):
@@ -75,7 +82,7 @@ class LabelledSceneData(_Scenes):
 
     kind: Literal["scene_mapping"]
     label_values: list[int] | None = None
-    """Value of each class in the label rasters; other pixels are not learnt. By default the classes' numbers."""
+    """Value of each class in the label rasters; other pixels are left out. By default the classes' numbers."""
     min_valid: Share = 0.01
     flip: bool = True
     """Mirror and turn training patches by quarters."""
@@ -83,21 +90,34 @@ class LabelledSceneData(_Scenes):
     """Share of a tile that is blended with the next when scenes are mapped."""
 
 
-class LabelledImageData(_Scenes):
+class SatelliteAugmentation(Section):
+    """How training images are varied, on the device where the network is."""
+
+    mirrored: bool = True
+    """Whether half of them are mirrored."""
+    resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    """Smallest and largest fraction of an image's area that is cut out at random and enlarged."""
+
+
+class SatelliteSplit(ImageSplit):
+    """Fractions drawn within each class, where the data set has no split of its own."""
+
+    test: Share = 0.2
+
+
+class SatelliteImageData(SensorData, LabelledImages):
     """Labelled satellite images, read as published data sets lay them out."""
 
     kind: Literal["satellite_images"]
     layout: str
     """Layout of the files: a name of `pipelines.data.image_layouts.SATELLITE_LAYOUTS`."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Of the layout."""
-    resized_crop: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
-    """Smallest and largest share of an image's area in a training view."""
+    split: SatelliteSplit = Field(default_factory=SatelliteSplit)
+    augmentation: SatelliteAugmentation = Field(default_factory=SatelliteAugmentation)
     mixup: float = Field(default=0.8, ge=0)
-    """Of images with one label: alpha of mixup; 0 for none."""
+    """Alpha of mixup, for images with one label; 0 for none."""
     cutmix: float = Field(default=1.0, ge=0)
-    """Likewise of cutmix; where both are given, half of the batches each."""
+    """Alpha of cutmix, for images with one label; where both are given, half of the batches each."""
     smoothing: Share = 0.1
-    """Of the labels of images with one."""
+    """Smoothing of the labels of images with one."""
     neighbours: PositiveInt = 20
-    """Of the k-nearest-neighbour figures."""
+    """Neighbours that the k-nearest-neighbour figures count."""

@@ -15,6 +15,7 @@ def robustness_report(
     facts: Sequence[tuple[str, str]],
     notes: Sequence[str],
     pictures: Sequence[Path],
+    program: str = "medvision",
 ) -> str:
     """Build the page. It is one file: style, pictures and the verdict's script are inside, and nothing is fetched.
 
@@ -26,6 +27,7 @@ def robustness_report(
         facts: Names and values of the line of figures below the heading.
         notes: Sentences before the tables.
         pictures: SVG or PNG files.
+        program: Program that collects a reviewer's verdicts.
 
     Returns:
         The page's HTML, to be written as UTF-8.
@@ -44,7 +46,7 @@ def robustness_report(
             *([Section("warnings", "Warnings", [Bullets([*map(str, warnings)], alert=True)])] if warnings else []),
             _figures(notes, tables),
             Section("pictures", "Pictures", [*map(Picture.of, pictures)], contents="Pictures"),
-            verdict_section(report, case, "Is this model robust enough for its purpose?", "medvision"),
+            verdict_section(report, case, "Is this model robust enough for its purpose?", program),
             _provenance(data),
         ],
         footer="Every figure of this page is in robustness.json beside it. The page loads nothing; its one script "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geovision.pictures import stretched
 from pipelines.report.sheets import picture_sheet
 from shared_backbones.card import ClassEntry
 
@@ -14,13 +15,6 @@ if TYPE_CHECKING:
     from geovision.scenes import Scene
 
 _PANEL = 320  # longer side in pixels of each picture of a map
-
-
-def stretched(bands: np.ndarray) -> np.ndarray:
-    """Three bands `(3, H, W)` as a picture `(H, W, 3)` uint8, from their 2nd to their 98th percentile."""
-    low, high = np.percentile(bands, [2, 98], axis=(1, 2), keepdims=True)
-    scaled = np.clip((bands - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return (scaled.transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
 def reconstruction_panel(

@@ -2,10 +2,10 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypedDict
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.card import Calibration
+from shared_backbones.card import Calibration, Card
 from shared_backbones.classification.calibration import prediction_sets
-from shared_backbones.classification.contract import mirror_of
+from shared_backbones.classification.contract import ContractT, mirror_of
 from shared_backbones.classification.outliers import Outliers
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
@@ -50,7 +50,25 @@ class Prediction:
         return self.probabilities.max(1)
 
 
-class ImageClassifier:
+class _Level(TypedDict):
+    """A map that a network gives: channels, how many pixels of the image one of its own is, and where it comes from."""
+
+    num_chs: int
+    reduction: int
+    module: str
+
+
+class Provenance(TypedDict):
+    """What a side-car says of a model."""
+
+    name: str | None
+    version: str | None
+    architecture: str
+    sha256: str
+    license: str | None
+
+
+class ImageClassifier(Generic[ContractT]):
     """A trained classifier, loaded once for many images; each domain's says how its contract is read.
 
     Args:
@@ -106,7 +124,7 @@ class ImageClassifier:
             if len(set(self.names)) < max(2, len(self.names)):
                 raise ValueError("expected two or more classes of different names")
             self.mirror = mirror_of(self.card)
-            self.multi_label = bool(self.card.get("multi_label", False))
+            self.multi_label = self.has_several(self.card)
             known: Calibration = self.card.get("calibration", {}) if calibrated else {}
             self.symmetries = (
                 bool(known.get("symmetries", self.default_symmetries)) if symmetries is None else symmetries
@@ -118,8 +136,8 @@ class ImageClassifier:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"model {printable(model)}: its card cannot be used ({error}); choose another") from None
         self.precision = choose_precision(precision, self.device, float(self.card.get("bfloat16_agreement", 0)))
-        network: Any = optimize_for_inference(trained.module)
-        self.network = network.to(device=self.device, memory_format=torch.channels_last)
+        network: nn.Module = optimize_for_inference(trained.module)
+        self.network = network.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._seen: list[Tensor] = []
         size, bands = self.contract.size, len(self.contract.bands)
         try:
@@ -137,7 +155,7 @@ class ImageClassifier:
         self.width = features.shape[1]
         self.outliers = Outliers.load(model, self.width) if calibrated else None
 
-    def read_contract(self, card: Mapping[str, Any], label: str) -> Any:
+    def read_contract(self, card: Card, label: str) -> ContractT:
         """The domain's contract, as a card has it.
 
         Raises:
@@ -145,35 +163,39 @@ class ImageClassifier:
         """
         raise NotImplementedError
 
+    def has_several(self, card: Card) -> bool:
+        """Whether an image can have several classes, as a card has it."""
+        return bool(card.get("multi_label", False))
+
     def prepare(self, images: Tensor) -> Tensor:
-        """The part that the network sees, at its size: the middle, resized (bicubic, smoothed where it shrinks).
-
-        As the training's images were: the middle may begin and end within a pixel, and pixels beyond its border count.
-
-        Args:
-            images: `(N, C, H, W)` uint8, or floating point from 0 to 1.
-
-        Returns:
-            `(N, C, size, size)` float32 from 0 to 1.
+        """The part of images `(N, C, H, W)` that the network sees, at its size: `(N, C, size, size)`.
 
         Raises:
             InputError: another number of bands than the model takes.
         """
-        bands = self.contract.bands
-        if images.ndim != 4 or images.shape[1] != len(bands):
-            actual = images.shape[1] if images.ndim == 4 else f"shape {tuple(images.shape)} and no"
-            raise InputError(f"images have {actual} bands, the model takes {len(bands)}: {', '.join(bands)}")
-        values = images.float() if images.is_floating_point() else images.float() / 255
-        height, width = images.shape[2:]
-        side, size = self.contract.crop * min(height, width), self.contract.size
-        down, across = (_resampling(length, side, size) for length in (height, width))
-        return (down @ values @ across.T).clamp(0, 1)
+        raise NotImplementedError
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The network's input, of images as `prepare` gives them."""
+        return self.contract.normalise(images)
+
+    def feature_maps(self, features: Tensor) -> Tensor:
+        """What the network's last features are as maps `(N, D, h, w)`, for Grad-CAM.
+
+        Raises:
+            InputError: they are no maps.
+        """
+        if features.ndim != 4:
+            raise InputError(
+                f"model {printable(self.folder)}: its features are no maps, so that Grad-CAM has none to show"
+            )
+        return features
 
     def predict(self, images: Tensor) -> Prediction:
         """Class probabilities and what goes with them.
 
         Args:
-            images: `(N, C, size, size)` uint8, or floating point from 0 to 1, as `prepare` gives them.
+            images: `(N, C, size, size)` as `prepare` gives them.
 
         Raises:
             InputError: another number of bands, or another size, than the model takes.
@@ -196,6 +218,16 @@ class ImageClassifier:
         self._check(images)
         parts = [self._run(part)[1].cpu().numpy() for part in images.split(self.batch_size) if len(part)]
         return np.concatenate([np.zeros((0, self.width), np.float32), *parts])
+
+    def embed(self, images: Tensor) -> np.ndarray:
+        """Features `(N, D)` float32 that the head sees, of images as `prepare` gives them."""
+        self._check(images)
+        parts = []
+        for part in images.split(self.batch_size):
+            with torch.inference_mode():
+                maps = self._method("forward_features")(self.normalise(part.to(self.device)))
+                parts.append(self._method("forward_head")(maps, pre_logits=True).float().cpu().numpy())
+        return np.concatenate(parts)
 
     def grad_cam(self, images: Tensor, labels: Sequence[int] | np.ndarray) -> np.ndarray:
         """Where the network sees a class: Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) on its last map.
@@ -223,7 +255,7 @@ class ImageClassifier:
         ]
         return np.concatenate([np.zeros((0, *images.shape[2:]), np.float32), *maps])
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """What a side-car says of the model."""
         return {
             "name": self.card.get("name"),
@@ -254,17 +286,15 @@ class ImageClassifier:
         return scores.cpu().numpy(), features.cpu().numpy()
 
     def _grad_cam(self, images: Tensor, labels: Tensor) -> Tensor:
-        network: Any = self._unfolded
+        network = self._unfolded
         with torch.no_grad():
-            maps = network.forward_features(self.contract.normalise(images.to(self.device)))
-        if maps.ndim != 4:
-            raise InputError(
-                f"model {printable(self.folder)}: its features are no maps, so that Grad-CAM has none to show"
-            )
-        maps = maps.requires_grad_()
+            features = _call(network, "forward_features")(self.normalise(images.to(self.device)))
+        features = features.requires_grad_()
         with torch.enable_grad():
-            (slopes,) = torch.autograd.grad(network.forward_head(maps).gather(1, labels[:, None]).sum(), maps)
-        heat = (slopes.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
+            logits = _call(network, "forward_head")(features)
+            (slopes,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)
+        slopes, maps = self.feature_maps(slopes), self.feature_maps(features.detach())
+        heat = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
         heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
         peak = heat.amax((1, 2), keepdim=True)
         return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
@@ -283,18 +313,22 @@ class ImageClassifier:
                 f"images are {tuple(images.shape[1:])}, the model takes {expected} of {', '.join(self.contract.bands)}"
             )
 
-    def _see(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _method(self, name: str) -> Callable[..., Tensor]:
+        return _call(self.network, name)
+
+    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._seen.append(output)
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the means of the watched map."""
-        inputs = self.contract.normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        inputs = self.normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
         bfloat16 = self.precision == "bfloat16"
         self._seen.clear()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             logits = self.network(inputs)
         seen = self._seen[-1].float()
-        channels_last = seen.shape[1] != self._watched_channels  # tokens, and the maps of Swin and its relatives
+        # tokens, and the maps of Swin and its relatives
+        channels_last = seen.ndim == 3 or seen.shape[1] != self._watched_channels
         return logits.float(), seen.flatten(1, -2).mean(1) if channels_last else seen.flatten(2).mean(2)
 
 
@@ -312,7 +346,12 @@ def _prediction_sets(calibration: Calibration) -> tuple[float | None, float | No
     return float(quantile), float(coverage)
 
 
-def _watched(network: Any) -> tuple[nn.Module, int]:
+def _call(network: nn.Module, method: str) -> Callable[..., Tensor]:
+    """A method of a network that PyTorch's own modules do not have."""
+    return getattr(network, method)
+
+
+def _watched(network: nn.Module) -> tuple[nn.Module, int]:
     """The stage of a network whose map has an eighth of the image's resolution or the next finer one; its channels.
 
     Where there is none so fine, as in a plain transformer, it is the finest; of several that are equal the middle one.
@@ -320,7 +359,7 @@ def _watched(network: Any) -> tuple[nn.Module, int]:
     Raises:
         AttributeError: the network does not say where its maps come from, as timm's and ours do.
     """
-    levels = list(network.feature_info)
+    levels: list[_Level] = list(getattr(network, "feature_info"))  # noqa: B009 - no module of PyTorch's has it
     fine = [level for level in levels if level["reduction"] <= 8]
     wanted = max((level["reduction"] for level in fine), default=min(level["reduction"] for level in levels))
     equal = [level for level in levels if level["reduction"] == wanted]
@@ -328,14 +367,3 @@ def _watched(network: Any) -> tuple[nn.Module, int]:
     stage = network.get_submodule(level["module"])
     # some networks run a stage's blocks themselves
     return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage, int(level["num_chs"])
-
-
-@functools.lru_cache(maxsize=64)
-def _resampling(length: int, side: float, size: int) -> Tensor:
-    """Weights `(size, length)` of a line's pixels: bicubic (a = -0.5), widened where the middle `side` shrinks."""
-    scale = side / size
-    centres = (length - side) / 2 + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
-    away = ((torch.arange(length) + 0.5 - centres[:, None]) / max(scale, 1.0)).abs()
-    near, far = (1.5 * away - 2.5) * away**2 + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
-    factors = torch.where(away < 1, near, torch.where(away < 2, far, torch.zeros_like(away)))
-    return (factors / factors.sum(1, keepdim=True)).float()

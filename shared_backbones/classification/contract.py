@@ -3,11 +3,42 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict, TypeVar
 
 from torch import Tensor
 
 from shared_backbones.errors import InputError
+
+
+class Contract(Protocol):
+    """What every classifier's contract says of its input, whatever the images are."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names, in the order of the network's channels."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of what the network sees."""
+        ...
+
+    def normalise(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The network's input `(..., C, H, W)`; where `valid` `(..., H, W)` is False, pixels count as bands' means."""
+        ...
+
+
+ContractT = TypeVar("ContractT", bound=Contract)
+
+
+class ContractParts(TypedDict):
+    """Attributes that every `ImageContract` has."""
+
+    bands: tuple[str, ...]
+    size: int
+    crop: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +48,7 @@ class ImageContract:
     Attributes:
         bands: names, in the order of the network's channels.
         size: side in pixels of what the network sees.
-        crop: share of an image's shorter side that the network sees, around its centre; the rest is cut off.
+        crop: fraction of an image's shorter side that the network sees, around its centre; the rest is cut off.
         mean: mean of each band, for values from 0 to 1.
         std: standard deviation of each band, same unit.
     """
@@ -29,7 +60,7 @@ class ImageContract:
     std: tuple[float, ...]
 
     @staticmethod
-    def parts(given: Mapping[str, Any]) -> dict[str, Any]:
+    def parts(given: Mapping[str, Any]) -> ContractParts:
         """These attributes of a card's `input`."""
         return {
             "bands": tuple(str(name) for name in given["bands"]),
@@ -56,12 +87,18 @@ class ImageContract:
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
             raise ValueError("means must be finite and deviations more than 0")
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """The network's input, of `(..., C, H, W)`: floating-point values from 0 to 1, or uint8."""
+    def normalise(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The network's input, of `(..., C, H, W)`: floating-point values from 0 to 1, or uint8.
+
+        Args:
+            images: images as stored.
+            valid: `(..., H, W)`; pixels that are False count as the bands' means.
+        """
         if not images.is_floating_point():
             images = images.float() / 255
         mean, std = (images.new_tensor(part)[:, None, None] for part in (self.mean, self.std))
-        return (images - mean) / std
+        scaled = (images - mean) / std
+        return scaled if valid is None else scaled.masked_fill(~valid.unsqueeze(-3), 0.0)
 
 
 def mirror_of(card: Mapping[str, Any]) -> list[int]:

@@ -1,5 +1,6 @@
 """What preparing a file of Galaxy10's shape takes, and how fast the store is read."""
 
+import functools
 import os
 import resource
 import subprocess
@@ -13,9 +14,9 @@ import pytest
 
 from astrovision.datasets.galaxy10 import DECALS
 from pipelines.data.image_layouts import find_layout
+from pipelines.data.image_reading import read_images, to_sample
 from pipelines.data.store import Store, write_store
 from pipelines.data.stored_images import StoredImages
-from pipelines.kinds.classification import to_sample
 from shared_backbones.labelled_images import find_images
 
 CHUNKS = {"contiguous": None, "automatic": (94, 32, 32, 1), "image by image": (1, 256, 256, 3)}
@@ -55,7 +56,7 @@ class Convert:
     """Picklable."""
 
     def __call__(self, source):
-        return to_sample(source, size=256, crop=1.0, classes=10)
+        return to_sample(source, functools.partial(read_images, size=256, crop=1.0, classes=10))
 
 
 @pytest.mark.parametrize("kind", list(CHUNKS))

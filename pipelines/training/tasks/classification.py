@@ -1,26 +1,31 @@
 """A LightningModule that learns to classify stored images."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.recipe.images import LabelledImages
+from pipelines.data.batch_augmentation import BatchAugmentation
 from pipelines.recipe.recipe import TrainSection
+from pipelines.training.tasks.scores import ClassScores
 from pipelines.training.tasks.task import Task
-from shared_backbones.classification.contract import ImageContract
+from shared_backbones.classification.contract import Contract
 
 
 class ClassificationTask(Task):
     """Images to classes: one of each image (cross-entropy), or any number of them (binary cross-entropy of each).
 
     Args:
-        model: maps `(B, C, H, W)` to logits `(B, classes)`.
-        settings: of the recipe.
-        steps: length of the schedule in optimiser steps.
-        contract: of the input.
-        data: of the recipe: mixup and smoothing.
-        classes: how many there are.
-        multi_label: whether an image can have several.
+        model: Maps `(B, C, H, W)` to logits `(B, classes)`.
+        settings: Settings of the training.
+        steps: Length of the schedule in optimiser steps.
+        contract: Contract of the input.
+        classes: Number of classes.
+        multi_label: Whether an image can have several.
+        smoothing: Smoothing of the labels.
+        augment: Varies batches that are normalised; None lets them be.
+        view: What a validation sees of images that are normalised; None for the images themselves.
     """
 
     def __init__(
@@ -28,27 +33,32 @@ class ClassificationTask(Task):
         model: nn.Module,
         settings: TrainSection,
         steps: int,
-        contract: ImageContract,
-        data: LabelledImages,
+        contract: Contract,
         classes: int,
+        *,
         multi_label: bool = False,
+        smoothing: float = 0.0,
+        augment: BatchAugmentation | None = None,
+        view: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(model, settings, steps)
-        self.contract, self.data, self.classes, self.multi_label = contract, data, classes, multi_label
+        self.contract, self.classes, self.multi_label = contract, classes, multi_label
+        self.smoothing, self.augment, self.view = smoothing, augment, view
         if settings.trainable == "head":
             model.requires_grad_(False)
             model.get_submodule(getattr(model, "classifier", "head")).requires_grad_(True)
-        self.sums = torch.zeros(3, classes, dtype=torch.float64)
+        trunk = getattr(model, "trunk", None)
+        self.depth = 0 if trunk is None else len(trunk.blocks)
+        self.scores = ClassScores(classes, multi_label)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch, mixed with itself where the recipe says so."""
-        images, targets = self.contract.normalise(batch["image"]), batch["target"].float()
-        if self.data.mixup:
-            share = float(torch.distributions.Beta(self.data.mixup, self.data.mixup).sample())
-            images = share * images + (1 - share) * images.roll(1, 0)
-            targets = share * targets + (1 - share) * targets.roll(1, 0)
+        """Loss of one batch."""
+        images = self.contract.normalise(batch["image"], batch.get("valid"))
+        targets = batch["target"].float()
+        if self.augment is not None:
+            images, targets = self.augment(images, targets)
         logits = self.model(images.contiguous(memory_format=torch.channels_last))
-        smoothing = self.data.smoothing
+        smoothing = self.smoothing
         if self.multi_label:
             loss = F.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
         else:
@@ -58,24 +68,26 @@ class ClassificationTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
-        self.sums = torch.zeros(3, self.classes, dtype=torch.float64, device=self.device)
+        self.scores.reset()
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Add hits, images and log-likelihoods of each class."""
-        targets = batch["target"].double()
-        logits = self.model(self.contract.normalise(batch["image"])).double()
-        if self.multi_label:  # a label's answer is right where it has the label's sign; every image counts for each
-            hits, count = ((logits > 0) == (targets > 0)).double(), torch.ones_like(targets)
-            own = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        else:
-            right = (logits.argmax(1) == targets.argmax(1)).double()[:, None]
-            hits, count, own = right * targets, targets, logits.log_softmax(1) * targets
-        self.sums += torch.stack([hits.sum(0), count.sum(0), own.sum(0)])
+        """Count a batch's answers."""
+        images = self.contract.normalise(batch["image"], batch.get("valid"))
+        self.scores.update(self.model(images if self.view is None else self.view(images)), batch["target"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy, its mean over the classes that occur, and the mean log-likelihood."""
-        hits, count, likelihood = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
-        present = count > 0
-        self.log("validation_accuracy", (hits.sum() / count.sum().clamp(min=1)).float())
-        self.log("validation_balanced_accuracy", (hits[present] / count[present]).mean().float())
-        self.log("validation_log_likelihood", (likelihood.sum() / count.sum().clamp(min=1)).float())
+        """Log the figures of all processes together."""
+        for name, value in self.scores.compute().items():
+            self.log(f"validation_{name}", value.float())
+
+    def rate_of(self, name: str) -> float:
+        """Layer-wise decay: the embedding learns most slowly, what stands above the blocks at the full rate.
+
+        The tables of groups learn at the full rate, as the released list of embeddings leaves them out.
+        """
+        decay, depth = self.settings.layer_decay, self.depth
+        if name.startswith(("trunk.class_token", "trunk.positions", "trunk.patch_embeddings")):
+            return decay ** (depth + 1)
+        if name.startswith("trunk.blocks."):
+            return decay ** (depth - int(name.split(".")[2]))
+        return 1.0

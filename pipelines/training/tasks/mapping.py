@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassStatScores
 
 from geovision.contract import InputContract
 from geovision.datasets.patches import IGNORED
@@ -16,12 +17,12 @@ class MappingTask(Task):
     """Patches to label maps.
 
     Args:
-        model: maps `(B, C, H, W)` to logits `(B, classes, H, W)`.
-        settings: of the recipe.
-        steps: length of the schedule in optimiser steps.
-        contract: of the input.
-        classes: names of the classes.
-        flip: mirror and turn training patches.
+        model: Maps `(B, C, H, W)` to logits `(B, classes, H, W)`.
+        settings: Settings of the training.
+        steps: Length of the schedule in optimiser steps.
+        contract: Contract of the input.
+        classes: Names of the classes.
+        flip: Whether training patches are mirrored and turned.
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class MappingTask(Task):
     ) -> None:
         super().__init__(model, settings, steps)
         self.contract, self.classes, self.flip = contract, list(classes), flip
-        self.counts = torch.zeros(3, len(self.classes), dtype=torch.float64)
+        self.counts = MulticlassStatScores(len(self.classes), average="none", ignore_index=IGNORED, validate_args=False)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Cross-entropy of one batch over its labelled pixels."""
-        images = self.contract.normalise(batch["image"].float(), batch["valid"])
+        images = self.contract.normalise(batch["image"], batch["valid"])
         labels = batch["labels"].long()
         if self.flip:
             turns, mirror = torch.randint(0, 4, (1,)).item(), torch.rand(1).item() < 0.5
@@ -54,20 +55,18 @@ class MappingTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
-        self.counts = torch.zeros(3, len(self.classes), dtype=torch.float64, device=self.device)
+        self.counts.reset()
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Add a batch's pixels to the counts."""
-        images = self.contract.normalise(batch["image"].float(), batch["valid"])
-        known = batch["labels"] != IGNORED
-        labels, found = batch["labels"][known].long(), self.model(images).argmax(1)[known]
-        for row, values in enumerate((found[found == labels], found, labels)):
-            self.counts[row] += torch.bincount(values, minlength=len(self.classes))
+        """Count a batch's pixels, but for those without a label."""
+        images = self.contract.normalise(batch["image"], batch["valid"])
+        self.counts.update(self.model(images).argmax(1), batch["labels"].long())
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean intersection over union of the classes that occur, and the accuracy."""
-        both, found, there = self.trainer.strategy.reduce(self.counts, reduce_op="sum")
-        present = there > 0
-        unions = both / (found + there - both).clamp(min=1)
-        self.log("validation_accuracy", (both.sum() / there.sum().clamp(min=1)).float())
+        both, only_mapped, _, only_labelled, _ = self.counts.compute().double().unbind(1)
+        labelled = both + only_labelled
+        present = labelled > 0
+        unions = both / (labelled + only_mapped).clamp(min=1)
+        self.log("validation_accuracy", (both.sum() / labelled.sum().clamp(min=1)).float())
         self.log("validation_miou", (unions[present].mean() if present.any() else both.sum() * 0).float())

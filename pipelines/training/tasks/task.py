@@ -15,9 +15,9 @@ class Task(lightning.LightningModule):
     """What all tasks share: the optimiser and its schedule.
 
     Args:
-        model: what learns.
-        settings: of the recipe.
-        steps: length of the schedule in optimiser steps.
+        model: Network that learns.
+        settings: Settings of the training.
+        steps: Length of the schedule in optimiser steps.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSection, steps: int) -> None:
@@ -25,7 +25,7 @@ class Task(lightning.LightningModule):
         self.model, self.settings, self.steps = model, settings, steps
 
     def rate_of(self, name: str) -> float:
-        """Learning rate of a parameter, as a share of the recipe's."""
+        """Learning rate of a parameter, as a fraction of the recipe's."""
         return 1.0
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict]]:

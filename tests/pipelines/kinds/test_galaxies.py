@@ -18,7 +18,7 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.corruptions import CORRUPTIONS
 from pipelines.data.augmentation import Augmentation
 from pipelines.data.store import Store
-from pipelines.data.stored_images import DrawOrder, StoredImages
+from pipelines.data.stored_images import DrawOrder, StoredImages, as_picture
 from pipelines.evaluation.classification import write_classification
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
@@ -362,7 +362,7 @@ def test_images_of_any_number_of_bands_are_varied_and_shown(bands: int):
     plain = np.full((12, 12, bands), 100, np.uint8)
     means = np.array([brighter(plain, seed).mean() for seed in range(30)])
     assert means.min() < 80 and means.max() > 120 and (means == 100).any()
-    shown = images.picture(3)
+    shown = as_picture(image[3])
     assert shown.shape == (12, 12, 3) and shown.dtype == np.uint8
     expected = image[3] if bands == 3 else image[3].mean(0).round()
     np.testing.assert_array_equal(shown.transpose(2, 0, 1), np.broadcast_to(expected, (3, 12, 12)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.kinds.kind import KINDS, Kind
-from pipelines.recipe.images import LabelledImages
+from pipelines.recipe.images import LabelledPictures
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import SyntheticData, VolumeData
@@ -25,7 +25,7 @@ def shape_of(recipe: Recipe) -> tuple[int, int, int]:
     data, arguments = recipe.data, recipe.model.arguments
     if isinstance(data, SyntheticData | VolumeData):
         return len(data.slices), data.size, data.size
-    if isinstance(data, LabelledImages):
+    if isinstance(data, LabelledPictures):
         return arguments.get("in_chans", 3), data.size, data.size
     size = arguments.get("img_size", data.patch)
     height, width = (size, size) if isinstance(size, int) else size

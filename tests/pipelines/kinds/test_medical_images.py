@@ -1,5 +1,6 @@
 """Medical images through the stages: MedMNIST files and folders, several labels, corruption in training and scoring."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -16,9 +17,8 @@ from medvision.corruptions.medmnist_c import SETS as CORRUPTIONS
 from medvision.corruptions.medmnist_c import corrupt
 from medvision.datasets.medmnist import SETS, read_medmnist, read_targets
 from pipelines.data.image_layouts import find_layout
-from pipelines.data.image_reading import read_images
+from pipelines.data.image_reading import read_images, to_sample
 from pipelines.data.stored_images import DrawOrder
-from pipelines.kinds.classification import to_sample
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.shown import shown
@@ -91,7 +91,7 @@ def test_a_recipe_runs_on_a_miniature_and_its_model_is_used_as_it_was_scored(nam
     kind = find_kind(job.recipe)
     (source,) = kind.test_sources()
     assert [item.row for item in source.items] == list(range(12))  # an image's number is its row in the file
-    stored = to_sample(source, size=kind.data.stored, crop=1.0, classes=2).arrays["image"]
+    stored = to_sample(source, kind.reader()).arrays["image"]
     chosen = np.unique(np.linspace(0, 11, 4).round().astype(int))
     harmed = np.stack([
         corrupt("pneumoniamnist", "gaussian_noise", stored[row, 0], 3, seed_key=[int(row)])[None] for row in chosen
@@ -265,9 +265,9 @@ def test_training_images_are_corrupted_by_the_share_asked_for(tmp_path: Path):
     for share in (0.0, 0.5, 1.0):
         overrides = [f"{key}={value}" for key, value in {**still, "data.corruption_share": share}.items()]
         kind = find_kind(load_recipe("pneumoniamnist_medvitv2_cpu", [f"data.root={path}", *overrides]))
-        views = [kind.varied()(image, seed) for seed in range(120)]
+        views = [kind.augmentation()(image, seed) for seed in range(120)]
         assert all(view.shape == image.shape and view.dtype == np.uint8 for view in views)
-        again = [kind.varied()(image, seed) for seed in range(5)]
+        again = [kind.augmentation()(image, seed) for seed in range(5)]
         assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=False))
         changed[share] = np.mean([not np.array_equal(view, image) for view in views])
     assert changed[0.0] == 0 and 0.3 < changed[0.5] < 0.6 and changed[1.0] > 0.8
@@ -287,7 +287,7 @@ def test_folders_of_images_grey_or_coloured_are_learnt(tmp_path: Path):
             f"data.root={tmp_path / 'data'}", "data.layout=folders", "data.corruptions=pneumoniamnist",
             f"model.arguments.in_chans={channels}",
         ]))  # fmt: skip
-        sample = to_sample(kind.find_sources()[0], size=28, crop=1.0, classes=2)
+        sample = to_sample(kind.find_sources()[0], kind.reader())
         assert sample.arrays["image"].shape[1] == channels
         assert (sample.arrays["image"] == sample.arrays["image"][:, :1]).all()
 
@@ -320,7 +320,7 @@ def test_the_real_x_rays_are_read_with_their_splits(data_root: Path):
         counts[source.split] = counts.get(source.split, 0) + len(source.items)
     assert counts == {"train": 4708, "validation": 524, "test": 162}
     source = kind.test_sources()[0]
-    sample = to_sample(source, size=28, crop=1.0, classes=2)
+    sample = to_sample(source, functools.partial(read_images, size=28, crop=1.0, classes=2))
     with np.load(path) as file:
         rows = [int(item.row or 0) for item in source.items]
         np.testing.assert_array_equal(sample.arrays["image"][:, 0], file["test_images"][rows])

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rasterio.transform import from_origin
 from sklearn.metrics import balanced_accuracy_score
@@ -17,18 +20,21 @@ from sklearn.metrics import balanced_accuracy_score
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
 from geovision.contract import InputContract, input_section
+from geovision.corruptions import CORRUPTIONS
 from geovision.datasets.images import read_image
 from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting
 from geovision.metrics import nearest_neighbours
 from geovision.models.satmae_pp import GroupVisionTransformer
 from geovision.pretraining import central_views
+from pipelines.data.batch_augmentation import SatelliteViews
 from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
+from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import TrainSection
-from pipelines.recipe.scenes import LabelledImageData
+from pipelines.recipe.scenes import SatelliteImageData
 from pipelines.stages import Job, run_stages
-from pipelines.training.tasks.scenes import ClassificationTask
+from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones import architectures, weights
 from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
@@ -166,16 +172,72 @@ def test_a_probe_leaves_the_encoder_as_it_is_and_a_finetuning_starts_from_it(tmp
     assert "its data is of kind scene_pretraining, probe takes satellite_images" in capsys.readouterr().err
 
 
+def test_a_model_is_calibrated_and_its_program_says_what_its_evaluation_said(tmp_path: Path, store: str):
+    job = start("eurosat", tmp_path, "data.corruption_images=4", "evaluate.resamples=20", "model.arguments.img_size=12")
+    assert job.summary is not None
+    figures, model = job.summary["figures"], job.made["train"] / "model"
+    assert {"temperature", "coverage", "called_outliers", "corrupted_accuracy", "knn20_accuracy"} <= set(figures)
+    card = weights.read_card(model)
+    assert card["input"]["stored"] == 16 and card["input"]["size"] == 12 and "quantile" in card["calibration"]
+    found = json.loads((job.made["evaluate"] / "robustness.json").read_text())
+    assert list(found["corruptions"]) == list(CORRUPTIONS) and found["images"] == 4
+    files = [item.path for source in job.kind.test_sources() for item in source.items]
+    (tmp_path / "test").mkdir()
+    for number, path in enumerate(files):
+        shutil.copy(path, tmp_path / "test" / f"{number:03}.tif")
+    names = ",".join([*ALL[:8], *ALL[9:], "B8A"])
+    output, sensor = tmp_path / "out.csv", ["--sensor", "sentinel2_l1c", "--bands", names, "--device", "cpu"]
+    given = ["-i", tmp_path / "test", "-o", output, "--model", model, "--any-resolution", *sensor]
+    assert run(app, ["classify", *map(str, given)]) == 0
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (job.made["evaluate"] / "predictions.csv").open(newline="") as file:
+        evaluated = list(csv.DictReader(file))
+    for row, other in zip(rows, evaluated, strict=True):
+        names_of = [name for name in other if name.startswith("p_")]
+        assert [float(row[name]) for name in names_of] == pytest.approx([float(other[n]) for n in names_of], abs=2e-5)
+
+
+def test_mirrored_images_of_classes_that_are_mirror_images_are_refused(tmp_path: Path):
+    eurosat(tmp_path, ["Forest", "River"])
+    classes = "[{id: 0, name: Forest, mirror: River}, {id: 1, name: River, mirror: Forest}]"
+    overrides = [f"data.root={tmp_path}", f"card.classes={classes}", "model.arguments.num_classes=2"]
+    with pytest.raises(InputError, match=r"give data\.augmentation\.mirrored=false"):
+        find_kind(load_recipe("eurosat", overrides))
+    kind = find_kind(load_recipe("eurosat", [*overrides, "data.augmentation.mirrored=false"]))
+    assert kind.batch_augmentation().mirrored is False
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_images_with_several_labels_and_linear_probes_are_not_mixed(several: bool, tmp_path: Path):
+    make, name = (bigearthnet, "bigearthnet") if several else (eurosat, "eurosat")
+    make(tmp_path, [entry["name"] for entry in load_recipe(name).card["classes"]])
+    for trainable in ("all", "head"):
+        kind = find_kind(load_recipe(name, [f"data.root={tmp_path}", f"train.trainable={trainable}"]))
+        views = kind.batch_augmentation()
+        mixed = not several and trainable == "all"
+        assert (views.mixup, views.cutmix) == ((0.8, 1.0) if mixed else (0.0, 0.0))
+        assert kind.smoothing() == (0.0 if several else 0.1) and views.resized_crop == (0.3, 1.0)
+
+
+@given(st.integers(2, 6), st.sampled_from([0.0, 0.4]), st.sampled_from([0.0, 1.0]), st.integers(0, 99))
+def test_mixed_targets_are_still_of_one_image(count: int, mixup: float, cutmix: float, seed: int):
+    torch.manual_seed(seed)
+    images, targets = torch.rand(count, 4, 10, 12), torch.eye(3)[torch.arange(count) % 3]
+    seen, mixed = SatelliteViews(8, (0.5, 1.0), mixup=mixup, cutmix=cutmix)(images, targets)
+    assert seen.shape == (count, 4, 8, 8) and mixed.shape == (count, 3)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(count))
+    if not mixup and not cutmix:
+        assert torch.equal(mixed, targets)
+
+
 def test_layers_learn_at_their_rates():
     network = GroupVisionTransformer(
         8, 4, 3, channel_groups=((0, 1), (2,)), channel_embed=4, num_classes=2, embed_dim=16, depth=3, num_heads=2
     )
     settings = TrainSection(steps=1, learning_rate=1.0, layer_decay=0.5, weight_decay=0.1)
     contract = InputContract.from_card({"input": input_section("sentinel2_l1c", ["B2", "B3", "B4"], 8)}, "m")
-    data = LabelledImageData(
-        kind="satellite_images", layout="folders", sensor="sentinel2_l1c", bands=["B2", "B3", "B4"]
-    )
-    task = ClassificationTask(network, settings, 1, contract, data, 2, False)
+    task = ClassificationTask(network, settings, 1, contract, 2)
     rates = {name: task.rate_of(name) for name, _ in network.named_parameters()}
     assert rates["trunk.class_token"] == rates["trunk.patch_embeddings.0.weight"] == 0.5**4
     assert rates["trunk.blocks.0.mlp.fc1.weight" if "trunk.blocks.0.mlp.fc1.weight" in rates else next(
@@ -255,7 +317,7 @@ def test_split_files_that_come_with_torchgeo_are_heeded(tmp_path: Path, layout: 
 
 def test_bigearthnet_s_labels_are_merged_and_dropped(tmp_path: Path):
     recipe = load_recipe("bigearthnet")
-    assert isinstance(recipe.data, LabelledImageData)
+    assert isinstance(recipe.data, SatelliteImageData)
     names = [entry["name"] for entry in recipe.card["classes"]]
     bigearthnet(tmp_path, names)
     sources = find_images(

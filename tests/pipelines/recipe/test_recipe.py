@@ -1,5 +1,7 @@
 """Recipes: what is read, what is refused, and in which words."""
 
+import operator
+
 import pytest
 
 from pipelines.recipe.loading import load_recipe
@@ -112,9 +114,16 @@ def test_a_fault_is_blamed_on_the_override_that_made_it_and_else_on_the_file(rec
         ("train.learnt=head", ("train", "trainable"), "head"),
         (
             "data={kind: labelled_images, layout: EuroSAT, sensor: sentinel2_l1c, bands: [B2], crop: [0.5, 1]}",
-            ("data", "resized_crop"),
+            ("data", "augmentation.resized_crop"),
             (0.5, 1.0),
         ),
+        (
+            "data={kind: satellite_images, layout: a, sensor: b, bands: [c], resized_crop: [0.5, 1], "
+            "augmentation: {mirrored: false}}",
+            ("data", "augmentation.resized_crop"),
+            (0.5, 1.0),
+        ),
+        ("data={kind: scene_pretraining, sensor: a, bands: [b], crop: [0.5, 1]}", ("data", "resized_crop"), (0.5, 1.0)),
         ("data={kind: scenes, sensor: a, bands: [b], crop: [0.5, 1]}", ("data", "kind"), "scene_pretraining"),
         ("data={kind: labelled_scenes, sensor: a, bands: [b]}", ("data", "kind"), "scene_mapping"),
         ("data={kind: galaxies, layout: folders, corrupted: 3, crop: 0.5}", ("data", "corruption_images"), 3),
@@ -122,8 +131,17 @@ def test_a_fault_is_blamed_on_the_override_that_made_it_and_else_on_the_file(rec
 )
 def test_former_names_are_read_with_a_note(recipe, capsys, former, key, value):
     section, name = key
-    assert getattr(getattr(load_recipe(recipe(SMALL), [former]), section), name) == value
+    assert operator.attrgetter(f"{section}.{name}")(load_recipe(recipe(SMALL), [former])) == value
     assert f"{section}.{name}" in capsys.readouterr().err.replace("is now called ", f"{section}.kind ")
+
+
+def test_keys_that_meant_nothing_to_satellite_images_are_left_out_with_a_note(recipe, capsys):
+    split = "{by: last, block: 3, test: 0.3}"
+    given = f"{{kind: labelled_images, layout: a, sensor: b, bands: [c], stride: 8, split: {split}}}"
+    data = load_recipe(recipe(SMALL), [f"data={given}"]).data
+    assert data.split.model_dump() == {"test": 0.3, "validation": 0.1}
+    said = capsys.readouterr().err
+    assert all(f"data.{key} means nothing to satellite_images" in said for key in ("stride", "split.by", "split.block"))
 
 
 def test_a_former_name_on_the_command_line_overrides_the_current_one_of_the_file():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from shared_backbones import weights
-from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import ImageContract
+from shared_backbones.classification.pictures import PictureClassifier
 from shared_backbones.errors import InputError
 from shared_backbones.networks.timm_classifier import TimmClassifier
 
@@ -19,7 +19,7 @@ CARD = {
 }  # fmt: skip
 
 
-class Plain(ImageClassifier):
+class Plain(PictureClassifier):
     """Without more than the card's common part."""
 
     def read_contract(self, card: Any, label: str) -> ImageContract:
