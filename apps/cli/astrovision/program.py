@@ -5,6 +5,7 @@ import sys
 import typer
 
 from apps.cli.astrovision.classify import classify
+from apps.cli.astrovision.robustness import robustness
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
@@ -18,6 +19,7 @@ add_models(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")
 add_verb(app, classify)
+add_verb(app, robustness)
 
 
 @app.callback()

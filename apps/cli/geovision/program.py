@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from apps.cli.geovision.classify import classify
 from apps.cli.geovision.embed import embed
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
+from apps.cli.geovision.robustness import robustness
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
@@ -31,11 +33,13 @@ add_run_of_kind(
 add_verb(app, info)
 add_verb(app, map_scenes, "map")
 add_verb(app, embed)
+add_verb(app, classify)
+add_verb(app, robustness)
 
 
 @app.callback()
 def geovision(version: VersionOption = False) -> None:
-    """Published vision models for satellite images: georeferenced maps, embeddings and trained encoders."""
+    """Published vision models for satellite images: georeferenced maps, classes, embeddings and encoders."""
 
 
 def main() -> None:

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from apps.cli.medvision.robustness import RobustnessOptions
 from apps.cli.shared.classification import joint_sha256, list_files
+from apps.cli.shared.measured_images import check_memory, items_of_split
+from apps.cli.shared.robustness import chosen
 from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.published import read_corrupted
 from medvision.datasets.medmnist import MedMnistSet, find_set, read_medmnist
 from pipelines.data.image_files import WITH_TIFF, read_image
 from pipelines.data.image_layouts import Folders
-from pipelines.evaluation.image_robustness import SEVERITIES
+from pipelines.evaluation.image_robustness import SEVERITIES, spread
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.labelled_images import find_items
@@ -59,8 +60,7 @@ class CorruptedImages:
 
     def _spread(self, options: RobustnessOptions) -> np.ndarray:
         """Rows of as many images as are asked for, evenly over all."""
-        wanted = min(options.images or self.count, self.count)
-        return np.unique(np.linspace(0, self.count - 1, wanted).round().astype(int))
+        return spread(self.count, options.images)
 
     def _names(self, options: RobustnessOptions) -> list[str]:
         self.corruption_set = options.corruptions or self.facts.name
@@ -126,8 +126,8 @@ class FolderImages(CorruptedImages):
     """Image files of one size in folders by class, or by split and class; an image's row is its place among all.
 
     Args:
-        options: what the user asks for.
-        classes: names of the model's classes, which the folders have.
+        options: What the user asks for.
+        classes: Names of the model's classes, which the folders have.
     """
 
     kind = "folders"
@@ -139,17 +139,9 @@ class FolderImages(CorruptedImages):
                 f"{printable(options.data)}: images in folders have no corruptions of their own; name a set whose they "
                 f"get with --corruptions: {', '.join(SETS)}"
             )
-        items = find_items(Folders(), options.data, classes)
-        own = any(item.split for item in items)
-        if options.split is not None and not own:
-            raise InputError(f"--split means nothing for {printable(options.data)}, which has no folders of splits")
-        self.split = options.split or ("test" if own else "all")
-        wanted = {"val": "validation"}.get(self.split, self.split) if own else ""
-        items = [item for item in items if item.split == wanted]
-        if not items:
-            raise InputError(
-                f"{printable(options.data)}: contains no image of the split {self.split}; choose another --split"
-            )
+        items, self.split = items_of_split(
+            find_items(Folders(), options.data, classes), options.split, printable(options.data)
+        )
         self.count, self.warnings = len(items), []
         self.rows = self._spread(options)
         picked = [items[row] for row in self.rows]
@@ -165,20 +157,17 @@ class FolderImages(CorruptedImages):
     def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
         """Images `(N, H, W)` or `(N, H, W, 3)`."""
         self.digests: list[bytes] = []
-        images: Any = None
+        images = np.empty((0, 0, 0, 0), np.uint8)
         for number, path in enumerate(paths):
             image, digest = read_image(path, None, WITH_TIFF)
             if not number:
-                if image.nbytes * len(paths) > max_gigabytes * 2**30:
-                    raise InputError(
-                        f"{len(paths)} images of {image.nbytes:,} bytes take more than {max_gigabytes:g} GiB; take "
-                        "fewer with --images, or raise --max-gigabytes"
-                    )
-                images = np.empty((len(paths), *image.shape), np.uint8)
+                check_memory(image.nbytes * len(paths), len(paths), max_gigabytes)
+                shape: tuple[int, ...] = (len(paths), *image.shape)
+                images = np.empty(shape, np.uint8)
             if image.shape != images.shape[1:]:
-                shape, first = (" x ".join(map(str, part)) for part in (image.shape, images.shape[1:]))
+                own, first = (" x ".join(map(str, part)) for part in (image.shape, images.shape[1:]))
                 raise InputError(
-                    f"{printable(path)}: is {shape} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
+                    f"{printable(path)}: is {own} (bands, rows, columns), {printable(paths[0])} is {first}; expected "
                     "images of one size: resize them"
                 )
             images[number] = image
@@ -190,12 +179,3 @@ def holds_class_folders(folder: Path) -> bool:
     """Whether a folder is one of images in folders, and not of files of MedMNIST-C."""
     published = any(path.suffix.lower() == ".npz" for path in list_files(folder))
     return not published and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
-
-
-def chosen(only: list[str] | None, names: list[str], of: str) -> list[str]:
-    """Names of the corruptions asked for, in the order of the set."""
-    unknown = [name for name in only or [] if name not in names]
-    if unknown or only == []:
-        given = repr(printable(unknown[0])) if unknown else "nothing"
-        raise InputError(f"--only has {given}, unknown for {of}; expected some of: {', '.join(names)}")
-    return [name for name in names if not only or name in only]

@@ -1,56 +1,29 @@
 """The images that `medvision classify` is given: image files, or the rows of a file of MedMNIST."""
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from apps.cli.medvision.classify import ClassifyOptions
-from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
+from apps.cli.shared.classification import list_files
+from apps.cli.shared.classified_images import ImageFiles, ImageSource
 from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistSet, read_medmnist
 from pipelines.data.image_files import WITH_TIFF, read_image
+from pipelines.report.results import Figures
+from shared_backbones.card import Entries
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-Figures = dict[str, Any]
-
-
-class ImageSource(Protocol):
-    """Images to classify.
-
-    Attributes:
-        ids: `(N,)` what the table calls each image: a file's name, or a row's number.
-        described: what the side-car says of the input.
-        warnings: what a user should know.
-        failed: images that were left out so far.
-    """
-
-    ids: np.ndarray
-    described: dict[str, Any]
-    warnings: list[str]
-    failed: int
-
-    def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Rows, and what the network sees of each, `(n, C, size, size)`."""
-        ...
-
-    def sha256(self) -> str:
-        """Digest of what was read."""
-        ...
-
-    def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
-        """What the probabilities are worth, and what a user should know of it; None where that cannot be said."""
-        ...
 
 
 def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: Sequence[Path]) -> ImageSource:
@@ -61,7 +34,13 @@ def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: 
     """
     if holds_rows(options.input):
         return _MedMnist(options, classifier)
-    return _Files(files, classifier, say_unusable if options.skip_unreadable else None)
+    return ImageFiles(
+        files,
+        functools.partial(_read, classifier),
+        classifier.batch_size,
+        ids=[path.name for path in files],
+        skip_unreadable=options.skip_unreadable,
+    )
 
 
 def holds_rows(path: Path) -> bool:
@@ -93,46 +72,13 @@ def find_files(options: ClassifyOptions) -> list[Path]:
     return files if holds_rows(path) else part_of(files, options.shard)  # else rows are shared out
 
 
-class _Files:
-    """Image files, each a case."""
-
-    def __init__(
-        self, files: Sequence[Path], classifier: MedicalClassifier, on_failure: Callable[[str], None] | None
-    ) -> None:
-        self.files, self.classifier, self.on_failure = files, classifier, on_failure
-        self.ids = np.array([printable(path.name) for path in files])
-        self.described: dict[str, Any] = {"kind": "images"}
-        self.warnings: list[str] = []
-        self.digests: list[bytes] = []
-        self.failed = 0
-
-    def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Rows, and what the network sees of each, `(n, C, size, size)`."""
-        on_failure = self._fail if self.on_failure else None
-        for rows, images in read_in_batches(self.files, self.classifier.batch_size, self._read, on_failure):
-            yield rows, torch.cat(images)
-
-    def sha256(self) -> str:
-        """Digest of the files that were read."""
-        return joint_sha256(self.digests)
-
-    def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
-        """None, as nobody says what they show."""
-        return None, []
-
-    def _read(self, path: Path) -> Tensor:
-        image, digest = read_image(path, None, WITH_TIFF)
-        try:
-            prepared = self.classifier.prepare(torch.from_numpy(image)[None])
-        except InputError as error:
-            raise InputError(f"{printable(path)}: {error}") from None
-        self.digests.append(digest)
-        return prepared
-
-    def _fail(self, reason: str) -> None:
-        self.failed += 1
-        if self.on_failure:
-            self.on_failure(reason)
+def _read(classifier: MedicalClassifier, path: Path) -> tuple[Tensor, bytes]:
+    """What the network sees of an image file, and the file's sha256."""
+    image, digest = read_image(path, None, WITH_TIFF)
+    try:
+        return classifier.prepare(torch.from_numpy(image)[None]), digest
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from None
 
 
 class _MedMnist:
@@ -147,7 +93,7 @@ class _MedMnist:
         part = slice(rows.start, rows.stop)
         self.given = replace(given, images=given.images[part], targets=given.targets[part])
         self.ids = np.array(rows)
-        self.described: dict[str, Any] = {
+        self.described: Entries = {
             "kind": "medmnist", "set": self.given.facts.name, "split": split, "shape": list(self.given.images.shape)
         }  # fmt: skip
         self.warnings = self.given.notices

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from apps.cli.medvision.corrupted_images import chosen
-from apps.cli.medvision.measurement import Measurement, words
 from apps.cli.medvision.robustness import RobustnessOptions
+from apps.cli.shared.measurement import Measurement, words
+from apps.cli.shared.robustness import chosen
 from medvision.corruptions.volumes import SCALES
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import Volume, read_labels, read_volume

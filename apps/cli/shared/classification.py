@@ -12,10 +12,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from shared_backbones.card import Entries
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from shared_backbones.classification.classifier import ImageClassifier
 
 T = TypeVar("T")
 
@@ -72,10 +79,10 @@ def read_in_batches(
     """Numbers of files, and what was read of them, so many at once.
 
     Args:
-        files: to read.
-        size: files of a batch, before files that cannot be used are left out.
-        read: reads one file.
-        on_failure: called with the reason why a file is left out; None to leave none out.
+        files: Files to read.
+        size: Files of a batch, before files that cannot be used are left out.
+        read: Reads one file.
+        on_failure: Called with the reason why a file is left out; None to leave none out.
 
     Raises:
         InputError: a file cannot be used.
@@ -105,8 +112,26 @@ def say_unusable(reason: str) -> None:
     print(f"cannot be used: {reason}", file=sys.stderr, flush=True)
 
 
-def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, classifier: Any) -> None:
-    """Pictures of what speaks for the classes `labels` of images that were prepared, named by row and id."""
+def draw_maps(
+    folder: Path,
+    ids: "np.ndarray",
+    rows: "Sequence[int] | np.ndarray",
+    images: "Tensor",
+    labels: "np.ndarray",
+    classifier: "ImageClassifier[Any]",
+    picture: "Callable[[np.ndarray], np.ndarray] | None" = None,
+) -> None:
+    """Pictures of what speaks for classes, named by row and id.
+
+    Args:
+        folder: Folder that they are written into.
+        ids: What each image is known by, `(N,)`.
+        rows: Row of each of these images.
+        images: What the network sees of them.
+        labels: Number of a class for each.
+        classifier: Classifier that is asked.
+        picture: Makes of an image `(C, H, W)` one `(3, H, W)` uint8; None where it can be seen as it is.
+    """
     from PIL import Image
 
     from shared_backbones.classification.grad_cam import cam_overlay
@@ -114,10 +139,11 @@ def draw_maps(folder: Path, ids: Any, rows: Any, images: Any, labels: Any, class
     maps = classifier.grad_cam(images, labels)
     for row, image, cam in zip(rows, images.numpy(), maps, strict=True):
         name = re.sub(r"[^\w.-]+", "_", str(ids[row])).strip(".")[:100]
-        Image.fromarray(cam_overlay(image, cam)).save(folder / f"{row + 1:06d}-{name}.png", format="PNG")
+        shown = image if picture is None else picture(image)
+        Image.fromarray(cam_overlay(shown, cam)).save(folder / f"{row + 1:06d}-{name}.png", format="PNG")
 
 
-def model_warnings(classifier: Any) -> list[str]:
+def model_warnings(classifier: "ImageClassifier[Any]") -> list[str]:
     """What a user should know of a model's calibration and score of outliers."""
     lines, calibration = [], classifier.card.get("calibration") or {}
     calibrated = calibration.get("symmetries", classifier.default_symmetries)
@@ -132,7 +158,7 @@ def model_warnings(classifier: Any) -> list[str]:
 
 
 def side_car(
-    classifier: Any,
+    classifier: "ImageClassifier[Any]",
     sha256: str,
     described: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -141,18 +167,18 @@ def side_car(
     failed: int,
     warnings: Sequence[str],
     packages: Sequence[str],
-) -> dict[str, Any]:
+) -> Entries:
     """Content of a side-car, which names no input.
 
     Args:
-        classifier: `ImageClassifier`.
-        sha256: digest of the input.
-        described: what else is known of the input.
-        settings: settings that decided the result, beyond the classifier's.
-        figures: counts, and `classes` with a `name` and `count` each.
-        failed: number of images that were left out.
-        warnings: warnings beyond those of the classifier's device.
-        packages: packages whose versions are named.
+        classifier: Classifier that was asked.
+        sha256: Digest of the input.
+        described: What else is known of the input.
+        settings: Settings that decided the result, beyond the classifier's.
+        figures: Counts, and `classes` with a `name` and `count` each.
+        failed: Number of images that were left out.
+        warnings: Warnings beyond those of the classifier's device.
+        packages: Packages whose versions are named.
     """
     from importlib.metadata import version
 
@@ -185,8 +211,8 @@ def report(content: Mapping[str, Any], output: Path, *, as_json: bool, quiet: bo
     if quiet:
         return
     for row in content["classes"]:
-        share = row["count"] / max(content["classified"], 1)
-        print(f"  {printable(row['name']):<32} {row['count']:>8}  {share:6.1%}")
+        fraction = row["count"] / max(content["classified"], 1)
+        print(f"  {printable(row['name']):<32} {row['count']:>8}  {fraction:6.1%}")
     for name, value in (content.get("figures") or {}).items():
         if name in ("accuracy", "balanced_accuracy", "auc"):
             print(f"  {name.replace('_', ' '):<32} {'-' if value is None else format(value, '.4f'):>8}")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
-import apps.cli.medvision.measure_images
+import apps.cli.shared.measured_images
 from medvision.classification import MedicalClassifier
 from medvision.corruptions.medmnist_c import SETS, corrupt
 from medvision.corruptions.relative_errors import ALEXNET, relative_errors
@@ -21,7 +21,6 @@ from medvision.corruptions.volumes import SCALES, corrupt_volume
 from medvision.metrics.overlap import compare, summary
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import read_volume
-from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import load_recipe
 from shared_backbones import weights
@@ -41,7 +40,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apps.cli.medvision.measure_images, "RESAMPLES", 40)
+    monkeypatch.setattr(apps.cli.shared.measured_images, "RESAMPLES", 40)
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +169,9 @@ def test_a_training_run_finds_the_same_of_images_in_the_same_order(
     recipe = load_recipe("pneumoniamnist_medvitv2_cpu", [f"data.root={whole}", "evaluate.resamples=40"])
     kind: Any = find_kind(recipe)
     monkeypatch.setattr(kind, "corruptions", lambda: {"speckle_noise": "noise"})
-    stored = StoredImages([{"image": images[:, None], "targets": np.eye(2, dtype=np.uint8)[labels[:, 0]]}], SIDE)
+    targets = np.eye(2, dtype=np.uint8)[labels[:, 0]]
     (tmp_path / "run").mkdir()
-    found = kind.robustness(classifier, stored, tmp_path / "run")
+    found = kind.robustness(classifier, kind.test_sources(), targets, tmp_path / "run")
     options = ("--only", "speckle_noise", "--seed", recipe.seed, "--threads", recipe.train.threads or 1)
     assert measure(whole, tmp_path / "out", *options).code == 0
     assert_the_same(found_in(tmp_path / "out")["cells"], found["cells"])

@@ -1,0 +1,51 @@
+"""The verb `robustness`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessOptions:
+    """What a user asks `robustness` for."""
+
+    model: TrainedModelOption
+    data: Annotated[
+        Path, typer.Option(help="Folder of colour images in folders by class, or HDF5 file of labelled images.")
+    ]
+    output: Annotated[Path, typer.Option("--output", "-o", help="New or empty folder for the results.")]
+    only: Annotated[
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="Corruptions to measure, with commas; by default all."),
+    ] = None
+    split: Annotated[str | None, typer.Option(help="train, val or test, which is the default.")] = None
+    images: Annotated[int | None, typer.Option(min=1, help="How many, spread over the split.")] = None
+    baseline: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier measurement, to test against on the same images.")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the corruptions and the intervals.")] = 0
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    max_gigabytes: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Most that the images may take in memory.")
+    ] = 4.0
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+
+
+def robustness(options: RobustnessOptions) -> int:
+    """Measure a classifier under corruption of its images: a matrix, curves, pictures and a report in a new folder."""
+    import functools
+
+    from apps.cli.astrovision.measure_images import measure_images
+    from apps.cli.shared.robustness import write_measurement
+
+    measure = functools.partial(measure_images, options)
+    return write_measurement(
+        measure, options.output, as_json=options.as_json, quiet=options.quiet, program="astrovision"
+    )

@@ -1,0 +1,60 @@
+"""The verb `classify`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.options import JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.sharding import ShardOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """What a user asks `classify` for."""
+
+    input: Annotated[
+        Path,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Image (GeoTIFF, JPEG 2000, PNG or JPEG), product, or a folder of them; each gets one class.",
+        ),
+    ]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")]
+    model: TrainedModelOption
+    grad_cam: Annotated[
+        Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
+    shard: ShardOption = None
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be used, and count them.")
+    ] = False
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    any_resolution: AnyResolutionOption = False
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+
+    @property
+    def table(self) -> Path:
+        """The table to write, of the whole input or of a shard."""
+        return self.shard.beside(self.output) if self.shard else self.output
+
+    @property
+    def cam_folder(self) -> Path | None:
+        """The folder for pictures, of the whole input or of a shard."""
+        return self.shard.beside(self.grad_cam) if self.shard and self.grad_cam else self.grad_cam
+
+
+def classify(options: ClassifyOptions) -> int:
+    """Classify satellite images: a table of classes, probabilities, prediction sets and outliers, and a side-car."""
+    from apps.cli.geovision.classify_images import classify_images
+    from apps.cli.shared.classification import report
+
+    content, code = classify_images(options)
+    report(content, options.table, as_json=options.as_json, quiet=options.quiet)
+    return code

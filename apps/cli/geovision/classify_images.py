@@ -1,0 +1,63 @@
+"""The work of `geovision classify`: satellite images in; a table of classes and probabilities out, with a side-car."""
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from apps.cli.geovision.classify import ClassifyOptions
+from apps.cli.shared.classified_images import ImageFiles, check_table, write_classes
+from apps.cli.shared.program import find_model
+from apps.cli.shared.sharding import part_of
+from geovision.classification import SatelliteClassifier
+from geovision.pictures import picture
+from geovision.scenes import find_scenes, open_for_model
+from shared_backbones.card import Entries
+from shared_backbones.files import printable
+
+
+def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
+    """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
+
+    Raises:
+        InputError: input, model, options and output do not go together, or nothing could be classified.
+    """
+    check_table(options.table, options.cam_folder)
+    files = part_of(find_scenes(options.input), options.shard)
+    classifier = SatelliteClassifier(
+        find_model(options.model), batch_size=options.batch_size, **asdict(options.network)
+    )
+    home = options.input if options.input.is_dir() and files != [options.input] else options.input.parent
+    open_source = functools.partial(
+        ImageFiles,
+        files,
+        functools.partial(_read, classifier, options),
+        classifier.batch_size,
+        ids=[path.relative_to(home).as_posix() for path in files],
+        skip_unreadable=options.skip_unreadable,
+    )
+    return write_classes(
+        open_source,
+        classifier,
+        options.table,
+        label=printable(options.input),
+        cam_folder=options.cam_folder,
+        quiet=options.quiet or options.as_json,
+        settings={**asdict(options.reading), "any_resolution": options.any_resolution},
+        packages=("domain-vision", "torch", "numpy", "rasterio"),
+        picture=functools.partial(_picture, classifier),
+    )
+
+
+def _read(classifier: SatelliteClassifier, options: ClassifyOptions, path: Path) -> tuple[Tensor, bytes]:
+    """What the network sees of an image, and the sha256 of its files."""
+    with open_for_model(path, classifier.contract, **asdict(options.reading)) as scene:
+        scene.check(classifier.contract, any_resolution=options.any_resolution)
+        return classifier.prepare(classifier.read(scene)), bytes.fromhex(scene.sha256())
+
+
+def _picture(classifier: SatelliteClassifier, image: np.ndarray) -> np.ndarray:
+    """What the network sees of an image in true colours where they are there, `(3, H, W)` uint8."""
+    return picture(image, classifier.contract.bands).transpose(2, 0, 1)

@@ -1,0 +1,282 @@
+"""Images in, a table of their classes and a side-car out: what the verbs `classify` for CSV and Parquet share."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apps.cli.shared.classification import (
+    check_parents,
+    draw_maps,
+    joint_sha256,
+    model_warnings,
+    new_folder,
+    read_in_batches,
+    say_unusable,
+    side_car,
+)
+from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
+from pipelines.report.results import Figures
+from pipelines.runtime.progress import Meter
+from shared_backbones.card import CARD, Entries
+from shared_backbones.classification.classifier import ImageClassifier, Prediction
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable, replacing, spreadsheet_safe
+
+_PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
+
+
+class ImageSource(Protocol):
+    """Images to classify.
+
+    Attributes:
+        ids: `(N,)` what the table calls each image: a file's name, or a row's number.
+        described: What the side-car says of the input.
+        warnings: What a user should know.
+        failed: Images that were left out so far.
+    """
+
+    ids: np.ndarray
+    described: Entries
+    warnings: list[str]
+    failed: int
+
+    def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Rows, and what the network sees of each, `(n, C, size, size)`."""
+        ...
+
+    def sha256(self) -> str:
+        """Digest of what was read."""
+        ...
+
+    def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
+        """What the probabilities are worth, and what a user should know of it; None where that cannot be said."""
+        ...
+
+
+class ImageFiles:
+    """Image files, or folders of one file for each band, each a case; nobody says what they show.
+
+    Args:
+        files: Files to read.
+        read: Gives what the network sees of one, `(1, C, size, size)`, and the sha256 of its content.
+        batch_size: Files that are read at once.
+        ids: Names of the files in the table.
+        skip_unreadable: Whether files that cannot be used are left out, and counted.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        read: Callable[[Path], tuple[Tensor, bytes]],
+        batch_size: int,
+        *,
+        ids: Sequence[str],
+        skip_unreadable: bool,
+    ) -> None:
+        self.files, self.read, self.batch_size, self.skip_unreadable = files, read, batch_size, skip_unreadable
+        self.ids = np.array([printable(name) for name in ids])
+        self.described: Entries = {"kind": "images"}
+        self.warnings: list[str] = []
+        self.digests: list[bytes] = []
+        self.failed = 0
+
+    def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Rows, and what the network sees of each, `(n, C, size, size)`."""
+        on_failure = self._fail if self.skip_unreadable else None
+        for rows, images in read_in_batches(self.files, self.batch_size, self._read, on_failure):
+            yield rows, torch.cat(images)
+
+    def sha256(self) -> str:
+        """Digest of the files that were read."""
+        return joint_sha256(self.digests)
+
+    def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
+        """None, as nobody says what they show."""
+        return None, []
+
+    def _read(self, path: Path) -> Tensor:
+        prepared, digest = self.read(path)
+        self.digests.append(digest)
+        return prepared
+
+    def _fail(self, reason: str) -> None:
+        self.failed += 1
+        say_unusable(reason)
+
+
+def check_table(table: Path, *folders: Path | None) -> None:
+    """Refuse tables of another format, and outputs whose folder is not there.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    if table.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{printable(table)}: ends in {printable(table.suffix)!r}; expected .csv or .parquet")
+    if table.suffix.lower() == ".parquet":
+        require("pyarrow", "train")
+    check_parents(table, *folders)
+
+
+def write_classes(
+    open_source: Callable[[], ImageSource],
+    classifier: ImageClassifier[Any],
+    table: Path,
+    *,
+    label: str,
+    cam_folder: Path | None,
+    quiet: bool,
+    settings: Entries,
+    packages: Sequence[str],
+    picture: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[Entries, int]:
+    """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
+
+    Args:
+        open_source: Opens the images.
+        classifier: Classifier that is asked.
+        table: Table to write, as `check_table` lets it pass.
+        label: Name of the input, for messages.
+        cam_folder: New folder for maps of what speaks for the classes.
+        quiet: Whether no progress is shown.
+        settings: Settings that decided the result, beyond the classifier's.
+        packages: Packages whose versions are noted.
+        picture: Makes of what the network sees an image `(3, H, W)` uint8 for those who look at the maps.
+
+    Raises:
+        InputError: nothing could be classified, or results cannot be written.
+    """
+    beside = table.with_suffix(".json")
+    if beside.resolve() == (classifier.folder / CARD).resolve():
+        raise InputError(f"{printable(beside)}: is the model's card and would be overwritten; choose another output")
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(replacing(beside))
+        pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
+        source = open_source()
+        ids, prediction = _classify(source, classifier, pictures, picture, label, quiet=quiet)
+        figures, remarks = source.figures(prediction)
+        content = side_car(
+            classifier,
+            source.sha256(),
+            source.described,
+            {"multi_label": classifier.multi_label, **settings},
+            {**_counts(prediction, classifier), **({"figures": figures} if figures else {})},
+            failed=source.failed,
+            warnings=[*source.warnings, *remarks, *model_warnings(classifier)],
+            packages=packages,
+        )
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        meta = {
+            "model": printable(str(classifier.card.get("name"))),
+            "model_sha256": classifier.sha256,
+            "input_sha256": content["input"]["sha256"],
+            "software": f"domain-vision {content['versions']['domain-vision']}",
+        }
+        _write_table(table, _columns(ids, prediction, classifier), meta)
+    return content, PARTLY_FAILED if source.failed else COMPLETE
+
+
+def _classify(
+    source: ImageSource,
+    classifier: ImageClassifier[Any],
+    pictures: Path | None,
+    picture: Callable[[np.ndarray], np.ndarray] | None,
+    label: str,
+    *,
+    quiet: bool,
+) -> tuple[np.ndarray, Prediction]:
+    """Ids `(N,)` and prediction of the images of a source that could be used, in their order."""
+    rows: list[int] = []
+    parts: list[Prediction] = []
+    with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
+        for numbers, images in source.batches():
+            prediction = classifier.predict(images)
+            rows.extend(numbers)
+            parts.append(prediction)
+            if pictures is not None:
+                draw_maps(pictures, source.ids, numbers, images, prediction.labels, classifier, picture)
+            if not quiet:
+                meter(len(rows) + source.failed, len(source.ids))
+
+    if not parts:
+        raise InputError(f"{label}: none of {len(source.ids)} images can be used; give others")
+    return source.ids[rows], Prediction(
+        np.concatenate([part.probabilities for part in parts]),
+        _joined([part.sets for part in parts]),
+        _joined([part.outlier_score for part in parts]),
+        _joined([part.is_outlier for part in parts]),
+    )
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Arrays one after another; None where the model gives none."""
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if arrays else None
+
+
+def _columns(ids: np.ndarray, prediction: Prediction, classifier: ImageClassifier[Any]) -> list[tuple[str, np.ndarray]]:
+    """Names and values of the table's columns.
+
+    Where an image can have several classes, its class is the most probable of those that it is said to have, and empty
+    where it has none.
+    """
+    names, probabilities = [printable(name) for name in classifier.names], prediction.probabilities
+    best = np.array(names, object)[prediction.labels]
+    if classifier.multi_label:
+        best[probabilities.max(1) <= _PRESENT] = ""
+    columns = [("id", ids), ("class", best), ("confidence", prediction.confidence)]
+    columns += [(f"p_{name}", probabilities[:, number]) for number, name in enumerate(names)]
+    if classifier.multi_label:
+        columns += [(f"is_{name}", probabilities[:, number] > _PRESENT) for number, name in enumerate(names)]
+    if prediction.sets is not None:
+        columns += [(f"in_set_{name}", prediction.sets[:, number]) for number, name in enumerate(names)]
+        columns.append(("set_size", prediction.sets.sum(1)))
+    if prediction.outlier_score is not None and prediction.is_outlier is not None:
+        columns.append(("outlier_score", prediction.outlier_score.astype(np.float32)))
+        columns.append(("is_outlier", prediction.is_outlier))
+    titles = [title for title, _ in columns]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise InputError(f"model {printable(classifier.folder)}: its classes give two columns {twice[0]}; rename one")
+    return columns
+
+
+def _write_table(path: Path, columns: Sequence[tuple[str, np.ndarray]], meta: Mapping[str, str]) -> None:
+    """Write a table whole or not at all; `meta` is in Parquet's schema, and nowhere in CSV.
+
+    In CSV an apostrophe goes before text that a spreadsheet would take for a formula.
+    """
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
+            names, values = zip(*columns, strict=True)
+            arrays = [pyarrow.array(part.tolist() if part.dtype.kind in "OU" else part) for part in values]
+            table = pyarrow.Table.from_arrays(arrays, names=list(names)).replace_schema_metadata(dict(meta))
+            parquet.write_table(table, temporary)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(title for title, _ in columns)
+            writer.writerows(zip(*(map(spreadsheet_safe, values) for _, values in columns), strict=True))
+
+
+def _counts(prediction: Prediction, classifier: ImageClassifier[Any]) -> Entries:
+    """Images of each class: where an image can have several, of those that have it."""
+    if classifier.multi_label:
+        present = prediction.probabilities > _PRESENT
+    else:
+        present = np.eye(len(classifier.names), dtype=bool)[prediction.labels]
+    count = len(prediction.labels)
+    outliers = prediction.is_outlier
+    return {
+        "rows": count,
+        "classified": count,
+        "classes": [{"name": name, "count": int(present[:, n].sum())} for n, name in enumerate(classifier.names)],
+        "flags": {} if outliers is None else {"outlier": int(outliers.sum())},
+    }
