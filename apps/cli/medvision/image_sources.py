@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.shared.classification import list_files
-from apps.cli.shared.classified_images import ImageFiles, ImageSource
+from apps.cli.shared.classified_images import ClassifyInput, ImageFiles
 from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistSet, read_medmnist
@@ -26,7 +26,7 @@ from shared_backbones.files import file_sha256, printable
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: Sequence[Path]) -> ImageSource:
+def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: Sequence[Path]) -> ClassifyInput:
     """The images that the options name; `files` are those of `find_files`.
 
     Raises:

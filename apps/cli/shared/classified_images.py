@@ -32,7 +32,7 @@ from shared_backbones.files import printable, replacing, spreadsheet_safe
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
 
 
-class ImageSource(Protocol):
+class ClassifyInput(Protocol):
     """Images to classify.
 
     Attributes:
@@ -125,7 +125,7 @@ def check_table(table: Path, *folders: Path | None) -> None:
 
 
 def write_classes(
-    open_source: Callable[[], ImageSource],
+    open_source: Callable[[], ClassifyInput],
     classifier: ImageClassifier[Any],
     table: Path,
     *,
@@ -183,7 +183,7 @@ def write_classes(
 
 
 def _classify(
-    source: ImageSource,
+    source: ClassifyInput,
     classifier: ImageClassifier[Any],
     pictures: Path | None,
     picture: Callable[[np.ndarray], np.ndarray] | None,
