@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from geovision.sensors import RANGES, Sensor, find_sensor
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +119,7 @@ def input_section(
     statistics: Mapping[str, Sequence[float]] | None = None,
     scale: float | None = None,
     gsd_m: float | None = None,
-) -> dict[str, Any]:
+) -> Entries:
     """The `input` of a card.
 
     Args:

@@ -12,6 +12,7 @@ from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
+from shared_backbones.json_values import Entries
 
 
 class LoadedNetwork:
@@ -68,7 +69,7 @@ class LoadedNetwork:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             return getattr(self.network, method)(images).float()
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Entries:
         """What a side-car says of the model."""
         return {
             "name": self.card.get("name"),

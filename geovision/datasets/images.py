@@ -1,7 +1,6 @@
 """Labelled images read into arrays of one size."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,13 @@ from geovision.embedding import footprints
 from geovision.scenes import open_scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 from shared_backbones.labelled_images import ImageSource, targets_of
 
 
 def read_images(
     source: ImageSource[SatelliteItem], cutting: Cutting, classes: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], Entries]:
     """Images of one part of a data set, all `cutting.patch` pixels a side.
 
     The shorter side is brought to that size (bicubic, smoothed where it shrinks), and the middle is kept.
@@ -55,7 +55,7 @@ def read_images(
     }
 
 
-def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, Entries]:
     """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256, CRS and footprint."""
     with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
         row, column, height, width = item.box or (0, 0, *scene.shape)

@@ -18,6 +18,7 @@ from geovision.scenes import Grid, Scene, find_scenes, open_scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 IGNORED = 255
 """Label of pixels that have none."""
@@ -142,7 +143,7 @@ def divide(
     ]
 
 
-def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], Entries]:
     """Patches of one split of one scene.
 
     Returns:
@@ -194,7 +195,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], d
     return arrays, record
 
 
-def sums(images: np.ndarray, valid: np.ndarray) -> dict[str, Any]:
+def sums(images: np.ndarray, valid: np.ndarray) -> Entries:
     """What `statistics` needs of some images: valid pixels, and each band's sum and sum of squares over them."""
     values = images.astype(np.float64)
     return {

@@ -8,7 +8,6 @@ import torch
 
 from pipelines.data.stored_images import StoredImages
 from pipelines.report.results import Figures
-from pipelines.report.text import Json
 from pipelines.runtime.progress import Meter
 from shared_backbones import weights
 from shared_backbones.classification.calibration import (
@@ -23,6 +22,7 @@ from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import Contract
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.classification.outliers import Outliers
+from shared_backbones.json_values import Json
 
 _FALSE_ALARMS = 0.01  # fraction of validation images that are called outliers
 _REFERENCE = 2000  # training images whose features outliers are measured against

@@ -8,8 +8,8 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict
 import numpy as np
 
 from pipelines.evaluation.bootstrap import INTERVALS, Resampling, intervals
-from pipelines.report.text import Document
 from shared_backbones.classification.figures import balanced_accuracy, class_figures, class_rows
+from shared_backbones.json_values import Document
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from pipelines.report.charts import line_chart
 from pipelines.report.sheets import picture_sheet
-from pipelines.report.text import Document, Json, number_at, part_at, rows_at
+from pipelines.report.text import number_at, part_at, rows_at
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Document, Json
 
 
 def write_robustness(

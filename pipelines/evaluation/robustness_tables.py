@@ -12,7 +12,8 @@ from pipelines.evaluation.volume_robustness import (
     severities_of,
 )
 from pipelines.report.results import ResultTable, Value
-from pipelines.report.text import Document, number_at, part_at, text_at
+from pipelines.report.text import number_at, part_at, text_at
+from shared_backbones.json_values import Document
 
 
 def image_tables(measurement: ImageMeasurement) -> list[ResultTable]:

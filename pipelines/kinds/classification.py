@@ -39,7 +39,7 @@ from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.classification.contract import Contract, mirror_of
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import COLORS, ImageSource, Layout, find_images, split_digest
 
 Images = TypeVar("Images", bound=LabelledImages)
@@ -150,7 +150,7 @@ class ClassifierKind(Kind[Images, Store]):
         """Smoothing of the labels."""
         return self.data.smoothing
 
-    def contract(self, card: Mapping[str, Any]) -> Contract:
+    def contract(self, card: Document) -> Contract:
         """The domain's contract, as a card has it."""
         raise NotImplementedError
 
@@ -248,7 +248,7 @@ class ClassifierKind(Kind[Images, Store]):
         """What names the split."""
         return {"split": split_digest([item for source in self.sources for item in source.items])}
 
-    def task(self, card: Mapping[str, Any], steps: int) -> ClassificationTask:
+    def task(self, card: Document, steps: int) -> ClassificationTask:
         """The classifier's task."""
         network = self.network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return ClassificationTask(

@@ -14,7 +14,7 @@ from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import Item, Layout
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class GalaxyClassification(PictureKind[GalaxyData]):
             "stretch": self.data.stretch,
         }
 
-    def contract(self, card: Mapping[str, Any]) -> InputContract:
+    def contract(self, card: Document) -> InputContract:
         """The contract for astronomical images."""
         return InputContract.from_card(card, self.recipe.name)
 

@@ -5,7 +5,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -22,7 +22,7 @@ from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.networks.pyramids import fill_backbone
 
 if TYPE_CHECKING:
@@ -217,11 +217,11 @@ class Kind(Generic[Data, Prepared]):
         """What of the data's section decides an evaluation, beside the recipe's own."""
         return {}
 
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, summary: Document) -> dict[str, float]:
         """What the tracking store notes of an evaluation."""
         return {f"test_{name}": value for name, value in summary["figures"].items() if value is not None}
 
-    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+    def lines(self, summary: Document) -> list[str]:
         """The figures of an evaluation for a terminal."""
         return [f"  {name.replace('_', ' '):28} {_text(value)}" for name, value in summary["figures"].items()]
 
@@ -268,7 +268,7 @@ class Kind(Generic[Data, Prepared]):
         """What training and validation read."""
         raise NotImplementedError
 
-    def task(self, card: Mapping[str, Any], steps: int) -> "Task":
+    def task(self, card: Document, steps: int) -> "Task":
         """What learns: the network with its loss, over a schedule of `steps` optimiser steps."""
         raise NotImplementedError
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import MedicalImageData
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import COLORS, GREY
 
 
@@ -55,7 +54,7 @@ class MedicalClassification(PictureKind[MedicalImageData]):
         """What of the data's section decides an evaluation."""
         return {**super().evaluation_settings(), "corruptions": self.data.corruptions}
 
-    def contract(self, card: Mapping[str, Any]) -> MedicalContract:
+    def contract(self, card: Document) -> MedicalContract:
         """The contract for medical images."""
         return MedicalContract.from_card(card, self.recipe.name)
 

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from pipelines.report.results import Figures
 from shared_backbones import weights
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 
 class SatelliteClassification(ClassifierKind[SatelliteImageData]):
@@ -108,7 +107,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         """Smoothing of the labels, where images have one."""
         return 0.0 if self.multi_label else self.data.smoothing
 
-    def contract(self, card: Mapping[str, Any]) -> InputContract:
+    def contract(self, card: Document) -> InputContract:
         """The contract for satellite images."""
         return InputContract.from_card(card, self.recipe.name)
 

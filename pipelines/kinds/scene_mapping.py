@@ -1,9 +1,8 @@
 """What the stages do for scenes with label rasters: learning to map them."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from pipelines.training.tasks.mapping import MappingTask
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Document
 
 
 class SceneMapping(ScenesKind[LabelledSceneData]):
@@ -92,7 +92,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         write_summary(folder, shown | per_class, _tables(figures, matrix, names))
 
 
-def _tables(figures: Mapping[str, Any], matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:
+def _tables(figures: Document, matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:
     """Figures of each class, and the confusion of labels and map."""
     rows: list[list[Value]] = [
         [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]

@@ -3,7 +3,7 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -34,7 +34,7 @@ from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import ImageSource
 
 Scenes = TypeVar("Scenes", SceneData, LabelledSceneData)
@@ -185,7 +185,7 @@ class ScenesKind(Kind[Scenes, Store]):
         """An input of the network, `(B, C, H, W)` float32."""
         return np.zeros((2, len(self.bands), self.size, self.size), np.float32)
 
-    def task(self, card: Mapping[str, Any], steps: int) -> Task:
+    def task(self, card: Document, steps: int) -> Task:
         """What learns, by the contract of the card."""
         return self.make_task(InputContract.from_card(card, self.recipe.name), steps)
 
@@ -257,9 +257,7 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
     )
 
 
-def section_of(
-    data: SensorData, bands: Sequence[str], size: int, records: Sequence[Mapping[str, Any]] | None
-) -> Entries:
+def section_of(data: SensorData, bands: Sequence[str], size: int, records: Sequence[Document] | None) -> Entries:
     """The `input` of a model's card.
 
     Args:

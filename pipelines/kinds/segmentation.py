@@ -1,6 +1,5 @@
 """What the two kinds of volume segmentation have in common: the network, its card and the task."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from pipelines.kinds.kind import Kind, Prepared
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import SyntheticData, VolumeData
 from pipelines.training.tasks.segmentation import SegmentationTask
+from shared_backbones.json_values import Document, Entries
 
 Slices = TypeVar("Slices", SyntheticData, VolumeData)
 
@@ -38,10 +38,10 @@ class SegmentationKind(Kind[Slices, Prepared]):
         """An input of the network, `(B, C, H, W)` float32."""
         return np.zeros((2, len(self.data.slices), self.data.size, self.data.size), np.float32)
 
-    def input_section(self, prepared: Any = None) -> dict[str, Any]:
+    def input_section(self, prepared: Any = None) -> Entries:
         """The card's `input`; the recipe alone decides it."""
         raise NotImplementedError
 
-    def task(self, card: Mapping[str, Any], steps: int) -> SegmentationTask:
+    def task(self, card: Document, steps: int) -> SegmentationTask:
         """The task of segmentation."""
         return SegmentationTask(self.network(), self.recipe.train, steps, self.class_names())

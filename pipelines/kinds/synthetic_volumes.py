@@ -17,6 +17,7 @@ from pipelines.recipe.volumes import SyntheticData
 from pipelines.runtime.processes import share_of
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
         """The label maps."""
         return sorted(path for path in self.root.iterdir() if path.is_file())
 
-    def preparation_settings(self) -> dict[str, Any]:
+    def preparation_settings(self) -> Entries:
         """Nothing is prepared."""
         return {}
 
@@ -61,7 +62,7 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
         """The label maps as they are now."""
         return LabelMaps(self.identify(self.find_sources()))
 
-    def batch_settings(self) -> dict[str, Any]:
+    def batch_settings(self) -> Entries:
         """How batches are drawn."""
         return self.data.model_dump(exclude={"root", "workers"})
 
@@ -70,12 +71,12 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
         digest = self.open(folder).training_digest()
         return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
 
-    def input_section(self, prepared: Any = None) -> dict[str, Any]:
+    def input_section(self, prepared: Any = None) -> Entries:
         """The spacing of the synthesis, and the slices that become channels."""
         given = self.recipe.card.get("input", {})
         return {**given, "spacing_mm": self._synthesis().spacing_mm, "slices": self.data.slices}
 
-    def training_section(self) -> dict[str, Any]:
+    def training_section(self) -> Entries:
         """The settings of the synthesis."""
         return {"synthesis": asdict(self._synthesis())}
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import VolumeData
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document, Entries
 
 
 class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
@@ -66,7 +67,7 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
         paths = [path for case in sources for path in (*case.image, *case.labels)]
         return [*super().identify(paths), [case.split for case in sources]]
 
-    def preparation_settings(self) -> dict[str, Any]:
+    def preparation_settings(self) -> Entries:
         """What decides the stored volumes."""
         return {
             "classes": list(range(len(self.class_names()))),
@@ -95,11 +96,11 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
         skipped = prepared.manifest["skipped"]
         return [f"warning: {skipped} of {skipped + len(prepared.cases())} cases were left out"] if skipped else []
 
-    def batch_settings(self) -> dict[str, Any]:
+    def batch_settings(self) -> Entries:
         """How batches are drawn."""
         return self.data.model_dump(include={"slices", "views", "size", "foreground", "augmentation"})
 
-    def input_section(self, prepared: Any = None) -> dict[str, Any]:
+    def input_section(self, prepared: Any = None) -> Entries:
         """The contract that the recipe's section of the data gives."""
         data = self.data
         return {
@@ -144,7 +145,7 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
         notes = folder / "cases.jsonl"
         done = _read_lines(notes)
         segmenter = Segmenter(model, threads=self.recipe.train.threads)
-        rows: list[dict[str, Any]] = []
+        rows: list[Entries] = []
         skipped = 0
         with notes.open("a", encoding="utf-8") as file, contextlib.closing(Meter("evaluate")) as meter:
             for number, case in enumerate(sources):
@@ -169,14 +170,14 @@ class VolumeSegmentation(SegmentationKind[VolumeData, Store]):
             folder, rows, evaluate.protocol, seed=self.recipe.seed, resamples=evaluate.resamples, skipped=skipped
         )
 
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, float]:
+    def figures(self, summary: Document) -> dict[str, float]:
         """What the tracking store notes of an evaluation."""
         figures = {f"test_{figure}": summary["overall"][figure]["mean"] for figure in segmentation.FIGURES}
         for row in summary["classes"]:
             figures |= {f"test_{figure}_{row['name']}": row[figure]["mean"] for figure in segmentation.FIGURES}
         return {name: value for name, value in figures.items() if value is not None}
 
-    def lines(self, summary: Mapping[str, Any]) -> list[str]:
+    def lines(self, summary: Document) -> list[str]:
         """The figures of an evaluation for a terminal."""
         rows = [*summary["classes"], {"name": "mean", **summary["overall"]}]
         lines = [
@@ -209,7 +210,7 @@ def to_sample(case: Case, contract: InputContract) -> Sample:
     return Sample(identity, group, case.split, prepared["arrays"], prepared["record"])
 
 
-def _read_lines(path: Path) -> dict[int, list[dict[str, Any]]]:
+def _read_lines(path: Path) -> dict[int, list[Entries]]:
     """Rows of the cases that were done, by number; a line cut off by an interruption is none."""
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():

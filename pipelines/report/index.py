@@ -15,19 +15,8 @@ from PIL import Image
 
 from pipelines.report.page import render_page
 from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
-from pipelines.report.text import (
-    DASH,
-    Document,
-    Json,
-    fixed,
-    list_at,
-    number_at,
-    rows_at,
-    text_at,
-    value_at,
-    without_paths,
-    words,
-)
+from pipelines.report.text import DASH, fixed, list_at, number_at, rows_at, text_at, value_at, without_paths, words
+from shared_backbones.json_values import Document, Json
 
 SCHEMA_VERSION = 1
 TITLE = "Batch index"

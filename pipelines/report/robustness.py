@@ -6,7 +6,8 @@ from pathlib import Path
 from pipelines.report.page import render_page
 from pipelines.report.results import ResultTable
 from pipelines.report.sections import Bullets, Page, Pairs, Picture, Section, Table, Text, verdict_section
-from pipelines.report.text import Document, Json, as_text, list_at, part_at, text_at, without_paths
+from pipelines.report.text import as_text, list_at, part_at, text_at, without_paths
+from shared_backbones.json_values import Document, Json
 
 
 def robustness_report(

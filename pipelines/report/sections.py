@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipelines.report.results import ResultTable
-from pipelines.report.text import Json, as_text, words
+from pipelines.report.text import as_text, words
+from shared_backbones.json_values import Json
 
 
 class Block:

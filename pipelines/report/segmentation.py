@@ -32,8 +32,6 @@ from pipelines.report.sections import (
 )
 from pipelines.report.structures import comparison_section, volumes_section
 from pipelines.report.text import (
-    Document,
-    Json,
     as_text,
     code,
     fixed,
@@ -47,6 +45,7 @@ from pipelines.report.text import (
 )
 from pipelines.report.viewer import Viewer, make_viewer
 from shared_backbones.card import ClassEntry
+from shared_backbones.json_values import Document, Json
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipelines.report.sections import Cell, Column, Section, Table, Text
-from pipelines.report.text import DASH, Json, as_text, fixed, number_at, part_at, percent, rows_at, text_at
+from pipelines.report.text import DASH, as_text, fixed, number_at, part_at, percent, rows_at, text_at
+from shared_backbones.json_values import Json
 
 _REASONS = {
     "empty": "no voxel has this label",

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
-from shared_backbones.json_values import Document as Document
-from shared_backbones.json_values import Json as Json
+from shared_backbones.json_values import Json
 
 DASH = "–"
 _CAPITALS = {

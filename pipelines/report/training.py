@@ -22,19 +22,9 @@ from pipelines.report.sections import (
     Text,
     verdict_section,
 )
-from pipelines.report.text import (
-    Document,
-    Json,
-    as_text,
-    fixed,
-    heading,
-    part_at,
-    text_at,
-    value_at,
-    without_paths,
-    words,
-)
+from pipelines.report.text import as_text, fixed, heading, part_at, text_at, value_at, without_paths, words
 from pipelines.report.verdicts import report_identity
+from shared_backbones.json_values import Document, Json
 
 SCHEMA_VERSION = 1
 _FACTS = 4  # figures of an evaluation below the heading

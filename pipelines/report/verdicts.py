@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
-from pipelines.report.text import Document, Json, value_at
+from pipelines.report.text import value_at
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document, Json
 
 VERDICTS = ("accept", "needs_work", "reject")
 COLUMNS = (

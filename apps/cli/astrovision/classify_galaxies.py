@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from astrovision.tables import format_of
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
+from shared_backbones.json_values import Entries
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Results:
         return self.flags & OFF_IMAGE > 0
 
 
-def classify_galaxies(options: ClassifyOptions) -> tuple[dict[str, Any], int]:
+def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
     """Classify an input's images and write the table, its side-car and maps; returns the side-car and the exit code.
 
     Raises:
@@ -126,9 +126,7 @@ def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | Non
     return _Results(np.flatnonzero(read), probabilities[read], flags[read], *optional)
 
 
-def _side_car(
-    source: Source, results: _Results, classifier: GalaxyClassifier, options: ClassifyOptions
-) -> dict[str, Any]:
+def _side_car(source: Source, results: _Results, classifier: GalaxyClassifier, options: ClassifyOptions) -> Entries:
     off_image = int(results.off_image.sum())
     warnings = [f"{off_image} of {len(results.rows)} sources lie off the image and have no class"] if off_image else []
     return side_car(
@@ -143,7 +141,7 @@ def _side_car(
     )
 
 
-def _counts(results: _Results, names: Sequence[str]) -> dict[str, Any]:
+def _counts(results: _Results, names: Sequence[str]) -> Entries:
     labels = results.probabilities[~results.off_image].argmax(1)
     flags = {name: int((results.flags & flag > 0).sum()) for flag, name in FLAGS.items()}
     if results.is_outlier is not None:

@@ -22,6 +22,7 @@ from astrovision.planes import reading
 from pipelines.data.image_files import read_image
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.json_values import Entries
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 _HDF5 = (".h5", ".hdf5")
@@ -58,7 +59,7 @@ class Source:
     ids: Any
     id_meaning: str
     places: dict[str, np.ndarray] = field(default_factory=dict)
-    described: dict[str, Any] = field(default_factory=dict)
+    described: Entries = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     failed: int = 0
 

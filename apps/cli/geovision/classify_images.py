@@ -14,8 +14,8 @@ from apps.cli.shared.sharding import part_of
 from geovision.classification import SatelliteClassifier
 from geovision.pictures import picture
 from geovision.scenes import find_scenes, open_for_model
-from shared_backbones.card import Entries
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 
 def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:

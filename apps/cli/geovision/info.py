@@ -10,6 +10,7 @@ import typer
 
 from apps.cli.geovision.reading import ReadingOptions
 from apps.cli.shared.options import JsonOption
+from shared_backbones.json_values import Entries
 
 if TYPE_CHECKING:
     from geovision.scenes import Scene
@@ -36,7 +37,7 @@ def info(options: InfoOptions) -> None:
         _print_description(description)
 
 
-def _describe(scene: "Scene") -> dict[str, Any]:
+def _describe(scene: "Scene") -> Entries:
     """What is known of a scene, in JSON types."""
     values, valid = scene.sample()
     crs, grid = scene.grid.crs, scene.grid

@@ -3,7 +3,6 @@
 import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from apps.cli.geovision.embed import EmbedOptions
 from apps.cli.geovision.side_cars import describe_input, now, versions, write_side_car
@@ -14,9 +13,10 @@ from geovision.scenes import find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 
-def embed_scenes(options: EmbedOptions) -> tuple[dict[str, Any], int]:
+def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
     """Embed a scene or all scenes of a folder into one table; returns the side-car's content and the exit code.
 
     Raises:
@@ -28,7 +28,7 @@ def embed_scenes(options: EmbedOptions) -> tuple[dict[str, Any], int]:
         find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
     )
     parts: list[tuple[str, str, Embedded]] = []
-    inputs: list[dict[str, Any]] = []
+    inputs: list[Entries] = []
     failed = 0
     with contextlib.closing(Meter("embed")) as meter:
         for number, path in enumerate(scenes, 1):
@@ -54,9 +54,7 @@ def embed_scenes(options: EmbedOptions) -> tuple[dict[str, Any], int]:
     return content, PARTLY_FAILED if failed else COMPLETE
 
 
-def _embed(
-    embedder: Embedder, path: Path, options: EmbedOptions, meter: Meter | None
-) -> tuple[Embedded, dict[str, Any]]:
+def _embed(embedder: Embedder, path: Path, options: EmbedOptions, meter: Meter | None) -> tuple[Embedded, Entries]:
     """Embeddings of a scene, and what the side-car says of it."""
     with open_for_model(path, embedder.contract, **asdict(options.reading)) as scene:
         scene.check(embedder.contract, any_resolution=options.any_resolution)
@@ -69,7 +67,7 @@ def _name(path: Path, home: Path) -> str:
     return path.relative_to(home).as_posix() if home.is_dir() and path != home else path.name
 
 
-def _side_car(embedder: Embedder, inputs: list[dict[str, Any]], failed: int, options: EmbedOptions) -> dict[str, Any]:
+def _side_car(embedder: Embedder, inputs: list[Entries], failed: int, options: EmbedOptions) -> Entries:
     return {
         "created": now(),
         "model": embedder.provenance(),

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from apps.cli.geovision.map import MapOptions
 from apps.cli.geovision.side_cars import describe_run, software, write_side_car
@@ -16,9 +15,10 @@ from geovision.scenes import Scene, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 
-def map_scene(options: MapOptions) -> dict[str, Any]:
+def map_scene(options: MapOptions) -> Entries:
     """Map a scene and write the side-car beside the map; returns its content.
 
     Raises:
@@ -102,7 +102,7 @@ def _map_one_of_many(mapper: Mapper, path: Path, output: Path, options: MapOptio
     return "done"
 
 
-def _write_map(mapper: Mapper, scene: Scene, sha256: str, output: Path, options: MapOptions) -> dict[str, Any]:
+def _write_map(mapper: Mapper, scene: Scene, sha256: str, output: Path, options: MapOptions) -> Entries:
     """Write a scene's map and then its side-car; returns the content of the latter."""
     run = mapper.card.get("training", {}).get("run_id")
     tags = {"input_sha256": sha256, "software": software(), **({"run_id": str(run)} if run else {})}
@@ -128,7 +128,7 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, output: Path, options:
     return content
 
 
-def _settings(options: MapOptions) -> dict[str, Any]:
+def _settings(options: MapOptions) -> Entries:
     """Settings that decide the map."""
     return {
         "overlap": options.overlap,

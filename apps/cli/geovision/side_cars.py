@@ -11,9 +11,10 @@ from typing import Any
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Entries
 
 
-def describe_input(scene: Scene, sha256: str) -> dict[str, Any]:
+def describe_input(scene: Scene, sha256: str) -> Entries:
     """What a side-car says of a scene that has a CRS; `sha256` is the scene's."""
     code = scene.grid.crs.to_epsg()
     return {
@@ -27,7 +28,7 @@ def describe_input(scene: Scene, sha256: str) -> dict[str, Any]:
     }
 
 
-def describe_run(network: LoadedNetwork, scene: Scene, sha256: str) -> dict[str, Any]:
+def describe_run(network: LoadedNetwork, scene: Scene, sha256: str) -> Entries:
     """What a side-car says of a scene, and of the network that ran on it."""
     return {
         "schema_version": 1,

@@ -8,8 +8,8 @@ from apps.cli.shared.classified_images import check_table, write_classes
 from apps.cli.shared.program import find_model as find_registered
 from medvision.classification import MedicalClassifier
 from medvision.models.catalogue import find_model
-from shared_backbones.card import Entries
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 
 def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:

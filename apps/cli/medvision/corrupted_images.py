@@ -172,7 +172,7 @@ class FolderImages(CorruptedImages):
                 )
             images[number] = image
             self.digests.append(digest)
-        return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        return images[:, 0] if np.size(images, 1) == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def holds_class_folders(folder: Path) -> bool:

@@ -18,10 +18,10 @@ from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistSet, read_medmnist
 from pipelines.data.image_files import WITH_TIFF, read_image
 from pipelines.report.results import Figures
-from shared_backbones.card import Entries
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.json_values import Entries
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 

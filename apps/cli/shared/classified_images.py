@@ -24,10 +24,11 @@ from apps.cli.shared.classification import (
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
-from shared_backbones.card import CARD, Entries
+from shared_backbones.card import CARD
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing, spreadsheet_safe
+from shared_backbones.json_values import Entries
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
 

@@ -14,10 +14,10 @@ from apps.cli.shared.robustness import Progress
 from pipelines.evaluation.image_robustness import ImageMeasurement, PairedTests, Scorer, figures_of, measure
 from pipelines.evaluation.paired_tests import check_same, paired_tests, read_measurement
 from pipelines.evaluation.robustness_tables import image_tables
-from shared_backbones.card import Entries
 from shared_backbones.classification.classifier import ImageClassifier
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 from shared_backbones.labelled_images import Item
 
 Errors: TypeAlias = tuple[float, Mapping[str, float]]

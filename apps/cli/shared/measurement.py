@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.report.results import ResultTable
-from shared_backbones.card import Entries
+from shared_backbones.json_values import Entries
 
 
 @dataclass(frozen=True)
