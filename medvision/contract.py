@@ -64,14 +64,17 @@ class Expectations(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class InputContract:
-    """Input contract of a model that segments volumes slice by slice.
+    """Input contract of a model that segments volumes, slice by slice or in 3-D patches.
 
     Attributes:
         classes: the classes, in the order of the output.
         spacing_mm: spacing along the three RAS axes at which the network works; None keeps the scan's own. A card has
             three, or one for all.
-        slices: offsets of the neighbouring slices that are its input channels.
-        views: planes it runs over by default.
+        slices: offsets of the neighbouring slices that are its input channels; empty for a 3-D network.
+        views: planes it runs over by default; empty for a 3-D network.
+        patch: voxels along the RAS axes of what a 3-D network sees at once; None for a network of slices.
+        overlap: fraction of a patch's side that the next one covers again.
+        mirror_axes: axes along which a 3-D network's patches are mirrored too; its logits are means over all of them.
         smallest_slice: side in voxels that slices are padded to at least.
         normalisation: how intensities are scaled.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
@@ -84,6 +87,9 @@ class InputContract:
     spacing_mm: tuple[float | None, ...]
     slices: tuple[int, ...]
     views: tuple[str, ...]
+    patch: tuple[int, int, int] | None
+    overlap: float
+    mirror_axes: tuple[int, ...]
     smallest_slice: int
     normalisation: Normalisation
     attached: tuple[int, ...]
@@ -103,8 +109,11 @@ class InputContract:
             contract = cls(
                 classes=tuple(card["classes"]),
                 spacing_mm=_spacing(given["spacing_mm"]),
-                slices=tuple(int(offset) for offset in given["slices"]),
-                views=tuple(given["views"]),
+                slices=tuple(int(offset) for offset in given["slices"]) if "patch" not in given else (),
+                views=tuple(given["views"]) if "patch" not in given else (),
+                patch=_patch(given["patch"]) if "patch" in given else None,
+                overlap=float(given.get("overlap", 0.5)),
+                mirror_axes=tuple(int(axis) for axis in given.get("mirror_axes", ())),
                 smallest_slice=int(given.get("smallest_slice", 32)),
                 normalisation=given.get("normalisation"),
                 attached=tuple(int(number) for number in given.get("attached", ())),
@@ -116,7 +125,8 @@ class InputContract:
             contract._check_numbers()
             _check_normalisation(contract.normalisation)
             _check_expectations(given, {entry["name"] for entry in contract.classes})
-            contract.check_views(contract.views)
+            if contract.patch is None:
+                contract.check_views(contract.views)
         except KeyError as error:
             raise InputError(f"model {model}: its card lacks {error}; it is no model for segmenting volumes") from None
         except (AttributeError, InputError, OverflowError, TypeError, ValueError) as error:
@@ -136,12 +146,15 @@ class InputContract:
         for step in self.spacing_mm:
             if step is not None and not 0.1 <= step <= 20:
                 raise ValueError(f"spacing_mm is {step:g}, expected 0.1 to 20")
-        if not self.slices:
+        if not self.slices and self.patch is None:
             raise ValueError("slices is empty, expected the offsets of the input channels")
+        if not set(self.mirror_axes) <= {0, 1, 2} or len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError(f"mirror_axes is {list(self.mirror_axes)}, expected some of 0, 1, 2")
         structures = set(range(1, len(self.classes)))
         if not set(self.attached) < structures:
             raise ValueError(f"attached is {list(self.attached)}, expected ids of some classes but not of all")
         for name, value, low, high in (
+            ("overlap", self.overlap, 0, 0.9),
             ("attached_mm", self.attached_mm, 0, 50),
             ("smallest_piece", self.smallest_piece, 0, 1),
             ("smallest_slice", self.smallest_slice, 1, 4096),
@@ -222,6 +235,13 @@ def _spacing(given: float | Sequence[float | None]) -> tuple[float | None, ...]:
     if len(given) != 3:
         raise ValueError(f"spacing_mm has {len(given)} values, expected one or three")
     return tuple(None if step is None else float(step) for step in given)
+
+
+def _patch(given: Sequence[int]) -> tuple[int, int, int]:
+    first, second, third = (int(side) for side in given)
+    if not all(8 <= side <= 512 for side in (first, second, third)):
+        raise ValueError(f"patch is {list(given)}, expected three sides from 8 to 512")
+    return first, second, third
 
 
 def _check_normalisation(how: Normalisation) -> None:

@@ -1,25 +1,24 @@
-"""From a volume to labels on its own grid, with a 2-D network run over slices.
+"""From a volume to labels on its own grid, with a 2-D network run over slices or a 3-D one run over windows.
 
-The volume is turned to RAS axes, resampled to the model's spacing, scaled to [0, 1] and cut to the head's box. The
-network sees slices, each with its neighbours as channels, along one axis or several. Its class scores are kept as
-uint8 at the model's spacing, summed over the axes, and resampled to the input's grid block by block: there is never a
-full-resolution array of all classes.
+The volume is turned to RAS axes, resampled to the model's spacing, scaled as its card says and cut to the head's box.
+The network's class scores are kept as uint8 at the model's spacing and resampled to the input's grid block by block:
+there is never a full-resolution array of all classes.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medvision.contract import AXIS_OF_VIEW, InputContract, Setting, modality_conflict
+from medvision.contract import InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
+from medvision.scorers import Progress, make_scorer
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import to_ras
@@ -30,12 +29,7 @@ from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
 
-FAST_COARSENING = 1.25  # spacing under --fast, relative to the model's own
-_MULTIPLE = 32  # in-plane size that the network takes without padding of its own
-_BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
 _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
-
-Progress = Callable[[int, int], None]
 
 
 @contextmanager
@@ -111,8 +105,8 @@ class Segmenter:
         model: bundled name or folder of a trained model.
         device: `auto` (a GPU if one is there and works, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads of this process; by default torch's choice.
-        views: planes the network runs over, of `axial`, `coronal`, `sagittal`; by default the model's own.
-        fast: one view and a coarser spacing.
+        views: planes that a network of slices runs over, of `axial`, `coronal`, `sagittal`; by default the model's own.
+        fast: one view and a coarser spacing; for a 3-D network, windows that overlap less.
         precision: `auto`, `float32` or `bfloat16`. `auto` takes bfloat16 where the hardware computes in it and the
             model's card says that at least 99.9 % of voxels keep their label.
 
@@ -138,39 +132,38 @@ class Segmenter:
         trained = weights.load(find_model(model))
         self.card, self.model_sha256 = trained.card, trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
-        self.views = self.contract.views[: 1 if fast else None] if views is None else self.contract.check_views(views)
+        self.scorer = make_scorer(self.contract, None if views is None else tuple(views), fast)
+        if views is not None and self.contract.patch is not None:
+            self.warnings.append(f"model {model} sees the whole volume at once: the views do not matter")
         self.fast = fast
-        self.coarsening = FAST_COARSENING if fast else 1.0
         network = optimize_for_inference(trained.module)
-        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - real, unlisted
-        self._check_network(str(model))
-        self._requested = device, precision
-        self._place_on(chosen)
-
-    def _check_network(self, model: str) -> None:
-        """Raise an InputError unless the network takes and gives the channels that its card promises."""
-        side = self.contract.smallest_slice
+        self.network = network.to(memory_format=self.scorer.memory_format)  # pyright: ignore[reportCallIssue] - real, unlisted
         try:
-            with torch.inference_mode():
-                shape = self.network(torch.zeros(1, len(self.contract.slices), side, side)).shape
+            self.scorer.check(self.network)
+        except InputError as error:
+            raise InputError(f"model {model}: {error}") from None
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"model {model}: its network does not take the slices its card names ({reason})") from None
-        expected = (1, len(self.contract.classes), side, side)
-        if shape != expected:
-            raise InputError(f"model {model}: its network gives {tuple(shape)}, but its card names classes {expected}")
+            raise InputError(f"model {model}: its network does not take what its card names ({reason})") from None
+        self._requested = device, precision
+        self._place_on(chosen)
 
     def _place_on(self, device: torch.device) -> None:
         self.device = device
         self.precision = choose_precision(self._requested[1], device, self.contract.bfloat16_agreement)
         self.network.to(device)
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of a batch on the model's device, as the network gives them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.network(images)
+
     @property
     def settings(self) -> dict[str, Setting]:
         """What decides a result beside the model and the input."""
-        spacings = [step and step * self.coarsening for step in self.contract.spacing_mm]
+        spacings = [step and step * self.scorer.coarsening for step in self.contract.spacing_mm]
         return {
-            "views": list(self.views),
+            **self.scorer.settings,
             "spacing_mm": spacings[0] if len(set(spacings)) == 1 else spacings,
             "fast": self.fast,
             "precision": self.precision,
@@ -185,7 +178,7 @@ class Segmenter:
         Args:
             scan: path of a NIfTI or MGH file, or a volume.
             keep_scores: keep what `Segmentation.save_probabilities` needs.
-            progress: called with slices done and slices in all.
+            progress: called with slices or windows done, and how many there are in all.
 
         Raises:
             InputError: the scan cannot be used.
@@ -200,7 +193,7 @@ class Segmenter:
         del image
         clock.lap("network")
         self._drop_stray_pieces(values, grid)
-        scores = Scores(values, len(self.views), grid)
+        scores = Scores(values, self.scorer.summands, grid)
         labels, confidence = scores.labels()
         clock.lap("labels")
         conflict = modality_conflict(self.card["input"].get("modality"), volume.modality)
@@ -225,7 +218,7 @@ class Segmenter:
         """Bring a volume to the network's grid and cut it to its content."""
         ras, spacing, from_ras = to_ras(volume.data, volume.grid)
         extent = [n * step for n, step in zip(ras.shape, spacing, strict=True)]
-        target = tuple(step * self.coarsening for step in self.contract.spacing_for(spacing))
+        target = tuple(step * self.scorer.coarsening for step in self.contract.spacing_for(spacing))
         if math.prod(extent) > _MOST_VOXELS * math.prod(target):
             raise InputError(
                 f"{volume.case_id}: covers {' x '.join(f'{side:.0f}' for side in extent)} mm, too much at the model's "
@@ -239,57 +232,23 @@ class Segmenter:
         return image[box].clone(), NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras)
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
-        """Class scores `(K, x, y, z)` of the box, summed over the views; on the CPU if a GPU runs out of memory."""
+        """Class scores `(K, x, y, z)` of the box; on the CPU if a GPU runs out of memory."""
         try:
-            return self._score_views(image, progress)
+            return self.scorer.score(image, self, progress)
         except torch.OutOfMemoryError as error:
             if self._requested[0] != "auto":
                 raise InputError(f"device {self.device}: out of memory; free some, or run with --device cpu") from error
         # kept: the next volume's result says so, too
         self.warnings.append(f"{self.device} ran out of memory; the CPU was used")
         self._place_on(torch.device("cpu"))
-        return self._score_views(image, progress)
-
-    def _score_views(self, image: Tensor, progress: Progress | None) -> Tensor:
-        kind = torch.uint8 if len(self.views) == 1 else torch.int16
-        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
-        count = sum(image.shape[AXIS_OF_VIEW[view]] for view in self.views)
-        done = 0
-        for view in self.views:
-            axis = AXIS_OF_VIEW[view]
-            for start, scores in self._score_slices(image.movedim(axis, 0)):
-                where = total.narrow(axis + 1, start, scores.shape[0])
-                where += scores.movedim(0, axis + 1)
-                done += scores.shape[0]
-                if progress:
-                    progress(done, count)
-        return total
+        return self.scorer.score(image, self, progress)
 
     def _drop_stray_pieces(self, values: Tensor, grid: NetworkGrid) -> None:
         contract = self.contract
         if contract.smallest_piece:
             gap_radius = contract.attached_mm / max(grid.spacing_mm)
-            certain = CERTAIN * len(self.views)
+            certain = CERTAIN * self.scorer.summands
             drop_stray_pieces(values, certain, contract.attached, gap_radius, contract.smallest_piece)
-
-    @torch.inference_mode()
-    def _score_slices(self, stack: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """First slice and uint8 scores `(B, K, H, W)` of each batch over the first axis of `(N, H, W)`."""
-        n, height, width = stack.shape
-        smallest = self.contract.smallest_slice
-        rows, columns = (max(smallest, -(-size // _MULTIPLE) * _MULTIPLE) for size in (height, width))
-        top, left = (rows - height) // 2, (columns - width) // 2
-        padding = (left, columns - width - left, top, rows - height - top)
-        offsets = torch.tensor(self.contract.slices)
-        batch = max(1, _BATCH_PIXELS[self.device.type] // (rows * columns))
-        for start in range(0, n, batch):
-            at = torch.arange(start, min(start + batch, n))
-            channels = (at[:, None] + offsets).clamp_(0, n - 1)
-            slices = F.pad(stack[channels], padding).to(self.device, memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits = self.network(slices)
-            inner = logits[..., top : top + height, left : left + width]
-            yield start, inner.float().softmax(1).mul_(CERTAIN).round_().to(torch.uint8).cpu()
 
 
 class _Clock:

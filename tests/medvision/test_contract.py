@@ -50,9 +50,21 @@ def test_a_card_is_read():
     assert [entry["name"] for entry in contract.classes] == ["background", "white_matter", "cortex", "fluid"]
 
 
+def test_a_card_of_a_3d_network_is_read():
+    contract = InputContract.from_card(changed("input.patch", [64, 96, 32]), "m")
+    assert (contract.patch, contract.overlap, contract.mirror_axes) == ((64, 96, 32), 0.5, ())
+    assert (contract.slices, contract.views) == ((), ())
+
+
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
+        ("input.patch", [64, 64], "cannot be used"),
+        ("input.patch", [64, 64, 4], "patch is"),
+        ("input.patch", 64, "cannot be used"),
+        ("input.overlap", 1, "overlap is 1"),
+        ("input.mirror_axes", [3], "mirror_axes is"),
+        ("input.mirror_axes", [0, 0], "mirror_axes is"),
         ("classes", MISSING, "lacks 'classes'"),
         ("classes", [], "cannot be used"),
         ("classes", "many", "cannot be used"),

@@ -1,6 +1,7 @@
 """The path from a volume to labels, with networks so simple that the right labels are known."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import subprocess
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medvision.segmentation import FAST_COARSENING, Segmentation, Segmenter
+from medvision.scorers import FAST_COARSENING
+from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
 from medvision.volumes.resampling import rescale_intensity
 from shared_backbones import weights
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
+from shared_backbones.networks.skip_unet import SkipUnet
 from tests.medvision.phantoms import ORIENTATIONS, load, make_affine, write_scan
 
 VIEWS = ("axial", "coronal", "sagittal")
@@ -471,7 +474,7 @@ def test_unknown_arguments_are_one_line(make_segmenter, arguments, message):
 
 
 def test_a_network_that_is_not_what_its_card_says_is_refused(make_segmenter):
-    with pytest.raises(InputError, match=r"does not take the slices.*channels"):
+    with pytest.raises(InputError, match=r"does not take what its card names.*channels"):
         make_segmenter(nn.Conv2d(3, 4, 1), card={"slices": [-1, 0]})
     with pytest.raises(InputError, match=r"gives .1, 5, 32, 32.*names classes"):
         make_segmenter(nn.Conv2d(1, 5, 1))
@@ -481,9 +484,15 @@ def test_a_network_that_is_not_what_its_card_says_is_refused(make_segmenter):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of this process alone is Linux's to tell")
-def test_memory_stays_within_input_labels_and_one_gigabyte():
+@pytest.mark.parametrize("kind", ["slices", "volumes"])
+def test_memory_stays_within_input_labels_and_one_gigabyte(kind, tmp_path):
+    model, options = "brain-structures", {"views": ["axial"]}
+    if kind == "volumes":
+        card = make_card(spacing_mm=0.8, patch=[64, 64, 64], overlap=0.25)
+        weights.save(tmp_path / "volumes", SkipUnet(4, widths=(4, 8)), card)
+        model, options = str(tmp_path / "volumes"), {}
     program = """
-import re, numpy as np
+import json, re, sys, numpy as np
 from pathlib import Path
 from medvision.segmentation import Segmenter
 from medvision.volumes.geometry import Grid
@@ -491,14 +500,15 @@ from medvision.volumes.files import Volume
 shape = (320, 320, 220)
 grid = Grid.from_affine(shape, np.diag([0.7, 0.7, 0.9, 1]))
 data = np.random.default_rng(0).random(shape[::-1], np.float32).T
-segmenter = Segmenter(views=["axial"], device="cpu", threads=1)
+segmenter = Segmenter(sys.argv[1], device="cpu", threads=1, **json.loads(sys.argv[2]))
 found = segmenter.segment(Volume(data, grid, "0" * 64))
 assert found.labels.shape == shape
 # not ru_maxrss: that one remembers the process that started this one
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(peak - data.nbytes - found.labels.nbytes)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, model, json.dumps(options)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(run.stdout) < 1e9
 
 

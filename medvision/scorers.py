@@ -1,0 +1,180 @@
+"""Class scores of a prepared volume: from a network of slices along one axis or several, or from a 3-D network."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
+from medvision.scores import CERTAIN
+from medvision.sliding_windows import slide, window_count
+from shared_backbones.errors import InputError
+
+FAST_COARSENING = 1.25
+"""Spacing of a network of slices under --fast, relative to the model's own."""
+FAST_OVERLAP = 0.25
+"""Overlap of a 3-D network's windows under --fast."""
+_MULTIPLE = 32  # in-plane size that a network of slices takes without padding of its own
+_BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
+_BATCH_VOXELS = {"cpu": 1, "mps": 96**3, "cuda": 8 * 96**3}  # of the windows run together
+
+Progress = Callable[[int, int], None]
+
+
+class Predict(Protocol):
+    """Runs the network on its device."""
+
+    device: torch.device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of a batch."""
+        ...
+
+
+class SliceScorer:
+    """A network that sees slices, each with its neighbours as channels.
+
+    Args:
+        contract: What the model expects.
+        views: Planes that it runs over.
+        fast: Whether it works at a coarser spacing.
+    """
+
+    memory_format = torch.channels_last
+
+    def __init__(self, contract: InputContract, views: tuple[str, ...], fast: bool) -> None:
+        self.contract, self.views = contract, views
+        self.summands = len(views)
+        self.coarsening = FAST_COARSENING if fast else 1.0
+        self.settings: Mapping[str, Setting] = {"views": list(views)}
+
+    def check(self, network: nn.Module) -> None:
+        """Raise a ValueError unless the network takes and gives the channels that its card promises."""
+        side = self.contract.smallest_slice
+        with torch.inference_mode():
+            shape = tuple(network(torch.zeros(1, len(self.contract.slices), side, side)).shape)
+        _expect(shape, (1, len(self.contract.classes), side, side))
+
+    def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
+        """Scores `(K, x, y, z)` of an image `(x, y, z)`, summed over the views."""
+        kind = torch.uint8 if len(self.views) == 1 else torch.int16
+        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
+        count = sum(image.shape[AXIS_OF_VIEW[view]] for view in self.views)
+        done = 0
+        for view in self.views:
+            axis = AXIS_OF_VIEW[view]
+            for start, scores in self._score_slices(image.movedim(axis, 0), predict):
+                where = total.narrow(axis + 1, start, scores.shape[0])
+                where += scores.movedim(0, axis + 1)
+                done += scores.shape[0]
+                if progress:
+                    progress(done, count)
+        return total
+
+    @torch.inference_mode()
+    def _score_slices(self, stack: Tensor, predict: Predict) -> Iterator[tuple[int, Tensor]]:
+        """First slice and uint8 scores `(B, K, H, W)` of each batch over the first axis of `(N, H, W)`."""
+        n, height, width = stack.shape
+        smallest = self.contract.smallest_slice
+        rows, columns = (max(smallest, -(-size // _MULTIPLE) * _MULTIPLE) for size in (height, width))
+        top, left = (rows - height) // 2, (columns - width) // 2
+        padding = (left, columns - width - left, top, rows - height - top)
+        offsets = torch.tensor(self.contract.slices)
+        batch = max(1, _BATCH_PIXELS[predict.device.type] // (rows * columns))
+        for start in range(0, n, batch):
+            at = torch.arange(start, min(start + batch, n))
+            channels = (at[:, None] + offsets).clamp_(0, n - 1)
+            slices = F.pad(stack[channels], padding).to(predict.device, memory_format=torch.channels_last)
+            inner = predict(slices)[..., top : top + height, left : left + width]
+            yield start, to_scores(inner, 1).cpu()
+
+
+class WindowScorer:
+    """A 3-D network that sees windows of the volume, which overlap.
+
+    Args:
+        contract: What the model expects; its `patch` is the window.
+        fast: Whether windows overlap less, and none is mirrored.
+    """
+
+    memory_format = torch.contiguous_format
+    summands = 1
+    coarsening = 1.0
+
+    def __init__(self, contract: InputContract, fast: bool) -> None:
+        if contract.patch is None:
+            raise ValueError("the contract has no patch")
+        self.contract, self.window = contract, contract.patch
+        self.overlap = min(FAST_OVERLAP, contract.overlap) if fast else contract.overlap
+        self.mirror_axes = () if fast else contract.mirror_axes
+        self.settings: Mapping[str, Setting] = {
+            "patch": list(self.window),
+            "overlap": self.overlap,
+            "mirror_axes": list(self.mirror_axes),
+        }
+
+    def check(self, network: nn.Module) -> None:
+        """Raise a ValueError unless the network takes and gives the channels that its card promises.
+
+        It runs on a device without memory: a window takes seconds on the CPU.
+        """
+        with torch.inference_mode():
+            outline = copy.deepcopy(network).to("meta")
+            shape = tuple(outline(torch.zeros(1, 1, *self.window, device="meta")).shape)
+        _expect(shape, (1, len(self.contract.classes), *self.window))
+
+    def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
+        """Scores `(K, x, y, z)` uint8 of an image `(x, y, z)`."""
+        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=torch.uint8)
+        passes = 2 ** len(self.mirror_axes)
+        count = passes * window_count(image.shape, self.window, self.overlap)
+        done = 0
+
+        def counted(windows: Tensor) -> Tensor:
+            nonlocal done
+            logits = predict(windows.to(predict.device))
+            done += len(windows)
+            if progress:
+                progress(done, count)
+            return logits
+
+        voxels = self.window[0] * self.window[1] * self.window[2]
+        planes = slide(
+            image[None],
+            counted,
+            self.window,
+            self.overlap,
+            batch_size=max(1, _BATCH_VOXELS[predict.device.type] // voxels),
+            mirror_axes=self.mirror_axes,
+        )
+        with torch.inference_mode():
+            for start, logits in planes:
+                total[:, start : start + logits.shape[1]] = to_scores(logits, 0)
+        return total
+
+
+def make_scorer(contract: InputContract, views: tuple[str, ...] | None, fast: bool) -> SliceScorer | WindowScorer:
+    """The scorer that a model's contract asks for.
+
+    Args:
+        contract: What the model expects.
+        views: Planes that a network of slices runs over; None takes the model's own, under `fast` the first.
+        fast: Whether speed counts more than precision.
+    """
+    if contract.patch is not None:
+        return WindowScorer(contract, fast)
+    own = contract.views[: 1 if fast else None]
+    return SliceScorer(contract, own if views is None else contract.check_views(views), fast)
+
+
+def to_scores(logits: Tensor, axis: int) -> Tensor:
+    """Softmax over the classes as uint8, `CERTAIN` for a probability of 1."""
+    return logits.float().softmax(axis).mul_(CERTAIN).round_().to(torch.uint8)
+
+
+def _expect(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise InputError(f"its network gives {shape}, but its card names classes {expected}")
