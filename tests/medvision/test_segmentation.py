@@ -488,7 +488,7 @@ def test_a_network_that_is_not_what_its_card_says_is_refused(make_segmenter):
 def test_memory_stays_within_input_labels_and_one_gigabyte(kind, tmp_path):
     model, options = "brain-structures", {"views": ["axial"]}
     if kind == "volumes":
-        card = make_card(spacing_mm=0.8, patch=[64, 64, 64], overlap=0.25)
+        card = make_card(spacing_mm=1.5, patch=[64, 64, 64], overlap=0.25)
         weights.save(tmp_path / "volumes", SkipUnet(4, widths=(4, 8)), card)
         model, options = str(tmp_path / "volumes"), {}
     program = """
