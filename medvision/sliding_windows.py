@@ -78,7 +78,9 @@ def slide(
             total, count, done = _moved(total, ready), _moved(count, ready), start
         layer = volume[:, start : start + window[0]]
         for first in range(0, len(corners), batch_size):
-            places = [(slice(y, y + window[1]), slice(z, z + window[2])) for y, z in corners[first : first + batch_size]]
+            places = [
+                (slice(y, y + window[1]), slice(z, z + window[2])) for y, z in corners[first : first + batch_size]
+            ]
             windows = predict(torch.stack([layer[:, :, rows, columns] for rows, columns in places])).float().cpu()
             if total is None:
                 total = torch.zeros(windows.shape[1], *count.shape)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # names are looked up without torch
 
 GROUP = "domain_vision.architectures"
 Role: TypeAlias = Literal["classifier", "segmenter", "autoencoder"]
-"""Images `(B, C, H, W)` become logits `(B, K)`, logits `(B, K, H, W)`, or a reconstruction of themselves."""
+"""Images `(B, C, H, W)` become logits `(B, K)`, logits `(B, K, H, W)`, or a reconstruction of themselves; a segmenter
+of volumes maps `(B, C, X, Y, Z)` to `(B, K, X, Y, Z)`."""
 
 Arguments: TypeAlias = dict[str, Any]
 """Keyword arguments of a network's constructor, in JSON types."""
@@ -92,14 +93,14 @@ def build(name: str, arguments: Document) -> "nn.Module":
         raise InputError(f"arguments do not suit architecture {name!r} ({error}); fix `arguments`") from None
 
 
-def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, int, int], classes: int = 0) -> "nn.Module":
+def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...], classes: int = 0) -> "nn.Module":
     """Find out whether a network suits a task, before any data are read: it runs once without memory or arithmetic.
 
     Args:
         name: Name of a registered architecture.
         arguments: Arguments of its constructor.
         role: Role that the task needs.
-        shape: Shape of an input, `(C, H, W)`.
+        shape: Shape of an input, `(C, H, W)` or `(C, X, Y, Z)`.
         classes: Number of classes of the task; an autoencoder's has none.
 
     Returns:

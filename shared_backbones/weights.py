@@ -97,7 +97,7 @@ def save(folder: str | Path, module: "nn.Module", card: Document, *, dtype: "tor
     folder = Path(folder)
     architecture = architectures.name_of(module)
     tensors = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors_of(module).items():
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
             tensor = tensor.to(dtype or tensor.dtype)
@@ -128,7 +128,7 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
     Raises:
         InputError: names are missing or left over, a shape differs, or a value is not finite; `label` says of what.
     """
-    own = module.state_dict()
+    own = tensors_of(module)
     missing, left_over = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
     if missing or left_over:
         raise InputError(
@@ -137,7 +137,13 @@ def fill(module: "nn.Module", tensors: Mapping[str, "torch.Tensor"], label: str)
         )
     for name, tensor in tensors.items():
         check_tensor(name, tensor, tuple(own[name].shape), label)
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(dict(tensors), strict=False)  # second names of a tensor are not in a file
+
+
+def tensors_of(module: "nn.Module") -> "dict[str, torch.Tensor]":
+    """State dict of a module in which a tensor that has several names stands under the first one only."""
+    first = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    return {name: tensor for name, tensor in module.state_dict().items() if name in first}
 
 
 def check_tensor(name: str, tensor: "torch.Tensor", shape: tuple[int, ...], label: str) -> None:

@@ -98,6 +98,7 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
         steps: batches in all.
         foreground: fraction of labelled slices, in [0, 1).
         seed: seed of the order and of all variation.
+        rest: numbers that the others are drawn from; by default all.
         start: first batch.
         rank: number of this process.
         world_size: number of processes.
@@ -111,11 +112,12 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
         steps: int,
         foreground: float,
         seed: int,
+        rest: np.ndarray | None = None,
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.pools = [np.flatnonzero(labelled), np.arange(len(labelled))]
+        self.pools = [np.flatnonzero(labelled), np.arange(len(labelled)) if rest is None else rest]
         self.batch_size, self.steps, self.foreground = batch_size, steps, foreground
         self.seed, self.start, self.rank, self.world_size = seed, start, rank, world_size
         self._orders: dict[tuple[int, int], np.ndarray] = {}
@@ -148,45 +150,39 @@ class SliceOrder(Sampler[list[tuple[int, int]]]):
 
 
 class Augment:
-    """Random variation of a slice with MONAI's transforms, the same for the same seed.
+    """Random variation of a slice or a patch with MONAI's transforms, the same for the same seed.
 
     Args:
         settings: fields of `pipelines.recipe.volumes.Augmentation`.
-        size: side of the slices, in voxels.
+        size: sides of the slices or patches, in voxels.
     """
 
-    def __init__(self, settings: Mapping[str, Any], size: int) -> None:
-        transforms: Any = importlib.import_module("monai.transforms")
-
-        s, both = settings, ["image", "label"]
-        shift = s["shift"] * size
-        steps: list[Any] = [
+    def __init__(self, settings: Mapping[str, Any], size: Sequence[int]) -> None:
+        transforms = importlib.import_module("monai.transforms")
+        s, both, dimensions = settings, ["image", "label"], len(size)
+        modes = {"mode": ("bilinear", "nearest"), "padding_mode": "border"}
+        steps = [
             transforms.RandAffined(
                 both,
                 prob=0.8,
-                rotate_range=np.deg2rad(s["rotation_degrees"]),
-                scale_range=(s["scaling"], s["scaling"]),
-                translate_range=(shift, shift),
-                mode=("bilinear", "nearest"),
-                padding_mode="border",
+                rotate_range=[np.deg2rad(s["rotation_degrees"])] * (1 if dimensions == 2 else 3),
+                scale_range=[s["scaling"]] * dimensions,
+                translate_range=[s["shift"] * side for side in size],
+                **modes,
             )
         ]
         if s["elastic"]:
+            reach = {"magnitude_range": (0, s["elastic"]), **modes}
             steps.append(
-                transforms.Rand2DElasticd(
-                    both,
-                    prob=0.3,
-                    spacing=(16, 16),
-                    magnitude_range=(0, s["elastic"]),
-                    mode=("bilinear", "nearest"),
-                    padding_mode="border",
-                )
+                transforms.Rand2DElasticd(both, prob=0.3, spacing=(16, 16), **reach)
+                if dimensions == 2
+                else transforms.Rand3DElasticd(both, prob=0.3, sigma_range=(5, 8), **reach)
             )
         if s["flip"]:
-            steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in (0, 1)]
+            steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in range(dimensions)]
         if s["blur"]:
-            sigma = (0.0, s["blur"])
-            steps.append(transforms.RandGaussianSmoothd(["image"], prob=0.2, sigma_x=sigma, sigma_y=sigma))
+            sigmas = {f"sigma_{axis}": (0.0, s["blur"]) for axis in "xyz"[:dimensions]}
+            steps.append(transforms.RandGaussianSmoothd(["image"], prob=0.2, **sigmas))
         if s["intensity"]:
             steps.append(transforms.RandScaleIntensityd(["image"], prob=0.7, factors=s["intensity"]))
             steps.append(transforms.RandShiftIntensityd(["image"], prob=0.7, offsets=s["intensity"]))
@@ -198,9 +194,9 @@ class Augment:
         self.transform = transforms.Compose([*steps, transforms.EnsureTyped(both, track_meta=False)])
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Vary image `(C, H, W)` and label `(1, H, W)` alike."""
+        """Vary image `(C, ...)` and label `(1, ...)` alike."""
         self.transform.set_random_state(seed)
-        varied: Any = self.transform({"image": image, "label": label})
+        varied = self.transform({"image": image, "label": label})
         return varied["image"].float(), varied["label"].to(torch.uint8)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shared_backbones.architectures import Arguments, Role
 from shared_backbones.errors import require
 
-Option: TypeAlias = "str | float | bool | None | Sequence[Option]"
+Option: TypeAlias = "str | float | bool | Sequence[Option] | None"
 """A value that MONAI's classes take, in JSON types."""
 
 NETWORKS = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNETR", "UNet", "VNet")

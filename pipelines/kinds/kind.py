@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 KINDS = {
     "synthetic_volumes": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
     "volumes": "pipelines.kinds.volumes:VolumeSegmentation",
+    "volume_patches": "pipelines.kinds.volume_patches:VolumePatchSegmentation",
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
     "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
@@ -127,13 +128,12 @@ class Kind(Generic[Data, Prepared]):
             InputError: it does not, or what it starts from does not suit it.
         """
         recipe, model = self.recipe, self.recipe.model
-        channels, height, width = self.example().shape[1:]
         try:
             network = architectures.check(
                 model.architecture,
                 model.arguments,
                 role=self.role,
-                shape=(channels, height, width),
+                shape=self.example().shape[1:],
                 classes=len(recipe.card.get("classes", ())),
             )
         except InputError as error:
@@ -238,7 +238,7 @@ class Kind(Generic[Data, Prepared]):
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Fill a network with the weights of a trained model."""
-        weights.fill(network, trained.module.state_dict(), label)
+        weights.fill(network, weights.tensors_of(trained.module), label)
 
     def card(self, prepared: Prepared) -> Entries:
         """The trained model's card, but for what training itself adds."""
@@ -311,7 +311,7 @@ class Kind(Generic[Data, Prepared]):
         return [str(entry["name"]) for entry in self.recipe.card["classes"]]
 
     def example(self) -> np.ndarray:
-        """An input of the network, `(B, C, H, W)` float32."""
+        """An input of the network, `(B, C, H, W)` or `(B, C, X, Y, Z)` float32."""
         raise NotImplementedError
 
 

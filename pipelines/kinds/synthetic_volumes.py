@@ -1,4 +1,4 @@
-"""Segmentation of volumes, learnt from slices that are synthesised from label maps."""
+"""Segmentation of volumes, learned from slices that are synthesised from label maps."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from medvision.datasets.synthetic import LabelMapSynthesizer, SynthesisSettings
@@ -61,6 +62,10 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
     def open(self, folder: Path) -> LabelMaps:
         """The label maps as they are now."""
         return LabelMaps(self.identify(self.find_sources()))
+
+    def example(self) -> np.ndarray:
+        """An input of the network, `(B, C, H, W)` float32."""
+        return np.zeros((2, len(self.data.slices), self.data.size, self.data.size), np.float32)
 
     def batch_settings(self) -> Entries:
         """How batches are drawn."""

@@ -15,7 +15,7 @@ from pydantic import (
 from pipelines.recipe.images import GalaxyData, MedicalImageData
 from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData
 from pipelines.recipe.section import Domain, Section, Share
-from pipelines.recipe.volumes import SyntheticData, VolumeData
+from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
 from shared_backbones.json_values import Entries
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
@@ -154,7 +154,14 @@ class Recipe(Section):
     output: str | None = None
     """Folder of everything the run makes; by default `runs/<name>`."""
     data: Annotated[
-        SyntheticData | VolumeData | SceneData | LabelledSceneData | SatelliteImageData | GalaxyData | MedicalImageData,
+        SyntheticData
+        | VolumeData
+        | PatchData
+        | SceneData
+        | LabelledSceneData
+        | SatelliteImageData
+        | GalaxyData
+        | MedicalImageData,
         Field(discriminator="kind"),
     ]
     domain: Domain = Field(default_factory=lambda fields: fields["data"].domain)

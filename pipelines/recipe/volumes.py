@@ -1,6 +1,6 @@
 """Sections of a recipe that describe volumes: label maps to synthesise from, and labelled volumes."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -11,6 +11,8 @@ from pydantic import (
 
 from pipelines.recipe.section import DataSection, Section, Share
 from shared_backbones.json_values import Document
+
+Side: TypeAlias = Annotated[int, Field(ge=8, le=512)]
 
 
 class SyntheticData(DataSection):
@@ -52,11 +54,10 @@ class Augmentation(Section):
     """Largest sigma of Gaussian smoothing, in voxels."""
 
 
-class VolumeData(DataSection):
+class LabelledVolumes(DataSection):
     """Volumes with label maps, read from the files as they were downloaded."""
 
     domain = "medvision"
-    kind: Literal["volumes"]
     layout: str
     """How the files lie; see `medvision.datasets.layouts`."""
     options: Document = Field(default_factory=dict)
@@ -65,8 +66,18 @@ class VolumeData(DataSection):
     """Share of the training subjects that are held out to choose the checkpoint."""
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
-    normalisation: str | dict[str, str | float] = "rescale_intensity"
+    normalisation: str | dict[str, str | int | float] = "rescale_intensity"
     """Scaling of intensities; see `medvision.volumes.resampling.normalise`."""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    workers: NonNegativeInt = 0
+    """Processes that convert files; reading the store needs none."""
+    skip_unreadable: bool = False
+
+
+class VolumeData(LabelledVolumes):
+    """Labelled volumes for a network of slices."""
+
+    kind: Literal["volumes"]
     slices: list[int] = Field(default=[-1, 0, 1])
     """Offsets of the neighbouring slices that become channels."""
     views: list[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
@@ -75,7 +86,18 @@ class VolumeData(DataSection):
     """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
     foreground: Share = 0.5
     """Share of the training slices that are drawn among those with a label."""
-    augmentation: Augmentation = Field(default_factory=Augmentation)
-    workers: NonNegativeInt = 0
-    """Processes that convert files; reading the store needs none."""
-    skip_unreadable: bool = False
+
+
+class PatchData(LabelledVolumes):
+    """Labelled volumes for a 3-D network."""
+
+    kind: Literal["volume_patches"]
+    patch: tuple[Side, Side, Side]
+    """Voxels along the RAS axes of what the network sees at once; smaller volumes are padded with 0."""
+    foreground: Share = 1 / 3
+    """Share of the training patches that have a voxel of a class at their centre."""
+    overlap: float = Field(default=0.5, ge=0, le=0.9)
+    """Share of a patch's side that the next one covers again when a volume is segmented."""
+    mirror_axes: list[Literal[0, 1, 2]] = Field(default_factory=list)
+    """RAS axes along which patches are mirrored as well when a volume is segmented; their logits are averaged. Not
+    axis 0 where left and right are different labels."""

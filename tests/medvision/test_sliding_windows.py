@@ -34,9 +34,7 @@ def test_logits_are_monais(shape: tuple[int, ...], window: tuple[int, ...], over
     volume = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     expected = SlidingWindowInferer(window, 1, overlap, mode="gaussian")(volume[None], NETWORK)
     assert isinstance(expected, Tensor)
-    torch.testing.assert_close(
-        whole(volume, window, overlap, batch_size=batch_size), expected[0], rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(whole(volume, window, overlap, batch_size=batch_size), expected[0], rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()

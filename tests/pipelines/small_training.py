@@ -44,7 +44,7 @@ def train(folder: Path, network: nn.Module | None = None, statistics: bool = Fal
         **{"steps": STEPS, "batch_size": 2, "warmup_steps": 2, "checkpoint_every": 3, "ema_decay": 0.9, **changes}
     )
     data = {"offsets": (-1, 0, 1), "views": ("axial", "coronal"), "size": 32}
-    learnt = LabelledSlices(Boxes(), **data, augment=Augment(Augmentation().model_dump(), 32))
+    learnt = LabelledSlices(Boxes(), **data, augment=Augment(Augmentation().model_dump(), (32, 32)))
     held_out = DataLoader(LabelledSlices(Boxes(), **data), batch_size=16)
 
     def loader(start: int, rank: int, world_size: int) -> DataLoader:

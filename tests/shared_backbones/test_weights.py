@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvision.models.hbformer import HBFormer
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 
 ARGUMENTS: dict[str, Any] = {
@@ -175,3 +175,22 @@ def test_a_card_is_read_without_torch(folder: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["tiny", "set()"]
+
+
+def test_a_tensor_with_two_names_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Tied(nn.Module):
+        arguments: dict[str, int] = {}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.BatchNorm1d(3)
+            self.second = nn.Sequential(self.first)
+
+    monkeypatch.setattr(architectures, "name_of", lambda module: "tied")
+    monkeypatch.setattr(architectures, "build", lambda name, arguments: Tied())
+    network = Tied()
+    nn.init.uniform_(network.first.weight)
+    weights.save(tmp_path, network, {"name": "tied"})
+    assert set(load_file(tmp_path / "model.safetensors")) == {f"first.{name}" for name in network.first.state_dict()}
+    read = weights.load(tmp_path).module
+    assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in network.state_dict().items())

@@ -1,7 +1,8 @@
-"""A LightningModule that learns to segment slices, and its losses."""
+"""A LightningModule that learns to segment slices or patches of volumes, and its losses."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassStatScores
 
@@ -10,10 +11,10 @@ from pipelines.training.tasks.task import Task
 
 
 class SegmentationTask(Task):
-    """Slices to labels.
+    """Slices or patches of volumes to labels.
 
     Args:
-        model: Maps `(B, C, H, W)` to logits `(B, classes, H, W)`.
+        model: Maps `(B, C, ...)` to logits `(B, classes, ...)`.
         settings: Loss, optimiser and schedule.
         steps: Length of the schedule in optimiser steps.
         classes: Names of the classes, the background first.
@@ -26,9 +27,16 @@ class SegmentationTask(Task):
         self.overlap = MulticlassStatScores(len(self.classes), average="none", validate_args=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch: images `(B, C, H, W)` and targets `(B, H, W)`."""
+        """Loss of one batch: images `(B, C, ...)` and targets `(B, ...)`.
+
+        Where the network learns with deep supervision, each of its outputs counts half as much as the one before.
+        """
         images, targets = batch
-        loss = self.loss(self.model(images), targets[:, None])
+        logits = self.model(images)
+        outputs = logits.unbind(1) if logits.ndim > images.ndim else (logits,)
+        scale = sum(0.5**level for level in range(len(outputs)))
+        losses = [0.5**level / scale * self.loss(output, targets[:, None]) for level, output in enumerate(outputs)]
+        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
@@ -52,7 +60,7 @@ class SegmentationTask(Task):
 
 
 def make_loss(name: str) -> nn.Module:
-    """MONAI's loss of that name, of logits `(B, K, H, W)` and labels `(B, 1, H, W)`; Dice leaves out the background.
+    """MONAI's loss of that name, of logits `(B, K, ...)` and labels `(B, 1, ...)`; Dice leaves out the background.
 
     Dice is taken over the whole batch: a class that one slice lacks then still has a gradient of the right size.
     """
