@@ -79,17 +79,31 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
         notes += use_current_names(content)
     for note in dict.fromkeys(notes):
         print(f"note: {note}", file=sys.stderr)
-    try:
-        recipe = Recipe.model_validate(content)
-    except ValidationError as error:
-        where, problem = _explain(error.errors()[0])
-        line = f"{where}: {problem}" if where else problem
-        raise InputError(f"{_given_by(where, overrides) or path}: {line}") from None
+    recipe = check_recipe(content, str(path), overrides)
     if domain is not None and recipe.domain != domain:
         raise InputError(
             f"recipe {recipe.name}: is for {recipe.domain}, not {domain}; run it with: {recipe.domain} run"
         )
     return recipe
+
+
+def check_recipe(content: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a mapping of sections is.
+
+    Args:
+        content: Sections, with the overrides applied.
+        source: Name of the file, for the message.
+        overrides: What the command line changed.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong kind.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        where, problem = _explain(error.errors()[0])
+        line = f"{where}: {problem}" if where else problem
+        raise InputError(f"{_given_by(where, overrides) or source}: {line}") from None
 
 
 def _given_by(where: str, overrides: Sequence[str]) -> str | None:

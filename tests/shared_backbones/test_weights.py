@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_a_card_is_read_without_torch(folder: Path) -> None:
 
 def test_a_tensor_with_two_names_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Tied(nn.Module):
-        arguments: dict[str, int] = {}
+        arguments = types.MappingProxyType({})
 
         def __init__(self) -> None:
             super().__init__()

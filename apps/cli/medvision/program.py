@@ -5,6 +5,7 @@ import sys
 import typer
 
 from apps.cli.medvision.classify import classify
+from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
 from apps.cli.medvision.series import series
@@ -20,6 +21,7 @@ add_verb(app, segment)
 add_verb(app, series)
 add_verb(app, classify)
 add_verb(app, robustness)
+add_verb(app, plan)
 add_import(app, "medvision")
 add_models(app, "medvision")
 add_run(app, "medvision")
