@@ -25,7 +25,7 @@ class Case:
     Attributes:
         home: module and class.
         arguments: of the constructor.
-        shape: of an input, `(C, H, W)`.
+        shape: of an input, `(C, H, W)` or `(C, X, Y, Z)`.
         classes: its outputs' classes; 0 for an autoencoder.
         other: a size it accepts beside its own; None where positions fix the size, which another one must say.
         mapped: classes are pixels'.
@@ -33,9 +33,9 @@ class Case:
 
     home: str
     arguments: dict[str, Any]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
-    other: tuple[int, int] | None = None
+    other: tuple[int, ...] | None = None
     mapped: bool = False
     unread: tuple[str, ...] = field(default=())
 
@@ -44,7 +44,7 @@ class Case:
         module, name = self.home.split(":")
         return getattr(importlib.import_module(module), name)(**{**self.arguments, **changes})
 
-    def input(self, batch: int = 2, seed: int = 0, size: tuple[int, int] | None = None, channels: int = 0) -> Tensor:
+    def input(self, batch: int = 2, seed: int = 0, size: tuple[int, ...] | None = None, channels: int = 0) -> Tensor:
         shape = (batch, channels or self.shape[0], *(size or self.shape[1:]))
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -127,6 +127,23 @@ CASES = {
         (3, 64, 64),
         2,
         other=(40, 50),
+        mapped=True,
+    ),
+    "skip_unet": Case(
+        "shared_backbones.networks.skip_unet:SkipUnet",
+        {"num_classes": 2, "in_chans": 3, "widths": [4, 8, 8]},
+        (3, 16, 8, 12),
+        2,
+        other=(9, 10, 11),
+        mapped=True,
+    ),
+    "monai": Case(
+        "medvision.models.monai_network:MonaiNetwork",
+        {"network": "DynUNet", "num_classes": 2, "in_chans": 3, "filters": [4, 8, 8], "kernel_size": [3, 3, 3]}
+        | {"strides": [1, 2, 2], "upsample_kernel_size": [2, 2]},
+        (3, 16, 8, 12),
+        2,
+        other=(8, 16, 20),
         mapped=True,
     ),
 }
@@ -216,7 +233,8 @@ class TestEveryNetwork:
             assert torch.equal(plain(x), output)  # nothing is drawn in eval mode
             alone = torch.cat([plain(sample[None]) for sample in x])
             strided = x.transpose(2, 3).contiguous().transpose(2, 3)
-            for found in (alone, plain(x.to(memory_format=torch.channels_last)), plain(strided)):
+            last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+            for found in (alone, plain(x.to(memory_format=last)), plain(strided)):
                 torch.testing.assert_close(found, output, rtol=0, atol=1e-4 * float(output.abs().max()))
 
     def test_takes_other_channels_and_classes(self, case: Case) -> None:

@@ -17,7 +17,7 @@ from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -87,7 +87,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
     return recipe
 
 
-def check_recipe(content: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Recipe:
+def check_recipe(content: Document, source: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe that a mapping of sections is.
 
     Args:

@@ -2,11 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones.architectures import Arguments
+from shared_backbones.architectures import Arguments, Role
+from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.inference import fold_batch_norm
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -31,7 +33,11 @@ class SkipUnet(nn.Module):
 
     Attributes:
         arguments: the constructor's arguments, in JSON types.
+        grad_checkpointing: whether activations are recomputed while training.
     """
+
+    role: ClassVar[Role] = "segmenter"
+    grad_checkpointing = False
 
     def __init__(
         self,
@@ -63,17 +69,26 @@ class SkipUnet(nn.Module):
         padding = [amount for n in reversed(shape) for amount in (0, -n % self.stride)]
         if any(padding):
             x = F.pad(x, padding, mode="replicate")
-        features = [self.stem(x)]
+        run = recomputed if self.grad_checkpointing and self.training else _called
+        features = [run(self.stem, x)]
         for down in self.encoder:
-            features.append(down(features[-1]))
+            features.append(run(down, features[-1]))
         x = features.pop()
         logits = self.heads[0](x)
         for up, head in zip(self.decoder, self.heads[1:], strict=True):
-            x = up(x, features.pop())
+            x = run(up, x, features.pop())
             logits = F.interpolate(logits, scale_factor=2, mode=self.enlarging) + head(x)
         for axis, n in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, n)
         return logits
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, or keep them."""
+        self.grad_checkpointing = enable
+
+
+def _called(module: nn.Module, *inputs: Tensor) -> Tensor:
+    return module(*inputs)
 
 
 class ConvNorm(nn.Module):
