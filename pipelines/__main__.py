@@ -5,11 +5,13 @@ import shlex
 import sys
 
 from pipelines.runtime import preemption
+from pipelines.runtime.threads import sleep_while_waiting
 from shared_backbones.errors import InputError, require
 
 
 def main(arguments: list[str]) -> int:
     """Run the program; returns its exit code."""
+    sleep_while_waiting()
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     parser.add_argument("command", choices=["run"], help="run a recipe's stages")
     parser.add_argument("recipe", help="name of a bundled recipe, or path of a YAML file")

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from pipelines.runtime import preemption
+from pipelines.runtime.threads import sleep_while_waiting
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -20,6 +21,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     0 complete, 2 something the user can fix (one line on stderr), 5 part of a batch failed, 130 interrupted. A bug
     raises, and the interpreter exits with 1. Commands that listen to SIGTERM and SIGUSR1 return 143 when preempted.
     """
+    sleep_while_waiting()
     # Not by calling `app`: that turns interrupts and broken pipes into exit codes of its own.
     command = typer.main.get_command(app)
     try:
