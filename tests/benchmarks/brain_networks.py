@@ -84,6 +84,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--seconds", type=float, default=2000.0)
+    parser.add_argument(
+        "--start", type=Path, help="weights that training starts from, of the one network that is named"
+    )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -104,6 +107,7 @@ def main() -> None:
             given.device,
             seed=1,
             learning_rate=LEARNING_RATES[name],
+            start=given.start,
         )
         training.run(synthesizer, loss)
         scores = judge(training.trained(), read(given.validation), given.device)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvision.datasets.brain_labels import LEFT_TO_RIGHT, PARTS
@@ -192,6 +192,7 @@ class Training:
         seed: of everything random.
         learning_rate: before its descent.
         batch_size: volumes of a step.
+        start: weights to start from; anatomy at large is then known, and no part of the schedule is coarse.
     """
 
     def __init__(
@@ -204,8 +205,12 @@ class Training:
         seed: int,
         learning_rate: float,
         batch_size: int = 1,
+        start: Path | None = None,
     ) -> None:
+        if start is not None:
+            network.load_state_dict({name: value.float() for name, value in load_file(start).items()})
         self.network, self.folder, self.length, self.device = network.to(device), folder, seconds, device
+        self.coarse_seconds = min(COARSE * seconds, COARSE_SECONDS) if start is None else 0.0
         self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
@@ -227,10 +232,9 @@ class Training:
     def run(self, synthesizer: LabelMapSynthesizer, loss: PartsLoss) -> None:
         """Train to the end of the schedule; a checkpoint after every round."""
         self.clock.skip()
-        coarse_seconds = min(COARSE * self.length, COARSE_SECONDS)
         while self.progress < 1:
             losses = []
-            kind = {"volumes": is_3d(self.network), "coarse": self.clock.seconds < coarse_seconds}
+            kind = {"volumes": is_3d(self.network), "coarse": self.clock.seconds < self.coarse_seconds}
             for images, ids in batches(synthesizer, self.rounds, seed=self.seed, size=self.batch_size, **kind):
                 losses.append(self._step(images, ids, loss))
                 self.clock.lap()
