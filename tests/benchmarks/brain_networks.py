@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--seconds", type=float, default=2000.0)
     parser.add_argument(
-        "--start", type=Path, help="weights that training starts from, of the one network that is named"
+        "--start", type=Path, help="weights that the one network named starts from"
     )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     given = parser.parse_args()
