@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
+
+if TYPE_CHECKING:
+    from medvision.findings.tables import Cell, Form
 
 _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
 
@@ -84,6 +88,20 @@ class Segmentation:
             InputError: the file cannot be written.
         """
         write_volume(path, self.labels, self.volume.grid)
+
+    def volumes(self, form: "Form" = "wide") -> "list[dict[str, Cell]]":
+        """Volumes, confidences and flags as rows of a table, as `medvision segment` writes them.
+
+        Args:
+            form: `wide`, one row with a column for each structure, or `long`, one row for each structure; see
+                `medvision.findings.tables`.
+        """
+        from medvision.findings.sidecar import measure
+        from medvision.findings.tables import volume_rows
+
+        structures, flags = measure(self)
+        case = self.volume.case_id
+        return volume_rows({"case": case, "structures": structures, "flags": flags, "intracranial_ml": None}, form)
 
     def save_probabilities(self, path: str | Path) -> None:
         """Write class probabilities as `(X, Y, Z, K)` NIfTI, uint8 with slope 1/255, one class at a time.

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from medvision.contract import Expectations, Setting, expectations, modality_con
 from medvision.findings.expected_dice import expected_dice
 from medvision.findings.flags import Flag, scan_flags, structure_flags
 from medvision.findings.statistics import StructureRow, structure_rows
+from medvision.findings.tables import Measured
 from medvision.pictures.keyslices import KeySlice, SlicePlan, plan_slices, uncertain_slices, wrong_slices
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ class Comparison(TypedDict):
 
 
 class CaseSummary(TypedDict):
-    """Figures of a case as a whole."""
+    """Figures of a case as a whole; `intracranial_ml` where the model gives it."""
 
     structures: int
     structures_found: int
     mean_confidence: float | None
     lowest_confidence: float | None
     least_certain: str | None
+    intracranial_ml: NotRequired[float | None]
 
 
 class SidecarInput(TypedDict):
@@ -62,8 +64,8 @@ class SidecarInput(TypedDict):
         qform_code: code of the qform.
         sform_code: code of the sform.
         units: unit of length in the header.
-        modality: modality that the model is made for.
-        header_modality: modality that the header says, where it says one.
+        modality: modality that the header says; None where it says none.
+        expected_modality: modality that the model is made for.
     """
 
     sha256: str
@@ -74,7 +76,7 @@ class SidecarInput(TypedDict):
     sform_code: int
     units: str
     modality: str | None
-    header_modality: NotRequired[str]
+    expected_modality: str | None
 
 
 class Sidecar(TypedDict):
@@ -99,6 +101,8 @@ class Sidecar(TypedDict):
         versions: versions of the software.
         reference: comparison with a reference.
         outputs: sha256 of the other files of the result, by kind.
+        earlier_outputs: the same of files of earlier runs into the same place.
+        seal: digest of all the rest, by which a change is seen.
     """
 
     schema_version: int
@@ -119,6 +123,8 @@ class Sidecar(TypedDict):
     versions: dict[str, str]
     reference: NotRequired[Comparison]
     outputs: NotRequired[dict[str, dict[str, str]]]
+    earlier_outputs: NotRequired[dict[str, dict[str, str]]]
+    seal: NotRequired[str]
 
 
 def build_sidecar(
@@ -145,8 +151,7 @@ def build_sidecar(
     """
     volume, card = segmentation.volume, segmentation.card
     expected = _expectations(segmentation)
-    rows = _structures(segmentation, expected, kept)
-    flags = _flags(segmentation, rows, expected)
+    rows, flags = measure(segmentation, kept)
     scattered = expected.get("attached", ())
     key_slices: list[KeySlice] = []
     if reference is not None and reference_labels is not None:
@@ -179,6 +184,23 @@ def build_sidecar(
     if reference is not None:
         content["reference"] = reference
     return content
+
+
+def measure(segmentation: "Segmentation", kept: Collection[int] | None = None) -> tuple[list[StructureRow], list[Flag]]:
+    """Figures of each structure, or of those that are `kept`, and quality flags."""
+    expected = _expectations(segmentation)
+    rows = _structures(segmentation, expected, kept)
+    return rows, _flags(segmentation, rows, expected)
+
+
+def measured(sidecar: Mapping[str, Any]) -> Measured:
+    """What a table of volumes needs of a side-car."""
+    return {
+        "case": sidecar["case"],
+        "structures": sidecar["structures"],
+        "flags": sidecar["flags"],
+        "intracranial_ml": sidecar["summary"].get("intracranial_ml"),
+    }
 
 
 def _expectations(segmentation: "Segmentation") -> Expectations:
@@ -223,7 +245,7 @@ def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected:
 def _input(segmentation: "Segmentation") -> SidecarInput:
     volume = segmentation.volume
     grid, header = volume.grid, volume.grid.header
-    content: SidecarInput = {
+    return {
         "sha256": volume.sha256,
         "shape": list(grid.shape),
         "spacing_mm": [round(step, 6) for step in grid.spacing_mm],
@@ -231,11 +253,9 @@ def _input(segmentation: "Segmentation") -> SidecarInput:
         "qform_code": int(header["qform_code"]),
         "sform_code": int(header["sform_code"]),
         "units": _UNITS.get(int(header["xyzt_units"]) & 7, "unknown"),
-        "modality": segmentation.card["input"].get("modality"),
+        "modality": volume.modality,
+        "expected_modality": segmentation.card["input"].get("modality"),
     }
-    if volume.modality:
-        content["header_modality"] = volume.modality
-    return content
 
 
 def _summary(rows: Sequence[StructureRow], scattered: Collection[int]) -> CaseSummary:

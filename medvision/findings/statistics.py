@@ -31,6 +31,7 @@ class StructureRow(TypedDict):
         main_pieces: pieces that it has by nature: two, or what its class says.
         touches_border: whether it reaches the edge of the scan.
         volume_ml: its volume in mL.
+        left_ml: that of its part in the left half of the body, and `right_ml`, where the model tells them apart.
         centroid_mm: mean position of its voxels in mm: to the right, to the front, up.
         mean_intensity: mean of the scan over it, in the scan's own unit.
         mean_confidence: mean confidence of its voxels, in [0, 1].
@@ -47,6 +48,8 @@ class StructureRow(TypedDict):
     main_pieces: int
     touches_border: bool
     volume_ml: float | None
+    left_ml: NotRequired[float | None]
+    right_ml: NotRequired[float | None]
     centroid_mm: list[float] | None
     mean_intensity: float | None
     mean_confidence: float | None
