@@ -15,7 +15,18 @@ from PIL import Image
 
 from pipelines.report.page import render_page
 from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
-from pipelines.report.text import DASH, fixed, list_at, number_at, rows_at, text_at, value_at, without_paths, words
+from pipelines.report.text import (
+    DASH,
+    fixed,
+    heading,
+    list_at,
+    number_at,
+    rows_at,
+    text_at,
+    value_at,
+    without_paths,
+    words,
+)
 from shared_backbones.json_values import Document, Json
 
 SCHEMA_VERSION = 1
@@ -25,7 +36,10 @@ _CASE = re.compile(r"case-[0-9a-f]{8}|unreadable-[0-9]+")
 _PICTURE = re.compile(r'<img class="contours" src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 _THUMBNAIL = 112  # pixels of the longest side
 _MOST_THUMBNAILS = 300  # so that the page of a thousand scans stays small
-_STATUS = {"done": "Done", "skipped": "Done before", "failed": "Failed"}
+_ML = "_ml"  # ends the names of columns with volumes
+_OPTIONAL = ("intracranial_ml", "_left_ml", "_right_ml")  # which not every model gives
+_STATUS = {"done": "Done", "skipped": "Done before", "changed": "Changed since", "failed": "Failed"}
+_CHANGED = "a file of the result was changed since; the figures are those of the result before"
 
 
 class CaseRow(TypedDict):
@@ -33,7 +47,7 @@ class CaseRow(TypedDict):
 
     Attributes:
         case: `case-` and 8 hex digits, or `unreadable-` and a number.
-        status: `done`, `skipped` or `failed`.
+        status: `done`, `skipped`, `changed` (skipped, but a file of it was changed since) or `failed`.
         reason: Why it was not done.
         structures: Number of structures of the model.
         structures_found: Number of those that have voxels.
@@ -45,6 +59,7 @@ class CaseRow(TypedDict):
         worst_structure: The structure that has it.
         warnings: Warnings of the segmentation.
         report: Where the scan's report lies, seen from the index.
+        volumes: Its row of the table of volumes; empty where it has no side-car.
     """
 
     case: str
@@ -60,6 +75,7 @@ class CaseRow(TypedDict):
     worst_structure: Json
     warnings: list[Json]
     report: str | None
+    volumes: Mapping[str, Json]
 
 
 class PlacedRow(CaseRow):
@@ -86,15 +102,17 @@ def case_row(
     reason: str | None = None,
     sidecar: Document | None = None,
     report: str | None = None,
+    volumes: Mapping[str, Json] | None = None,
 ) -> CaseRow:
     """What an index says of one scan.
 
     Args:
         case: `case-` and 8 hex digits, or `unreadable-` and a number for a file without content to name it by.
-        status: `done`, `skipped` or `failed`.
+        status: `done`, `skipped`, `changed` or `failed`.
         reason: Why it was not done; names and paths of files are the caller's to leave out.
         sidecar: The side-car of a scan that has one.
         report: Where its report lies, seen from the index.
+        volumes: Its row of the table of volumes (`medvision.findings.tables`, wide).
 
     Raises:
         ValueError: `case` is no pseudonym.
@@ -116,8 +134,9 @@ def case_row(
         "mean_dice": number_at(sidecar, "reference", "summary", "dice"),
         "lowest_dice": number_at(worst, "dice"),
         "worst_structure": worst.get("name"),
-        "warnings": list(list_at(sidecar, "warnings")),
+        "warnings": [*list_at(sidecar, "warnings"), *([_CHANGED] if status == "changed" else [])],
         "report": report,
+        "volumes": volumes or {},
     }
 
 
@@ -157,9 +176,9 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
         heading=f"{count['scans']} scan{'' if count['scans'] == 1 else 's'}",
         lead=f"{name} {version}, {index['created']}" if version else f"{name}, {index['created']}",
         facts=[*facts, ("With quality flags", str(index["flagged"]))],
-        sections=[_cases(index["cases"], pictures)],
-        footer="Every figure of this page is in index.json beside it. The page loads nothing; its one script sorts the "
-        "table.",
+        sections=[_cases(index["cases"], pictures), *_volumes(index["cases"])],
+        footer="Every figure of this page is in index.json beside it, the volumes in volumes.csv, too. The page loads "
+        "nothing; its one script sorts the tables.",
     )
     return render_page(page, script="index.js")
 
@@ -221,6 +240,26 @@ def _cells(row: PlacedRow, pictures: Mapping[str, str], with_dice: bool) -> list
         _extent(row),
         _warnings(row),
     ]
+
+
+def _volumes(rows: Sequence[PlacedRow]) -> list[Section]:
+    """The table of volumes: of the structures, and of what else the model measures."""
+    known = {name for row in rows for name, value in row["volumes"].items() if value is not None}
+    names = dict.fromkeys(name for row in rows for name in row["volumes"] if name.endswith(_ML))
+    shown = [name for name in names if name in known or not name.endswith(_OPTIONAL)]
+    if not shown:
+        return []
+    titles = [Column(heading(name.removesuffix(_ML)), numeric=True, sort="number") for name in shown]
+    cells = [
+        [
+            Cell(row["case"], link=row["report"], sort=row["case"]),
+            *(_figure(number_at(row["volumes"], name), 2) for name in shown),
+        ]
+        for row in rows
+        if row["volumes"]
+    ]
+    text = Text("In mL; none where a structure has no voxel, or reaches the edge of the scan.", small=True)
+    return [Section("volumes", "Volumes", [text, Table([Column("Case", sort="text"), *titles], cells)])]
 
 
 def _figure(number: float | None, digits: int, structure: Json = None) -> Cell:

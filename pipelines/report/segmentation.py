@@ -99,7 +99,7 @@ def segmentation_report(
         labels,
         grid,
         classes,
-        modality=text_at(data, "input", "modality"),
+        modality=text_at(data, "input", "expected_modality"),
         window=rendering.window,
         room=_PAGE - len(_written(page).encode()),
     )
@@ -297,9 +297,9 @@ def _input(data: Mapping[str, Json], grid: Grid) -> list[tuple[str, str]]:
         ("voxel size", " × ".join(f"{size:.4g}" for size in spacing_mm or grid.spacing_mm) + " mm"),
         ("axes run towards", text_at(scan, "orientation") or grid.orientation),
     ]
-    rows += [
-        (words(key), as_text(scan[key])) for key in ("modality", "qform_code", "sform_code", "units") if key in scan
-    ]
+    said, expected = text_at(scan, "modality") or "not stated", text_at(scan, "expected_modality")
+    rows.append(("modality", f"{said}; the model expects {expected}" if expected else said))
+    rows += [(words(key), as_text(scan[key])) for key in ("qform_code", "sform_code", "units") if key in scan]
     hashes = {"file, SHA-256": text_at(scan, "sha256"), "reference, SHA-256": text_at(data, "reference", "sha256")}
     return rows + [(name, code(sha256)) for name, sha256 in hashes.items() if sha256]
 

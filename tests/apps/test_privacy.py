@@ -87,6 +87,7 @@ def test_no_result_holds_a_marker(segment, tmp_path):
         "_report.html",
         "_seg.json",
         "_seg.nii.gz",
+        "_volumes.csv",
     ]
     for path in results:
         content = path.read_bytes()
@@ -130,6 +131,6 @@ def test_no_page_of_a_batch_holds_a_marker(segment, tmp_path):
     assert segment(folder, "-o", hidden, "--pseudonyms", "--save-probabilities").code == 5
     names = {str(path.relative_to(hidden)) for path in hidden.rglob("*")}
     case = index["cases"][3]["case"]
-    endings = ("_seg.nii.gz", "_seg.json", "_report.html", "_prob.nii.gz")
-    assert names == {"index.html", "index.json", *(case + ending for ending in endings)}
+    endings = ("_seg.nii.gz", "_seg.json", "_report.html", "_prob.nii.gz", "_volumes.csv")
+    assert names == {"index.html", "index.json", "volumes.csv", *(case + ending for ending in endings)}
     assert not any(holds_marker(path.read_bytes()) for path in hidden.iterdir())

@@ -84,9 +84,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--seconds", type=float, default=2000.0)
-    parser.add_argument(
-        "--start", type=Path, help="weights that the one network named starts from"
-    )
+    parser.add_argument("--start", type=Path, help="weights that the one network named starts from")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     given = parser.parse_args()
     torch.set_num_threads(1)

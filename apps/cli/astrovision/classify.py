@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 
 
@@ -50,6 +51,7 @@ class ClassifyOptions:
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False
+    overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
     quiet: QuietOption = False

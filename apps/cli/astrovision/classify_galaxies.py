@@ -1,7 +1,6 @@
 """The work of `astrovision classify`: images of galaxies in; a table of their classes and a side-car out."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +10,18 @@ import numpy as np
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.sources import Source, open_source
 from apps.cli.shared.classification import check_parents, draw_maps, model_warnings, new_folder, side_car
+from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from astrovision.catalogues import Column, write_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import FLAGS, OFF_IMAGE, flag_names
 from astrovision.tables import format_of
 from pipelines.runtime.progress import Meter
+from shared_backbones.card import CARD
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.weights import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,18 @@ def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
     table = options.table
     format_of(table)
     check_parents(table, options.cam_folder)
+    outputs = Outputs.table(table, options.overwrite)
+    outputs.check()
     classifier = _load(options)
-    beside = table.with_suffix(".json")
     with contextlib.ExitStack() as stack:
         source, files = open_source(options, classifier, stack)
-        for path in files:
-            if path.resolve() in (table.resolve(), beside.resolve()):
-                raise InputError(f"{printable(path)}: is an input and would be overwritten; choose another output")
-        temporary = stack.enter_context(replacing(beside))
+        outputs.check([*files, classifier.folder / CARD, classifier.folder / WEIGHTS])
+        staged = stack.enter_context(outputs.placing())
         pictures = stack.enter_context(new_folder(options.cam_folder)) if options.cam_folder is not None else None
         results = _classify(source, classifier, pictures, quiet=options.quiet or options.as_json)
         if not len(results.rows):
             raise InputError(f"{printable(options.input)}: none of {len(source)} images can be used; give others")
         content = _side_car(source, results, classifier, options)
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         meta = {
             "model": printable(str(classifier.card.get("name"))),
             "model_sha256_12": classifier.sha256[:12],
@@ -78,7 +78,8 @@ def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
             "input_sha256": content["input"]["sha256"],
             "software": f"domain-vision {content['versions']['domain-vision']}",
         }
-        write_catalogue(table, _columns(source, results, classifier), meta=meta)
+        write_catalogue(staged["table"], _columns(source, results, classifier), meta=meta)
+        content = outputs.finish(staged, content)
     return content, PARTLY_FAILED if source.failed else COMPLETE
 
 

@@ -8,6 +8,7 @@ import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
 from apps.cli.shared.options import JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 
 
@@ -35,6 +36,7 @@ class ClassifyOptions:
     ] = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     any_resolution: AnyResolutionOption = False
+    overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
     quiet: QuietOption = False

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from apps.cli.geovision.classify import ClassifyOptions
 from apps.cli.shared.classified_images import ImageFiles, check_table, write_classes
+from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import find_model
 from apps.cli.shared.sharding import part_of
 from geovision.classification import SatelliteClassifier
 from geovision.pictures import picture
 from geovision.scenes import find_scenes, open_for_model
+from shared_backbones.card import CARD
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.weights import WEIGHTS
 
 
 def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
@@ -26,9 +29,10 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
     """
     check_table(options.table, options.cam_folder)
     files = part_of(find_scenes(options.input), options.shard)
-    classifier = SatelliteClassifier(
-        find_model(options.model), batch_size=options.batch_size, **asdict(options.network)
-    )
+    model = find_model(options.model)
+    outputs = Outputs.table(options.table, options.overwrite)
+    outputs.check([*files, model / CARD, model / WEIGHTS])
+    classifier = SatelliteClassifier(model, batch_size=options.batch_size, **asdict(options.network))
     home = options.input if options.input.is_dir() and files != [options.input] else options.input.parent
     open_source = functools.partial(
         ImageFiles,
@@ -41,7 +45,7 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
     return write_classes(
         open_source,
         classifier,
-        options.table,
+        outputs,
         label=printable(options.input),
         cam_folder=options.cam_folder,
         quiet=options.quiet or options.as_json,

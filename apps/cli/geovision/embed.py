@@ -9,6 +9,7 @@ import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
 from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 
 
@@ -27,6 +28,7 @@ class EmbedOptions:
         bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
     ] = False
     shard: ShardOption = None
+    overwrite: OverwriteOption = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     any_resolution: AnyResolutionOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)

@@ -11,6 +11,7 @@ import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
 from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.program import COMPLETE
 from apps.cli.shared.sharding import ShardOption
 from shared_backbones.errors import InputError
@@ -39,6 +40,7 @@ class MapOptions:
         bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
     ] = False
     shard: ShardOption = None
+    overwrite: OverwriteOption = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     any_resolution: AnyResolutionOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)

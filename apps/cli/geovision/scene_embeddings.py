@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.embed import EmbedOptions
-from apps.cli.geovision.side_cars import describe_input, now, versions, write_side_car
+from apps.cli.geovision.side_cars import describe_input, now, versions
+from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.embedding import Embedded, Embedder, check_format, write_embeddings
@@ -24,6 +25,8 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
     """
     check_format(options.output)
     scenes = part_of(find_scenes(options.input), options.shard)
+    outputs = Outputs.table(options.table, options.overwrite)
+    outputs.check(scenes)
     embedder = Embedder(
         find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
     )
@@ -48,9 +51,9 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
         raise InputError(
             f"{printable(options.input)}: no window with enough valid pixels; lower --min-valid, or mend the scenes"
         )
-    write_embeddings(options.table, parts, embedder.sha256)
-    content = _side_car(embedder, inputs, failed, options)
-    write_side_car(options.table.with_suffix(".json"), content)
+    with outputs.placing() as staged:
+        write_embeddings(staged["table"], parts, embedder.sha256)
+        content = outputs.finish(staged, _side_car(embedder, inputs, failed, options))
     return content, PARTLY_FAILED if failed else COMPLETE
 
 

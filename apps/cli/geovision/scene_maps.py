@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
-from apps.cli.geovision.side_cars import describe_run, software, write_side_car
+from apps.cli.geovision.side_cars import describe_run, software
+from apps.cli.shared.outputs import SIDECAR, Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.mapping import Mapper
@@ -31,18 +32,21 @@ def map_scene(options: MapOptions) -> Entries:
             raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
     if options.probabilities == options.output:
         raise InputError(f"{printable(options.output)}: is named for classes and for probabilities; give two names")
+    outputs = _outputs(options.output, options)
+    outputs.check([options.input])
     mapper = _load(options)
     with _open(mapper, options.input, options) as scene:
-        return _write_map(mapper, scene, scene.sha256(), options.output, options)
+        return _write_map(mapper, scene, scene.sha256(), outputs, options)
 
 
-def map_folder(options: MapOptions) -> tuple[list[dict[str, str]], int]:
+def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
     """Map the scenes of a folder into another one, which is made where it is absent, with the model loaded once.
 
     Each gets `<scene>_map.tif` and its side-car. One that cannot be used fails alone.
 
     Returns:
-        For each scene its `input` and `status` (`done`, `skipped` or `failed`, with the `error`), and the exit code.
+        For each scene its `input` and `status` (`done`, `skipped` with the files that were `changed` since, or `failed`
+        with the `error`), and the exit code.
 
     Raises:
         InputError: nothing could be started.
@@ -57,17 +61,24 @@ def map_folder(options: MapOptions) -> tuple[list[dict[str, str]], int]:
     except OSError as error:
         reason = f"cannot be made ({error.strerror})"
         raise InputError(f"{printable(options.output)}: {reason}; choose another folder") from None
+    chosen = [
+        (path, _outputs(options.output / f"{stem}_map.tif", options))
+        for path, stem in part_of(list(zip(scenes, stems, strict=True)), options.shard)
+    ]
+    if not options.resume:  # else a scene has to be opened before it is known whether its map is of it
+        check_outputs([outputs for _, outputs in chosen], scenes)
     mapper = _load(options)
     results = []
-    chosen = part_of(list(zip(scenes, stems, strict=True)), options.shard)
-    for number, (path, stem) in enumerate(chosen, 1):
-        result = {"input": printable(path)}
+    for number, (path, outputs) in enumerate(chosen, 1):
+        result: Entries = {"input": printable(path)}
         try:
-            result["status"] = _map_one_of_many(mapper, path, options.output / f"{stem}_map.tif", options)
+            result |= _map_one_of_many(mapper, path, outputs, options)
         except InputError as error:
             result |= {"status": "failed", "error": str(error)}
         results.append(result)
-        print(f"[{number}/{len(chosen)}] {result['input']}: {result.get('error', result['status'])}", flush=True)
+        since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
+        said = "; ".join([result.get("error", result["status"]), *since])
+        print(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True)
     failed = any(result["status"] == "failed" for result in results)
     return results, PARTLY_FAILED if failed else COMPLETE
 
@@ -92,22 +103,37 @@ def _open(mapper: Mapper, path: Path, options: MapOptions) -> Iterator[Scene]:
         yield scene
 
 
-def _map_one_of_many(mapper: Mapper, path: Path, output: Path, options: MapOptions) -> str:
-    """Map a scene of a folder, unless it is to be resumed and its map is there; returns `done` or `skipped`."""
+def _outputs(output: Path, options: MapOptions) -> Outputs:
+    files = {"map": output, SIDECAR: output.with_suffix(".json")}
+    return Outputs(
+        files if options.probabilities is None else files | {"probabilities": options.probabilities}, options.overwrite
+    )
+
+
+def _map_one_of_many(mapper: Mapper, path: Path, outputs: Outputs, options: MapOptions) -> Entries:
+    """Map a scene of a folder, unless it is to be resumed and its map is there; returns the `status`."""
     with _open(mapper, path, options) as scene:
         sha256 = scene.sha256()
-        if options.resume and output.exists() and _is_complete(output, sha256, mapper.sha256, options):
-            return "skipped"
-        _write_map(mapper, scene, sha256, output, options)
-    return "done"
+        changed = outputs.standing(_is_same(sha256, mapper.sha256, options)) if options.resume else None
+        if changed is not None:
+            return {"status": "skipped", "changed": [printable(path) for path in changed]}
+        outputs.check([path])
+        _write_map(mapper, scene, sha256, outputs, options)
+    return {"status": "done"}
 
 
-def _write_map(mapper: Mapper, scene: Scene, sha256: str, output: Path, options: MapOptions) -> Entries:
-    """Write a scene's map and then its side-car; returns the content of the latter."""
+def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, options: MapOptions) -> Entries:
+    """Write a scene's map and its side-car; returns the content of the latter."""
     run = mapper.card.get("training", {}).get("run_id")
     tags = {"input_sha256": sha256, "software": software(), **({"run_id": str(run)} if run else {})}
-    with contextlib.closing(Meter("map")) as meter:
-        figures = mapper.map(scene, output, probabilities=options.probabilities, tags=tags, on_progress=meter)
+    with contextlib.closing(Meter("map")) as meter, outputs.placing() as staged:
+        figures = mapper.map(
+            scene, staged["map"], probabilities=staged.get("probabilities"), tags=tags, on_progress=meter
+        )
+        return outputs.finish(staged, _side_car(mapper, scene, sha256, figures, options))
+
+
+def _side_car(mapper: Mapper, scene: Scene, sha256: str, figures: Mapping[str, Any], options: MapOptions) -> Entries:
     gsd_m = scene.grid.gsd_m
     rows = [
         {
@@ -118,14 +144,12 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, output: Path, options:
         }
         for entry in mapper.classes
     ]
-    content = {
+    return {
         **describe_run(mapper, scene, sha256),
         "settings": _settings(options),
         "classes": rows,
         "timings_s": {name: round(figures[name], 3) for name in ("read", "network", "write", "all")},
     }
-    write_side_car(output.with_suffix(".json"), content)
-    return content
 
 
 def _settings(options: MapOptions) -> Entries:
@@ -138,14 +162,10 @@ def _settings(options: MapOptions) -> Entries:
     }
 
 
-def _is_complete(output: Path, sha256: str, model_sha256: str, options: MapOptions) -> bool:
-    """Whether a map's side-car, which is written last, is of this input, model and settings."""
-    try:
-        content = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
-        return (
-            content["input"]["sha256"] == sha256
-            and content["model"]["sha256"] == model_sha256
-            and content["settings"] == json.loads(json.dumps(_settings(options)))
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _is_same(sha256: str, model_sha256: str, options: MapOptions) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a side-car is of this input, model and settings."""
+    settings = json.loads(json.dumps(_settings(options)))
+    return lambda sidecar: (
+        (sidecar["input"]["sha256"], sidecar["model"]["sha256"], sidecar["settings"])
+        == (sha256, model_sha256, settings)
+    )

@@ -1,16 +1,11 @@
 """JSON side-cars of maps and embeddings."""
 
-import json
 import platform
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
-from shared_backbones.files import replacing
 from shared_backbones.json_values import Entries
 
 
@@ -57,9 +52,3 @@ def software() -> str:
 def now() -> str:
     """The time, UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_side_car(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a side-car, complete or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

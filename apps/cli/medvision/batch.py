@@ -4,18 +4,26 @@ import json
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from apps.cli.medvision.results import make_writable
 from apps.cli.medvision.scans import Scan
+from apps.cli.medvision.segment import SegmentOptions
+from apps.cli.shared.outputs import SIDECAR, Outputs
+from medvision.findings.sidecar import measured
+from medvision.findings.tables import Cell, table_text, volume_rows
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import printable
+
+if TYPE_CHECKING:
+    from pipelines.report.index import BatchIndex
 
 INDEX = "index.html"
 _TWIN = "index.json"
+_VOLUMES = "volumes.csv"
 _REPORTS = "reports"
 
 
@@ -24,15 +32,15 @@ class Outcome:
     """What became of one scan.
 
     Attributes:
-        scan: its file.
+        scan: the scan.
         case: what it is called where its file's name must not appear.
-        status: `done`, `skipped` or `failed`.
+        status: `done`, `skipped`, `changed` (skipped, but with files that were changed since) or `failed`.
         reason: why it failed, in words that may hold names of files.
         sidecar: the file of its side-car, where it has results.
         report: the file of its report, where it has results.
     """
 
-    scan: Path
+    scan: Scan
     case: str
     status: str
     reason: str | None = None
@@ -48,82 +56,77 @@ def case_of(scan: Scan, number: int) -> str:
         return f"unreadable-{number}"
 
 
-def check_index(folder: Path) -> None:
-    """Refuse to write an index over a page that is none.
-
-    Raises:
-        InputError: it would be.
-    """
-    from pipelines.report.index import TITLE
-
-    target = folder / INDEX
-    if not target.exists():
-        return
-    try:
-        ours = f"<title>{TITLE}</title>".encode() in target.read_bytes()[:4096]
-    except OSError:
-        ours = False
-    if not ours:
-        raise InputError(
-            f"{printable(target)}: is there and no index of this program; move it, or choose another --output folder"
-        )
+def index_files(folder: Path, overwrite: bool, cases: Iterable[str] | None = None) -> Outputs:
+    """The files of a batch's index, with copies of reports: of some cases, or by default of those that are there."""
+    files = {SIDECAR: folder / _TWIN, "index": folder / INDEX, "volumes": folder / _VOLUMES}
+    names = [path.stem for path in (folder / _REPORTS).glob("*.html")] if cases is None else cases
+    return Outputs(files | {f"report {name}": folder / _REPORTS / f"{name}.html" for name in names}, overwrite)
 
 
-def write_index(folder: Path, outcomes: Sequence[Outcome], card: Mapping[str, Any], private: Sequence[Path]) -> Path:
-    """Write `index.html` and `index.json`, and hash-named copies of the reports that they link to.
+def write_index(
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    card: Mapping[str, Any],
+    private: Sequence[Path],
+    options: SegmentOptions,
+) -> None:
+    """Write `index.html`, `index.json` and `volumes.csv`, and hash-named copies of the reports that they link to.
 
     Args:
         folder: folder of the results.
         outcomes: what became of each scan.
         card: card of the model.
         private: further files and folders whose names must not appear.
-
-    Returns:
-        The page's path.
+        options: what the user asks for.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     from pipelines.report.index import batch_index, case_row, index_page, thumbnail
 
-    rows, pictures = [], {}
+    rows, pictures, copied, table = [], {}, {}, []
     for outcome in outcomes:
         case, link = outcome.case, None
         sidecar = outcome.sidecar and json.loads(outcome.sidecar.read_text(encoding="utf-8"))
         if sidecar and outcome.report is not None:
-            link = _hash_named(folder, outcome.report, case)
+            link = outcome.report.name
+            if not link.startswith(case):
+                copied[case], link = outcome.report, f"{_REPORTS}/{case}.html"
             picture = thumbnail(outcome.report.read_text(encoding="utf-8"))
             if picture:
                 pictures[case] = picture
-        reason = _without_names(outcome.reason, outcome.scan, [folder, *private], case)
-        rows.append(case_row(case, outcome.status, reason=reason, sidecar=sidecar, report=link))
+        reason = _without_names(outcome.reason, outcome.scan.path, [folder, *private], case)
+        volumes = volume_rows(measured(sidecar), options.stats.value) if sidecar else []
+        wide = volume_rows(measured(sidecar))[0] if sidecar else None
+        rows.append(case_row(case, outcome.status, reason=reason, sidecar=sidecar, report=link, volumes=wide))
+        name = case if options.pseudonyms else printable(outcome.scan.stem)
+        about: dict[str, Cell] = {"scan": name, "status": outcome.status}
+        table += [about | row for row in volumes] or [about | {"case": case}]
     index = batch_index(rows, {key: card.get(key) for key in ("name", "version", "license", "weights_sha256")})
-    with replacing(folder / _TWIN) as temporary:
-        temporary.write_text(json.dumps(index, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    with replacing(folder / INDEX) as temporary:
-        temporary.write_text(index_page(index, pictures), encoding="utf-8")
-    return folder / INDEX
+    _place(folder, index, index_page(index, pictures), table_text(table), copied, options.overwrite)
 
 
-def _hash_named(folder: Path, report: Path, case: str) -> str:
-    """Where the index finds a report, by a name that tells nothing: a hard link, or a copy where there are none."""
-    if report.name.startswith(case):
-        return report.name
-    target = folder / _REPORTS / f"{case}.html"
+def _place(
+    folder: Path, index: "BatchIndex", page: str, table: str, copied: Mapping[str, Path], overwrite: bool
+) -> None:
+    """Put the files of an index in place."""
+    if copied:
+        make_writable(folder / _REPORTS)
+    files = index_files(folder, overwrite, copied)
+    with files.placing() as staged:
+        for case, report in copied.items():
+            _link(report, staged[f"report {case}"])
+        staged["index"].write_text(page, encoding="utf-8")
+        staged["volumes"].write_text(table, encoding="utf-8")
+        files.finish(staged, index)
+
+
+def _link(report: Path, target: Path) -> None:
+    """A hard link, or a copy where there are none."""
     try:
-        target.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".medvision-", dir=target.parent) as staging:
-            staged = Path(staging) / target.name
-            try:
-                os.link(report, staged)
-            except OSError:
-                shutil.copyfile(report, staged)
-            os.replace(staged, target)
-    except OSError as error:
-        raise InputError(
-            f"{printable(target)}: cannot be written ({error.strerror}); make room, or choose another --output folder"
-        ) from None
-    return f"{_REPORTS}/{target.name}"
+        os.link(report, target)
+    except OSError:
+        shutil.copyfile(report, target)
 
 
 def _without_names(reason: str | None, scan: Path, others: Sequence[Path], case: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.options import JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 
 
@@ -33,6 +34,7 @@ class ClassifyOptions:
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False
+    overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     max_gigabytes: Annotated[
         float, typer.Option(min=0.001, max=1e6, help="Most that the images of a .npz file may take in memory.")

@@ -5,11 +5,14 @@ import functools
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.medvision.image_sources import find_files, open_source
 from apps.cli.shared.classified_images import check_table, write_classes
+from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import find_model as find_registered
 from medvision.classification import MedicalClassifier
 from medvision.models.catalogue import find_model
+from shared_backbones.card import CARD
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.weights import WEIGHTS
 
 
 def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
@@ -19,9 +22,11 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
         InputError: input, model, options and output do not go together, or nothing could be classified.
     """
     check_table(options.table, options.cam_folder)
-    files = find_files(options)
+    files, model = find_files(options), find_model(find_registered(options.model))
+    outputs = Outputs.table(options.table, options.overwrite)
+    outputs.check([options.input, *files, model / CARD, model / WEIGHTS])
     classifier = MedicalClassifier(
-        find_model(find_registered(options.model)),
+        model,
         batch_size=options.batch_size,
         device=options.network.device,
         threads=options.network.threads,
@@ -30,7 +35,7 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
     return write_classes(
         functools.partial(open_source, options, classifier, files),
         classifier,
-        options.table,
+        outputs,
         label=printable(options.input),
         cam_folder=options.cam_folder,
         quiet=options.quiet or options.as_json,

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from apps.cli.medvision.classify import classify
+from apps.cli.medvision.export_labels import export_labels
 from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
@@ -23,7 +24,7 @@ add_verb(app, classify)
 add_verb(app, robustness)
 add_verb(app, plan)
 add_import(app, "medvision")
-add_models(app, "medvision")
+add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_run(app, "medvision")
 add_review(app)
 

@@ -1,6 +1,7 @@
 """The verb `segment`."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,16 @@ from apps.cli.shared.options import (
     ThreadsOption,
     VersionOption,
 )
+from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 from shared_backbones.errors import InputError
+
+
+class Stats(StrEnum):
+    """Forms of the tables of volumes."""
+
+    wide = "wide"
+    long = "long"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +87,13 @@ class SegmentOptions:
             "--fast", help="One view at a coarser spacing; brain-structures then needs a skull-stripped scan."
         ),
     ] = False
+    stats: Annotated[
+        Stats, typer.Option(help="Tables of volumes: a row for each scan (wide), or for each structure (long).")
+    ] = Stats.wide
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
     ] = False
+    overwrite: OverwriteOption = False
     shard: ShardOption = None
     pseudonyms: Annotated[
         bool, typer.Option("--pseudonyms", help="Name results by the scan's hash, not by its file name.")

@@ -1,26 +1,30 @@
 """The work of `medvision segment`: scans in, label maps, side-cars and reports out."""
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from apps.cli.medvision.batch import INDEX, Outcome, case_of, check_index, write_index
+from apps.cli.medvision.batch import INDEX, Outcome, case_of, index_files, write_index
 from apps.cli.medvision.references import check_reference, compare_with, find_reference, read_reference
-from apps.cli.medvision.results import ResultFiles, make_writable
+from apps.cli.medvision.results import changed_files, make_writable, result_files
 from apps.cli.medvision.scans import Inputs, Scan, find_inputs
 from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.medvision.terminal import ScanResult, print_result, progress_bar
+from apps.cli.shared.outputs import Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from medvision.contract import Setting
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
-from medvision.findings.sidecar import Sidecar, build_sidecar
+from medvision.findings.sidecar import Sidecar, build_sidecar, measured
+from medvision.findings.tables import table_text, volume_rows
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from shared_backbones.errors import InputError
@@ -49,12 +53,30 @@ def segment_scans(options: SegmentOptions) -> int:
         precision=options.precision,
     )
     kept = segmenter.contract.label_ids(options.labels) if options.labels is not None else None
+    work = _Work(options, segmenter, kept, inputs.folder)
+    _check_targets(work, scans, batch=inputs.batch)
     if inputs.batch:
         make_writable(inputs.folder)
-        check_index(inputs.folder)
-    work = _Work(options, segmenter, kept, inputs.folder)
     results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
     return _conclude(work, inputs, scans, results)
+
+
+def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None:
+    """Refuse results that would replace what is not ours, before a scan is read.
+
+    Raises:
+        InputError: one would.
+    """
+    options = work.options
+    targets = [index_files(work.folder, options.overwrite)] if batch and options.shard is None else []
+    sources = []
+    for scan in scans:
+        with contextlib.suppress(InputError):  # it is said when the scan's turn comes
+            sources += [scan.path, *filter(None, [find_reference(options, scan)])]
+            files = result_files(scan, work.folder, options)
+            if not options.resume or work.changed(files, scan) is None:
+                targets.append(files)
+    check_outputs(targets, sources)
 
 
 def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) -> ScanResult:
@@ -83,7 +105,7 @@ def _conclude(work: "_Work", inputs: Inputs, scans: Sequence[Scan], results: Seq
     if indexed:
         outcomes = [work.outcome(scan, result) for scan, result in zip(scans, results, strict=True)]
         private = [path for path in (options.input, options.reference) if path is not None]
-        write_index(folder, outcomes, work.segmenter.card, private)
+        write_index(folder, outcomes, work.segmenter.card, private, options)
     failed = sum(result["status"] == "failed" for result in results)
     if options.as_json:
         index = {"index": printable(folder / INDEX)} if indexed else {}
@@ -119,26 +141,26 @@ class _Work:
             MemoryError: there is not enough for it.
         """
         started = time.perf_counter()
-        files = ResultFiles.of(scan, self.folder, self.options)
-        reference_file = find_reference(self.options, scan)
-        reference_sha256 = file_sha256(reference_file) if reference_file else None
-        settings = self._settings(scan, reference_sha256)
-        outputs = {kind: printable(files.path(kind)) for kind in files.names}
-        if self.options.resume and files.are_complete(scan, self.segmenter.model_sha256, settings):
-            return {"input": printable(scan.path), "outputs": outputs, "status": "skipped"}
+        files = result_files(scan, self.folder, self.options)
+        outputs = {kind: printable(path) for kind, path in files.files.items()}
+        changed = self.changed(files, scan) if self.options.resume else None
+        if changed is not None:
+            kept = [printable(path) for path in changed]
+            return {"input": printable(scan.path), "outputs": outputs, "status": "skipped", "changed": kept}
 
         volume = scan.read(self.options)
+        reference_file = find_reference(self.options, scan)
+        reference_sha256 = file_sha256(reference_file) if reference_file else None
         classes = self.segmenter.card["classes"]
         reference = read_reference(reference_file, volume, classes, self.options) if reference_file else None
         if self.options.dicom_seg:
             check_source(volume)
         read = time.perf_counter() - started
         make_writable(self.folder)
-        files.check_targets([scan.path, *([reference_file] if reference_file else [])])
         segmentation = self._label(volume, scan, progress)
         segmentation.timings_s["read"] = round(read, 3)
-        sidecar = self._describe(segmentation, reference, reference_sha256, settings)
-        self._write(files, segmentation, sidecar, reference.data if reference else None)
+        sidecar = self._describe(segmentation, reference, reference_sha256, self._settings(scan, reference_sha256))
+        sidecar = self._write(files, segmentation, sidecar, reference.data if reference else None)
         seconds = round(time.perf_counter() - started, 2)
         return {
             "input": printable(scan.path), "outputs": outputs, "status": "done", "seconds": seconds, "sidecar": sidecar
@@ -148,9 +170,16 @@ class _Work:
         """What the index of a batch says of a scan."""
         case = result.get("case", "")
         if "error" in result:
-            return Outcome(scan.path, case, result["status"], reason=result["error"])
-        files = ResultFiles.of(scan, self.folder, self.options)
-        return Outcome(scan.path, case, result["status"], sidecar=files.path("sidecar"), report=files.path("report"))
+            return Outcome(scan, case, result["status"], reason=result["error"])
+        files = result_files(scan, self.folder, self.options).files
+        status = "changed" if result.get("changed") else result["status"]
+        return Outcome(scan, case, status, sidecar=files["sidecar"], report=files["report"])
+
+    def changed(self, files: Outputs, scan: Scan) -> list[Path] | None:
+        """Files of a finished result that were changed since; None where it is not of this scan, model and settings."""
+        reference_file = find_reference(self.options, scan)
+        reference_sha256 = file_sha256(reference_file) if reference_file else None
+        return changed_files(files, scan, self.segmenter.model_sha256, self._settings(scan, reference_sha256))
 
     def _settings(self, scan: Scan, reference_sha256: str | None) -> dict[str, Setting]:
         return {
@@ -188,10 +217,8 @@ class _Work:
             reference_labels=reference.data,
         )
 
-    def _write(
-        self, files: ResultFiles, segmentation: Segmentation, sidecar: Sidecar, truth: np.ndarray | None
-    ) -> None:
-        """Write all files of a scan; the side-car gets the digests of the others."""
+    def _write(self, files: Outputs, segmentation: Segmentation, sidecar: Sidecar, truth: np.ndarray | None) -> Sidecar:
+        """Write all files of a scan; returns the side-car with the digests of the others."""
         from pipelines.report.segmentation import segmentation_report
 
         volume, card = segmentation.volume, segmentation.card
@@ -206,7 +233,7 @@ class _Work:
                     kept=self.kept, max_bytes=self.options.max_bytes,
                 )  # fmt: skip
             staged["report"].write_text(page, encoding="utf-8")
-            written = {kind: path for kind, path in staged.items() if kind != "sidecar"}
-            sidecar["outputs"] = {kind: {"sha256": file_sha256(path)} for kind, path in written.items()}
-            text = json.dumps(sidecar, indent=2, ensure_ascii=False, allow_nan=False)
-            staged["sidecar"].write_text(text + "\n", encoding="utf-8")
+            table = table_text(volume_rows(measured(sidecar), self.options.stats.value))
+            staged["volumes"].write_text(table, encoding="utf-8")
+            whole: Any = files.finish(staged, sidecar)
+        return whole

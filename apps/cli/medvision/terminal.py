@@ -18,6 +18,7 @@ class ScanResult(TypedDict):
         status: `done`, `skipped` or `failed`.
         outputs: paths of the results by kind, where there are some.
         error: why it failed, in one line.
+        changed: files of results that were there already and had been changed since.
         case: what a scan of a batch is called where its file's name must not appear.
         seconds: time it took, where it is done.
         sidecar: content of the side-car, where it is done.
@@ -27,6 +28,7 @@ class ScanResult(TypedDict):
     status: str
     outputs: NotRequired[dict[str, str]]
     error: NotRequired[str]
+    changed: NotRequired[list[str]]
     case: NotRequired[str]
     seconds: NotRequired[float]
     sidecar: "NotRequired[Sidecar]"
@@ -55,7 +57,8 @@ def print_result(result: ScanResult, prefix: str, *, quiet: bool, verbose: bool)
     if quiet:
         return
     if "sidecar" not in result or "seconds" not in result:
-        print(f"{prefix}{result['input']}: skipped, its results are there already", flush=True)
+        since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
+        print(f"{prefix}{result['input']}: {'; '.join(['skipped, its results are there already', *since])}", flush=True)
         return
     sidecar = result["sidecar"]
     print(f"{prefix}{result['input']}: {'; '.join(_remarks(sidecar, result['seconds']))}", flush=True)

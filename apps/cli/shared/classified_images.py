@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +20,10 @@ from apps.cli.shared.classification import (
     say_unusable,
     side_car,
 )
+from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
-from shared_backbones.card import CARD
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing, spreadsheet_safe
@@ -128,7 +127,7 @@ def check_table(table: Path, *folders: Path | None) -> None:
 def write_classes(
     open_source: Callable[[], ClassifyInput],
     classifier: ImageClassifier[Any],
-    table: Path,
+    outputs: Outputs,
     *,
     label: str,
     cam_folder: Path | None,
@@ -142,7 +141,7 @@ def write_classes(
     Args:
         open_source: Opens the images.
         classifier: Classifier that is asked.
-        table: Table to write, as `check_table` lets it pass.
+        outputs: Table to write, as `check_table` lets it pass, and its side-car.
         label: Name of the input, for messages.
         cam_folder: New folder for maps of what speaks for the classes.
         quiet: Whether no progress is shown.
@@ -153,11 +152,8 @@ def write_classes(
     Raises:
         InputError: nothing could be classified, or results cannot be written.
     """
-    beside = table.with_suffix(".json")
-    if beside.resolve() == (classifier.folder / CARD).resolve():
-        raise InputError(f"{printable(beside)}: is the model's card and would be overwritten; choose another output")
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(replacing(beside))
+        staged = stack.enter_context(outputs.placing())
         pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
         source = open_source()
         ids, prediction = _classify(source, classifier, pictures, picture, label, quiet=quiet)
@@ -172,14 +168,14 @@ def write_classes(
             warnings=[*source.warnings, *remarks, *model_warnings(classifier)],
             packages=packages,
         )
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         meta = {
             "model": printable(str(classifier.card.get("name"))),
             "model_sha256": classifier.sha256,
             "input_sha256": content["input"]["sha256"],
             "software": f"domain-vision {content['versions']['domain-vision']}",
         }
-        _write_table(table, _columns(ids, prediction, classifier), meta)
+        _write_table(staged["table"], _columns(ids, prediction, classifier), meta)
+        content = outputs.finish(staged, content)
     return content, PARTLY_FAILED if source.failed else COMPLETE
 
 

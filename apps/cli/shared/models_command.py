@@ -28,8 +28,8 @@ class ShowOptions:
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as it is.")] = False
 
 
-def add_models(app: typer.Typer, domain: str) -> None:
-    """Give a program the commands `models list|show`, for the trained models of a domain."""
+def add_models(app: typer.Typer, domain: str) -> typer.Typer:
+    """Give a program the commands `models list|show`, for the trained models of a domain; returns their group."""
     catalogue = Catalogue(domain)
     models = typer.Typer(help="The trained models at hand.")
     app.add_typer(models, name="models")
@@ -55,6 +55,7 @@ def add_models(app: typer.Typer, domain: str) -> None:
 
     add_verb(models, list_models, "list")
     add_verb(models, show_model, "show")
+    return models
 
 
 def _print_card(card: Card) -> None:

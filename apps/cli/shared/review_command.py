@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.options import JsonOption, add_verb
+from apps.cli.shared.outputs import SIDECAR, Outputs, OverwriteOption
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing, spreadsheet_safe
+from shared_backbones.files import printable, spreadsheet_safe
 
 _FORMATS = (".csv", ".parquet", ".json")
 _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
@@ -35,6 +36,7 @@ class CollectOptions:
             metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
         ),
     ] = None
+    overwrite: OverwriteOption = False
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
 
@@ -60,9 +62,13 @@ def collect(options: CollectOptions) -> int:
     from pipelines.report.verdicts import collect_reviews
 
     _check_name(options.output)
+    sidecar = options.output.with_name(f"{options.output.name}.json")
+    outputs = Outputs({"table": options.output, SIDECAR: sidecar}, options.overwrite)
+    outputs.check()
     collected = collect_reviews(options.folders)
-    with replacing(options.output) as temporary:
-        _write_table(temporary, collected.rows, options.output.suffix.lower())
+    with outputs.placing() as staged:
+        _write_table(staged["table"], collected.rows, options.output.suffix.lower())
+        outputs.finish(staged, {"schema_version": 1, "counts": collected.counts})
     if options.log_to_run is not None:
         _log(options.log_to_run, collected.rows, collected.counts)
     for problem in collected.problems:

@@ -423,7 +423,8 @@ def test_images_that_cannot_be_used_are_one_line_or_are_skipped(
     [
         ({"-o": "map.png"}, "ends in '.png'; expected .csv"),
         ({"-o": "nowhere/o.csv"}, "nowhere: no such folder"),
-        ({"-o": "c.ecsv", "-i": "cube.fits", "--model": "f", "--bands": "g,r,z", "--catalogue": "c.ecsv"}, "would be"),
+        ({"-o": "c.ecsv", "-i": "cube.fits", "--model": "f", "--bands": "g,r,z", "--catalogue": "c.ecsv"},
+         "c.ecsv: is there and was not written by this program"),
         ({"--model": "nowhere"}, "model nowhere: no such folder"),
         ({"-i": "absent.jpg"}, "absent.jpg: no such file or folder"),
         ({"-i": "c.ecsv"}, "ends in .ecsv; expected .jpg"),

@@ -272,7 +272,7 @@ def test_names_that_attack_a_terminal(segment, refused, tmp_path, name):
     done = segment(scan)
     assert (done.code, done.err) == (0, "")
     assert all(line.isprintable() for line in done.out.splitlines())
-    assert len(done.out.splitlines()) == 5
+    assert len(done.out.splitlines()) == 6
     assert (tmp_path / f"{name}_seg.nii.gz").exists()
     assert json.loads(segment(scan, "--json").out)["results"][0]["status"] == "done"
     for path in tmp_path.iterdir():

