@@ -24,6 +24,7 @@ from shared_backbones.labelled_images import ImageSource, Layout, RowItem, with_
 
 SPLITS = ("train", "val", "test")
 _LARGEST = 2**28  # bytes of an image
+_MOST_CLASSES = 1000  # of a set that is none of MedMNIST
 _SEVERITIES = 5  # the files of MedMNIST-C hold every image so many times
 
 
@@ -120,8 +121,39 @@ def find_set(path: str | Path, name: str | None = None) -> MedMnistSet:
     return SETS[match[0]]
 
 
+def set_for(path: str | Path, split: str, classes: Sequence[str], *, multi_label: bool) -> MedMnistSet:
+    """The set that a file is of, whatever it is called: one of MedMNIST, or one of the file's own.
+
+    The latter is described by its arrays; its classes are called as given where it has no others.
+
+    Args:
+        path: `.npz` file in the form of MedMNIST.
+        split: `train`, `val` or `test`.
+        classes: names of a model's classes.
+        multi_label: whether an image can have several of these.
+
+    Raises:
+        InputError: it has no such arrays.
+    """
+    with contextlib.suppress(InputError):
+        return find_set(path)
+    path = Path(path)
+    with _archive(path, split) as archive:
+        (count, *rest), _ = _header(path, archive, f"{split}_images")
+        shape, dtype = _header(path, archive, f"{split}_labels")
+        several = len(shape) == 2 and shape[1] > 1
+        number = shape[1] if several else len(classes)
+        if shape == (count, 1) and dtype.kind in "iub":
+            number = int(_read(archive, f"{split}_labels").max(initial=0)) + 1
+    number = min(max(number, 2), _MOST_CLASSES)
+    ours = several == multi_label and (number == len(classes) if several else number <= len(classes))
+    names = tuple(classes) if ours else tuple(map(str, range(number)))
+    task, channels = "multi-label" if several else "multi-class", 3 if len(rest) == 3 else 1
+    return MedMnistSet("unnamed set", task, channels, names, dict.fromkeys(SPLITS, count))
+
+
 def read_medmnist(
-    path: str | Path, split: str, name: str | None = None, *, max_gigabytes: float = 4.0
+    path: str | Path, split: str, name: str | MedMnistSet | None = None, *, max_gigabytes: float = 4.0
 ) -> MedMnistImages:
     """Read a split of a file of MedMNIST, of any size of image (28, 64, 128, 224).
 
@@ -131,13 +163,13 @@ def read_medmnist(
     Args:
         path: `.npz` file with arrays `<split>_images` and `<split>_labels`.
         split: `train`, `val` or `test`.
-        name: Name of the set; by default the file's name says it.
+        name: Name of the set, or what is known of it (`set_for`); by default the file's name says it.
         max_gigabytes: the most that the images may take in memory.
 
     Raises:
         InputError: the file cannot be read, or its arrays are not those of such a set.
     """
-    path, facts = Path(path), find_set(path, name)
+    path, facts = Path(path), name if isinstance(name, MedMnistSet) else find_set(path, name)
     with _archive(path, split) as archive:
         shape = _image_shape(path, archive, split, facts)
         gigabytes = math.prod(shape) / 2**30

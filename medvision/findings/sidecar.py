@@ -5,7 +5,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
@@ -193,7 +193,7 @@ def measure(segmentation: "Segmentation", kept: Collection[int] | None = None) -
     return rows, _flags(segmentation, rows, expected)
 
 
-def measured(sidecar: Mapping[str, Any]) -> Measured:
+def measured(sidecar: Sidecar) -> Measured:
     """What a table of volumes needs of a side-car."""
     return {
         "case": sidecar["case"],

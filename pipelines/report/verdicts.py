@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,19 +110,19 @@ def report_identity(case: str, about: "Sequence[Document | Json]") -> dict[str, 
 def collect_reviews(folders: Sequence[Path]) -> Reviews:
     """Match verdicts (`REVIEWS`) with the JSON twins of their reports (`REPORTS`), under some folders.
 
-    Number and content hash have to be the same; of several verdicts on a report the latest counts.
+    Number and content hash have to be the same; of several verdicts on a report the latest counts. Files of equal
+    content give reports of one number, each a row, and a verdict is one on all of them; copies of a report are one.
 
     Raises:
         InputError: One is no folder, or there is neither a report nor a verdict.
     """
-    reports: dict[_Identity, _Report] = {}
+    reports: dict[str, _Report] = {}  # by the hash of the file, as a copied folder is one report
     verdicts: dict[_Identity, list[_Verdict]] = {}
     problems = []
     for path, kind in _files(folders):
         try:
             if kind is not None:
-                report = _report(path, kind)
-                reports.setdefault(report.about, report)  # a copied folder is one report
+                reports.setdefault(*_report(path, kind))
             else:
                 verdict = _verdict(path)
                 verdicts.setdefault(verdict.about, []).append(verdict)
@@ -133,8 +134,12 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
         raise InputError(
             f"{names}: contains no {known}; expected results that have a report, or verdicts; give another folder"
         )
-    rows = [_row(reports[about], verdicts.pop(about, [])) for about in sorted(reports, key=_order)]
-    rows += [_orphan(verdicts[about], reports) for about in sorted(verdicts, key=_order)]
+    twins = Counter(report.about for report in reports.values())
+    rows = [
+        _row(report, verdicts.get(report.about, []), twins[report.about])
+        for report in sorted(reports.values(), key=lambda report: (*_order(report.about), report.file))
+    ]
+    rows += [_orphan(verdicts[about], twins) for about in sorted(verdicts, key=_order) if about not in twins]
     return Reviews(rows, problems)
 
 
@@ -163,13 +168,14 @@ def _refuse_folder(error: OSError) -> None:
     raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _report(path: Path, kind: str) -> _Report:
-    content = _read(path, _LARGEST_REPORT)
+def _report(path: Path, kind: str) -> tuple[str, _Report]:
+    """The hash of a file, and the report that it is the twin of."""
+    content, sha256 = _read(path, _LARGEST_REPORT)
     if "report" not in content:
         raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; make it again")
     flags = content.get("flags")
     names = [value_at(content, "model", key) for key in ("name", "version")]
-    return _Report(
+    return sha256, _Report(
         about=_identity(path, content),
         kind=kind,
         flags=len(flags) if isinstance(flags, list) else None,
@@ -179,7 +185,7 @@ def _report(path: Path, kind: str) -> _Report:
 
 
 def _verdict(path: Path) -> _Verdict:
-    content = _read(path, _LARGEST_REVIEW)
+    content, _ = _read(path, _LARGEST_REVIEW)
     about, verdict = _identity(path, content), content.get("verdict")
     if not isinstance(verdict, str) or verdict not in VERDICTS:
         raise _unusable(path, "verdict", verdict, " or ".join(VERDICTS))
@@ -215,7 +221,8 @@ def _identity(path: Path, content: Mapping[str, Json]) -> _Identity:
     return _Identity(match[1], number, sha256)
 
 
-def _read(path: Path, largest: int) -> Mapping[str, Json]:
+def _read(path: Path, largest: int) -> tuple[Mapping[str, Json], str]:
+    """Content of a JSON file, and its hash."""
     name = printable(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -232,7 +239,7 @@ def _read(path: Path, largest: int) -> Mapping[str, Json]:
         raise InputError(f"{name}: is not JSON; expected what the program or a report wrote") from None
     if not isinstance(document, dict):
         raise InputError(f"{name}: contains a {type(document).__name__}; expected a JSON object")
-    return document
+    return document, hashlib.sha256(content).hexdigest()
 
 
 def _encodable(text: str) -> str:
@@ -246,10 +253,11 @@ def _unusable(path: Path, key: str, value: Json, expected: str) -> InputError:
     return InputError(f"{printable(path)}: its {key} is {shown}; expected {expected}; save the verdict again")
 
 
-def _row(report: _Report, given: Sequence[_Verdict]) -> dict[str, Value]:
+def _row(report: _Report, given: Sequence[_Verdict], twins: int) -> dict[str, Value]:
     row = dict.fromkeys(COLUMNS) | {
         "case": report.about.case, "report_id": report.about.number, "kind": report.kind, "flags": report.flags,
-        "model": report.model, "note": "", "report_file": report.file,
+        "model": report.model, "note": f"one of {twins} of equal content" if twins > 1 else "",
+        "report_file": report.file,
     }  # fmt: skip
     return row | {"state": "open", "verdicts": 0} if not given else row | {"state": "reviewed"} | _latest(given)
 

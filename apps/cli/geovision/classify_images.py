@@ -5,10 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from apps.cli.geovision.classify import ClassifyOptions
-from apps.cli.shared.classified_images import ImageFiles, check_table, write_classes
+from apps.cli.shared.classified_images import ImageFiles, ReadImage, check_table, write_classes
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import find_model
 from apps.cli.shared.sharding import part_of
@@ -55,11 +54,11 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
     )
 
 
-def _read(classifier: SatelliteClassifier, options: ClassifyOptions, path: Path) -> tuple[Tensor, bytes]:
-    """What the network sees of an image, and the sha256 of its files."""
+def _read(classifier: SatelliteClassifier, options: ClassifyOptions, path: Path) -> ReadImage:
+    """What the network sees of an image."""
     with open_for_model(path, classifier.contract, **asdict(options.reading)) as scene:
         scene.check(classifier.contract, any_resolution=options.any_resolution)
-        return classifier.prepare(classifier.read(scene)), bytes.fromhex(scene.sha256())
+        return ReadImage(classifier.prepare(classifier.read(scene)), bytes.fromhex(scene.sha256()))
 
 
 def _picture(classifier: SatelliteClassifier, image: np.ndarray) -> np.ndarray:

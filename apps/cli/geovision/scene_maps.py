@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
 from apps.cli.geovision.side_cars import describe_run, software
-from apps.cli.shared.outputs import SIDECAR, Outputs, check_outputs
+from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.mapping import Mapper
@@ -16,7 +16,7 @@ from geovision.scenes import Scene, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 
 def map_scene(options: MapOptions) -> Entries:
@@ -133,7 +133,7 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, opti
         return outputs.finish(staged, _side_car(mapper, scene, sha256, figures, options))
 
 
-def _side_car(mapper: Mapper, scene: Scene, sha256: str, figures: Mapping[str, Any], options: MapOptions) -> Entries:
+def _side_car(mapper: Mapper, scene: Scene, sha256: str, figures: Document, options: MapOptions) -> Entries:
     gsd_m = scene.grid.gsd_m
     rows = [
         {
@@ -162,7 +162,7 @@ def _settings(options: MapOptions) -> Entries:
     }
 
 
-def _is_same(sha256: str, model_sha256: str, options: MapOptions) -> Callable[[Mapping[str, Any]], bool]:
+def _is_same(sha256: str, model_sha256: str, options: MapOptions) -> IsSame:
     """Whether a side-car is of this input, model and settings."""
     settings = json.loads(json.dumps(_settings(options)))
     return lambda sidecar: (

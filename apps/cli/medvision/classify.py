@@ -20,7 +20,8 @@ class ClassifyOptions:
         typer.Option(
             "--input",
             "-i",
-            help="PNG, JPEG or TIFF image of 8 bits, grey or RGB, or a folder of them; or a .npz file of MedMNIST.",
+            help="PNG, JPEG or TIFF image of 8 bits, grey or RGB, or a grey DICOM image of one frame, or a folder of "
+            "them; or a .npz file in the form of MedMNIST.",
         ),
     ]
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")]
@@ -37,7 +38,10 @@ class ClassifyOptions:
     overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     max_gigabytes: Annotated[
-        float, typer.Option(min=0.001, max=1e6, help="Most that the images of a .npz file may take in memory.")
+        float,
+        typer.Option(
+            min=0.001, max=1e6, help="Most that the images of a .npz file, or a DICOM image, may take in memory."
+        ),
     ] = 4.0
     as_json: JsonOption = False
     quiet: QuietOption = False

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.shared.classification import list_files
-from apps.cli.shared.classified_images import ClassifyInput, ImageFiles
+from apps.cli.shared.classified_images import ClassifyInput, ImageFiles, ReadImage
 from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
-from medvision.datasets.medmnist import MedMnistSet, read_medmnist
+from medvision.datasets.medmnist import MedMnistSet, read_medmnist, set_for
+from medvision.dicom.files import holds_dicom
+from medvision.dicom.projections import read_projection
 from pipelines.data.image_files import WITH_TIFF, read_image
 from pipelines.report.results import Figures
 from shared_backbones.classification.classifier import Prediction
@@ -36,7 +38,7 @@ def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: 
         return _MedMnist(options, classifier)
     return ImageFiles(
         files,
-        functools.partial(_read, classifier),
+        functools.partial(_read, classifier, int(options.max_gigabytes * 2**30)),
         classifier.batch_size,
         ids=[path.name for path in files],
         skip_unreadable=options.skip_unreadable,
@@ -57,26 +59,35 @@ def find_files(options: ClassifyOptions) -> list[Path]:
     path, split = options.input, options.split
     name = printable(path)
     if path.is_dir():
-        files = [file for file in list_files(path) if file.suffix.lower() in _IMAGES]
+        files = [file for file in list_files(path) if file.suffix.lower() in _IMAGES or _is_dicom(file)]
         if not files:
-            raise InputError(f"{name}: contains no image; expected files ending in {', '.join(_IMAGES)}")
+            raise InputError(f"{name}: contains no image; expected files ending in {', '.join(_IMAGES)}, or DICOM")
     elif not path.exists():
         raise InputError(f"{name}: no such file or folder; expected images or a .npz file of MedMNIST")
-    elif path.suffix.lower() in (*_IMAGES, ".npz"):
+    elif path.suffix.lower() in (*_IMAGES, ".npz") or _is_dicom(path):
         files = [path]
     else:
         known = ", ".join((*_IMAGES, ".npz"))
-        raise InputError(f"{name}: ends in {printable(path.suffix) or 'nothing'}; expected {known}")
+        raise InputError(f"{name}: ends in {printable(path.suffix) or 'nothing'}; expected {known}, or DICOM")
     if split is not None and not holds_rows(path):
         raise InputError(f"{name}: is no .npz file of MedMNIST, so --split means nothing; leave it out")
     return files if holds_rows(path) else part_of(files, options.shard)  # else rows are shared out
 
 
-def _read(classifier: MedicalClassifier, path: Path) -> tuple[Tensor, bytes]:
-    """What the network sees of an image file, and the file's sha256."""
-    image, digest = read_image(path, None, WITH_TIFF)
+def _is_dicom(path: Path) -> bool:
+    return path.suffix.lower() != ".zip" and holds_dicom(path)
+
+
+def _read(classifier: MedicalClassifier, max_bytes: int, path: Path) -> ReadImage:
+    """What the network sees of an image file."""
+    warnings: Sequence[str] = ()
+    if _is_dicom(path):
+        image, sha256, warnings = read_projection(path, max_bytes=max_bytes)
+        digest = bytes.fromhex(sha256)
+    else:
+        image, digest = read_image(path, None, WITH_TIFF)
     try:
-        return classifier.prepare(torch.from_numpy(image)[None]), digest
+        return ReadImage(classifier.prepare(torch.from_numpy(image)[None]), digest, warnings)
     except InputError as error:
         raise InputError(f"{printable(path)}: {error}") from None
 
@@ -87,7 +98,8 @@ class _MedMnist:
     def __init__(self, options: ClassifyOptions, classifier: MedicalClassifier) -> None:
         self.path, self.classifier, self.failed = options.input, classifier, 0
         split = options.split or "test"
-        given = read_medmnist(self.path, split, max_gigabytes=options.max_gigabytes)
+        facts = set_for(self.path, split, classifier.names, multi_label=classifier.multi_label)
+        given = read_medmnist(self.path, split, facts, max_gigabytes=options.max_gigabytes)
         count = len(given.images)
         rows = range(count) if options.shard is None else options.shard.rows(count)
         part = slice(rows.start, rows.stop)

@@ -3,11 +3,10 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from apps.cli.medvision.scans import Scan
 from apps.cli.medvision.segment import SegmentOptions
-from apps.cli.shared.outputs import SIDECAR, Outputs
+from apps.cli.shared.outputs import SIDECAR, Content, Outputs
 from medvision.contract import Setting
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -28,7 +27,7 @@ def result_files(scan: Scan, folder: Path, options: SegmentOptions) -> Outputs:
 def changed_files(files: Outputs, scan: Scan, model_sha256: str, settings: Mapping[str, Setting]) -> list[Path] | None:
     """Files of a result of this scan, model and settings that were changed since; None where there is none."""
 
-    def is_same(sidecar: Mapping[str, Any]) -> bool:
+    def is_same(sidecar: Content) -> bool:
         return (
             sidecar["model"]["sha256"] == model_sha256
             and sidecar["settings"] == settings

@@ -4,7 +4,7 @@ import contextlib
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -60,12 +60,26 @@ class ClassifyInput(Protocol):
         ...
 
 
+class ReadImage(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        pixels: What the network sees of it, `(1, C, size, size)`.
+        sha256: Digest of its file or files.
+        warnings: What a user should know.
+    """
+
+    pixels: Tensor
+    sha256: bytes
+    warnings: Sequence[str] = ()
+
+
 class ImageFiles:
     """Image files, or folders of one file for each band, each a case; nobody says what they show.
 
     Args:
         files: Files to read.
-        read: Gives what the network sees of one, `(1, C, size, size)`, and the sha256 of its content.
+        read: Reads one.
         batch_size: Files that are read at once.
         ids: Names of the files in the table.
         skip_unreadable: Whether files that cannot be used are left out, and counted.
@@ -74,7 +88,7 @@ class ImageFiles:
     def __init__(
         self,
         files: Sequence[Path],
-        read: Callable[[Path], tuple[Tensor, bytes]],
+        read: Callable[[Path], ReadImage],
         batch_size: int,
         *,
         ids: Sequence[str],
@@ -102,9 +116,10 @@ class ImageFiles:
         return None, []
 
     def _read(self, path: Path) -> Tensor:
-        prepared, digest = self.read(path)
-        self.digests.append(digest)
-        return prepared
+        image = self.read(path)
+        self.digests.append(image.sha256)
+        self.warnings += [warning for warning in image.warnings if warning not in self.warnings]
+        return image.pixels
 
     def _fail(self, reason: str) -> None:
         self.failed += 1

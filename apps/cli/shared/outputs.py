@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -23,6 +23,11 @@ from shared_backbones.files import file_sha256, printable, replacing
 
 SIDECAR = "sidecar"
 """The kind of the file that lists the others."""
+
+Content: TypeAlias = Mapping[str, Any]
+"""Content of a side-car."""
+IsSame: TypeAlias = Callable[[Content], bool]
+"""Whether a side-car is of the input, the model and the settings that count."""
 
 OverwriteOption = Annotated[
     bool,
@@ -77,7 +82,7 @@ class Outputs:
         """
         check_outputs([self], inputs)
 
-    def standing(self, is_same: Callable[[Mapping[str, Any]], bool]) -> list[Path] | None:
+    def standing(self, is_same: IsSame) -> list[Path] | None:
         """Files of a result that is there and was changed since, or None where there is none of that kind.
 
         Args:
@@ -121,7 +126,7 @@ class Outputs:
                 "room, or choose another folder with --output"
             ) from error
 
-    def finish(self, staged: Mapping[str, Path], content: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, staged: Mapping[str, Path], content: Content) -> dict[str, Any]:
         """Write the side-car, which lists the files that are staged, and those of earlier runs; returns its content."""
         written = {kind: file_sha256(path) for kind, path in staged.items() if kind != SIDECAR}
         sidecar, states = _read(self.files[SIDECAR]), self.states()
@@ -184,7 +189,7 @@ def check_outputs(results: Iterable[Outputs], inputs: Iterable[Path] = ()) -> No
         )
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(content: Content) -> dict[str, Any]:
     """The content of a side-car with a digest of all the rest of it, by which changes are seen."""
     rest = {key: value for key, value in content.items() if key != "seal"}
     return {**rest, "seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
@@ -229,7 +234,7 @@ def _state(path: Path, ours: str | None, earlier: str | None) -> State:
     return State.ours if digest == ours else State.earlier if digest == earlier else State.changed
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Content:
     """Content of a side-car of ours; empty where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -238,7 +243,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) and "seal" in content else {}
 
 
-def _listed(sidecar: Mapping[str, Any], key: str) -> dict[str, str]:
+def _listed(sidecar: Content, key: str) -> dict[str, str]:
     """Digests by kind of the files that a side-car lists."""
     part = sidecar.get(key)
     return {

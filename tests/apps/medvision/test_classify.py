@@ -19,10 +19,12 @@ from apps.cli.medvision.program import app
 from apps.cli.shared.program import run
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import SETS, read_medmnist
+from medvision.dicom.projections import read_projection
 from shared_backbones import weights
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.classification.grad_cam import cam_overlay
 from tests.medvision import small_models
+from tests.medvision.dicom.test_projections import write as write_projection
 
 MARKER = "doe-john42"
 COUNT = 5
@@ -237,6 +239,61 @@ def test_there_are_no_figures_for_other_classes_or_without_scikit_learn(
     assert len(rows(tmp_path / "o.csv")) == COUNT
 
 
+def test_dicom_images_are_those_that_a_viewer_shows(grey_model: Path, tmp_path: Path, capsys):
+    """A folder of radiographs, one without an ending, gives what PNGs of what they show give."""
+    dicoms, pngs = tmp_path / "dicoms", tmp_path / "pngs"
+    dicoms.mkdir()
+    pngs.mkdir()
+    for number, (kind, modality) in enumerate((("MONOCHROME1", "CR"), ("MONOCHROME2", "DX"), ("MONOCHROME2", "MG"))):
+        stored = small_models.radiographs(1, 50, seed=number)[0].astype(np.uint16) * 16
+        name = f"{MARKER}-{number}"
+        tags = {"PhotometricInterpretation": kind, "WindowCenter": 2048, "WindowWidth": 4096}
+        path = write_projection(dicoms / (name if number == 1 else f"{name}.dcm"), stored, modality, **tags)
+        Image.fromarray(read_projection(path)[0][0]).save(pngs / f"{name}.png")
+    (dicoms / "notes.txt").write_text("no image")
+    for folder in (dicoms, pngs):
+        assert classify("-i", folder, "-o", tmp_path / f"{folder.name}.csv", "--model", grey_model) == 0
+    found, expected = (
+        [{key: value for key, value in row.items() if key != "id"} for row in rows(tmp_path / f"{folder.name}.csv")]
+        for folder in (dicoms, pngs)
+    )
+    assert found == expected and len(found) == 3
+    assert MARKER not in (tmp_path / "dicoms.json").read_text() and "DOE" not in (tmp_path / "dicoms.csv").read_text()
+    single = tmp_path / "one.csv"
+    assert classify("-i", dicoms / f"{MARKER}-1", "-o", single, "--model", grey_model) == 0
+    assert len(rows(single)) == 1
+
+
+@pytest.mark.parametrize("name", ["cases.npz", "my_chestmnist_like.npz", "pneumoniamnist2.npz"])
+def test_a_file_of_that_form_is_taken_whatever_its_name(grey_model: Path, tmp_path: Path, capsys, name: str):
+    path = write_npz(tmp_path / name)
+    assert classify("-i", path, "-o", tmp_path / "o.csv", "--model", grey_model, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    named = write_npz(tmp_path / "pneumoniamnist.npz")
+    assert classify("-i", named, "-o", tmp_path / "n.csv", "--model", grey_model, "--json") == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert rows(tmp_path / "o.csv") == rows(tmp_path / "n.csv")
+    assert found["figures"] == expected["figures"] and found["input"]["set"] == "unnamed set"
+    assert name.partition(".")[0] not in (tmp_path / "o.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(COUNT)[:, None], "the classes of unnamed set (0, 1, 2, 3, ... 5) are not the model's"),
+        (np.eye(COUNT, 2), "the classes of unnamed set (0, 1) are not the model's"),
+    ],
+)
+def test_labels_of_other_classes_give_a_table_without_figures(
+    grey_model: Path, tmp_path: Path, capsys, labels: np.ndarray, said: str
+):
+    path = write_npz(tmp_path / "cases.npz", labels)
+    assert classify("-i", path, "-o", tmp_path / "o.csv", "--model", grey_model, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "figures" not in found and any(said in warning for warning in found["warnings"])
+    assert len(rows(tmp_path / "o.csv")) == COUNT
+
+
 def test_grad_cam_gives_a_picture_of_each_image(images: Path, findings: Path, tmp_path: Path, capsys):
     arguments = ["-i", images, "-o", tmp_path / "o.csv", "--model", findings, "-q", "--grad-cam", tmp_path / "cams"]
     assert classify(*arguments, "--batch-size", 2) == 0
@@ -384,11 +441,12 @@ def test_names_that_are_formulas_or_hold_signs_are_harmless(grey_model: Path, tm
         ({"--model": "brain-structures"}, "it is no classifier of medical images"),
         ({"--model": "full"}, "model.json"),
         ({"-i": "absent.png"}, "absent.png: no such file or folder"),
-        ({"-i": "scan.dcm"}, "ends in .dcm; expected .png"),
+        ({"-i": "scan.dcm"}, "scan.dcm: contains no DICOM file"),
+        ({"-i": "scan.xyz"}, "ends in .xyz; expected .png"),
         ({"-i": "empty"}, "empty: contains no image"),
         ({"-i": "full", "--split": "test"}, "is no .npz file of MedMNIST, so --split means nothing"),
         ({"--split": "all"}, "split 'all' is unknown"),
-        ({"-i": "cases.npz"}, "names no 2-D set of MedMNIST"),
+        ({"-i": "cases.npz"}, "cases.npz: has no test_labels"),
         ({"-i": "damaged/pneumoniamnist.npz"}, "cannot be read as .npz"),
         ({"-i": "damaged/pathmnist.npz"}, "images are in colour, the model takes grey ones"),
         ({"--max-gigabytes": "0.001", "-i": "damaged/octmnist.npz"}, "more than 0.001; raise the limit"),
@@ -406,7 +464,8 @@ def test_what_cannot_be_classified_is_one_line(
     Image.fromarray(small_models.radiographs(1)[0]).save("full/a.png")
     Path("scan.dcm").write_bytes(b"DICM")
     write_npz(Path("pneumoniamnist.npz"))
-    write_npz(Path("cases.npz"))
+    Path("scan.xyz").write_bytes(b"")
+    np.savez("cases.npz", test_images=small_models.radiographs(2, 28))
     Path("damaged/pneumoniamnist.npz").write_bytes(b"damaged")
     coloured = small_models.radiographs(2, 28, channels=3)
     np.savez("damaged/pathmnist.npz", test_images=coloured, test_labels=np.zeros((2, 1), np.uint8))

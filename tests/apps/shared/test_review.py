@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,25 @@ def test_a_report_of_the_program_is_found(medvision: Collect, segment: Collect, 
     first = report
     assert segment(scan, "--labels", "1,2").code == 0
     assert json.loads((scan.parent / "scan_seg.json").read_text())["report"] != first, "other labels, other report"
+
+
+def test_two_scans_of_equal_content_are_two_rows_and_a_copied_folder_is_none(
+    medvision: Collect, segment: Collect, scan: Path, tmp_path: Path
+):
+    twin = shutil.copy(scan, scan.with_name("twin.nii.gz"))
+    output = tmp_path / "out"
+    assert segment(scan.parent, "-o", output).code == 0
+    report = json.loads((output / "scan_seg.json").read_text())["report"]
+    assert json.loads((output / "twin_seg.json").read_text())["report"] == report
+    shutil.copytree(output, tmp_path / "copy")
+    put(output / "v_review.json", {"report": report, "verdict": "accept", "created": "2026-01-02T03:04:05Z"})
+    done = medvision("review", "collect", output, tmp_path / "copy", "-o", tmp_path / "t.csv")
+    assert (done.code, done.err) == (0, "")
+    rows = table(tmp_path / "t.csv")
+    assert [Path(row["report_file"]).name for row in rows] == ["scan_seg.json", f"{Path(twin).name[:4]}_seg.json"]
+    assert {(row["state"], row["verdict"], row["note"]) for row in rows} == {
+        ("reviewed", "accept", "one of 2 of equal content")
+    }
 
 
 def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path):
