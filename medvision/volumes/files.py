@@ -111,7 +111,7 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     named by a scan's hash.
 
     Raises:
-        InputError: not a folder, no scans in it, or two with the same stem.
+        InputError: not a folder, or no scans in it.
     """
     name = printable(folder)
     try:
@@ -126,14 +126,6 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
         raise InputError(
             f"{name}: contains no scan; expected files ending in {', '.join(SUFFIXES)} directly in it, or DICOM files"
         )
-    by_stem: dict[str, Path] = {}
-    for scan in scans:
-        other = by_stem.setdefault(scan_stem(scan), scan)
-        if other is not scan:
-            raise InputError(
-                f"{name}: {printable(other.name)} and {printable(scan.name)} would write the same results; "
-                "rename or move one of them"
-            )
     return scans
 
 

@@ -35,6 +35,7 @@ from pipelines.report.text import (
     as_text,
     code,
     fixed,
+    in_words,
     list_at,
     number_at,
     part_at,
@@ -88,7 +89,8 @@ def segmentation_report(
     """
     if not re.fullmatch(r"case-[0-9a-f]{8}", str(sidecar.get("case"))):
         raise ValueError(f"case is {sidecar.get('case')!r}; expected case- and 8 hex digits")
-    data, about_model = without_paths(sidecar), without_paths(card)
+    names = [str(entry["name"]) for entry in card["classes"]]
+    data, about_model = (in_words(without_paths(document), names) for document in (sidecar, card))
     plan: SlicePlan = data.get("display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
     classes: list[ClassEntry] = about_model["classes"]
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(plan["slices"]) * (2 if reference is None else 3))))

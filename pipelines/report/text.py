@@ -1,7 +1,7 @@
 """Words and figures as a page shows them, and texts that contain no path."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -11,6 +11,7 @@ from shared_backbones.json_values import Json
 DASH = "–"
 _CAPITALS = {
     "auc": "AUC",
+    "csf": "CSF",
     "ece": "ECE",
     "f1": "F1",
     "iou": "IoU",
@@ -87,6 +88,14 @@ def words(key: str) -> str:
     return " ".join(_CAPITALS.get(word, word) for word in key.replace("_", " ").split(" "))
 
 
+def in_words(data: _Data, names: Iterable[str]) -> _Data:
+    """The same texts, mappings and lists with names such as `other_csf` as words, wherever they stand in a text."""
+    known = sorted((name for name in names if words(name) != name), key=len, reverse=True)
+    if not known:
+        return data
+    return _replaced(data, re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)"))
+
+
 def heading(key: str) -> str:
     """A key as words that begin with a capital letter."""
     text = words(key)
@@ -106,6 +115,16 @@ def percent(part: float | None) -> str:
 def code(text: str) -> Markup:
     """A hash or a command in the type of code."""
     return Markup("<code>{}</code>").format(text)
+
+
+def _replaced(data: Any, names: re.Pattern[str]) -> Any:
+    if isinstance(data, str):
+        return names.sub(lambda match: words(match[0]), data)
+    if isinstance(data, Mapping):
+        return {key: _replaced(value, names) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_replaced(value, names) for value in data]
+    return data
 
 
 def _cleaned(data: Any) -> Any:

@@ -139,7 +139,7 @@ def _structures(summary: SegmentationSummary) -> Table:
     names = ("Dice", "95 % interval", f"HD95 ({summary['hd95_unit']})", "NSD", "Scored", "Missed", "False positive")
     rows = [
         [
-            Cell(row["name"]),
+            Cell(words(row["name"])),
             Cell(fixed(row["dice"]["mean"], 3)),
             Cell(f"{fixed(row['dice']['low'], 3)} to {fixed(row['dice']['high'], 3)}"),
             Cell(fixed(row["hd95_mm"]["mean"], 2)),

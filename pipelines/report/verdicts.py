@@ -24,8 +24,14 @@ COLUMNS = (
     "note", "report_file", "verdict_file",
 )  # fmt: skip
 
-#: What the JSON twin of a report's page is called, by the report's kind.
-REPORTS = {"segmentation": "*_seg.json", "robustness": "robustness.json", "training": "report.json"}
+REPORTS = {
+    "*_seg.json": "segmentation",
+    "*_dseg.json": "segmentation",
+    "robustness.json": "robustness",
+    "report.json": "training",
+}
+"""Kind of a report, by what the JSON twin of its page is called."""
+_SHARED = "*_dseg.json"  # which other programs write, too
 REVIEWS = "*_review.json"
 _LARGEST_REPORT, _LARGEST_REVIEW = 16 << 20, 64 << 10  # bytes
 _ID = re.compile(r"((?:case|model)-[0-9a-f]{8})-[0-9a-f]{8}")
@@ -122,7 +128,8 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
     for path, kind in _files(folders):
         try:
             if kind is not None:
-                reports.setdefault(*_report(path, kind))
+                if about := _report(path, kind):
+                    reports.setdefault(*about)
             else:
                 verdict = _verdict(path)
                 verdicts.setdefault(verdict.about, []).append(verdict)
@@ -130,7 +137,7 @@ def collect_reviews(folders: Sequence[Path]) -> Reviews:
             problems.append(str(error))
     if not (reports or verdicts or problems):
         names = ", ".join(printable(folder) for folder in folders)
-        known = ", ".join([*REPORTS.values(), REVIEWS])
+        known = ", ".join([*REPORTS, REVIEWS])
         raise InputError(
             f"{names}: contains no {known}; expected results that have a report, or verdicts; give another folder"
         )
@@ -149,7 +156,7 @@ def _order(about: _Identity) -> tuple[str, str]:
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
     """Twins of reports with their kind, and verdicts with None."""
-    kinds = {REVIEWS: None, **{pattern: kind for kind, pattern in REPORTS.items()}}
+    kinds = {REVIEWS: None, **REPORTS}
     seen = set()
     for folder in folders:
         if not folder.is_dir():
@@ -168,9 +175,11 @@ def _refuse_folder(error: OSError) -> None:
     raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _report(path: Path, kind: str) -> tuple[str, _Report]:
-    """The hash of a file, and the report that it is the twin of."""
+def _report(path: Path, kind: str) -> tuple[str, _Report] | None:
+    """The hash of a file, and the report that it is the twin of; None of a file that other programs write, too."""
     content, sha256 = _read(path, _LARGEST_REPORT)
+    if "report" not in content and fnmatchcase(path.name, _SHARED):
+        return None
     if "report" not in content:
         raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; make it again")
     flags = content.get("flags")

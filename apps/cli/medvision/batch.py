@@ -99,7 +99,7 @@ def write_index(
         volumes = volume_rows(measured(sidecar), options.stats.value) if sidecar else []
         wide = volume_rows(measured(sidecar))[0] if sidecar else None
         rows.append(case_row(case, outcome.status, reason=reason, sidecar=sidecar, report=link, volumes=wide))
-        name = case if options.pseudonyms else printable(outcome.scan.stem)
+        name = case if options.pseudonyms else outcome.scan.name
         about: dict[str, Cell] = {"scan": name, "status": outcome.status}
         table += [about | row for row in volumes] or [about | {"case": case}]
     index = batch_index(rows, {key: card.get(key) for key in ("name", "version", "license", "weights_sha256")})

@@ -1,6 +1,5 @@
 """A model that segments under corruption of a scan."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.cli.medvision.label_maps import mapped, read_label_map
 from apps.cli.medvision.robustness import RobustnessOptions
 from apps.cli.shared.measurement import Measurement, words
 from apps.cli.shared.robustness import chosen
@@ -109,7 +109,7 @@ def _reference(
         )
     known = {int(entry["id"]) for entry in classes}
     if options.label_map is not None:
-        return _mapped(labels.data, _read_label_map(options.label_map, known)), labels.sha256
+        return mapped(labels.data, read_label_map(options.label_map, known)), labels.sha256
     unknown = sorted(set(np.unique(labels.data).tolist()) - known)
     if unknown:
         raise InputError(
@@ -117,28 +117,6 @@ def _reference(
             f"{max(known)} of the model; say what they are by --label-map"
         )
     return labels.data.astype(np.uint8), labels.sha256
-
-
-def _read_label_map(path: Path, known: set[int]) -> dict[int, int]:
-    shown = printable(path)
-    try:
-        pairs = {int(key): int(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except OSError as error:
-        raise InputError(f"--label-map {shown}: cannot be read ({error.strerror}); check the path") from None
-    except (AttributeError, TypeError, ValueError):
-        raise InputError(f'--label-map {shown}: expected JSON such as {{"17": 4, "53": 4}}, ids to class ids') from None
-    unknown = sorted(set(pairs.values()) - known)
-    if unknown:
-        raise InputError(f"--label-map {shown}: names class {unknown[0]}, expected the model's ids 0 to {max(known)}")
-    return pairs
-
-
-def _mapped(labels: np.ndarray, pairs: Mapping[int, int]) -> np.ndarray:
-    """Labels as class ids, `(X, Y, Z)` uint8; those that no pair names become 0."""
-    classes = np.zeros(labels.shape, np.uint8)
-    for source, target in pairs.items():
-        classes[labels == source] = target
-    return classes
 
 
 def _modality(asked: str | None, card_modality: str) -> str:

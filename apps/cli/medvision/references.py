@@ -1,12 +1,14 @@
 """The label maps that `medvision segment --reference` compares with."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from apps.cli.medvision.scans import Scan
+from apps.cli.medvision.label_maps import mapped
+from apps.cli.medvision.scans import Inputs, Scan
 from apps.cli.medvision.segment import SegmentOptions
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.segmentations import read_segmentation
@@ -20,7 +22,7 @@ from shared_backbones.files import printable
 NSD_TOLERANCE_MM = 1.0
 
 
-def check_reference(options: SegmentOptions, batch: bool) -> None:
+def check_reference(options: SegmentOptions, inputs: Inputs) -> None:
     """Refuse a reference that cannot be one of any scan, before any work is done.
 
     Raises:
@@ -28,37 +30,60 @@ def check_reference(options: SegmentOptions, batch: bool) -> None:
     """
     if options.reference is None:
         return
-    name = printable(options.reference)
+    name, batch = printable(options.reference), inputs.batch
     if not os.path.exists(options.reference):
         raise InputError(f"--reference {name}: no such file or folder; check the path")
     if os.path.isdir(options.reference) != batch:
         expected = "a folder of label maps, as --input is a folder" if batch else "a label map, as --input is a file"
         raise InputError(f"--reference {name}: expected {expected}; give one")
-    if batch:
+    if batch and not options.recursive and not any(scan.bids for scan in inputs.scans):
         find_scans(options.reference)
 
 
 def find_reference(options: SegmentOptions, scan: Scan) -> Path | None:
-    """The reference's file for a scan: in a folder, that of the same stem.
+    """The reference's file for a scan: in a folder, or in its subfolder of the scan's, that of the same stem.
+
+    Of an image of a BIDS data set it may be the label map `_dseg` of the same entities, too.
 
     Raises:
-        InputError: the folder contains none.
+        InputError: the folder contains none, or several.
     """
-    if options.reference is None or options.reference.is_file():
-        return options.reference
-    matches = [path for path in find_scans(options.reference) if scan_stem(path) == scan.stem]
-    if not matches:
-        raise InputError(
-            f"{printable(scan.path.name)}: no reference of that name in {printable(options.reference)}; "
-            "add it, or run without --reference"
-        )
-    return matches[0]
+    folder = options.reference
+    if folder is None or folder.is_file():
+        return folder
+    for place in dict.fromkeys((folder / scan.place, folder)):
+        matches = []
+        with contextlib.suppress(InputError):  # it contains none, or is not there
+            matches = [path for path in find_scans(place) if _is_of(scan, scan_stem(path))]
+        if len(matches) > 1:
+            both = " and ".join(printable(path.name) for path in matches[:2])
+            raise InputError(f"{printable(scan.path.name)}: {both} may be its reference; move one of them")
+        if matches:
+            return matches[0]
+    raise InputError(
+        f"{printable(scan.path.name)}: no reference of that name in {printable(folder)}; "
+        "add it, or run without --reference"
+    )
 
 
-def read_reference(path: Path, volume: Volume, classes: Sequence[ClassEntry], options: SegmentOptions) -> Volume:
+def _is_of(scan: Scan, stem: str) -> bool:
+    """Whether a label map of that stem is a reference of the scan."""
+    if scan.bids and stem.startswith(f"{scan.stem}_") and stem.endswith("_dseg"):
+        return True
+    return stem == scan_stem(scan.path) or (not scan.bids and stem == scan.stem)
+
+
+def read_reference(
+    path: Path,
+    volume: Volume,
+    classes: Sequence[ClassEntry],
+    options: SegmentOptions,
+    label_map: Mapping[int, int] | None = None,
+) -> Volume:
     """A label map to compare with, on the scan's grid: a file as scans are, or a DICOM segmentation.
 
-    Segments whose labels are all names of the model's classes get these classes' ids; else their numbers are the ids.
+    Its ids are the model's, or become these by the `label_map`. Without one, segments whose labels are all names of the
+    model's classes get these classes' ids; else their numbers are the ids.
 
     Raises:
         InputError: it cannot be read, or does not lie on the scan's grid.
@@ -70,14 +95,22 @@ def read_reference(path: Path, volume: Volume, classes: Sequence[ClassEntry], op
             raise InputError(
                 f"--reference {printable(path)}: not on the scan's grid: {difference}; resample it to the scan"
             )
-        return reference
+        return _with_ids(reference, label_map)
     reference, names = read_segmentation(path, grid=volume.grid, max_bytes=options.max_bytes)
+    if label_map is not None:
+        return _with_ids(reference, label_map)
     ids = {entry["name"]: entry["id"] for entry in classes}
     if set(names.values()) <= set(ids):
         table = np.zeros(max(names) + 1, reference.data.dtype)
         for number, name in names.items():
             table[number] = ids[name]
         reference.data = table[reference.data]
+    return reference
+
+
+def _with_ids(reference: Volume, label_map: Mapping[int, int] | None) -> Volume:
+    if label_map is not None:
+        reference.data = mapped(reference.data, label_map)
     return reference
 
 

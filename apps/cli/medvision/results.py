@@ -12,16 +12,26 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 
-def result_files(scan: Scan, folder: Path, options: SegmentOptions) -> Outputs:
-    """The files of a scan's results, as the options name them."""
+def result_files(scan: Scan, folder: Path, label: str, options: SegmentOptions) -> Outputs:
+    """The files of a scan's results, as the options name them; `label` is the model's in the names of BIDS."""
     stem = f"case-{scan.sha256()[:8]}" if options.pseudonyms else scan.stem
-    names = {"labels": f"{stem}_seg.nii.gz", SIDECAR: f"{stem}_seg.json", "report": f"{stem}_report.html"}
-    names["volumes"] = f"{stem}_volumes.csv"
+    if scan.bids:
+        stem, labels, probabilities = f"{stem}_desc-{label}", "dseg", "probseg"
+    else:
+        labels, probabilities = "seg", "prob"
+    names = {
+        "labels": f"{stem}_{labels}.nii.gz",
+        SIDECAR: f"{stem}_{labels}.json",
+        "report": f"{stem}_report.html",
+        "volumes": f"{stem}_volumes.csv",
+    }
+    if scan.bids:
+        names["label_table"] = f"{stem}_dseg.tsv"
     if options.save_probabilities:
-        names["probabilities"] = f"{stem}_prob.nii.gz"
+        names["probabilities"] = f"{stem}_{probabilities}.nii.gz"
     if options.dicom_seg:
         names["dicom_seg"] = f"{stem}_seg.dcm"
-    return Outputs({kind: folder / name for kind, name in names.items()}, options.overwrite)
+    return Outputs({kind: folder / scan.place / name for kind, name in names.items()}, options.overwrite)
 
 
 def changed_files(files: Outputs, scan: Scan, model_sha256: str, settings: Mapping[str, Setting]) -> list[Path] | None:

@@ -1,14 +1,17 @@
 """What `medvision segment` is given: a scan, a folder of scans, or a DICOM series."""
 
+import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
+from apps.cli.medvision.bids import DERIVATIVE, find_images, is_bids, parse_filter, stem_of
 from apps.cli.medvision.segment import SegmentOptions
 from medvision.contract import Setting
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, choose, find_series, read_series
-from medvision.volumes.files import Volume, find_scans, read_volume, scan_stem
+from medvision.volumes.files import SUFFIXES, Volume, find_scans, read_volume, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -21,14 +24,31 @@ class Scan:
         path: the file, or the folder or archive that a DICOM series is in.
         stem: beginning of the names of its results.
         series: the DICOM series; None for a file in another format.
+        place: folder of its results, seen from that of all of them.
+        bids: whether its results have names as BIDS has them.
+        problem: why it cannot be segmented, where that is known before it is read.
     """
 
     path: Path
     stem: str
     series: Series | None = None
+    place: Path = Path()
+    bids: bool = False
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a table: where its results lie, and how their names begin."""
+        return printable(self.stem if self.bids else (self.place / self.stem).as_posix())
 
     def read(self, options: SegmentOptions) -> Volume:
-        """The volume, as the options ask for it."""
+        """The volume, as the options ask for it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if self.problem is not None:
+            raise InputError(self.problem)
         if self.series is not None:
             return read_series(self.series, resample_irregular=options.resample_irregular, max_bytes=options.max_bytes)
         return read_volume(
@@ -71,22 +91,100 @@ class Inputs:
 def find_inputs(options: SegmentOptions) -> Inputs:
     """The scans that are to be segmented.
 
-    A folder is a batch of the scans that lie directly in it, or else of one DICOM series, with files at any depth.
+    A folder is a BIDS data set, or a batch of the scans that lie directly in it (at any depth, where that is asked
+    for), or else of one DICOM series, with files at any depth.
 
     Raises:
         InputError: nothing there, both kinds in one folder, several series and none chosen, or an option of the other
             kind.
     """
     path = options.input
-    if holds_dicom(path):
+    batch = os.path.isdir(path)
+    bids = batch and not options.recursive and is_bids(path)
+    if not bids and options.bids_filter:
+        raise InputError(f"--bids-filter: has no meaning for {printable(path)}, which is no BIDS data set")
+    if not batch and options.recursive:
+        raise InputError(f"--recursive: has no meaning for {printable(path)}, which is no folder; run without it")
+    if not bids and not options.recursive and holds_dicom(path):
         return _find_series(options)
     _refuse(options, "no DICOM input", {
         "--series": bool(options.series), "--resample-irregular": options.resample_irregular,
         "--dicom-seg": options.dicom_seg,
     })  # fmt: skip
-    if os.path.isdir(path):
-        return Inputs([Scan(scan, scan_stem(scan)) for scan in find_scans(path)], options.output or path, True)
+    if bids:
+        return _find_bids(options)
+    if batch:
+        folder = options.output or path
+        scans = [
+            Scan(scan, scan_stem(scan), place=Path() if options.pseudonyms else scan.parent.relative_to(path))
+            for scan in (_below(path, folder) if options.recursive else find_scans(path))
+        ]
+        return Inputs(scans if options.pseudonyms else _apart(scans), folder, True)
     return Inputs([Scan(path, scan_stem(path))], options.output or path.parent, False)
+
+
+def _find_bids(options: SegmentOptions) -> Inputs:
+    """The images of a BIDS data set."""
+    path = options.input
+    if options.pseudonyms:
+        raise InputError(
+            f"--pseudonyms: has no meaning for {printable(path)}, as BIDS names results by subject; give --recursive, "
+            "which takes it for a plain folder"
+        )
+    scans = [
+        Scan(image, stem_of(image)[0], place=image.parent.relative_to(path), bids=True, problem=_dead_link(image))
+        for image in find_images(path, parse_filter(options.bids_filter))
+    ]
+    return Inputs(_apart(scans), options.output or path / DERIVATIVE, True)
+
+
+def _below(folder: Path, results: Path) -> list[Path]:
+    """Scans at any depth of a folder, but for results of ours and what lies in the folder for them.
+
+    Raises:
+        InputError: there is none, or a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its rights")
+
+    scans: list[Path] = []
+    for parent, folders, _ in os.walk(folder, onerror=refuse):  # does not walk into linked folders
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != results.resolve()
+        )
+        with contextlib.suppress(InputError):  # none directly in it
+            scans += [scan for scan in find_scans(parent) if not _is_result(scan)]
+    if not scans:
+        raise InputError(f"{printable(folder)}: contains no scan at any depth; expected {', '.join(SUFFIXES)}")
+    return scans
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is a label map with its side-car, which is no scan."""
+    stem = scan_stem(path)
+    return stem.endswith(("_seg", "_dseg")) and path.with_name(f"{stem}.json").exists()
+
+
+def _apart(scans: list[Scan]) -> list[Scan]:
+    """The scans; those that would write the same results have a problem."""
+    by_place: dict[tuple[Path, str], list[Scan]] = {}
+    for scan in scans:
+        by_place.setdefault((scan.place, scan.stem), []).append(scan)
+    apart = []
+    for scan in scans:
+        others = [other for other in by_place[scan.place, scan.stem] if other is not scan]
+        if others and not scan.problem:
+            line = f"would write the same results as {printable(others[0].path.name)}; rename or move one of them"
+            scan = replace(scan, problem=f"{printable(scan.path)}: {line}")
+        apart.append(scan)
+    return apart
+
+
+def _dead_link(path: Path) -> str | None:
+    if path.exists():
+        return None
+    return f"{printable(path)}: is a link to a file that is not here; fetch its content first, such as by datalad get"
 
 
 def _find_series(options: SegmentOptions) -> Inputs:

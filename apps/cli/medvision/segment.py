@@ -37,11 +37,20 @@ class SegmentOptions:
         typer.Option(
             "--input",
             "-i",
-            help="Scan (.nii, .nii.gz, .mgz, .mgh) or a folder of scans; or DICOM: a folder, .zip or file.",
+            help="Scan (.nii, .nii.gz, .mgz, .mgh), folder of scans or BIDS data set; DICOM folder, .zip or file.",
         ),
     ]
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the results; by default beside the input.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results; by default beside the input, or derivatives."),
+    ] = None
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take the scans at any depth of a folder; not its DICOM files.")
+    ] = False
+    bids_filter: Annotated[
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="BIDS: entities of the images to take, sub=01,ses=pre,run=1; by default suffix=T1w."),
     ] = None
     model: Annotated[str, typer.Option(help="Bundled model, trained-model folder, or models:/NAME@ALIAS.")] = (
         "brain-structures"
@@ -66,6 +75,9 @@ class SegmentOptions:
             help="Label map or DICOM segmentation to compare with (Dice, HD95, NSD); for a folder of scans, a folder "
             "of the same names."
         ),
+    ] = None
+    label_map: Annotated[
+        Path | None, typer.Option(help='JSON file of the reference\'s ids and the model\'s: {"17": 4, "53": 4}.')
     ] = None
     series: Annotated[
         str | None,
@@ -117,6 +129,8 @@ class SegmentOptions:
     version: VersionOption = False
 
     def __post_init__(self) -> None:
+        if self.label_map is not None and self.reference is None:
+            raise InputError("--label-map is of --reference, which is not given; give both or none")
         for first, second in (("use_sform", "use_qform"), ("quiet", "verbose")):
             if getattr(self, first) and getattr(self, second):
                 names = " and ".join(f"--{name.replace('_', '-')}" for name in (first, second))

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,26 @@ from typing import Any
 import numpy as np
 
 from apps.cli.medvision.batch import INDEX, Outcome, case_of, index_files, write_index
+from apps.cli.medvision.bids import describe
+from apps.cli.medvision.label_maps import read_label_map
 from apps.cli.medvision.references import check_reference, compare_with, find_reference, read_reference
 from apps.cli.medvision.results import changed_files, make_writable, result_files
 from apps.cli.medvision.scans import Inputs, Scan, find_inputs
 from apps.cli.medvision.segment import SegmentOptions
-from apps.cli.medvision.terminal import ScanResult, print_result, progress_bar
+from apps.cli.medvision.terminal import Progress, ScanResult, print_result, progress_of
 from apps.cli.shared.outputs import Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from medvision.contract import Setting
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
+from medvision.findings.label_tables import bids
 from medvision.findings.sidecar import Sidecar, build_sidecar, measured
-from medvision.findings.tables import table_text, volume_rows
+from medvision.findings.tables import identifiers, table_text, volume_rows
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
-
-Progress = Callable[[int, int], None]
 
 
 def segment_scans(options: SegmentOptions) -> int:
@@ -43,7 +44,7 @@ def segment_scans(options: SegmentOptions) -> int:
     if options.shard is not None and not inputs.batch:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
     scans = part_of(inputs.scans, options.shard)
-    check_reference(options, inputs.batch)
+    check_reference(options, inputs)
     segmenter = Segmenter(
         str(find_model(options.model)),
         device=options.device,
@@ -53,10 +54,14 @@ def segment_scans(options: SegmentOptions) -> int:
         precision=options.precision,
     )
     kept = segmenter.contract.label_ids(options.labels) if options.labels is not None else None
-    work = _Work(options, segmenter, kept, inputs.folder)
+    ids = [entry["id"] for entry in segmenter.contract.classes]
+    label_map = read_label_map(options.label_map, ids) if options.label_map is not None else None
+    work = _Work(options, segmenter, kept, label_map, inputs.folder)
     _check_targets(work, scans, batch=inputs.batch)
     if inputs.batch:
         make_writable(inputs.folder)
+    if any(scan.bids for scan in scans):
+        describe(inputs.folder, work.label)
     results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
     return _conclude(work, inputs, scans, results)
 
@@ -71,9 +76,11 @@ def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None
     targets = [index_files(work.folder, options.overwrite)] if batch and options.shard is None else []
     sources = []
     for scan in scans:
+        if scan.problem is not None:
+            continue
         with contextlib.suppress(InputError):  # it is said when the scan's turn comes
             sources += [scan.path, *filter(None, [find_reference(options, scan)])]
-            files = result_files(scan, work.folder, options)
+            files = work.files(scan)
             if not options.resume or work.changed(files, scan) is None:
                 targets.append(files)
     check_outputs(targets, sources)
@@ -83,7 +90,7 @@ def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) ->
     """Segment a scan and print what became of it; of a batch, a scan that cannot be used is a result like others."""
     options, name = work.options, printable(scan.path.name)
     prefix = f"[{number}/{count}] " if batch else ""
-    with progress_bar(prefix + name, shown=not (options.quiet or options.as_json)) as progress:
+    with progress_of(prefix + name, shown=not (options.quiet or options.as_json)) as progress:
         try:
             result = work.segment(scan, progress)
         except (InputError, MemoryError) as error:
@@ -125,13 +132,24 @@ class _Work:
         options: what the user asks for.
         segmenter: the loaded model.
         kept: ids of the classes to keep; None for all.
+        label_map: class ids by the reference's; None where they are the same.
         folder: folder for the results.
     """
 
     options: SegmentOptions
     segmenter: Segmenter
     kept: list[int] | None
+    label_map: Mapping[int, int] | None
     folder: Path
+
+    @property
+    def label(self) -> str:
+        """What the model is called in names of BIDS."""
+        return identifiers([str(self.segmenter.card.get("name"))])[0].replace("_", "")
+
+    def files(self, scan: Scan) -> Outputs:
+        """The files of a scan's results."""
+        return result_files(scan, self.folder, self.label, self.options)
 
     def segment(self, scan: Scan, progress: Progress) -> ScanResult:
         """Segment one scan.
@@ -141,25 +159,31 @@ class _Work:
             MemoryError: there is not enough for it.
         """
         started = time.perf_counter()
-        files = result_files(scan, self.folder, self.options)
+        files = self.files(scan)
         outputs = {kind: printable(path) for kind, path in files.files.items()}
         changed = self.changed(files, scan) if self.options.resume else None
         if changed is not None:
             kept = [printable(path) for path in changed]
             return {"input": printable(scan.path), "outputs": outputs, "status": "skipped", "changed": kept}
 
+        progress.stage("reading")
         volume = scan.read(self.options)
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
         classes = self.segmenter.card["classes"]
-        reference = read_reference(reference_file, volume, classes, self.options) if reference_file else None
+        reference = None
+        if reference_file is not None:
+            reference = read_reference(reference_file, volume, classes, self.options, self.label_map)
         if self.options.dicom_seg:
             check_source(volume)
         read = time.perf_counter() - started
-        make_writable(self.folder)
+        make_writable(self.folder / scan.place)
+        progress.stage("segmenting")
         segmentation = self._label(volume, scan, progress)
         segmentation.timings_s["read"] = round(read, 3)
+        progress.stage("measuring")
         sidecar = self._describe(segmentation, reference, reference_sha256, self._settings(scan, reference_sha256))
+        progress.stage("writing the results")
         sidecar = self._write(files, segmentation, sidecar, reference.data if reference else None)
         seconds = round(time.perf_counter() - started, 2)
         return {
@@ -171,7 +195,7 @@ class _Work:
         case = result.get("case", "")
         if "error" in result:
             return Outcome(scan, case, result["status"], reason=result["error"])
-        files = result_files(scan, self.folder, self.options).files
+        files = self.files(scan).files
         status = "changed" if result.get("changed") else result["status"]
         return Outcome(scan, case, status, sidecar=files["sidecar"], report=files["report"])
 
@@ -187,6 +211,7 @@ class _Work:
             "labels": self.kept,
             "save_probabilities": self.options.save_probabilities,
             "reference_sha256": reference_sha256,
+            "label_map": self.label_map and [f"{label}={number}" for label, number in sorted(self.label_map.items())],
             **scan.settings(self.options),
         }
 
@@ -235,5 +260,7 @@ class _Work:
             staged["report"].write_text(page, encoding="utf-8")
             table = table_text(volume_rows(measured(sidecar), self.options.stats.value))
             staged["volumes"].write_text(table, encoding="utf-8")
+            if "label_table" in staged:
+                staged["label_table"].write_text(bids(card["classes"]), encoding="utf-8")
             whole: Any = files.finish(staged, sidecar)
         return whole

@@ -1,13 +1,18 @@
-"""What `medvision segment` prints: a bar while it works, and lines for each scan."""
+"""What `medvision segment` prints: a bar or lines while it works, and lines for each scan."""
 
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
     from medvision.findings.sidecar import Sidecar
+
+_PATIENCE = 10.0  # seconds that work may last without a word
 
 
 class ScanResult(TypedDict):
@@ -34,19 +39,60 @@ class ScanResult(TypedDict):
     sidecar: "NotRequired[Sidecar]"
 
 
+class Progress:
+    """Shows how far a scan is: nothing, as this class; its subclasses a bar, or lines."""
+
+    def stage(self, name: str) -> None:
+        """Say what begins."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how many of the network's slices are done."""
+
+
+class _Lines(Progress):
+    """A line for each stage, and now and then one of the network's, once the work has lasted for `_PATIENCE`."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._began, self._said = name, time.monotonic(), time.monotonic()
+
+    def stage(self, name: str) -> None:
+        if time.monotonic() - self._began >= _PATIENCE:
+            self._say(name)
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= _PATIENCE:
+            self._say(f"segmenting, {done} of {total} slices")
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+
+
+class _Bar(Progress):
+    """A bar, as long as it stands."""
+
+    def __init__(self, bar: "RichProgress", name: str) -> None:
+        self._bar, self._name, self._task = bar, name, bar.add_task(name, total=None)
+
+    def stage(self, name: str) -> None:
+        self._bar.update(self._task, description=f"{self._name}: {name}")
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
 @contextmanager
-def progress_bar(name: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A callback for slices done and slices in all; a bar on a terminal, nothing elsewhere."""
+def progress_of(name: str, *, shown: bool) -> Iterator[Progress]:
+    """How far a scan is: a bar on a terminal; elsewhere a line for each stage of work that lasts."""
     if not (shown and sys.stderr.isatty()):
-        yield lambda done, total: None
+        yield _Lines(name) if shown else Progress()
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress
+    from rich.progress import Progress as RichProgress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(name), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with RichProgress(console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(bar, escape(name))
 
 
 def print_result(result: ScanResult, prefix: str, *, quiet: bool, verbose: bool) -> None:
@@ -91,7 +137,7 @@ def _print_structures(sidecar: "Sidecar") -> None:
     for row in sidecar["structures"]:
         volume = row["reasons"].get("volume_ml", "").replace("_", " ") or f"{row['volume_ml']:.2f}"
         score = "-" if row["mean_confidence"] is None else f"{row['mean_confidence']:.2f}"
-        print(f"  {row['id']:3} {row['name']:26}{row['voxels']:>10}{volume:>16}{score:>12}")
+        print(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{row['voxels']:>10}{volume:>16}{score:>12}")
 
 
 def _print_reference(sidecar: "Sidecar") -> None:
@@ -102,4 +148,4 @@ def _print_reference(sidecar: "Sidecar") -> None:
         figures = (row["dice"], row["hd95_mm"], row["nsd"])
         dice, hd95, nsd = ("-" if figure is None else f"{figure:.3f}" for figure in figures)
         state = row["state"].replace("_", " ")
-        print(f"  {row['id']:3} {row['name']:26}{state:>16}{dice:>8}{hd95:>10}{nsd:>8}")
+        print(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{state:>16}{dice:>8}{hd95:>10}{nsd:>8}")

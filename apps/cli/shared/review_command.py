@@ -93,7 +93,7 @@ def _check_name(output: Path) -> None:
 
     if output.suffix.lower() not in _FORMATS:
         raise InputError(f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}")
-    if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS.values())):
+    if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS)):
         raise InputError(
             f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
         )

@@ -94,13 +94,15 @@ def test_a_folder_without_failures(segment, folder):
     assert (done.code, done.err) == (0, "")
 
 
-def test_two_scans_of_one_stem_stop_all_before_work_starts(segment, folder):
+def test_two_scans_of_one_stem_fail_and_the_others_do_not(segment, folder):
     write_scan(folder / "c.nii.gz", make_image(SHAPE))
-    before = contents(folder)
+    (folder / "b.nii").unlink()
     done = segment(folder)
-    assert done.code == 2
-    assert "c.nii and c.nii.gz would write the same results" in done.error
-    assert contents(folder) == before
+    assert done.code == 5 and done.out.startswith(f"[1/3] {folder / 'a.nii.gz'}: segmented")
+    assert f"{folder / 'c.nii'}: would write the same results as c.nii.gz; rename or move one of them" in done.err
+    assert f"{folder / 'c.nii.gz'}: would write the same results as c.nii; rename" in done.err
+    assert results("a") <= set(contents(folder)) and results("c").isdisjoint(contents(folder))
+    assert segment(folder, "-o", folder / "hashed", "--pseudonyms").code == 0, "hashes are two names"
 
 
 def test_a_folder_of_references(segment, folder, tmp_path):
@@ -115,9 +117,12 @@ def test_a_folder_of_references(segment, folder, tmp_path):
     assert f"c.nii: no reference of that name in {references}" in done.err
     assert results("c").isdisjoint(contents(folder))
 
-    before = contents(folder)
+    write_scan(references / "c.nii", np.ones(SHAPE, np.uint8), read_volume(folder / "c.nii").grid.affine)
     write_scan(references / "a.nii.gz", np.ones(SHAPE, np.uint8), affine)
-    assert "a.nii and a.nii.gz" in segment(folder, "--reference", references).error
+    two = segment(folder, "--reference", references)
+    assert two.code == 5 and "a.nii and a.nii.gz may be its reference; move one of them" in two.err
+    assert "mean Dice" in two.out
+    before = contents(folder)
     assert "expected a folder" in segment(folder, "--reference", references / "a.nii").error
     assert "expected a label map" in segment(folder / "a.nii.gz", "--reference", references).error
     assert contents(folder) == before

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -226,7 +227,7 @@ def test_quiet_and_verbose(segment, scan):
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     verbose = segment(scan, "-v").out
     for row in sidecar_in(scan.parent)["structures"]:
-        assert f" {row['id']} {row['name']} " in verbose
+        assert f" {row['id']} {row['name'].replace('_', ' ')} " in verbose
         assert str(row["voxels"]) in verbose
     assert "network" in verbose.splitlines()[-1]
 
@@ -246,6 +247,27 @@ def test_a_terminal_shows_a_bar_and_other_streams_none(segment, scan, monkeypatc
     assert r"[red]\x1b[31m\n.nii.gz" in shown
     assert "%" in shown
     assert segment(named).err == ""
+
+
+def test_work_that_lasts_has_a_line_for_each_stage(segment, scan, monkeypatch):
+    monkeypatch.setattr("apps.cli.medvision.terminal._PATIENCE", 0.0)
+    lines = segment(scan).err.splitlines()
+    stages = [line.removeprefix("scan.nii.gz: ") for line in lines if line.startswith("scan.nii.gz: ")]
+    slices = [stage for stage in stages if stage.endswith(" slices")]
+    assert [stage for stage in stages if stage not in slices] == [
+        "reading", "segmenting", "measuring", "writing the results",
+    ]  # fmt: skip
+    assert slices and all(re.fullmatch(r"segmenting, \d+ of \d+ slices", line) for line in slices)
+    assert segment(scan, "-q").err == segment(scan, "--json").err == ""
+
+
+def test_structures_are_in_words_where_people_read(segment, scan):
+    done = segment(scan, "-v")
+    assert "cerebral white matter" in done.out and "cerebral_white_matter" not in done.out
+    page = (scan.parent / "scan_report.html").read_text()
+    assert "cerebral white matter" in page and "other CSF" in page and "cerebral_white_matter" not in page
+    assert "not stated; the model expects T1-weighted MRI" in page
+    assert sidecar_in(scan.parent)["input"]["modality"] is None
 
 
 # --------------------------------------------------------------------------------------------------------- device

@@ -66,6 +66,7 @@ SCHEMA = {
         "labels": (list, NoneType),
         "save_probabilities": bool,
         "reference_sha256": (str, NoneType),
+        "label_map": (list, NoneType),
         "volume_index": (int, NoneType),
         "geometry": (str, NoneType),
         "allow_nonfinite": bool,

@@ -408,8 +408,7 @@ def test_scans_of_a_folder(tmp_path):
         (tmp_path / name).touch()
     assert [scan.name for scan in find_scans(tmp_path)] == ["a.mgz", "b.nii.gz", "c_seg.nii", "d.NII"]
     (tmp_path / "a.nii").touch()
-    with pytest.raises(InputError, match=r"a\.mgz and a\.nii would write the same results"):
-        find_scans(tmp_path)
+    assert [scan.name for scan in find_scans(tmp_path)][:2] == ["a.mgz", "a.nii"]
     with pytest.raises(InputError, match="contains no scan"):
         find_scans(tmp_path / "deeper.nii")
     with pytest.raises(InputError, match="No such file"):
