@@ -42,13 +42,7 @@ class Scan:
         return printable(self.stem if self.bids else (self.place / self.stem).as_posix())
 
     def read(self, options: SegmentOptions) -> Volume:
-        """The volume, as the options ask for it.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        if self.problem is not None:
-            raise InputError(self.problem)
+        """The volume, as the options ask for it."""
         if self.series is not None:
             return read_series(self.series, resample_irregular=options.resample_irregular, max_bytes=options.max_bytes)
         return read_volume(

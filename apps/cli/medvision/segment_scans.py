@@ -74,16 +74,14 @@ def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None
     """
     options = work.options
     targets = [index_files(work.folder, options.overwrite)] if batch and options.shard is None else []
-    sources = []
     for scan in scans:
         if scan.problem is not None:
             continue
         with contextlib.suppress(InputError):  # it is said when the scan's turn comes
-            sources += [scan.path, *filter(None, [find_reference(options, scan)])]
             files = work.files(scan)
             if not options.resume or work.changed(files, scan) is None:
                 targets.append(files)
-    check_outputs(targets, sources)
+    check_outputs(targets, [scan.path for scan in scans])
 
 
 def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) -> ScanResult:
@@ -158,6 +156,8 @@ class _Work:
             InputError: it cannot be used, or the results cannot be written.
             MemoryError: there is not enough for it.
         """
+        if scan.problem is not None:
+            raise InputError(scan.problem)
         started = time.perf_counter()
         files = self.files(scan)
         outputs = {kind: printable(path) for kind, path in files.files.items()}
@@ -167,9 +167,10 @@ class _Work:
             return {"input": printable(scan.path), "outputs": outputs, "status": "skipped", "changed": kept}
 
         progress.stage("reading")
-        volume = scan.read(self.options)
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
+        files.check([reference_file] if reference_file else [])
+        volume = scan.read(self.options)
         classes = self.segmenter.card["classes"]
         reference = None
         if reference_file is not None:
