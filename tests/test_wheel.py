@@ -90,6 +90,7 @@ def test_the_installed_program_segments_from_another_directory(programs: Path, e
         "phantom_report.html",
         "phantom_seg.json",
         "phantom_seg.nii.gz",
+        "phantom_volumes.csv",
     ]
     scan = nib.Nifti1Image.from_filename(elsewhere / "phantom.nii.gz")
     labels = nib.Nifti1Image.from_filename(elsewhere / "results" / "phantom_seg.nii.gz")

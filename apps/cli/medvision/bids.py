@@ -63,7 +63,7 @@ def find_images(folder: Path, wanted: Filter) -> list[Path]:
     images = [
         path
         for anat in sorted([*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")])
-        for path in sorted(anat.iterdir())
+        for path in _files_in(anat)
         if path.name.startswith("sub-") and stem_of(path)[1] == suffix and path.name.endswith(_ENDINGS)
     ]
     chosen = [image for image in images if _passes(entities(image), wanted)]
@@ -86,7 +86,7 @@ def stem_of(path: Path) -> tuple[str, str]:
     return stem, suffix
 
 
-def describe(folder: Path, label: str) -> None:
+def describe(folder: Path, label: str, *, overwrite: bool) -> None:
     """Make a folder a BIDS derivative, unless it is one that a program of ours described.
 
     Raises:
@@ -100,10 +100,17 @@ def describe(folder: Path, label: str) -> None:
         "GeneratedBy": [{"Name": "medvision", "Version": version("domain-vision")}],
     }
     if not (path.exists() and _is_ours(path)):
-        place_text(path, json.dumps(content, indent=2) + "\n", overwrite=False)
+        place_text(path, json.dumps(content, indent=2) + "\n", overwrite=overwrite)
     ignored = folder / ".bidsignore"
     if not ignored.exists():
         place_text(ignored, "\n".join(_IGNORED) + "\n", overwrite=False)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() or path.is_symlink())
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); check its rights") from None
 
 
 def _is_ours(path: Path) -> bool:

@@ -61,7 +61,7 @@ def segment_scans(options: SegmentOptions) -> int:
     if inputs.batch:
         make_writable(inputs.folder)
     if any(scan.bids for scan in scans):
-        describe(inputs.folder, work.label)
+        describe(inputs.folder, work.label, overwrite=options.overwrite)
     results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
     return _conclude(work, inputs, scans, results)
 
@@ -207,12 +207,15 @@ class _Work:
         return changed_files(files, scan, self.segmenter.model_sha256, self._settings(scan, reference_sha256))
 
     def _settings(self, scan: Scan, reference_sha256: str | None) -> dict[str, Setting]:
+        pairs = None
+        if self.label_map is not None:
+            pairs = [f"{label}={number}" for label, number in sorted(self.label_map.items())]
         return {
             **self.segmenter.settings,
             "labels": self.kept,
             "save_probabilities": self.options.save_probabilities,
             "reference_sha256": reference_sha256,
-            "label_map": self.label_map and [f"{label}={number}" for label, number in sorted(self.label_map.items())],
+            "label_map": pairs,
             **scan.settings(self.options),
         }
 

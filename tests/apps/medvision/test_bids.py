@@ -128,6 +128,9 @@ def test_what_cannot_be_done_with_a_data_set_is_one_line(segment, dataset: Path,
     before = contents(theirs)
     assert "dataset_description.json: is there and was not written by this" in segment(dataset, "-o", theirs).error
     assert contents(theirs) == before
+    (dataset / "sub-03").mkdir()
+    (dataset / "sub-03" / "anat").write_text("no folder")
+    assert "anat: cannot be listed (Not a directory)" in segment(dataset).error
 
 
 def test_pairs_and_dead_links_fail_alone(segment, dataset: Path):

@@ -48,7 +48,7 @@ def test_a_whole_run_imports_nothing_foreign(model, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded"
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 def test_exit_codes_of_the_process():
