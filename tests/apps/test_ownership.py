@@ -100,6 +100,10 @@ def test_a_map_that_was_changed_is_kept_and_said_to_be_there(tmp_path: Path, cap
     assert contents(out) == before
     assert program("geovision", *arguments, "--overwrite") == 0
     assert (out / "s_map.tif.bak").read_bytes() == before["s_map.tif"]
+    kept = (out / "s_map.json").read_text()
+    (out / "s_map.json").write_text("mine")
+    assert program("geovision", *arguments, "--resume") == 2, "before a scene is opened"
+    (out / "s_map.json").write_text(kept)
     assert json.loads((out / "s_map.json").read_text())["outputs"] == side["outputs"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
 from apps.cli.geovision.side_cars import describe_run, software
-from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, check_outputs
+from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.mapping import Mapper
@@ -65,8 +65,9 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
         (path, _outputs(options.output / f"{stem}_map.tif", options))
         for path, stem in part_of(list(zip(scenes, stems, strict=True)), options.shard)
     ]
-    if not options.resume:  # else a scene has to be opened before it is known whether its map is of it
-        check_outputs([outputs for _, outputs in chosen], scenes)
+    # of those that were changed it is not known before the scene is opened whether they are to be resumed
+    firm = [out for _, out in chosen if not options.resume or State.foreign in out.states().values()]
+    check_outputs(firm, scenes)
     mapper = _load(options)
     results = []
     for number, (path, outputs) in enumerate(chosen, 1):

@@ -142,3 +142,17 @@ def test_a_browser_sorts_the_table_under_the_policy(browser: Browser, tmp_path: 
     assert re.search(r'<body[^>]* data-order="1,2,3"', found), "falling order, what has no figure last"
     assert "data-foreign" not in re.findall("<body[^>]*>", found)[0], "a foreign script ran"
     assert 'aria-sort="descending"' in found
+
+
+def test_volumes_have_a_column_for_each_structure_and_for_what_else_is_measured():
+    volumes = {"case": "c", "intracranial_ml": None, "other_csf_ml": 1.25, "core_ml": None, "core_left_ml": None}
+    rows = [
+        case_row("case-00000001", "done", sidecar=sidecar(), volumes=volumes),
+        case_row("case-00000002", "changed", sidecar=sidecar(), volumes=volumes | {"intracranial_ml": 1500.0}),
+        case_row("case-00000003", "failed", reason="is cut short"),
+    ]
+    page = Page(index_page(batch_index(rows, {"name": "balls"}), {}))
+    for expected in ("Other CSF", "1.25", "Core", "Intracranial", "1,500.00", "Changed since 1"):
+        assert expected in page.text, expected
+    assert "Core left" not in page.text and "a file of the result was changed since" in page.text
+    assert "Other CSF" not in Page(index_page(batch_index(rows[2:], {"name": "balls"}), {})).text

@@ -16,6 +16,7 @@ from medvision.findings.statistics import structure_rows
 from medvision.metrics.overlap import compare, summary
 from medvision.volumes.geometry import Grid
 from pipelines.report.segmentation import segmentation_report
+from pipelines.report.text import in_words
 from shared_backbones.card import ClassEntry
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -225,3 +226,12 @@ def test_page_of_a_large_noisy_scan_stays_below_8_mb(with_reference):
         arguments["reference"] = (image >> 2) & 3
     size = len(segmentation_report(**arguments).encode())
     assert 3e6 < size < 8e6
+
+
+def test_names_are_in_words_wherever_they_stand():
+    given = {"other_csf": ["darker than other_csf (3)", "other_csf_2", 4], "b": {"name": "grey_matter"}}
+    assert in_words(given, ["other_csf", "grey_matter", "core"]) == {
+        "other_csf": ["darker than other CSF (3)", "other_csf_2", 4],
+        "b": {"name": "grey matter"},
+    }
+    assert in_words(given, ["core"]) is given
