@@ -56,8 +56,10 @@ def find_reference(options: SegmentOptions, scan: Scan) -> Path | None:
         with contextlib.suppress(InputError):  # it contains none, or is not there
             matches = [path for path in find_scans(place) if _is_of(scan, scan_stem(path))]
         if len(matches) > 1:
-            both = " and ".join(printable(path.name) for path in matches[:2])
-            raise InputError(f"{printable(scan.path.name)}: {both} may be its reference; move one of them")
+            raise InputError(
+                f"{printable(scan.path.name)}: {len(matches)} files in {printable(folder)} may be its reference; "
+                "expected one of that name; move the others"
+            )
         if matches:
             return matches[0]
     raise InputError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,8 @@ from medvision.dicom.series import Series, choose, find_series, read_series
 from medvision.volumes.files import SUFFIXES, Volume, find_scans, read_volume, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+
+_TWICE = "would write the same results as another scan here, whose name differs in its end; rename or move one of them"
 
 
 @dataclass(frozen=True)
@@ -161,18 +164,14 @@ def _is_result(path: Path) -> bool:
 
 
 def _apart(scans: list[Scan]) -> list[Scan]:
-    """The scans; those that would write the same results have a problem."""
-    by_place: dict[tuple[Path, str], list[Scan]] = {}
-    for scan in scans:
-        by_place.setdefault((scan.place, scan.stem), []).append(scan)
-    apart = []
-    for scan in scans:
-        others = [other for other in by_place[scan.place, scan.stem] if other is not scan]
-        if others and not scan.problem:
-            line = f"would write the same results as {printable(others[0].path.name)}; rename or move one of them"
-            scan = replace(scan, problem=f"{printable(scan.path)}: {line}")
-        apart.append(scan)
-    return apart
+    """The scans; those that would write the same results have a problem, which does not name the others."""
+    counts = Counter((scan.place, scan.stem) for scan in scans)
+    return [
+        replace(scan, problem=f"{printable(scan.path)}: {_TWICE}")
+        if counts[scan.place, scan.stem] > 1 and not scan.problem
+        else scan
+        for scan in scans
+    ]
 
 
 def _dead_link(path: Path) -> str | None:
