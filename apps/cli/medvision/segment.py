@@ -148,7 +148,7 @@ class SegmentOptions:
 
 
 def segment(options: SegmentOptions) -> int:
-    """Segment scans: a label map on the scan's own grid, a JSON side-car, and a report to open in a browser."""
+    """Segment scans: a label map on the scan's own grid, a side-car, a table of volumes and a report."""
     from apps.cli.medvision.segment_scans import segment_scans
 
     return segment_scans(options)
