@@ -129,14 +129,14 @@ def _shape_flags(
     row: StructureRow, expected: Expectations, max_components: int, min_main_share: float
 ) -> Iterator[Flag]:
     """Flags of a structure that is cut off, or in pieces."""
-    name, share = row["name"], row["main_share"]
+    name, main = row["name"], row["main_share"]
     if row["touches_border"]:
-        yield _flag("touches_border", name, "structure reaches the edge of the scan", True)
+        yield _flag("touches_border", name, "structure reaches the border of the scan", True)
     if row["components"] > max_components:
         yield _flag("fragments", name, f"structure has more than {max_components} pieces", row["components"])
-    if row["id"] not in expected.get("attached", ()) and share is not None and share < min_main_share:
+    if row["id"] not in expected.get("attached", ()) and main is not None and main < min_main_share:
         rule = f"{row['main_pieces']} largest pieces hold less than {min_main_share:.0%} of the structure"
-        yield _flag("fragments", name, rule, share)
+        yield _flag("fragments", name, rule, main)
 
 
 def _figure_flags(row: StructureRow, expected: Expectations, min_confidence: float) -> Iterator[Flag]:

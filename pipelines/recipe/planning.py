@@ -44,8 +44,8 @@ class Topology:
 
     Attributes:
         patch: Voxels of its input along the axes.
-        strides: Of every stage, the first at full resolution.
-        kernels: Sides of every stage's convolutions.
+        strides: Strides of every stage, the first at full resolution.
+        kernels: Sides of the kernels of every stage.
     """
 
     patch: tuple[int, ...]
