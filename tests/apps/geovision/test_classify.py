@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_one_line_or_is_left_out(images: Path, model: Pat
         ({"-i": "absent"}, "no such file or folder"),
         ({"--model": "nowhere"}, "model nowhere: no such folder"),
         ({"--sensor": "sentinel2_l2a"}, "is of sensor sentinel2_l2a, the model of sentinel2_l1c"),
-        ({"-o": "m/model.csv"}, "is the model's card and would be overwritten"),
+        ({"-o": "m/model.csv"}, "a result of that name would replace it, and it is an input"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
