@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medvision.volumes.files import SUFFIXES, scan_stem
+from medvision.volumes.files import is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -142,7 +142,7 @@ def _scans(folder: Path, pattern: str = ".*") -> dict[str, Path]:
     """Volume files of a folder whose stem matches, by stem; hidden ones and those of resource forks are left out."""
     if not folder.is_dir():
         return {}
-    files = (path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if is_scan_name(path))
     return {scan_stem(path): path for path in files if re.fullmatch(pattern, scan_stem(path))}
 
 

@@ -115,13 +115,12 @@ def _is_zip(path: Path) -> bool:
 
 
 def _volumes_in(folder: Path) -> list[str]:
-    from medvision.volumes.files import SUFFIXES
+    from medvision.volumes.files import is_scan_name
 
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_scan_name(entry))
     except OSError as error:
         raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
-    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
 
 
 def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:

@@ -1,11 +1,12 @@
-"""Volumes read from NIfTI-1, NIfTI-2 and MGH files."""
+"""Volumes read from NIfTI-1, NIfTI-2 (one file, or `.hdr` and `.img`) and MGH files."""
 
 import gzip
 import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -13,18 +14,25 @@ from typing import BinaryIO
 import numpy as np
 
 from medvision.volumes.geometry import Grid
-from medvision.volumes.headers import Layout, Stream, read_layout, refuse_short, take
+from medvision.volumes.headers import PAIR, Layout, Stream, read_layout, refuse_short, take
+from medvision.volumes.voxels import BLOCK, read_intensities, read_label_map
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", *PAIR)
 
-_BLOCK = 1 << 22  # bytes read or written at a time
 SMALLEST_AXIS = 8  # voxels; thinner volumes leave a network nothing to see
 _DEFLATE_RATIO = 1032  # no deflate stream expands further
 _LARGEST_TAIL = 1 << 20  # bytes looked at behind the voxels, to reach and verify the gzip checksum
 _OUTPUT = re.compile(r"case-[0-9a-f]{8}_(seg|prob)")  # of results under a pseudonym
-_LARGEST_LABEL = np.iinfo(np.int32).max
+_PACKED = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"PK\3\4": "zip",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_ABSENT = "as in a DataLad data set before `datalad get`"
 
 
 @dataclass
@@ -34,7 +42,7 @@ class Volume:
     Attributes:
         data: (X, Y, Z), float32 intensities (or integer labels), as stored: not reoriented.
         grid: where the voxels lie.
-        sha256: hex digest of the file's bytes.
+        sha256: hex digest of the file's bytes; of a pair, of the header's and then the voxels'.
         warnings: what a user should know about the file, one clause each, free of header text.
         modality: what its header says, such as "CT" or "MR"; None where the format has no place for it.
     """
@@ -63,10 +71,11 @@ def read_volume(
     """Read a scan.
 
     Args:
-        path: `.nii`, `.nii.gz`, `.mgz` or `.mgh`, 3-D or 4-D.
+        path: `.nii`, `.nii.gz`, `.mgz` or `.mgh`, or either file of a pair `.hdr` and `.img`; 3-D or 4-D.
         volume_index: which volume of a 4-D file, from 0; not needed where it has only one.
         geometry: "sform" or "qform", to choose where both are set and disagree.
-        allow_nonfinite: read NaN and infinite voxels as 0 instead of refusing them.
+        allow_nonfinite: read NaN as the lowest finite value, and infinite voxels as the lowest or the highest, instead
+            of refusing them.
         max_bytes: largest size that a header may claim, counting at least 4 bytes a voxel.
         smallest_axis: voxels that there must be along each axis.
 
@@ -90,7 +99,8 @@ def read_labels(
 ) -> Volume:
     """Read a label map: as `read_volume`, but `data` keeps the file's integer type, and is int32 where that is not one.
 
-    A constant map is a valid one.
+    A constant map is a valid one. Voxels that are not finite are read as 0 where allowed, and `geometry` decides only
+    where both are set.
 
     Raises:
         InputError: as `read_volume`, or a value is not an integer.
@@ -99,7 +109,7 @@ def read_labels(
 
 
 def scan_stem(path: str | os.PathLike[str]) -> str:
-    """File name without `.nii.gz`, `.nii`, `.mgz` or `.mgh`."""
+    """File name without a suffix of `SUFFIXES`."""
     name = Path(path).name
     return name[: len(name) - len(scan_suffix(name))]
 
@@ -108,17 +118,22 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     """Scans directly in a folder, sorted by name.
 
     Hidden files are left out, and so are label maps and probabilities (`_seg`, `_prob`) beside the scan of that name or
-    named by a scan's hash.
+    named by a scan's hash. Links to files that are not there are scans, which cannot be read.
 
     Raises:
-        InputError: not a folder, or no scans in it.
+        InputError: not a folder, no scans in it, or all of them links that lead nowhere.
     """
     name = printable(folder)
     try:
-        files = sorted(entry for entry in Path(folder).iterdir() if entry.is_file())
+        files = sorted(entry for entry in Path(folder).iterdir() if entry.is_file() or is_dead_link(entry))
     except OSError as error:
         raise InputError(f"{name}: cannot be listed ({error.strerror}); expected a folder of scans") from None
-    scans = [file for file in files if scan_suffix(file.name) and not file.name.startswith(".")]
+    dead = [file for file in files if is_dead_link(file)]
+    scans = [file for file in files if is_scan_name(file)]
+    if dead and set(scans) <= set(dead):
+        raise InputError(
+            f"{name}: holds {len(dead)} links to files that are not there, {_ABSENT}, and no scan; get them"
+        )
     stems = {scan_stem(scan) for scan in scans}
     outputs = {f"{stem}{ending}" for stem in stems for ending in ("_seg", "_prob")}
     scans = [scan for scan in scans if scan_stem(scan) not in outputs and not _OUTPUT.fullmatch(scan_stem(scan))]
@@ -129,22 +144,77 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     return scans
 
 
-class _HashedFile:
-    """A file read from front to back whose bytes are hashed on the way, so that it is read only once."""
+def is_scan_name(path: Path) -> bool:
+    """Whether a file is named like a scan: not hidden, and of a pair the one with the voxels, where both are there."""
+    suffix = scan_suffix(path.name)
+    if suffix in PAIR:
+        return "img" in suffix and _partner(path).exists() and not path.name.startswith(".")
+    return bool(suffix) and not path.name.startswith(".")
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
+
+def is_dead_link(path: Path) -> bool:
+    """Whether a path is a link to a file that is not there."""
+    return path.is_symlink() and not path.exists()
+
+
+def scan_sha256(path: str | os.PathLike[str]) -> str:
+    """The digest that the volume will have, without reading its voxels.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(Path(path)):
+        try:
+            with part.open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"{printable(part)}: cannot be read ({error.strerror}); check the path") from None
+    return digest.hexdigest()
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a scan, the one with the header first."""
+    suffix = scan_suffix(path.name)
+    if suffix not in PAIR:
+        return [path]
+    return [path, _partner(path)] if "hdr" in suffix else [_partner(path), path]
+
+
+def _partner(path: Path) -> Path:
+    """The other file of a pair `.hdr` and `.img`, its suffix written as the one's is."""
+    suffix = path.name[-len(scan_suffix(path.name)) :]
+    swapped = {"h": "i", "d": "m", "r": "g", "i": "h", "m": "d", "g": "r"}
+    letters = [swapped[x] if x.islower() else swapped[x.lower()].upper() for x in suffix[1:4]]
+    return path.with_name(path.name[: -len(suffix)] + "." + "".join(letters) + suffix[4:])
+
+
+class _Source:
+    """A file read from front to back, decompressed where it is gzip, whose bytes are hashed on the way.
+
+    Attributes:
+        stream: its bytes, decompressed.
+        most_bytes: more cannot come out of it.
+    """
+
+    def __init__(self, file: BinaryIO, hash_with: Callable[[bytes], None]) -> None:
+        self._file, self._hash_with = file, hash_with
+        start = file.read(2)
+        file.seek(0)
+        packed, size = start.startswith(b"\x1f\x8b"), os.fstat(file.fileno()).st_size
+        self.most_bytes = size * (_DEFLATE_RATIO if packed else 1)
+        self.stream: Stream = gzip.GzipFile(fileobj=self, mode="rb") if packed else self  # type: ignore[arg-type]
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._hash.update(data)
+        self._hash_with(data)
         return data
 
-    def hexdigest(self) -> str:
-        while self.read(_BLOCK):
+    def finish(self) -> None:
+        """Hash what has not been read."""
+        while self.read(BLOCK):
             pass
-        return self._hash.hexdigest()
 
 
 def _read(
@@ -160,32 +230,44 @@ def _read(
         raise ValueError(f'geometry is None, "sform" or "qform", not {geometry!r}')
     name = printable(path)
     suffix = _check_file(Path(path), name)
+    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            source = _HashedFile(file)
-            stream = gzip.GzipFile(fileobj=source, mode="rb") if packed else source  # type: ignore[arg-type]
-            layout = read_layout(stream, suffix, name, geometry, max_bytes)
+        with ExitStack() as opened:
+            files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in _parts(Path(path))]
+            header, source = files[0], files[-1]
+            layout = read_layout(header.stream, suffix, name, geometry, max_bytes, insist=not labels)
             _check_size(layout, smallest_axis, name)
             index = _checked_index(volume_index, layout.volumes, name)
             volume_bytes = layout.voxels * layout.dtype.itemsize
             begin = layout.offset + index * volume_bytes
-            if begin + volume_bytes > size * (_DEFLATE_RATIO if packed else 1):
+            if begin + volume_bytes > source.most_bytes:
                 refuse_short(name)
-            _skip(stream, begin - layout.header_bytes, name)
-            data = (_label_map if labels else _intensities)(stream, layout, allow_nonfinite, name)
-            if index == layout.volumes - 1 and stream.read(_LARGEST_TAIL) and suffix in (".nii", ".nii.gz"):
-                layout.warnings.append("the file goes on behind its voxels; the rest was ignored")
-            sha256 = source.hexdigest()
+            if header is not source:
+                header.finish()  # before the other is read, as the digest is of one behind the other
+            _skip(source.stream, begin - (layout.header_bytes if header is source else 0), name)
+            data = (read_label_map if labels else read_intensities)(source.stream, layout, allow_nonfinite, name)
+            if index == layout.volumes - 1:
+                layout.warnings.extend(_behind(source.stream, suffix))
+            source.finish()
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{name}: its gzip stream is damaged or cut short; copy or download it again") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the file and its rights") from None
     except MemoryError:
         raise InputError(f"{name}: does not fit into memory; use a machine with more, or a smaller scan") from None
-    return Volume(data, layout.grid, sha256, layout.warnings)
+    return Volume(data, layout.grid, digest.hexdigest(), layout.warnings)
+
+
+def _behind(stream: Stream, suffix: str) -> list[str]:
+    """What to know about bytes behind the voxels; its gzip checksum is verified on the way."""
+    try:
+        more = stream.read(_LARGEST_TAIL)
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # it is not the next stream that is none, but this one
+            raise
+        return ["the file goes on behind its gzip stream; the rest was ignored"]
+    ignored = more and suffix not in (".mgz", ".mgh")
+    return ["the file goes on behind its voxels; the rest was ignored"] if ignored else []
 
 
 def _check_size(layout: Layout, smallest_axis: int, name: str) -> None:
@@ -206,21 +288,39 @@ def _check_file(path: Path, name: str) -> str:
     """The file's suffix in lower case, if it can be a scan."""
     expected = f"expected a file ending in {', '.join(SUFFIXES)}"
     try:
-        if path.is_dir():
-            raise InputError(f"{name}: is a folder; {expected}")
-        if not path.exists():
-            raise InputError(f"{name}: no such file; {expected}; check the path")
-        if not path.is_file():
-            raise InputError(f"{name}: is not a regular file; {expected}")
-        suffix = scan_suffix(path.name)
+        _check_place(path, name, expected)
+        suffix, packing = scan_suffix(path.name), _packing(path)
+        if packing:
+            raise InputError(f"{name}: is compressed with {packing}; expected gzip, or no compression; unpack it first")
         if not suffix:
             raise InputError(f"{name}: is not named like a scan; {expected}; convert it, or rename it if it is one")
-        if path.stat().st_size == 0:
-            raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+        for part in _parts(path):
+            if not part.exists():
+                raise InputError(f"{name}: has no {printable(part.name)} beside it; expected both; copy it there")
+            if part.stat().st_size == 0:
+                raise InputError(f"{printable(part)}: is empty (0 bytes); copy or download it again")
     except (OSError, ValueError) as error:  # a name that the system cannot hold, or a folder closed to the user
         reason = getattr(error, "strerror", None) or "not a possible path"
         raise InputError(f"{name}: cannot be read ({reason}); {expected}") from None
     return suffix
+
+
+def _check_place(path: Path, name: str, expected: str) -> None:
+    if is_dead_link(path):
+        raise InputError(f"{name}: is a link to a file that is not there, {_ABSENT}; get it")
+    if path.is_dir():
+        raise InputError(f"{name}: is a folder; {expected}")
+    if not path.exists():
+        raise InputError(f"{name}: no such file; {expected}; check the path")
+    if not path.is_file():
+        raise InputError(f"{name}: is not a regular file; {expected}")
+
+
+def _packing(path: Path) -> str | None:
+    """The compression, other than gzip, that a file begins with."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    return next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
 
 
 def _checked_index(volume_index: int | None, volumes: int, name: str) -> int:
@@ -236,80 +336,5 @@ def _checked_index(volume_index: int | None, volumes: int, name: str) -> int:
 
 
 def _skip(stream: Stream, size: int, name: str) -> None:
-    for start in range(0, size, _BLOCK):
-        take(stream, min(_BLOCK, size - start), name)
-
-
-def _blocks(stream: Stream, layout: Layout, name: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """The stored numbers of one volume, block by block, and where each block belongs in the flat volume."""
-    step = _BLOCK // layout.dtype.itemsize
-    for start in range(0, layout.voxels, step):
-        stop = min(start + step, layout.voxels)
-        yield (
-            slice(start, stop),
-            np.frombuffer(take(stream, (stop - start) * layout.dtype.itemsize, name), layout.dtype),
-        )
-
-
-def _scale(stored: np.ndarray, layout: Layout) -> np.ndarray:
-    # float64 for the length of a block, as nibabel computes it
-    return stored * np.float64(layout.slope) + np.float64(layout.inter) if layout.scaled else stored
-
-
-def _intensities(stream: Stream, layout: Layout, allow_nonfinite: bool, name: str) -> np.ndarray:
-    data = np.empty(layout.voxels, np.float32)
-    low, high, nan, infinite = np.inf, -np.inf, 0, 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for where, stored in _blocks(stream, layout, name):
-            block = data[where]
-            block[:] = _scale(stored, layout)
-            nan_here, infinite_here = _zero_nonfinite(block)
-            nan, infinite = nan + nan_here, infinite + infinite_here
-            low, high = min(low, block.min()), max(high, block.max())
-    _check_nonfinite(nan, infinite, layout, allow_nonfinite, name)
-    if low == high:
-        raise InputError(f"{name}: every voxel is {low:g}; expected an image; check how the scan was exported")
-    return data.reshape(layout.grid.shape, order="F")
-
-
-def _label_map(stream: Stream, layout: Layout, allow_nonfinite: bool, name: str) -> np.ndarray:
-    integers = layout.dtype.kind in "iu" and not layout.scaled
-    data = np.empty(layout.voxels, layout.dtype.newbyteorder("=") if integers else np.int32)
-    nan = infinite = 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for where, stored in _blocks(stream, layout, name):
-            values = stored
-            if not integers:
-                values = np.array(_scale(stored, layout), np.float64)
-                nan_here, infinite_here = _zero_nonfinite(values)
-                nan, infinite = nan + nan_here, infinite + infinite_here
-                odd = (values != np.rint(values)) | (np.abs(values) > _LARGEST_LABEL)
-                if odd.any():
-                    raise InputError(
-                        f"{name}: holds the value {values[odd][0]:g}; expected integer labels up to {_LARGEST_LABEL}; "
-                        "give a label map, not an image or probabilities"
-                    )
-            data[where] = values
-    _check_nonfinite(nan, infinite, layout, allow_nonfinite, name)
-    return data.reshape(layout.grid.shape, order="F")
-
-
-def _zero_nonfinite(values: np.ndarray) -> tuple[int, int]:
-    """Put 0 in place of what is not finite; how many were NaN, and how many infinite."""
-    odd = ~np.isfinite(values)
-    if not odd.any():
-        return 0, 0
-    nan = int(np.count_nonzero(np.isnan(values)))
-    values[odd] = 0
-    return nan, int(np.count_nonzero(odd)) - nan
-
-
-def _check_nonfinite(nan: int, infinite: int, layout: Layout, allow_nonfinite: bool, name: str) -> None:
-    if not nan + infinite:
-        return
-    found = f"{nan} NaN and {infinite} infinite voxels of {layout.voxels}"
-    if not allow_nonfinite:
-        raise InputError(
-            f"{name}: holds {found}; expected finite ones; fix it, or use --allow-nonfinite to read them as 0"
-        )
-    layout.warnings.append(f"{found} were read as 0")
+    for start in range(0, size, BLOCK):
+        take(stream, min(BLOCK, size - start), name)

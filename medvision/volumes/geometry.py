@@ -7,12 +7,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medvision.volumes.nibabel_headers import HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
+from medvision.volumes.nibabel_headers import (
+    HeaderDataError,
+    MGHHeader,
+    Nifti1Header,
+    Nifti2Header,
+    mat2quat,
+    quat2mat,
+)
 from shared_backbones.errors import InputError
 
 # qform and sform may disagree by this part of the smallest voxel edge at the corners. Rounding to float32 stays a
 # hundred times below it, and a label moved this little is still over the voxel that it was drawn on.
 CONFLICT_TOLERANCE_VOXELS = 0.1
+# A quaternion is stored as b, c and d; a = sqrt(1 - b² - c² - d²). Parts rounded to float32 miss the sum of squares by
+# up to eps = 2^-23; three times that, nibabel's bound, leaves room for writers that compute in float32. A quarter turn
+# away this is nothing. At half a turn, where a is 0, it is an a of up to 0.0006: a rotation by 0.07 degrees.
+_SQUARES_ERROR = 3 * float(np.finfo(np.float32).eps)
 # Edges outside this range are no scanner's: they come from damaged headers.
 SPACING_RANGE_MM = (1e-4, 1e3)
 _FARTHEST_MM = 1e7
@@ -69,16 +80,29 @@ class Grid:
         return "".join(("LR", "PA", "IS")[axis][int(sign > 0)] for axis, sign in zip(axes, signs, strict=True))
 
     def differs_from(self, other: "Grid", tolerance_mm: float = 1e-3) -> str | None:
-        """None where both grids hold the same voxels at the same places, else one clause that says how they differ."""
+        """None where both grids hold the same voxels at the same places, else one clause that says how they differ.
+
+        A qform that agrees with its grid counts as well, as any rotation that its quaternion can mean.
+        """
         if self.shape != other.shape:
             return f"its shape is {_times(self.shape)}, not {_times(other.shape)}"
         distance = corner_displacement(self.affine, other.affine, self.shape)
-        if distance <= tolerance_mm:
+        pairs = itertools.product(self._readings(other.affine), other._readings(self.affine))
+        if min(corner_displacement(*pair, self.shape) for pair in pairs) <= tolerance_mm:
             return None
         clause = f"its corners lie up to {distance:.4g} mm off"
         if self.orientation != other.orientation:
             clause += f" (its axes run {self.orientation}, not {other.orientation})"
         return clause
+
+    def _readings(self, affine: np.ndarray) -> list[np.ndarray]:
+        """The grid's affine, and where its header has a qform that agrees with it, the qform nearest to another one."""
+        if int(self.header["qform_code"]) <= 0:
+            return [self.affine]
+        header, unit = _repaired(self.header), np.array([_unit_mm(self.header)] * 3 + [1])[:, None]
+        own, nearest = (unit * _nearest_qform(header, target / unit) for target in (self.affine, affine))
+        agrees = _conflict_voxels(own, self.affine, self.shape) <= CONFLICT_TOLERANCE_VOXELS
+        return [self.affine, nearest] if agrees else [self.affine]
 
 
 def to_ras(
@@ -121,38 +145,37 @@ def forms_apart_voxels(grid: Grid) -> float | None:
         return None
     if min(codes) <= 0:
         return 0.0
-    qform, sform = _form(grid.header, "qform"), _form(grid.header, "sform")
-    if not (np.isfinite(qform).all() and _usable(sform)):
-        return np.inf
-    return _conflict_voxels(qform, sform, grid.shape)
+    sform = _form(grid.header, "sform")
+    return _conflict_voxels(_nearest_qform(_repaired(grid.header), sform), sform, grid.shape)
 
 
 def nifti_grid(
-    header: Nifti1Header, shape: tuple[int, int, int], name: str, geometry: str | None
+    header: Nifti1Header, shape: tuple[int, int, int], name: str, geometry: str | None, *, insist: bool = True
 ) -> tuple[Grid, list[str]]:
     """Grid of a NIfTI header as it was read, unchecked, and what a user should know about it.
 
     The affine is nibabel's reading: sform where its code is above 0, else qform where its code is, else the voxel
-    sizes alone. Where both are set and disagree, `geometry` ("sform" or "qform") has to choose.
+    sizes alone. Where both are set and disagree, `geometry` ("sform" or "qform") has to choose; unless it `insist`s, it
+    may be one that is not set.
 
     Raises:
         InputError: affine singular or not finite, qform and sform in conflict, or `geometry` not in the file.
     """
     notes = []
-    repaired = header.copy()
+    repaired = _repaired(header)
     with np.errstate(all="ignore"):
-        repaired.check_fix(logger=_SILENT, error_level=_NEVER)
-        affine = _chosen_affine(repaired, shape, name, geometry)
+        affine = _chosen_affine(repaired, shape, name, geometry, insist)
     odd = [key for key in ("pixdim", *_FIELDS) if header[key].tobytes() != repaired[key].tobytes()]
     if odd:
         notes.append(f"header fields outside the NIfTI standard were read as nibabel reads them: {', '.join(odd)}")
     if int(repaired["qform_code"]) == int(repaired["sform_code"]) == 0:
         notes.append("neither qform nor sform is set: left and right are assumed, not known")
-    unit = _UNIT_MM.get(int(repaired["xyzt_units"]) & 7)
-    if unit:
-        affine[:3] *= unit
+    unit = _unit_mm(repaired)
+    affine[:3] *= unit
+    if unit != 1:
         notes.append(f"the header's unit of length is {unit:g} mm; sizes were converted to mm")
     _check_affine(affine, name)
+    notes += _other_sizes(np.abs(header["pixdim"][1:4].astype(float)) * unit, affine, shape)
     bare = type(header)(endianness="<")
     for key in _FIELDS:
         bare[key] = header[key]
@@ -172,19 +195,17 @@ def mgh_grid(header: MGHHeader, shape: tuple[int, int, int], name: str) -> Grid:
     return Grid.from_affine(shape, affine)
 
 
-def _chosen_affine(header: Nifti1Header, shape: tuple[int, int, int], name: str, geometry: str | None) -> np.ndarray:
+def _chosen_affine(
+    header: Nifti1Header, shape: tuple[int, int, int], name: str, geometry: str | None, insist: bool
+) -> np.ndarray:
     codes = {form: int(header[f"{form}_code"]) for form in ("sform", "qform")}
     forms = {form: _form(header, form) for form, code in codes.items() if code > 0}
-    if geometry is not None:
-        if geometry not in forms:
-            raise InputError(
-                f"{name}: --use-{geometry} was asked for, but its {geometry} code is 0 (not set); run without"
-            )
+    if geometry in forms:
         forms = {geometry: forms[geometry]}
+    elif geometry is not None and insist:
+        raise InputError(f"{name}: --use-{geometry} was asked for, but its {geometry} code is 0 (not set); run without")
     if len(forms) == 2 and _usable(forms["sform"]):
-        apart = np.inf
-        if np.isfinite(forms["qform"]).all():
-            apart = _conflict_voxels(forms["qform"], forms["sform"], shape)
+        apart = _conflict_voxels(_nearest_qform(header, forms["sform"]), forms["sform"], shape)
         if apart > CONFLICT_TOLERANCE_VOXELS:
             how = f"place the corners {apart:.3g} voxels apart" if apart < np.inf else "the qform is not a rotation"
             raise InputError(
@@ -202,12 +223,62 @@ def _form(header: Nifti1Header, form: str) -> np.ndarray:
         return np.full((4, 4), np.nan)
 
 
+def _nearest_qform(header: Nifti1Header, affine: np.ndarray) -> np.ndarray:
+    """The qform of a repaired header, its rotation the nearest to an affine's that its quaternion can mean.
+
+    NaN where the quaternion is not one of a rotation, or the affine has none.
+    """
+    bcd = np.array([header[f"quatern_{part}"] for part in "bcd"], float)
+    square = 1 - bcd @ bcd
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (square >= -_SQUARES_ERROR and _usable(affine)):
+        return np.full((4, 4), np.nan)
+    zooms = header["pixdim"][1:4].astype(float) * [1, 1, float(header["pixdim"][0])]
+    left, _, right = np.linalg.svd(affine[:3, :3] / lengths * [1, 1, np.sign(zooms[2]) or 1])
+    wanted = mat2quat(left @ right)
+    a = wanted[0] if wanted[1:] @ bcd >= 0 else -wanted[0]
+    least, most = np.sqrt(np.clip([square - _SQUARES_ERROR, square + _SQUARES_ERROR], 0, None))
+    qform = np.eye(4)
+    qform[:3, :3] = quat2mat([np.clip(a, least, most), *bcd]) * zooms
+    qform[:3, 3] = [header[f"qoffset_{axis}"] for axis in "xyz"]
+    return qform
+
+
+def _other_sizes(pixdim: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int]) -> list[str]:
+    """What to know where the voxel sizes beside an affine are others, by a tenth of a voxel over the whole volume."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    off = np.abs(pixdim - sizes) * (np.array(shape) - 1) / sizes.min()
+    if (off <= CONFLICT_TOLERANCE_VOXELS).all():
+        return []
+    beside, counted = (_times(f"{size:.4g}" for size in lengths) for lengths in (pixdim, sizes))
+    with np.errstate(all="ignore"):
+        factor = pixdim.prod() / sizes.prod()
+    return [
+        f"the header's voxel sizes (pixdim) are {beside} mm, its affine's {counted} mm: the affine counts; volumes by "
+        f"pixdim would be {factor:.3g} times as large"
+    ]
+
+
+def _repaired(header: Nifti1Header) -> Nifti1Header:
+    """A copy in which fields outside the standard are as nibabel reads them."""
+    repaired = header.copy()
+    with np.errstate(all="ignore"):
+        repaired.check_fix(logger=_SILENT, error_level=_NEVER)
+    return repaired
+
+
+def _unit_mm(header: Nifti1Header) -> float:
+    return _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
 def _usable(affine: np.ndarray) -> bool:
     return bool(np.isfinite(affine).all() and affine[:3, :3].any(axis=0).all())
 
 
 def _conflict_voxels(qform: np.ndarray, sform: np.ndarray, shape: tuple[int, int, int]) -> float:
-    """Largest corner displacement in units of the sform's smallest voxel edge."""
+    """Largest corner displacement in units of the sform's smallest voxel edge; infinite where one is none."""
+    if not (np.isfinite(qform).all() and _usable(sform)):
+        return np.inf
     smallest = np.linalg.norm(sform[:3, :3], axis=0).min()
     return corner_displacement(qform, sform, shape) / smallest
 

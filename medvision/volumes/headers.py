@@ -10,6 +10,9 @@ from medvision.volumes.geometry import Grid, mgh_grid, nifti_grid
 from medvision.volumes.nibabel_headers import DATA_OFFSET, HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
 from shared_backbones.errors import InputError
 
+PAIR = (".hdr.gz", ".hdr", ".img.gz", ".img")
+"""Suffixes of NIfTI in two files, header and voxels."""
+
 
 class Stream(Protocol):
     """Bytes read from front to back; a read returns fewer than asked only at the end."""
@@ -53,7 +56,9 @@ class Layout:
         return (self.slope, self.inter) != (1.0, 0.0)
 
 
-def read_layout(stream: Stream, suffix: str, name: str, geometry: str | None, max_bytes: int) -> Layout:
+def read_layout(
+    stream: Stream, suffix: str, name: str, geometry: str | None, max_bytes: int, *, insist: bool = True
+) -> Layout:
     """Read the header from the beginning of a file, and nothing behind it.
 
     Args:
@@ -62,13 +67,14 @@ def read_layout(stream: Stream, suffix: str, name: str, geometry: str | None, ma
         name: Name of the file in messages.
         geometry: "sform" or "qform" where both are set and disagree; an MGH file has one affine only.
         max_bytes: largest size that the header may claim.
+        insist: whether `geometry` must be set in the header.
 
     Raises:
         InputError: not such a header, or not of a volume that can be used.
     """
     if suffix in (".mgz", ".mgh"):
         return _mgh_layout(stream, name, max_bytes)
-    return _nifti_layout(stream, name, geometry, max_bytes)
+    return _nifti_layout(stream, name, geometry, max_bytes, insist, pair=suffix in PAIR)
 
 
 def take(stream: Stream, size: int, name: str) -> bytes:
@@ -88,7 +94,9 @@ def refuse_short(name: str) -> NoReturn:
     raise InputError(f"{name}: is cut short: it ends before the voxels its header promises; copy or download it again")
 
 
-def _nifti_layout(stream: Stream, name: str, geometry: str | None, max_bytes: int) -> Layout:
+def _nifti_layout(
+    stream: Stream, name: str, geometry: str | None, max_bytes: int, insist: bool, *, pair: bool
+) -> Layout:
     start = take(stream, 4, name)
     kinds = {348: Nifti1Header, 540: Nifti2Header}
     little, big = (int.from_bytes(start, order) for order in ("little", "big"))
@@ -97,19 +105,14 @@ def _nifti_layout(stream: Stream, name: str, geometry: str | None, max_bytes: in
         raise InputError(f"{name}: is not a NIfTI file (no NIfTI header at its start); convert it to NIfTI")
     block = start + take(stream, kind.template_dtype.itemsize - 4, name)
     header = kind(block, endianness="<" if little in kinds else ">", check=False)
-    magic = header["magic"].item()
-    if magic == kind.pair_magic:
-        raise InputError(f"{name}: is the header of a .hdr/.img pair; expected one file; convert it to .nii")
-    if magic != kind.single_magic:
-        raise InputError(f"{name}: is not a NIfTI file (its magic bytes are wrong); convert it to NIfTI")
-
+    _check_magic(header, kind, name, pair)
     rank = int(header["dim"][0])
     if not 1 <= rank <= 7:
         raise InputError(f"{name}: its header claims {rank} dimensions; expected 3 or 4; convert the scan again")
     shape, volumes = _checked_shape([int(length) for length in header["dim"][1 : rank + 1]], name)
     dtype = _checked_type(header, int(header["datatype"]), name)
     _check_size(shape, volumes, dtype, max_bytes, name)
-    least = kind.single_vox_offset
+    least = 0 if pair else kind.single_vox_offset
     offset = float(header["vox_offset"]) or least
     if not least <= offset <= max_bytes:
         raise InputError(
@@ -124,8 +127,24 @@ def _nifti_layout(stream: Stream, name: str, geometry: str | None, max_bytes: in
             f"{name}: its header scales voxels by slope {slope:g} and intercept {inter:g}; expected finite ones; "
             "convert the scan again"
         )
-    grid, warnings = nifti_grid(header, shape, name, geometry)
+    grid, warnings = nifti_grid(header, shape, name, geometry, insist=insist)
     return Layout(grid, volumes, dtype, len(block), int(offset), slope, inter, warnings)
+
+
+def _check_magic(header: Nifti1Header, kind: type[Nifti1Header], name: str, pair: bool) -> None:
+    """Raise an InputError unless the header is of a single file, or of a pair, as the file's name says."""
+    magic = header["magic"].item()
+    if magic == (kind.pair_magic if pair else kind.single_magic):
+        return
+    if magic == kind.pair_magic:
+        problem, way_out = "is the header of a .hdr/.img pair", "name both files so"
+    elif magic == kind.single_magic:
+        problem, way_out = "is a pair whose header is of a single file", "name the file with both .nii"
+    elif pair:
+        problem, way_out = "is an Analyze 7.5 file, which does not say where left is, not NIfTI", "convert it to NIfTI"
+    else:
+        problem, way_out = "is not a NIfTI file (its magic bytes are wrong)", "convert it to NIfTI"
+    raise InputError(f"{name}: {problem}; {way_out}")
 
 
 def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:

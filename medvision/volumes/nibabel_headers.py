@@ -25,6 +25,7 @@ with _hidden("pydicom"):
     from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
+    from nibabel.quaternions import mat2quat, quat2mat
     from nibabel.spatialimages import HeaderDataError
 
-__all__ = ["DATA_OFFSET", "HeaderDataError", "MGHHeader", "Nifti1Header", "Nifti2Header"]
+__all__ = ["DATA_OFFSET", "HeaderDataError", "MGHHeader", "Nifti1Header", "Nifti2Header", "mat2quat", "quat2mat"]

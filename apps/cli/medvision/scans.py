@@ -12,9 +12,9 @@ from apps.cli.medvision.segment import SegmentOptions
 from medvision.contract import Setting
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, choose, find_series, read_series
-from medvision.volumes.files import SUFFIXES, Volume, find_scans, read_volume, scan_stem
+from medvision.volumes.files import SUFFIXES, Volume, find_scans, read_volume, scan_sha256, scan_stem
 from shared_backbones.errors import InputError
-from shared_backbones.files import file_sha256, printable
+from shared_backbones.files import printable
 
 _TWICE = "would write the same results as another scan here, whose name differs in its end; rename or move one of them"
 
@@ -58,7 +58,7 @@ class Scan:
 
     def sha256(self) -> str:
         """The digest that the volume will have, without reading its voxels."""
-        return self.series.sha256() if self.series is not None else file_sha256(self.path)
+        return self.series.sha256() if self.series is not None else scan_sha256(self.path)
 
     def settings(self, options: SegmentOptions) -> dict[str, Setting]:
         """Those of the options that decide how the scan is read."""

@@ -119,9 +119,9 @@ class SegmentOptions:
     use_qform: Annotated[
         bool, typer.Option("--use-qform", help="Trust the qform where it disagrees with the sform.")
     ] = False
-    allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite voxels as 0.")] = (
-        False
-    )
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite voxels as the lowest finite value.")
+    ] = False
     max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest volume a header may claim.")] = 4.0
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False

@@ -134,18 +134,30 @@ def test_a_wrong_checksum_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("inter", [0, 3])
-def test_nonfinite_voxels_are_counted_and_can_be_zeroed(tmp_path, inter):
+def test_nonfinite_voxels_are_counted_and_become_the_lowest_or_the_highest(tmp_path, inter):
     data = make_image(dtype=np.float32)
     data[0, 0, :3], data[1, 0, 0], data[2, 0, 0] = NAN, INF, -INF
     scan = write_scan(tmp_path / "a.nii", data, slope=1, inter=inter)
     assert "holds 3 NaN and 2 infinite voxels of 990" in refusal(scan)
     volume = read_volume(scan, allow_nonfinite=True)
-    assert np.array_equal(volume.data, np.where(np.isfinite(data), data + inter, 0))
-    assert volume.warnings == ["3 NaN and 2 infinite voxels of 990 were read as 0"]
+    finite = data[np.isfinite(data)]
+    expected = np.nan_to_num(data, nan=finite.min(), posinf=finite.max(), neginf=finite.min()) + inter
+    assert np.array_equal(volume.data, expected)
+    assert volume.warnings == ["3 NaN and 2 infinite voxels of 990 were read as the lowest finite value"]
     labels = np.where(np.isfinite(data), 1, data)
     with pytest.raises(InputError, match="3 NaN and 2 infinite"):
         read_labels(write_scan(tmp_path / "b.nii", labels))
     assert read_labels(tmp_path / "b.nii", allow_nonfinite=True).data.sum() == 985
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(1e38, 0), (-3e38, 0), (1, 3e38), (1e30, 1e30)])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_slopes_and_intercepts_that_overflow_are_refused(tmp_path, slope, inter, dtype):
+    scan = write_scan(tmp_path / "a.nii", make_image(dtype=dtype), slope=slope, inter=inter)
+    for allow_nonfinite in (False, True):
+        assert "its header scales voxels by slope" in refusal(scan, allow_nonfinite=allow_nonfinite)
+    with pytest.raises(InputError, match="beyond 1e\\+30"):
+        read_labels(scan)
 
 
 def test_values_beyond_float32_are_infinite(tmp_path):
@@ -156,7 +168,7 @@ def test_values_beyond_float32_are_infinite(tmp_path):
 
 def test_constant_images(tmp_path):
     assert "every voxel is 7" in refusal(write_scan(tmp_path / "a.nii", np.full(SHAPE, 7, np.uint8)))
-    assert "every voxel is 0" in refusal(
+    assert "no voxel is finite" in refusal(
         write_scan(tmp_path / "b.nii", np.full(SHAPE, NAN, np.float32)), allow_nonfinite=True
     )
 
