@@ -16,7 +16,7 @@ AXIS_OF_VIEW = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 Normalisation = str | Mapping[str, str | float]
-"""How intensities are scaled, as `medvision.volumes.resampling.normalise` takes it."""
+"""How intensities are scaled, as `medvision.volumes.intensities.normalise` takes it."""
 
 
 Setting = str | float | None | Sequence[str] | Sequence[float | None]
@@ -245,7 +245,7 @@ def _patch(given: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _check_normalisation(how: Normalisation) -> None:
-    """Raise a ValueError unless `medvision.volumes.resampling.normalise` knows it; without importing torch."""
+    """Raise a ValueError unless `medvision.volumes.intensities.normalise` knows it; without importing torch."""
     name = how.get("name") if isinstance(how, Mapping) else how
     if name not in ("rescale_intensity", "zscore", "none", "window"):
         raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")

@@ -23,7 +23,7 @@ from medvision.scorers import Progress, make_scorer
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import to_ras
-from medvision.volumes.resampling import normalise, resize_linear
+from medvision.volumes.intensities import to_network
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
@@ -189,7 +189,11 @@ class Segmenter:
 
     @_memory_errors()
     def segment(
-        self, scan: str | Path | Volume, *, keep_scores: bool = False, progress: Progress | None = None
+        self,
+        scan: str | Path | Volume,
+        *,
+        keep_scores: bool = False,
+        progress: Progress | None = None,
     ) -> Segmentation:
         """Label every voxel of a scan.
 
@@ -205,7 +209,7 @@ class Segmenter:
         clock = _Clock()
         volume = scan if isinstance(scan, Volume) else read_volume(scan)
         clock.lap("read")
-        image, grid = self._prepare(volume)
+        image, grid, notes = self._prepare(volume)
         clock.lap("prepare")
         values = self._score(image, progress)
         del image
@@ -215,7 +219,7 @@ class Segmenter:
         labels, confidence = scores.labels()
         clock.lap("labels")
         conflict = modality_conflict(self.card["input"].get("modality"), volume.modality)
-        warnings = [f"{conflict}: the labels cannot be relied on"] if conflict else []
+        remarks = [f"{conflict}: the labels cannot be relied on"] if conflict else []
         return Segmentation(
             labels=labels,
             volume=volume,
@@ -225,15 +229,15 @@ class Segmenter:
             device=str(self.device),
             precision=self.precision,
             timings_s=clock.laps,
-            warnings=[*warnings, *volume.warnings, *self.warnings],
+            warnings=[*remarks, *volume.warnings, *notes, *self.warnings],
             model_sha256=self.model_sha256,
             fallbacks=list(self.warnings),
             weakest_slices=scores.weakest_slices(),
             _scores=scores if keep_scores else None,
         )
 
-    def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid]:
-        """Bring a volume to the network's grid and cut it to its content."""
+    def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid, list[str]]:
+        """Bring a volume to the network's grid and cut it to its content; and what to know about its intensities."""
         ras, spacing, from_ras = to_ras(volume.data, volume.grid)
         extent = [n * step for n, step in zip(ras.shape, spacing, strict=True)]
         target = tuple(step * self.scorer.coarsening for step in self.contract.spacing_for(spacing))
@@ -243,11 +247,12 @@ class Segmenter:
                 f"{' x '.join(f'{step:.3g}' for step in target)} mm; check the voxel size in its header, or cut the "
                 "scan to the head"
             )
-        image = normalise(resize_linear(ras, spacing, target), self.contract.normalisation)
+        image, notes = to_network(ras, spacing, target, self.contract.normalisation)
         # where 0 is the background; other scalings have no such value
         scaled = self.contract.normalisation not in ("zscore", "none")
         box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))
-        return image[box].clone(), NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras)
+        grid = NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras)
+        return image[box].clone(), grid, notes
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
         """Class scores `(K, x, y, z)` of the box; on the CPU if a GPU runs out of memory."""

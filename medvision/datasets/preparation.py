@@ -14,7 +14,8 @@ from medvision.contract import InputContract
 from medvision.datasets.layouts import Case
 from medvision.volumes.files import Volume, read_labels, read_volume
 from medvision.volumes.geometry import Grid, to_ras
-from medvision.volumes.resampling import normalise, resize_linear
+from medvision.volumes.intensities import to_network
+from medvision.volumes.resampling import resize_linear
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -95,11 +96,10 @@ def prepare(case: Case, contract: InputContract) -> Prepared:
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     ras_labels, _, _ = to_ras(labels, volume.grid)
     target = contract.spacing_for(spacing)
-    image = resize_linear(ras, spacing, target)
-    scaled = normalise(image, contract.normalisation)
+    scaled, _ = to_network(ras, spacing, target, contract.normalisation)
     targets = torch.from_numpy(np.ascontiguousarray(ras_labels))
-    if image.shape != targets.shape or not np.allclose(spacing, target, rtol=1e-4):
-        targets = _resize_labels(targets, spacing, target, tuple(image.shape))
+    if scaled.shape != targets.shape or not np.allclose(spacing, target, rtol=1e-4):
+        targets = _resize_labels(targets, spacing, target, tuple(scaled.shape))
     halves = scaled.half()
     if not halves.isfinite().all():
         raise InputError(

@@ -19,7 +19,8 @@ from medvision.contract import Normalisation
 from medvision.datasets.brain_labels import FREESURFER, RIGHT_TO_LEFT
 from medvision.volumes.files import read_labels
 from medvision.volumes.geometry import to_ras
-from medvision.volumes.resampling import linear_weights, normalise, resize_linear
+from medvision.volumes.intensities import normalise
+from medvision.volumes.resampling import linear_weights, resize_linear
 from shared_backbones.errors import InputError
 
 _HIGHEST_ID = 999
@@ -66,7 +67,7 @@ class LabelMapSynthesizer:
             brain (SynthSeg's training maps).
         settings: ranges of the random choices.
         targets: value, up to 255, of each FreeSurfer id in the maps that come out; ids that it lacks become 0.
-        normalisation: how the images are scaled, as the model's card says; see `medvision.volumes.resampling`. Of
+        normalisation: how the images are scaled, as the model's card says; see `medvision.volumes.intensities`. Of
             `rescale_intensity`, only version 2 waits for no device.
         device: where the volumes are drawn. No step waits for it: what decides the course of one is drawn on the CPU.
 

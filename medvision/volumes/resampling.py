@@ -1,15 +1,12 @@
-"""Separable linear resampling and intensity scaling, shared by training data and inference so that the two agree."""
+"""Separable linear resampling, shared by training data and inference so that the two agree."""
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from medvision.contract import Normalisation
 
 
 def linear_weights(n_in: int, n_out: int, ratio: float, device: torch.device | None = None) -> Tensor:
@@ -31,7 +28,13 @@ def linear_weights(n_in: int, n_out: int, ratio: float, device: torch.device | N
 
 
 def resize_linear(
-    volume: Tensor | np.ndarray, spacing: Sequence[float], target: Sequence[float], shape: Sequence[int] | None = None
+    volume: Tensor | np.ndarray,
+    spacing: Sequence[float],
+    target: Sequence[float],
+    shape: Sequence[int] | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    bridged: Sequence[Sequence[int]] = ((), (), ()),
 ) -> Tensor:
     """Resample a volume to another spacing about the same centre, with antialiasing.
 
@@ -43,6 +46,8 @@ def resize_linear(
         spacing: spacing of the three axes in mm.
         target: spacing wanted, in mm.
         shape: output shape; by default the rounded extent.
+        limits: lowest and highest value; what lies beyond is clipped first. By default nothing is.
+        bridged: indices of slices along each axis in whose place their neighbours are interpolated.
 
     Returns:
         `(X', Y', Z')` float32, on the volume's device.
@@ -50,12 +55,31 @@ def resize_linear(
     ratios = [t / s for s, t in zip(spacing, target, strict=True)]
     sizes = tuple(shape or (max(1, round(n / r)) for n, r in zip(volume.shape, ratios, strict=True)))
     device = volume.device if isinstance(volume, Tensor) else None
-    x, y, z = (linear_weights(n, m, r, device) for n, m, r in zip(volume.shape, sizes, ratios, strict=True))
+    x, y, z = (
+        _bridge(linear_weights(n, m, r, device), slices)
+        for n, m, r, slices in zip(volume.shape, sizes, ratios, bridged, strict=True)
+    )
     planes = torch.empty((volume.shape[2], sizes[0], sizes[1]), device=device)
     for slab in _slabs(volume.shape):
-        planes[slab] = x @ _planes(volume, slab) @ y.T
+        piece = _planes(volume, slab)
+        planes[slab] = x @ (piece if limits is None else piece.clamp(*limits)) @ y.T
     planes = (z @ planes.flatten(1)).view(sizes[2], *sizes[:2])
     return planes.permute(1, 2, 0).contiguous()
+
+
+def _bridge(weights: Tensor, slices: Sequence[int]) -> Tensor:
+    """Weights `(n_out, n_in)` in which the nearest other samples stand for some of the input's."""
+    kept = np.setdiff1d(np.arange(weights.shape[1]), slices)
+    weights = weights.clone() if slices else weights
+    for index in slices:
+        above = int(np.searchsorted(kept, index))
+        low, high = int(kept[max(above - 1, 0)]), int(kept[min(above, len(kept) - 1)])
+        part = min(max((index - low) / (high - low), 0.0), 1.0) if high > low else 0.0
+        own = weights[:, index].clone()
+        weights[:, index] = 0
+        weights[:, low] += (1 - part) * own
+        weights[:, high] += part * own
+    return weights
 
 
 @dataclass(frozen=True)
@@ -110,109 +134,3 @@ def _planes(volume: Tensor | np.ndarray, slab: slice) -> Tensor:
     if isinstance(volume, Tensor):
         return volume[:, :, slab].permute(2, 0, 1).contiguous()
     return torch.from_numpy(np.ascontiguousarray(volume[:, :, slab].transpose(2, 0, 1)))
-
-
-def normalise(image: Tensor, how: Normalisation) -> Tensor:
-    """Scale an image as a model's card says.
-
-    Args:
-        image: any shape, float32; `(X, Y, Z)` for `rescale_intensity` of version 2.
-        how: `rescale_intensity`, or `{"name": "rescale_intensity", "version": 2}`, which outliers do not move;
-            `zscore`: mean 0 and deviation 1; `none`; or `{"name": "window", "low": -125, "high": 275}`: that range to
-            [0, 1], and clipped.
-
-    Raises:
-        ValueError: the name or version is unknown, or the window has no width.
-    """
-    name, settings = (how, {}) if isinstance(how, str) else (str(how.get("name")), how)
-    if name == "rescale_intensity":
-        version = settings.get("version", 1)
-        if version not in _RESCALINGS:
-            raise ValueError(f"rescale_intensity has no version {version!r}, expected 1 or 2")
-        return _RESCALINGS[version](image)
-    if name == "none":
-        return image
-    if name == "zscore":
-        return (image - image.mean()) / image.std().clamp(min=1e-6)
-    if name != "window":
-        raise ValueError(f"normalisation is {name!r}, expected rescale_intensity, zscore, window or none")
-    low, high = float(settings["low"]), float(settings["high"])
-    if not low < high:
-        raise ValueError(f"window from {low:g} to {high:g}: expected low < high")
-    return ((image - low) / (high - low)).clamp(0, 1)
-
-
-def rescale_intensity(image: Tensor) -> Tensor:
-    """Scale an image to [0, 1]: 0 is its 0.5th percentile, 1 the 99.5th of the voxels above the mean.
-
-    The share of empty background changes from scan to scan; voxels above the mean are tissue in all of them.
-    Percentiles are those of evenly spread voxels, two to four million where there are more.
-    """
-    values = image.reshape(-1)
-    values = values[:: max(1, values.numel() // 2_000_000)]
-    low = _percentile(values, 0.5)
-    foreground = values[values > values.mean()]
-    high = _percentile(foreground, 99.5) if foreground.numel() else low
-    return (image - low).div_(max(float(high - low), 1e-6)).clamp_(0, 1)
-
-
-def _percentile(values: Tensor, q: float) -> Tensor:
-    return values.kthvalue(max(1, round(q / 100 * values.numel()))).values
-
-
-def rescale_robustly(volume: Tensor) -> Tensor:
-    """Scale a volume to [0, 1] by the quantiles of `rescale_intensity`, whatever a few outliers hold.
-
-    Version 2 of `rescale_intensity`. Neither single voxels (up to 0.1 % of all) nor slices along any axis (up to one in
-    fifty) move the range, at any scale of the intensities. No step waits for the volume's device.
-
-    Args:
-        volume: `(X, Y, Z)` float32.
-    """
-    low, high = robust_range(volume)
-    return volume.sub(low).div_(torch.where(high > low, high - low, torch.ones_like(high))).clamp_(0, 1)
-
-
-def robust_range(volume: Tensor) -> tuple[Tensor, Tensor]:
-    """The intensities that become 0 and 1: scalars on the volume's device.
-
-    They are the 0.5th percentile of all voxels and the 99.5th of those above the mean, among evenly spread voxels, a
-    million at most, less the slices that stand out from their neighbours.
-
-    Args:
-        volume: `(X, Y, Z)` float32.
-    """
-    step = max(1, math.ceil((volume.numel() / _SAMPLE) ** (1 / 3)))
-    values = volume[::step, ::step, ::step]
-    values = values.clamp(_percentile(values.reshape(-1), 0.1), _percentile(values.reshape(-1), 99.9))
-    flat = values.reshape(-1)
-    # 97: a bright slice in fifty holds the highest 2 %
-    limit = _OUTLYING * (_percentile(flat, 97) - _percentile(flat, 0.5))
-    kept = torch.ones_like(values, dtype=torch.bool)
-    for axis in range(3):
-        outlying = _stands_out(values.mean([other for other in range(3) if other != axis]), limit)
-        kept &= ~outlying.view([-1 if other == axis else 1 for other in range(3)])
-    count = kept.sum()
-    mean = (values * kept).sum() / count
-    foreground = (kept & (values > mean)).sum()
-    ranked = torch.where(kept, values, torch.inf).reshape(-1).sort().values
-    places = torch.stack([(0.005 * count).round() - 1, count - foreground + (0.995 * foreground).round() - 1])
-    low, high = ranked[places.long().clamp(min=0)].unbind()
-    return low, high
-
-
-def _stands_out(means: Tensor, limit: Tensor) -> Tensor:
-    """Which slices differ in their mean `(N,)` by more than `limit` from the median of their neighbourhood."""
-    width = min(2 * math.ceil(_SLICES * len(means)) + 3, len(means))
-    place = torch.arange(len(means), device=means.device)
-    starts = (place - width // 2).clamp(0, len(means) - width)
-    neighbourhoods = means.unfold(0, width, 1)[starts]
-    # the first and the last slices have neighbours on one side only, where a head may rise steeply
-    distance = (place - starts - width // 2).abs()
-    return (means - neighbourhoods.median(-1).values).abs() > limit * (1 + distance)
-
-
-_SAMPLE = 2**20
-_SLICES = 0.02  # how many side by side may stand out
-_OUTLYING = 0.04  # of the range of intensities
-_RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}

@@ -67,7 +67,7 @@ class LabelledVolumes(DataSection):
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
     normalisation: str | dict[str, str | int | float] = "rescale_intensity"
-    """Scaling of intensities; see `medvision.volumes.resampling.normalise`."""
+    """Scaling of intensities; see `medvision.volumes.intensities.normalise`."""
     augmentation: Augmentation = Field(default_factory=Augmentation)
     workers: NonNegativeInt = 0
     """Processes that convert files; reading the store needs none."""

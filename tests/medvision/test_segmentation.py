@@ -17,7 +17,7 @@ from medvision.scorers import FAST_COARSENING
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
-from medvision.volumes.resampling import rescale_intensity
+from medvision.volumes.intensities import rescale_intensity
 from shared_backbones import weights
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError

@@ -1,0 +1,199 @@
+"""Intensities as a network sees them, shared by training data and inference so that the two agree."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvision.contract import Normalisation
+from medvision.volumes.resampling import resize_linear
+
+VIEWS = ("sagittal", "coronal", "axial")
+
+
+def to_network(
+    volume: np.ndarray, spacing: Sequence[float], target: Sequence[float], how: Normalisation
+) -> tuple[Tensor, list[str]]:
+    """Bring a volume to a network's spacing and scale.
+
+    Args:
+        volume: `(X, Y, Z)` float32, axes RAS.
+        spacing: its spacing in mm.
+        target: spacing of the network in mm.
+        how: as `normalise` takes it. Under version 2 of `rescale_intensity` outliers are taken off on the volume's own
+            grid, before resampling spreads them: values are clipped, and spoilt slices interpolated.
+
+    Returns:
+        The image, and a clause for each view in which slices were interpolated.
+    """
+    if how != {"name": "rescale_intensity", "version": 2}:
+        return normalise(resize_linear(volume, spacing, target), how), []
+    plausible = Plausible.of(volume)
+    image = resize_linear(volume, spacing, target, limits=plausible.limits, bridged=plausible.spoilt)
+    return rescale_robustly(image, plausible.limits), plausible.notes
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """What of a volume can be meant.
+
+    Attributes:
+        limits: lowest and highest value.
+        spoilt: indices of slices along each axis that stand out from their neighbours.
+    """
+
+    limits: tuple[float, float]
+    spoilt: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, volume: np.ndarray) -> "Plausible":
+        """Look at a volume `(X, Y, Z)`.
+
+        The limits lie as far beyond the range of the middle 94 % of all voxels as that is wide: neither 3 % of the
+        voxels nor one slice in fifty move them, whatever they hold.
+        """
+        step = max(1, math.ceil((volume.size / _SAMPLE) ** (1 / 3)))
+        low, high = np.percentile(volume[::step, ::step, ::step], _MIDDLE).tolist()
+        if low == high:  # nearly all of it is empty
+            low, high = np.percentile(volume[::step, ::step, ::step], _NEARLY_ALL).tolist()
+        limits = (low - _MARGIN * (high - low), high + _MARGIN * (high - low))
+        if low == high:
+            return cls((-math.inf, math.inf), ((), (), ()))
+        spoilt = []
+        for axis in range(3):
+            thinned = volume[tuple(slice(None, None, 1 if other == axis else step) for other in range(3))]
+            scaled = (np.clip(thinned, *limits) - limits[0]) / (high - low)
+            means = scaled.mean(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64)
+            outlying = torch.nonzero(_stands_out(torch.from_numpy(means), torch.tensor(_SPOILT)))[:, 0].tolist()
+            # more than one in fifty are no accident
+            spoilt.append(tuple(outlying) if len(outlying) <= math.ceil(_SLICES * len(means)) else ())
+        return cls(limits, tuple(spoilt))
+
+    @property
+    def notes(self) -> list[str]:
+        """A clause for each view with spoilt slices."""
+        return [
+            f"{len(slices)} {view} slices stand out from their neighbours ({_listed(slices)}, counted from 0 at the "
+            f"{start}): the network was given the neighbours' mean instead"
+            for view, start, slices in zip(VIEWS, ("left", "back", "bottom"), self.spoilt, strict=True)
+            if slices
+        ]
+
+
+def _listed(slices: Sequence[int]) -> str:
+    return ", ".join(map(str, slices[:4])) + (", ..." if len(slices) > 4 else "")
+
+
+def normalise(image: Tensor, how: Normalisation) -> Tensor:
+    """Scale an image as a model's card says.
+
+    Args:
+        image: any shape, float32; `(X, Y, Z)` for `rescale_intensity` of version 2.
+        how: `rescale_intensity`, or `{"name": "rescale_intensity", "version": 2}`, which outliers do not move;
+            `zscore`: mean 0 and deviation 1; `none`; or `{"name": "window", "low": -125, "high": 275}`: that range to
+            [0, 1], and clipped.
+
+    Raises:
+        ValueError: the name or version is unknown, or the window has no width.
+    """
+    name, settings = (how, {}) if isinstance(how, str) else (str(how.get("name")), how)
+    if name == "rescale_intensity":
+        version = settings.get("version", 1)
+        if version not in _RESCALINGS:
+            raise ValueError(f"rescale_intensity has no version {version!r}, expected 1 or 2")
+        return _RESCALINGS[version](image)
+    if name == "none":
+        return image
+    if name == "zscore":
+        deviation = image.std()
+        return (image - image.mean()) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    if name != "window":
+        raise ValueError(f"normalisation is {name!r}, expected rescale_intensity, zscore, window or none")
+    low, high = float(settings["low"]), float(settings["high"])
+    if not low < high:
+        raise ValueError(f"window from {low:g} to {high:g}: expected low < high")
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
+def rescale_intensity(image: Tensor) -> Tensor:
+    """Scale an image to [0, 1]: 0 is its 0.5th percentile, 1 the 99.5th of the voxels above the mean.
+
+    The share of empty background changes from scan to scan; voxels above the mean are tissue in all of them.
+    Percentiles are those of evenly spread voxels, two to four million where there are more.
+    """
+    values = image.reshape(-1)
+    values = values[:: max(1, values.numel() // 2_000_000)]
+    low = _percentile(values, 0.5)
+    foreground = values[values > values.mean()]
+    high = _percentile(foreground, 99.5) if foreground.numel() else low
+    return (image - low).div_(float(high - low) or 1.0).clamp_(0, 1)
+
+
+def _percentile(values: Tensor, q: float) -> Tensor:
+    return values.kthvalue(max(1, round(q / 100 * values.numel()))).values
+
+
+def rescale_robustly(volume: Tensor, within: tuple[float, float] = (-math.inf, math.inf)) -> Tensor:
+    """Scale a volume to [0, 1] by the quantiles of `rescale_intensity`, whatever a few outliers hold.
+
+    Version 2 of `rescale_intensity`. Neither single voxels (up to 0.1 % of all) nor slices along any axis (up to one in
+    fifty) move the range, at any scale of the intensities. No step waits for the volume's device.
+
+    Args:
+        volume: `(X, Y, Z)` float32.
+        within: voxels at or beyond these values do not count, such as those that were clipped.
+    """
+    low, high = robust_range(volume, within)
+    return volume.sub(low).div_(torch.where(high > low, high - low, torch.ones_like(high))).clamp_(0, 1)
+
+
+def robust_range(volume: Tensor, within: tuple[float, float] = (-math.inf, math.inf)) -> tuple[Tensor, Tensor]:
+    """The intensities that become 0 and 1: scalars on the volume's device.
+
+    They are the 0.5th percentile of all voxels and the 99.5th of those above the mean, among evenly spread voxels, a
+    million at most, less the slices that stand out from their neighbours.
+
+    Args:
+        volume: `(X, Y, Z)` float32.
+        within: as `rescale_robustly` takes it.
+    """
+    step = max(1, math.ceil((volume.numel() / _SAMPLE) ** (1 / 3)))
+    values = volume[::step, ::step, ::step]
+    kept = (values > within[0]) & (values < within[1])
+    values = values.clamp(_percentile(values.reshape(-1), 0.1), _percentile(values.reshape(-1), 99.9))
+    flat = values.reshape(-1)
+    # 97: a bright slice in fifty holds the highest 2 %
+    limit = _OUTLYING * (_percentile(flat, 97) - _percentile(flat, 0.5))
+    for axis in range(3):
+        outlying = _stands_out(values.mean([other for other in range(3) if other != axis]), limit)
+        kept = kept & ~outlying.view([-1 if other == axis else 1 for other in range(3)])
+    count = kept.sum()
+    mean = (values * kept).sum() / count
+    foreground = (kept & (values > mean)).sum()
+    ranked = torch.where(kept, values, torch.inf).reshape(-1).sort().values
+    places = torch.stack([(0.005 * count).round() - 1, count - foreground + (0.995 * foreground).round() - 1])
+    low, high = ranked[places.long().clamp(min=0)].unbind()
+    return low, high
+
+
+def _stands_out(means: Tensor, limit: Tensor) -> Tensor:
+    """Which slices differ in their mean `(N,)` by more than `limit` from the median of their neighbourhood."""
+    width = min(2 * math.ceil(_SLICES * len(means)) + 3, len(means))
+    place = torch.arange(len(means), device=means.device)
+    starts = (place - width // 2).clamp(0, len(means) - width)
+    neighbourhoods = means.unfold(0, width, 1)[starts]
+    # the first and the last slices have neighbours on one side only, where a head may rise steeply
+    distance = (place - starts - width // 2).abs()
+    return (means - neighbourhoods.median(-1).values).abs() > limit * (1 + distance)
+
+
+_SAMPLE = 2**20
+_MIDDLE, _NEARLY_ALL = (3, 97), (0.1, 99.9)  # percentiles
+_MARGIN = 1.0  # of the range between them
+_SPOILT = 0.1  # of it, that a slice's mean is off; quantiles leave out those of `_OUTLYING` already
+_SLICES = 0.02  # how many side by side may stand out
+_OUTLYING = 0.04  # of the range of intensities
+_RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}
