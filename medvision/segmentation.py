@@ -23,6 +23,7 @@ from medvision.scorers import Progress, make_scorer
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import to_ras
+from medvision.volumes.hounsfield import looks_like_hounsfield
 from medvision.volumes.intensities import to_network
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
@@ -193,6 +194,7 @@ class Segmenter:
         scan: str | Path | Volume,
         *,
         keep_scores: bool = False,
+        any_modality: bool = False,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Label every voxel of a scan.
@@ -200,6 +202,7 @@ class Segmenter:
         Args:
             scan: path of a NIfTI or MGH file, or a volume.
             keep_scores: keep what `Segmentation.save_probabilities` needs.
+            any_modality: take a scan of another modality than the model expects.
             progress: called with slices or windows done, and how many there are in all.
 
         Raises:
@@ -209,6 +212,7 @@ class Segmenter:
         clock = _Clock()
         volume = scan if isinstance(scan, Volume) else read_volume(scan)
         clock.lap("read")
+        remarks = self._check_modality(volume, any_modality)
         image, grid, notes = self._prepare(volume)
         clock.lap("prepare")
         values = self._score(image, progress)
@@ -218,8 +222,6 @@ class Segmenter:
         scores = Scores(values, self.scorer.summands, grid)
         labels, confidence = scores.labels()
         clock.lap("labels")
-        conflict = modality_conflict(self.card["input"].get("modality"), volume.modality)
-        remarks = [f"{conflict}: the labels cannot be relied on"] if conflict else []
         return Segmentation(
             labels=labels,
             volume=volume,
@@ -235,6 +237,19 @@ class Segmenter:
             weakest_slices=scores.weakest_slices(),
             _scores=scores if keep_scores else None,
         )
+
+    def _check_modality(self, volume: Volume, any_modality: bool) -> list[str]:
+        """Refuse a scan whose header says another modality than the model expects, or warn where its values look so."""
+        expected = self.card["input"].get("modality")
+        conflict = modality_conflict(expected, volume.modality)
+        if conflict and not any_modality:
+            raise InputError(f"{volume.case_id}: {conflict}; choose another scan or model, or use --any-modality")
+        if conflict:
+            return [f"{conflict}: the labels cannot be relied on"]
+        is_ct = volume.modality is None and modality_conflict(expected, "CT") and looks_like_hounsfield(volume.data)
+        if is_ct and not any_modality:
+            return [f"its values look like Hounsfield units (air near -1000), the model expects {expected}"]
+        return []
 
     def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid, list[str]]:
         """Bring a volume to the network's grid and cut it to its content; and what to know about its intensities."""

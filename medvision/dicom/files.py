@@ -1,6 +1,5 @@
 """Where the DICOM files of an input are: a folder at any depth, a zip archive, or a single file."""
 
-import contextlib
 import io
 import mmap
 import os
@@ -12,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from medvision.dicom.recognition import HEAD, Kind, Unread, counted, kind_of
+from medvision.volumes.files import is_dead_link, is_scan_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 MOST_FILES = 100_000  # in a folder or an archive; a study has a few thousand
 MOST_EXPANSION = 200  # bytes unpacked for one packed; images compress to a tenth at best, bombs to a thousandth
 _SMALL = 64 * 2**20  # bytes unpacked below which any expansion is harmless
-_MAGIC = b"DICM"  # behind a preamble of 128 bytes
 _NAMES = (".dcm", ".ima", ".zip")
 _CONTAINERS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before the first byte is out
 
@@ -33,17 +33,19 @@ class Member:
 
     Attributes:
         name: how errors call it, fit to be printed.
+        folder: where it lies.
         size: bytes, unpacked.
         open: gives a stream of exactly these bytes, for a `with` block.
     """
 
     name: str
+    folder: str
     size: int
     open: Callable[[], Stream]
 
 
 def holds_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is to be read as DICOM: a file with DICOM's magic, named `.dcm` or `.zip`, or a folder of such.
+    """Whether a path is to be read as DICOM: a file that begins like one, named `.dcm` or `.zip`, or a folder of such.
 
     A folder that holds scans in other formats (`.nii.gz` and so on) directly is a folder of scans; its subfolders are
     not looked into.
@@ -56,7 +58,7 @@ def holds_dicom(path: str | os.PathLike[str]) -> bool:
         return os.path.isfile(path) and (path.suffix.lower() in _NAMES or _looks_dicom(path))
     others = _volumes_in(path)
     if not others:
-        return next(_files_below(path, []), None) is not None
+        return any(kind in (None, Kind.PACKED) for _, kind in _files_below(path))
     direct = next((file for file in sorted(path.iterdir()) if file.is_file() and _looks_dicom(file)), None)
     if direct is None:
         return False
@@ -66,8 +68,8 @@ def holds_dicom(path: str | os.PathLike[str]) -> bool:
     )
 
 
-def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Member], list[str]]:
-    """The DICOM files of an input, sorted by name, and what a user should know about the others.
+def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Member], list[Unread]]:
+    """The DICOM files of an input, sorted by name, and the other files there.
 
     Args:
         path: a folder, a zip archive or a DICOM file.
@@ -77,37 +79,52 @@ def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Mem
         InputError: none there, or an archive that is damaged, unsafe or too large.
     """
     path, name = Path(path), printable(path)
-    warnings: list[str] = []
+    unread: list[Unread] = []
     try:
         if path.is_dir():
-            members = [_local(file, printable(file)) for file in sorted(_files_below(path, warnings))]
+            members = []
+            for file, kind in sorted(_files_below(path)):
+                if kind is None:
+                    members.append(_local(file, printable(file)))
+                else:
+                    unread.append(Unread(printable(file), str(file.parent), kind))
         elif _is_zip(path):
-            members = _in_archive(path, name, max_bytes)
+            members, unread = _in_archive(path, name, max_bytes)
         else:
-            members = [_local(path, name)] if _is_dicom(path) else []
+            members = [_local(path, name)] if kind_of(_head(path)) is None else []
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and its rights") from None
     if not members:
-        links = f" ({warnings[0]})" if warnings else ""
-        raise InputError(f"{name}: contains no DICOM file{links}; expected files with DICM at byte 128; check the path")
+        raise InputError(
+            f"{name}: contains no DICOM file{_instead(unread)}; expected files with DICM at byte 128; check the path"
+        )
     largest = max(members, key=lambda member: member.size)
     if largest.size > max_bytes:
         raise InputError(
             f"{largest.name}: has {largest.size / 2**30:.3g} GB; the limit is {max_bytes / 2**30:.3g} GB; "
             "raise it with --max-gigabytes if the file can be trusted"
         )
-    return members, warnings
+    return members, unread
 
 
-def _is_dicom(path: Path) -> bool:
+def _instead(unread: list[Unread]) -> str:
+    """What there is where no DICOM file is."""
+    if not unread:
+        return ""
+    annexed = ", as in a DataLad data set before `datalad get`" if any(e.kind is Kind.DEAD_LINK for e in unread) else ""
+    return f", but {counted(unread)}{annexed}"
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(132)[128:] == _MAGIC
+        return file.read(HEAD)
 
 
 def _looks_dicom(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return _is_dicom(path)
-    return False
+    try:
+        return kind_of(_head(path)) is None
+    except OSError:
+        return False
 
 
 def _is_zip(path: Path) -> bool:
@@ -115,20 +132,18 @@ def _is_zip(path: Path) -> bool:
 
 
 def _volumes_in(folder: Path) -> list[str]:
-    from medvision.volumes.files import is_scan_name
-
     try:
         return sorted(entry.name for entry in folder.iterdir() if entry.is_file() and is_scan_name(entry))
     except OSError as error:
         raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
 
 
-def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
-    """DICOM files at any depth; hidden ones, and links that lead out of the folder, are left out.
+def _files_below(folder: Path) -> Iterator[tuple[Path, Kind | None]]:
+    """Files at any depth, and why each is not read: None for DICOM files. Hidden ones are left out.
 
     A DICOMDIR is a DICOM file like others, and contains no image: where its records point to is never followed.
     """
-    inside, seen, outside = folder.resolve(), 0, 0
+    inside, seen = folder.resolve(), 0
 
     def refuse(error: OSError) -> NoReturn:
         where = printable(error.filename or folder)
@@ -143,19 +158,17 @@ def _files_below(folder: Path, warnings: list[str]) -> Iterator[Path]:
                     f"{printable(folder)}: holds more than {MOST_FILES} files; expected a study; give its own folder"
                 )
             file = Path(parent, name)
-            if name.startswith(".") or not file.is_file():
-                continue
-            if file.is_symlink() and not file.resolve().is_relative_to(inside):
-                outside += 1
+            if name.startswith("."):
                 continue
             try:
-                is_dicom = _is_dicom(file)
+                if is_dead_link(file):
+                    yield file, Kind.DEAD_LINK
+                elif file.is_symlink() and not file.resolve().is_relative_to(inside):
+                    yield file, Kind.OUTWARD_LINK
+                elif file.is_file():
+                    yield file, kind_of(_head(file))
             except OSError as error:  # it may be a slice, so that it cannot be left out
                 refuse(error)
-            if is_dicom:
-                yield file
-    if outside:
-        warnings.append(f"{outside} links that lead out of the folder were left out")
 
 
 def _local(path: Path, name: str) -> Member:
@@ -168,28 +181,30 @@ def _local(path: Path, name: str) -> Member:
             reason = getattr(error, "strerror", None) or "it is empty"
             raise InputError(f"{name}: cannot be read ({reason}); check the file and its rights") from None
 
-    return Member(name, path.stat().st_size, open_mapped)
+    return Member(name, str(path.parent), path.stat().st_size, open_mapped)
 
 
-def _in_archive(path: Path, name: str, max_bytes: int) -> list[Member]:
-    """DICOM members of a zip archive. Nothing is extracted: members are read into memory, one at a time."""
+def _in_archive(path: Path, name: str, max_bytes: int) -> tuple[list[Member], list[Unread]]:
+    """DICOM members of a zip archive, and the others. Nothing is extracted: each is read into memory when needed."""
+    members, unread = [], []
     try:
         archive = zipfile.ZipFile(path)
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         _check_entries(entries, path.stat().st_size, name, max_bytes)
-        return [
-            _packed(archive, entry, f"{name}: {printable(entry.filename)}")
-            for entry in sorted(entries, key=lambda entry: entry.filename)
-            if entry.file_size > 132 and not PurePosixPath(entry.filename).name.startswith(".")
-            and _head(archive, entry)[128:] == _MAGIC
-        ]  # fmt: skip
+        for entry in sorted(entries, key=lambda entry: entry.filename):
+            file = PurePosixPath(entry.filename)
+            if file.name.startswith("."):
+                continue
+            with archive.open(entry) as stream:
+                kind = kind_of(stream.read(HEAD))
+            where = f"{name}: {printable(entry.filename)}"
+            if kind is None:
+                members.append(_packed(archive, entry, where))
+            else:
+                unread.append(Unread(where, str(file.parent), kind))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         raise InputError(f"{name}: is a damaged zip archive; copy or pack it again") from None
-
-
-def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    with archive.open(entry) as stream:
-        return stream.read(132)
+    return members, unread
 
 
 def _packed(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Member:
@@ -199,7 +214,7 @@ def _packed(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Memb
         except Exception:  # zlib's, zipfile's and the system's errors for damaged bytes make no closed list
             raise InputError(f"{name}: is damaged in the archive; copy or pack it again") from None
 
-    return Member(name, entry.file_size, unpack)
+    return Member(name, str(PurePosixPath(entry.filename).parent), entry.file_size, unpack)
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], packed: int, name: str, max_bytes: int) -> None:

@@ -1,6 +1,5 @@
 """The slices that headers of DICOM files describe."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvision.dicom.files import Member
+from medvision.dicom.numbers import attribute, numbers
 from medvision.dicom.reading import damaged, quiet
 from shared_backbones.errors import InputError
 
@@ -115,8 +115,8 @@ class _Group:
         for group in (self.own, self.shared) if sequence else ():
             item = _first(group.get(sequence)) if group is not None else None
             if item is not None and key in item:
-                return item[key].value
-        return self.header.get(key)
+                return attribute(item, key)
+        return attribute(self.header, key)
 
 
 def _groups(header: "Dataset", name: str) -> list[_Group]:
@@ -147,8 +147,8 @@ def _frame(group: _Group, member: Member) -> Frame:
         rows=int(header.Rows),
         columns=int(header.Columns),
         spacing=_spacing(group),
-        position=_numbers(position, "ImagePositionPatient", 3, where),
-        cosines=_numbers(cosines, _ORIENTATION, 6, where).reshape(2, 3),
+        position=np.array(numbers(position, "ImagePositionPatient", 3, where)),
+        cosines=np.array(numbers(cosines, _ORIENTATION, 6, where)).reshape(2, 3),
         slope=slope,
         intercept=intercept,
         order=(integer(header, "InstanceNumber"), group.index),
@@ -159,12 +159,12 @@ def _frame(group: _Group, member: Member) -> Frame:
 def _rescale(group: _Group) -> tuple[float, float]:
     """Factor and summand that make values of stored numbers."""
     slope, intercept = (
-        _numbers(group.find("PixelValueTransformationSequence", key), key, 1, group.where, default)[0]
+        numbers(group.find("PixelValueTransformationSequence", key), key, 1, group.where, default)[0]
         for key, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     )
     if slope == 0:
         raise InputError(f"{group.where}: its RescaleSlope is 0; expected another number; export it again")
-    return float(slope), float(intercept)
+    return slope, intercept
 
 
 def _spacing(group: _Group) -> np.ndarray:
@@ -175,7 +175,7 @@ def _spacing(group: _Group) -> np.ndarray:
             f"{group.where}: has no PixelSpacing, but the detector's (ImagerPixelSpacing), as projections have; "
             "expected slices; choose another series"
         )
-    spacing = _numbers(value, "PixelSpacing", 2, group.where)
+    spacing = np.array(numbers(value, "PixelSpacing", 2, group.where))
     if not ((spacing > 1e-4) & (spacing < 1e3)).all():
         raise InputError(
             f"{group.where}: its PixelSpacing is {spacing[0]:g} x {spacing[1]:g}; expected 0.0001 to 1000 mm; "
@@ -192,17 +192,6 @@ def _mark(group: _Group, places: Iterable[tuple[str, str]]) -> str | None:
                 parts = (f"{float(p):g}" if isinstance(p, int | float) else str(p).strip() for p in _listed(value))
                 return "\\".join(parts)[:64]
     return None
-
-
-def _numbers(value: Any, key: str, count: int, name: str, default: float | None = None) -> np.ndarray:
-    if value is None or value == "":
-        if default is not None:
-            return np.array([default])
-        raise InputError(f"{name}: has no {key}; expected one, as volumes have; choose another series, or export again")
-    numbers = [float(number) for number in _listed(value)]
-    if len(numbers) != count or not all(math.isfinite(number) and abs(number) < 1e9 for number in numbers):
-        raise InputError(f"{name}: its {key} has {len(numbers)} values; expected {count} finite ones; export it again")
-    return np.array(numbers)
 
 
 def integer(header: "Dataset", key: str) -> int | None:

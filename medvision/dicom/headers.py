@@ -1,11 +1,15 @@
 """What the headers of DICOM files say of the images in them."""
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from medvision.dicom.files import Member
 from medvision.dicom.frames import MARKS, Frame, integer, read_frames, words
 from medvision.dicom.reading import damaged, quiet, read_header
-from shared_backbones.errors import InputError
+from shared_backbones.errors import InputError, require
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 MODALITIES = ("CT", "MR", "PT", "NM", "US", "XA", "CR", "DX", "MG", "OT", "SC", "OPT")
 _WITHOUT_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "DOC")
@@ -15,6 +19,7 @@ _QUANTITIES = ("CT", "PT", "NM")  # whose values mean the same however they are 
 
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber"),
+    *("FrameOfReferenceUID", "ImagesInAcquisition"),
     *("SpecificCharacterSet", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames"),
     *("SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "ImageOrientationPatient"),
     *("PixelSpacing", "ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept"),
@@ -37,6 +42,8 @@ class Instance:
         rows: pixels from top to bottom, and `columns` from left to right.
         frames: its slices; empty where there is a `problem`.
         problem: why it cannot be part of a volume, as one line.
+        place: FrameOfReferenceUID, within which positions of several series can be compared; may be empty.
+        expected: how many images its acquisition has, where the header says so.
     """
 
     member: Member
@@ -51,6 +58,8 @@ class Instance:
     columns: int
     frames: tuple[Frame, ...] = field(repr=False)
     problem: str | None
+    place: str = ""
+    expected: int | None = None
 
 
 def read_instance(member: Member, max_bytes: int) -> Instance | None:
@@ -63,6 +72,7 @@ def read_instance(member: Member, max_bytes: int) -> Instance | None:
     try:
         with quiet():
             if not ("Rows" in header and "Columns" in header) or header.get("Modality") in _WITHOUT_IMAGES:
+                _refuse_cut(header, member.name)
                 return None
             said = str(header.get("Modality"))
             instance = Instance(
@@ -80,10 +90,26 @@ def read_instance(member: Member, max_bytes: int) -> Instance | None:
                 columns=int(header.Columns),
                 frames=(),
                 problem=None,
+                place=str(header.get("FrameOfReferenceUID") or ""),
+                expected=integer(header, "ImagesInAcquisition"),
             )
+    except InputError:
+        raise
     except Exception as error:  # as above
         raise damaged(member.name, error) from None
     try:
         return replace(instance, frames=tuple(read_frames(header, member)))
     except InputError as error:
         return replace(instance, problem=str(error))
+
+
+def _refuse_cut(header: "Dataset", name: str) -> None:
+    """Raise the InputError of a file that ends, or is damaged, before its header says what images it has."""
+    kind = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    known = require("pydicom.uid", "dicom").UID(kind).name
+    if header.get("Modality") in _WITHOUT_IMAGES:
+        return
+    if not kind or (known.endswith("Image Storage") and "Rows" not in header):
+        raise InputError(
+            f"{name}: is damaged or cut short: its header has no Rows; copy or export it again, or move it away"
+        )

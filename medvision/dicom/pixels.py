@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvision.dicom.decoding import Decoder, DecodingError
-from medvision.dicom.frames import Frame
+from medvision.dicom.frames import Frame, integer
 from medvision.dicom.reading import quiet
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -31,6 +31,8 @@ def decode(
 ) -> Iterator[tuple[Frame, np.ndarray]]:
     """Values of frames of one file, (columns, rows) float32 each, after slope and intercept or their table.
 
+    Pixels of padding are NaN.
+
     Raises:
         InputError: no pixels, fewer than the header promises, other sizes than it says, or an unknown compression.
     """
@@ -52,12 +54,29 @@ def decode(
                     values = require("pydicom.pixels", "dicom").apply_modality_lut(stored.astype(np.int32), dataset)
                 else:
                     values = stored * frame.slope + frame.intercept
-                yield frame, values.T.astype(np.float32)
+                values = values.astype(np.float32)
+                values[_is_padding(stored, dataset)] = np.nan
+                yield frame, values.T
     except (InputError, MemoryError, GeneratorExit):
         raise
     except Exception as error:  # decoders raise errors of every kind for damaged bytes
         reason = printable(" ".join(str(error).split()))[:160] or type(error).__name__
         raise InputError(f"{name}: its pixels cannot be decoded ({reason}); copy or export the series again") from None
+
+
+def _is_padding(stored: np.ndarray, dataset: "Dataset") -> np.ndarray | slice:
+    """Which stored numbers are padding, from PixelPaddingValue to PixelPaddingRangeLimit where there is one."""
+    value = integer(dataset, "PixelPaddingValue")
+    if value is None:
+        return slice(0, 0)
+    limit = integer(dataset, "PixelPaddingRangeLimit")
+    bits = int(dataset.BitsAllocated)
+    offset = 2 ** (bits - 1) * int(dataset.PixelRepresentation)
+    # headers may have it signed where pixels are not, and the reverse: of the two ways round, the shorter is meant
+    first, last = ((end + offset) % 2**bits - offset for end in (value, value if limit is None else limit))
+    if (last - first) % 2**bits > 2 ** (bits - 1):
+        first, last = last, first
+    return (stored >= first) & (stored <= last) if first <= last else (stored >= first) | (stored <= last)
 
 
 def stream_size(stream: bytes) -> tuple[int, int] | None:

@@ -11,13 +11,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from medvision.dicom.files import Member, Stream
+from medvision.dicom.recognition import has_preamble
 from shared_backbones.errors import InputError, require
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_META = 132  # byte at which a file begins to say how it is written
+_META = 132  # byte at which a file begins to say how it is written, behind its preamble
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_PLAIN = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+"""Transfer syntax of data sets that are not compressed: whether types are left out, and whether little-endian."""
 
 
 @contextmanager
@@ -78,14 +85,18 @@ def _parsed(stream: Stream, name: str, max_bytes: int, *, pixels: bool, tags: Se
     pydicom = require("pydicom", "dicom")
     try:
         with quiet():
-            stream.seek(_META)
+            begin = _META if has_preamble(stream.read(_META)) else 0
+            stream.seek(begin)
             meta = require("pydicom.filereader", "dicom").read_dataset(
                 stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag >> 16 != 2
             )
             if str(meta.get("TransferSyntaxUID")) == _DEFLATED:
                 _check_deflated(stream, name, max_bytes)
             stream.seek(0)
-            return pydicom.dcmread(stream, stop_before_pixels=not pixels, specific_tags=tags)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=not pixels, specific_tags=tags, force=begin == 0)
+            if "TransferSyntaxUID" not in dataset.file_meta:  # as it is where files begin with their data set
+                dataset.file_meta.TransferSyntaxUID = _PLAIN[dataset.original_encoding]
+            return dataset
     except (InputError, MemoryError):
         raise
     except Exception as error:  # hostile bytes bring out errors of every kind

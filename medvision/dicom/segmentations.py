@@ -1,7 +1,10 @@
 """Label maps as DICOM segmentations, on the slices of the series that they were made from."""
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from medvision.dicom.frames import Frame, read_frames
 from medvision.dicom.pixels import decode
 from medvision.dicom.reading import damaged, quiet, read_header, read_whole
 from medvision.dicom.series import DicomVolume
+from medvision.dicom.sources import NEEDED, source_headers
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
 from medvision.pictures.overlays import class_colours
 from medvision.volumes.files import Volume
@@ -26,11 +30,7 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
-_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID")
-_MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
-)
+_PROBE: ClassEntry = {"id": 1, "name": "structure", "color": [255, 0, 0]}
 
 
 def write_segmentation(
@@ -62,35 +62,46 @@ def write_segmentation(
     Raises:
         InputError: the series lacks what the standard needs of a source, or the file cannot be written.
     """
-    check_source(volume)
+    _check_references(volume)
     classes = [entry for entry in card["classes"] if entry["id"] and (kept is None or entry["id"] in kept)]
     numbers = np.zeros(256, np.uint8)
     for number, entry in enumerate(classes, 1):
         numbers[entry["id"]] = number
-    name = volume.frames[0].member.name
+    headers, _ = source_headers(volume, max_bytes)
+    with _blaming(volume):
+        descriptions = _descriptions(classes, card, model_sha256)
+        segmentation = _built(numbers[labels], volume, headers, descriptions, str(card.get("name") or "a model"))
+        with replacing(path) as temporary:
+            segmentation.save_as(temporary, enforce_file_format=True)
+
+
+@contextmanager
+def _blaming(volume: DicomVolume) -> Iterator[None]:
+    """Turn what highdicom raises on the source's values, which it may quote, into one line."""
     try:
         with quiet():
-            descriptions = _descriptions(classes, card, model_sha256)
-            segmentation = _built(numbers[labels], volume, descriptions, str(card.get("name") or "a model"), max_bytes)
-            with replacing(path) as temporary:
-                segmentation.save_as(temporary, enforce_file_format=True)
+            yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # highdicom checks the source's values in its own ways, and may quote them
-        raise damaged(name, error) from error
+    except Exception as error:
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+        raise InputError(
+            f"--dicom-seg: {volume.frames[0].member.name}: a segmentation cannot refer to its header ({kind}); export "
+            "the series again, or run without --dicom-seg"
+        ) from error
 
 
 def _built(
     segments: np.ndarray,
     volume: DicomVolume,
+    headers: "list[Dataset]",
     descriptions: "list[SegmentDescription]",
     model: str,
-    max_bytes: int,
 ) -> "Segmentation":
     """The data set of a segmentation, of segment numbers (X, Y, Z)."""
     highdicom, uid = require("highdicom", "dicom"), require("pydicom.uid", "dicom")
     segmentation = highdicom.seg.Segmentation(
-        source_images=_sources(volume, max_bytes),
+        source_images=headers,
         pixel_array=_pixels(segments, volume),
         segmentation_type="BINARY",
         segment_descriptions=descriptions,
@@ -110,14 +121,32 @@ def _built(
     return segmentation
 
 
-def check_source(volume: Volume) -> None:
-    """Refuse, before any work is done, a volume that no DICOM segmentation can refer to.
+def check_source(volume: Volume, max_bytes: int = 4 * 2**30) -> list[str]:
+    """Refuse, before any work is done, a volume that no DICOM segmentation can refer to; one of a voxel is tried.
+
+    Returns:
+        A clause where attributes of patient and study are left out, as they have another form than the standard's.
 
     Raises:
-        InputError: not read from DICOM, from several multi-frame images, or without a frame of reference.
+        InputError: not read from DICOM, from several multi-frame images, without a frame of reference, or with headers
+            that cannot be referred to.
     """
     if not isinstance(volume, DicomVolume):
         raise InputError(f"--dicom-seg: {volume.case_id} is no DICOM series; expected one; run without --dicom-seg")
+    _check_references(volume)
+    with _blaming(volume):
+        headers, left_out = source_headers(volume, max_bytes)
+        voxel = np.zeros(volume.data.shape, np.uint8)
+        voxel[0, 0, 0] = 1
+        segmentation = _built(voxel, volume, headers, _descriptions([_PROBE], {}, "0" * 64), "a model")
+        segmentation.save_as(io.BytesIO(), enforce_file_format=True)
+    if not left_out:
+        return []
+    listed = ", ".join(left_out)
+    return [f"the DICOM segmentation lacks attributes whose values have another form than the standard's: {listed}"]
+
+
+def _check_references(volume: DicomVolume) -> None:
     require("highdicom", "dicom")
     members = {frame.member for frame in volume.frames}
     if len(members) > 1 and len(members) < len(volume.frames):
@@ -125,8 +154,8 @@ def check_source(volume: Volume) -> None:
             f"--dicom-seg: the series has {len(members)} multi-frame files; a segmentation can refer to one only; "
             "run without --dicom-seg"
         )
-    header = read_header(volume.frames[0].member, 2**40, list(_NEEDED))
-    missing = [key for key in _NEEDED if not header.get(key)]
+    header = read_header(volume.frames[0].member, 2**40, list(NEEDED))
+    missing = [key for key in NEEDED if not header.get(key)]
     if missing:
         raise InputError(
             f"--dicom-seg: {volume.frames[0].member.name} has no {missing[0]}, which a segmentation has to name; "
@@ -198,40 +227,6 @@ def _mark(plane: np.ndarray, values: np.ndarray, number: int | None, kept: set[i
             "read them one by one"
         )
     plane[marked] = values[marked] if number is None else number
-
-
-def _sources(volume: DicomVolume, max_bytes: int) -> "list[Dataset]":
-    """Headers of the source's files in the order of the slices, made complete enough to be referred to.
-
-    Sizes are those that the slices' positions have: headers often lack the distance of slices, or have another one.
-    """
-    members = dict.fromkeys(frame.member for frame in volume.frames)  # a set would lose the order
-    headers = [read_header(member, max_bytes) for member in members]
-    between = _decimal(float(volume.grid.spacing_mm[2]))
-    for header in headers:
-        header.decode()
-        header.SpecificCharacterSet = "ISO_IR 192"  # any text can be written so, whatever its file says or leaves out
-        for key in _MAY_BE_EMPTY:
-            if key not in header:
-                setattr(header, key, None)
-        if "PerFrameFunctionalGroupsSequence" not in header:
-            header.ImageOrientationPatient = headers[0].ImageOrientationPatient  # equal but for rounding
-            header.SliceThickness = header.get("SliceThickness") or between
-            header.SpacingBetweenSlices = between
-            continue
-        shared = header.SharedFunctionalGroupsSequence[0]
-        for key in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-            if key not in shared:
-                setattr(shared, key, header.PerFrameFunctionalGroupsSequence[0][key].value)
-        measures = shared.PixelMeasuresSequence[0]
-        measures.SliceThickness = measures.get("SliceThickness") or between
-        measures.SpacingBetweenSlices = between
-    return headers
-
-
-def _decimal(number: float) -> str:
-    """A number in the 16 characters that DICOM has for one."""
-    return f"{number:.10g}"[:16]
 
 
 def _pixels(labels: np.ndarray, volume: DicomVolume) -> Any:

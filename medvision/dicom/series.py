@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medvision.dicom.decoding import Decoder
+from medvision.dicom.completeness import end_notes
 from medvision.dicom.files import Member, find_members
 from medvision.dicom.frames import Frame
 from medvision.dicom.headers import Instance, read_instance
-from medvision.dicom.pixels import decode
-from medvision.dicom.reading import file_digest, read_whole
+from medvision.dicom.reading import file_digest
+from medvision.dicom.recognition import Kind, Unread, counted
 from medvision.dicom.splitting import split_volumes
 from medvision.dicom.stacks import Stack, arrange, straighten
+from medvision.dicom.voxels import read_voxels
 from medvision.volumes.files import SMALLEST_AXIS, Volume
 from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
@@ -39,6 +40,7 @@ class Series:
         frames: the slices; empty where there is a `problem`.
         problem: Reason why there are none, in one line.
         warnings: what a user should know about the input as a whole.
+        refusal: why it is not to be read though its slices are a volume, as one line: files that cannot be read.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Series:
     frames: tuple[Frame, ...]
     problem: str | None
     warnings: tuple[str, ...] = ()
+    refusal: str | None = None
 
     @property
     def id(self) -> str:
@@ -131,26 +134,36 @@ class DicomVolume(Volume):
     resampled: bool = False
 
 
-def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> list[Series]:
+def find_series(
+    path: str | os.PathLike[str], *, skip_unreadable: bool = False, max_bytes: int = 4 * 2**30
+) -> list[Series]:
     """Every series with images in a folder (at any depth), a zip archive or a DICOM file.
 
-    Files of the same content count once. Other DICOM files, such as a DICOMDIR, reports or segmentations, are left out.
+    Files of the same content count once. Other DICOM files, such as a DICOMDIR, reports or segmentations, are left out,
+    and so is what is no DICOM; they are counted. Empty, damaged or packed files in the folder of a series may be slices
+    of it: it is refused when it is read.
+
+    Args:
+        path: where to look.
+        skip_unreadable: leave such files out instead, with a warning.
+        max_bytes: most that an archive may unpack to.
 
     Raises:
-        InputError: there is none, a file is damaged, or an archive unsafe.
+        InputError: there is none, a single file is damaged, or an archive is unsafe.
     """
-    members, warnings = find_members(path, max_bytes)
-    by_uid, without = _instances_of(members, max_bytes)
+    members, unread = find_members(path, max_bytes)
+    by_uid, more = _instances_of(members, max_bytes)
+    unread += more
     name = printable(path)
     if not by_uid:
+        reason = next((entry.reason for entry in unread if entry.reason), None)
         raise InputError(
-            f"{name}: contains {len(members)} DICOM files, none of which is an image; expected a series of images"
+            reason
+            or f"{name}: contains {len(members)} DICOM files, none of which is an image; expected a series of images"
         )
-    if without:
-        warnings.append(f"{without} DICOM files without images were left out")
     groups = sorted(by_uid.items(), key=lambda item: (_order(item[1]), item[0]))
-    parts = [part for uid, instances in groups for part in _parts_of(uid, instances)]
-    return [
+    parts = [part for uid, instances in groups for part in _parts_of(uid, instances, skip_unreadable)]
+    listed = [
         Series(
             number=number,
             uid=part.uid,
@@ -160,20 +173,48 @@ def find_series(path: str | os.PathLike[str], *, max_bytes: int = 4 * 2**30) -> 
             instances=part.instances,
             frames=part.frames,
             problem=part.problem,
-            warnings=(*warnings, *part.warnings),
+            warnings=part.warnings,
         )
         for number, part in enumerate(parts, 1)
     ]
+    notes = end_notes([(part.instances, part.frames) for part in parts])
+    folders = {instance.member.folder for series in listed for instance in series.instances}
+    concerned = []
+    for series, ends in zip(listed, notes, strict=True):
+        elsewhere = folders - {instance.member.folder for instance in series.instances}
+        beside = [entry for entry in unread if entry.folder not in elsewhere]
+        concerned.append(_with_unread(replace(series, warnings=(*series.warnings, *ends)), beside, skip_unreadable))
+    return concerned
 
 
-def _instances_of(members: Sequence[Member], max_bytes: int) -> tuple[dict[str, tuple[Instance, ...]], int]:
-    """Files with images by SeriesInstanceUID, and the number of files without."""
+def _with_unread(series: Series, beside: Sequence[Unread], skip: bool) -> Series:
+    """The series, and what is said of the files that are not read, in its folders and in those of no series."""
+    lost = [entry for entry in beside if entry.kind.may_be_a_slice]
+    other = [entry for entry in beside if skip or not entry.kind.may_be_a_slice]
+    refusal = None
+    if lost and not skip:
+        first = next((entry.reason for entry in lost if entry.reason), None) or f"{lost[0].name} is the first"
+        refusal = (
+            f"{series.name}: {counted(lost)} among the slices cannot be read ({first}); copy or unpack them, move them "
+            "away, or use --skip-unreadable to leave them out"
+        )
+    warnings = (f"{counted(other)} were left out",) if other else ()
+    return replace(series, warnings=(*warnings, *series.warnings), refusal=refusal)
+
+
+def _instances_of(members: Sequence[Member], max_bytes: int) -> tuple[dict[str, tuple[Instance, ...]], list[Unread]]:
+    """Files with images by SeriesInstanceUID, and the files without, or damaged."""
     by_uid: dict[str, dict[str | Member, Instance]] = defaultdict(dict)
-    without = 0
+    unread = []
     for member in members:
-        instance = read_instance(member, max_bytes)
+        try:
+            instance = read_instance(member, max_bytes)
+        except InputError as error:
+            unread.append(Unread(member.name, member.folder, Kind.DAMAGED, str(error)))
+            continue
         if instance is None:
-            without += not member.name.endswith(_DIRECTORY)
+            if not member.name.endswith(_DIRECTORY):
+                unread.append(Unread(member.name, member.folder, Kind.IMAGELESS))
             continue
         same = by_uid[instance.series_uid].setdefault(instance.uid or member, instance)
         if same is not instance and file_digest(same.member) != file_digest(member):
@@ -181,7 +222,7 @@ def _instances_of(members: Sequence[Member], max_bytes: int) -> tuple[dict[str, 
                 f"{member.name}: has the same SOPInstanceUID as {same.member.name} and other content; "
                 "expected one file for each; remove one of them"
             )
-    return {uid: tuple(instances.values()) for uid, instances in by_uid.items()}, without
+    return {uid: tuple(instances.values()) for uid, instances in by_uid.items()}, unread
 
 
 def choose(series: Sequence[Series], wanted: str | None, name: str) -> Series:
@@ -219,6 +260,7 @@ def read_series(
     *,
     series: str | None = None,
     resample_irregular: bool = False,
+    skip_unreadable: bool = False,
     max_bytes: int = 4 * 2**30,
     smallest_axis: int = SMALLEST_AXIS,
 ) -> DicomVolume:
@@ -228,26 +270,31 @@ def read_series(
         path: a folder, a zip archive or a DICOM file; or a series that was found in one.
         series: number or UID, where there are several.
         resample_irregular: bring tilted, missing or irregular slices to a regular grid instead of refusing them.
+        skip_unreadable: leave out files that cannot be read instead of refusing the series.
         max_bytes: largest size that the headers may claim, counting 4 bytes a voxel.
         smallest_axis: voxels that there must be along each axis.
 
     Returns:
-        The volume with `data` (columns, rows, slices) float32, after slope and intercept (HU for CT). Its `sha256` is
-        of the files' contents, whatever their names and order.
+        The volume with `data` (columns, rows, slices) float32, after slope and intercept (HU for CT); pixels of padding
+        have its lowest value. Its `sha256` is of the files' contents, whatever their names and order.
 
     Raises:
         InputError: no such series, or not a volume that can be used.
     """
-    chosen = (
-        path if isinstance(path, Series) else choose(find_series(path, max_bytes=max_bytes), series, printable(path))
-    )
-    stack = chosen.stack()
-    _check_stack(stack, chosen.name, max_bytes, smallest_axis)
-    if stack.problems and not resample_irregular:
-        problems = "; ".join(stack.problems)
-        raise InputError(f"{chosen.name}: {problems}; add missing files, or use --resample-irregular to interpolate")
-    data, sha256 = _read_pixels(chosen, stack.frames, stack.shape, max_bytes)
-    _check_values(data, chosen.name)
+    if isinstance(path, Series):
+        chosen = path
+    else:
+        listed = find_series(path, skip_unreadable=skip_unreadable, max_bytes=max_bytes)
+        chosen = choose(listed, series, printable(path))
+    if chosen.refusal is not None:
+        raise InputError(chosen.refusal)
+    stack = _checked_stack(chosen, resample_irregular, max_bytes, smallest_axis)
+    data, digests, lost = read_voxels(stack, chosen.name, max_bytes, skip_unreadable=skip_unreadable)
+    if lost:
+        rest = _without(chosen, lost)
+        return read_series(
+            rest, resample_irregular=resample_irregular, max_bytes=max_bytes, smallest_axis=smallest_axis
+        )
     affine, warnings = stack.affine(), list(chosen.warnings)
     if stack.problems:
         data, affine = straighten(data, stack, max_bytes, chosen.name)
@@ -256,12 +303,29 @@ def read_series(
     return DicomVolume(
         data=data,
         grid=Grid.from_affine(data.shape, affine),
-        sha256=sha256,
+        sha256=chosen.digest_of(digests),
         warnings=[*warnings, *stack.warnings],
         modality=chosen.modality,
         frames=stack.frames,
         resampled=bool(stack.problems),
     )
+
+
+def _without(series: Series, lost: Sequence[Member]) -> Series:
+    """The series without files whose pixels cannot be decoded, and a warning."""
+    instances = tuple(instance for instance in series.instances if instance.member not in lost)
+    frames = tuple(frame for frame in series.frames if frame.member not in lost)
+    note = f"{len(lost)} {Kind.DAMAGED.value} were left out"
+    return replace(series, instances=instances, frames=frames, warnings=(*series.warnings, note))
+
+
+def _checked_stack(series: Series, resample_irregular: bool, max_bytes: int, smallest_axis: int) -> Stack:
+    stack = series.stack()
+    _check_stack(stack, series.name, max_bytes, smallest_axis)
+    if stack.problems and not resample_irregular:
+        problems = "; ".join(stack.problems)
+        raise InputError(f"{series.name}: {problems}; add missing files, or use --resample-irregular to interpolate")
+    return stack
 
 
 def _check_stack(stack: Stack, name: str, max_bytes: int, smallest_axis: int) -> None:
@@ -276,14 +340,6 @@ def _check_stack(stack: Stack, name: str, max_bytes: int, smallest_axis: int) ->
             f"{name}: has {' x '.join(map(str, stack.shape))} voxels; expected at least {smallest_axis} along each "
             "axis; give the whole series"
         )
-
-
-def _check_values(data: np.ndarray, name: str) -> None:
-    low, high = float(data.min()), float(data.max())
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"{name}: its slope and intercept give infinite values; expected finite ones; export it again")
-    if low == high:
-        raise InputError(f"{name}: every voxel is {low:g}; expected an image; check how the series was exported")
 
 
 def _order(instances: Sequence[Instance]) -> int:
@@ -303,13 +359,17 @@ class _Part:
     warnings: tuple[str, ...]
 
 
-def _parts_of(uid: str, instances: tuple[Instance, ...]) -> list[_Part]:
+def _parts_of(uid: str, instances: tuple[Instance, ...], skip_unreadable: bool) -> list[_Part]:
     """The volumes in the files of one series."""
     kept = tuple(instance for instance in instances if not instance.aside) or instances
     left_out = len(instances) - len(kept)
     warnings = (f"{left_out} localizer, screen or colour images in the series were left out",) if left_out else ()
     if any(instance.inverted for instance in kept):
         warnings += ("the series is to be shown dark for high (MONOCHROME1): its values were taken as stored",)
+    usable = tuple(instance for instance in kept if not instance.problem)
+    if skip_unreadable and usable and len(usable) < len(kept):
+        warnings += (f"{len(kept) - len(usable)} {Kind.DAMAGED.value} were left out",)
+        kept = usable
     problem = next((instance.problem for instance in kept if instance.problem), None)
     if problem is not None:
         return [_Part(uid, 0, "", kept, (), problem, warnings)]
@@ -321,22 +381,3 @@ def _parts_of(uid: str, instances: tuple[Instance, ...]) -> list[_Part]:
         part = number if len(volumes) > 1 else 0
         parts.append(_Part(uid, part, ", ".join(clauses), own, tuple(frames), None, warnings))
     return parts
-
-
-def _read_pixels(
-    series: Series, frames: Sequence[Frame], shape: tuple[int, int, int], max_bytes: int
-) -> tuple[np.ndarray, str]:
-    """Voxels (columns, rows, slices) and the digest of the series; every file is read once, one at a time."""
-    data = np.empty(shape, np.float32, order="F")
-    positions: dict[Member, list[tuple[int, Frame]]] = defaultdict(list)
-    for index, frame in enumerate(frames):
-        positions[frame.member].append((index, frame))
-    digests = {}
-    with Decoder() as decoder:
-        for member, placed in positions.items():
-            dataset, digests[member] = read_whole(member, max_bytes)
-            decoded = decode(dataset, [frame for _, frame in placed], member.name, decoder)
-            for (index, _), (_, values) in zip(placed, decoded, strict=True):
-                data[:, :, index] = values
-            del dataset, decoded  # before the next file is read
-    return data, series.digest_of(digests)

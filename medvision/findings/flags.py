@@ -26,6 +26,7 @@ import numpy as np
 from medvision.contract import Expectations
 from medvision.findings.statistics import StructureRow
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid, forms_apart_voxels
+from medvision.volumes.hounsfield import looks_like_hounsfield
 
 
 class Flag(TypedDict):
@@ -50,7 +51,7 @@ DIRECTIONS = {
 }  # fmt: skip
 """Axis in mm, sign and words of each direction."""
 HU_LIMIT = -500.0
-"""The darkest hundredth of a CT is air, around -1000 HU; no other modality's values lie that low."""
+"""The darkest hundredth of a CT is air, around -1000 HU."""
 
 _SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
 
@@ -87,8 +88,9 @@ def scan_flags(
     darkest = float(np.percentile(image[::step, ::step, ::step], 1))
     if re.search(r"\bCT\b", modality or "") and darkest > HU_LIMIT:
         flags.append(_flag("intensity", None, f"CT in HU has air: darkest hundredth above {HU_LIMIT:g}", darkest))
-    if re.search(r"\bMRI?\b", modality or "") and darkest < HU_LIMIT:
-        flags.append(_flag("intensity", None, f"looks like HU, not MR: darkest hundredth below {HU_LIMIT:g}", darkest))
+    if re.search(r"\bMRI?\b", modality or "") and looks_like_hounsfield(image):
+        rule = "looks like HU, not MR: air near -1000, soft tissue near 0 to 100"
+        flags.append(_flag("intensity", None, rule, darkest))
     return flags + [_flag("fallback", None, clause, True) for clause in fallbacks]
 
 

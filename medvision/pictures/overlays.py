@@ -315,7 +315,8 @@ def _cut(view: np.ndarray, axis: int, index: int, frame: Sequence[tuple[int, int
 def _picture(cut: np.ndarray, window: tuple[float, float], size: Sequence[int]) -> np.ndarray:
     """(H, W) uint8: the slice windowed and resampled to `size` (width, height)."""
     low, high = window
-    grey = (np.nan_to_num(cut.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (255 / (high - low))
+    inside = np.nan_to_num(cut.astype(np.float32), nan=low, posinf=high, neginf=low).clip(low, high)
+    grey = (inside - low) * (255 / (high - low))
     picture = Image.fromarray(np.rint(np.clip(grey, 0, 255)).astype(np.uint8))
     return np.array(picture.resize((size[0], size[1]), Image.Resampling.BICUBIC))
 

@@ -217,7 +217,7 @@ class _Scale:
         return f"{unit} in steps of {self.step:.3g}, cut off at {self.low:.4g} and {self.high:.4g}".replace("-", "−")
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        codes = (np.nan_to_num(values, nan=self.low) - self.low) / self.step
+        codes = (np.nan_to_num(values, nan=self.low).clip(self.low, self.high) - self.low) / self.step
         return np.rint(np.clip(codes, 0, _LEVELS)).astype(np.uint8)
 
     def windows(self, image: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -55,10 +55,9 @@ def slices(axis: int, value: float | None) -> Callable[[np.ndarray], Spoilt]:
 
 def metal(data: np.ndarray) -> Spoilt:
     """A ball of 8 voxels in the upper brain, twenty times as bright."""
-    grids = np.ogrid[tuple(slice(0, length) for length in data.shape)]
-    centre = [length // 2 for length in data.shape]
-    ball = sum((grid - middle) ** 2 for grid, middle in zip(grids, (*centre[:2], centre[2] + 20), strict=True)) < 64
-    return np.where(ball, 20 * data.max(), data), ~ball
+    x, y, z = np.meshgrid(*(np.arange(length) - length // 2 for length in data.shape), indexing="ij", sparse=True)
+    outside = np.asarray(x**2 + y**2 + (z - 20) ** 2 >= 64)
+    return np.where(outside, data, 20 * data.max()), outside
 
 
 def scaled(scale: float, offset: float) -> Callable[[np.ndarray], Spoilt]:

@@ -10,7 +10,7 @@ from torch import nn
 from medvision.models.monai_network import MonaiNetwork
 from medvision.scorers import FAST_OVERLAP
 from medvision.segmentation import Segmenter
-from medvision.volumes.resampling import normalise
+from medvision.volumes.intensities import normalise
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.networks.skip_unet import SkipUnet

@@ -47,7 +47,12 @@ class Scan:
     def read(self, options: SegmentOptions) -> Volume:
         """The volume, as the options ask for it."""
         if self.series is not None:
-            return read_series(self.series, resample_irregular=options.resample_irregular, max_bytes=options.max_bytes)
+            return read_series(
+                self.series,
+                resample_irregular=options.resample_irregular,
+                skip_unreadable=options.skip_unreadable,
+                max_bytes=options.max_bytes,
+            )
         return read_volume(
             self.path,
             volume_index=options.volume_index,
@@ -67,7 +72,10 @@ class Scan:
             "geometry": options.geometry,
             "allow_nonfinite": options.allow_nonfinite,
         }
-        return settings if self.series is None else settings | {"resample_irregular": options.resample_irregular}
+        if self.series is not None:
+            settings["resample_irregular"] = options.resample_irregular
+            settings["skip_unreadable"] = options.skip_unreadable
+        return settings
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ def find_inputs(options: SegmentOptions) -> Inputs:
         return _find_series(options)
     _refuse(options, "no DICOM input", {
         "--series": bool(options.series), "--resample-irregular": options.resample_irregular,
+        "--skip-unreadable": options.skip_unreadable,
         "--dicom-seg": options.dicom_seg,
     })  # fmt: skip
     if bids:
@@ -185,7 +194,7 @@ def _find_series(options: SegmentOptions) -> Inputs:
         "--volume-index": options.volume_index is not None, "--allow-nonfinite": options.allow_nonfinite,
         f"--use-{options.geometry}": options.geometry is not None,
     })  # fmt: skip
-    series = find_series(options.input, max_bytes=options.max_bytes)
+    series = find_series(options.input, skip_unreadable=options.skip_unreadable, max_bytes=options.max_bytes)
     chosen = choose(series, options.series, printable(options.input))
     path = options.input if options.input.name else options.input.resolve()  # `.` has no name
     folder = options.output or path.parent

@@ -37,7 +37,7 @@ class SegmentOptions:
         typer.Option(
             "--input",
             "-i",
-            help="Scan (.nii, .nii.gz, .mgz, .mgh), folder of scans or BIDS data set; DICOM folder, .zip or file.",
+            help="Scan (.nii, .nii.gz, .hdr/.img, .mgz, .mgh), folder of scans, BIDS data set; DICOM folder, .zip or file.",
         ),
     ]
     output: Annotated[
@@ -89,6 +89,10 @@ class SegmentOptions:
             "--resample-irregular", help="DICOM: interpolate tilted, missing or irregular slices on a regular grid."
         ),
     ] = False
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="DICOM: leave out files of the series that cannot be read."),
+    ] = False
     dicom_seg: Annotated[
         bool,
         typer.Option("--dicom-seg", help="DICOM: write the labels as a DICOM segmentation, too; it names the patient."),
@@ -121,6 +125,9 @@ class SegmentOptions:
     ] = False
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite voxels as the lowest finite value.")
+    ] = False
+    any_modality: Annotated[
+        bool, typer.Option("--any-modality", help="Take scans of another modality than the model expects.")
     ] = False
     max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest volume a header may claim.")] = 4.0
     as_json: JsonOption = False

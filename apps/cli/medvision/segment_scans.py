@@ -176,7 +176,7 @@ class _Work:
         if reference_file is not None:
             reference = read_reference(reference_file, volume, classes, self.options, self.label_map)
         if self.options.dicom_seg:
-            check_source(volume)
+            volume.warnings += check_source(volume, self.options.max_bytes)
         read = time.perf_counter() - started
         make_writable(self.folder / scan.place)
         progress.stage("segmenting")
@@ -222,7 +222,9 @@ class _Work:
     def _label(self, volume: Volume, scan: Scan, progress: Progress) -> Segmentation:
         keep_scores = self.options.save_probabilities
         try:
-            segmentation = self.segmenter.segment(volume, keep_scores=keep_scores, progress=progress)
+            segmentation = self.segmenter.segment(
+                volume, keep_scores=keep_scores, any_modality=self.options.any_modality, progress=progress
+            )
         except InputError as error:  # the engine knows the case, the user knows the file
             raise InputError(str(error).replace(volume.case_id, printable(scan.path))) from error
         if self.kept is not None:

@@ -1,6 +1,7 @@
 """The verb `series`."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +21,18 @@ class SeriesOptions:
 
 
 def series(options: SeriesOptions) -> None:
-    """List the DICOM series with images, by the numbers that `segment --series` takes."""
+    """List the DICOM series with images, by the numbers that `segment --series` takes; warn of what is not read."""
     from medvision.dicom.series import find_series
 
     listed = find_series(options.input, max_bytes=int(options.max_gigabytes * 2**30))
     if options.as_json:
-        keys = ("number", "id", "uid", "modality", "description", "distinction", "images")
+        keys = ("number", "id", "uid", "modality", "description", "distinction", "images", "warnings", "refusal")
         print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in listed], indent=2))
         return
     for entry in listed:
         print(entry.describe())
+    remarks = [(entry, [*entry.warnings, *([entry.refusal] if entry.refusal else [])]) for entry in listed]
+    for text in dict.fromkeys(text for _, texts in remarks for text in texts):
+        numbers = [str(entry.number) for entry, texts in remarks if text in texts]
+        where = "" if len(numbers) == len(listed) else f"series {', '.join(numbers)}: "
+        print(f"warning: {where}{text}", file=sys.stderr)

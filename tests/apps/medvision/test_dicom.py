@@ -93,9 +93,12 @@ def test_a_series_is_chosen_among_several(segment, medvision, tmp_path):
     described = json.loads(medvision("series", tmp_path / "study", "--json").out)
     assert [(row["number"], row["modality"], row["images"]) for row in described] == [(1, "MR", 20), (2, "CT", 20)]
 
-    done = segment(tmp_path / "study", "--series", "2", "-o", tmp_path / "out")
-    assert done.code == 0 and "study_2_seg.json" in names(tmp_path / "out")
     conflict = "the scan's header says CT, the model expects T1-weighted MRI"
+    done = segment(tmp_path / "study", "--series", "2", "-o", tmp_path / "out")
+    assert done.code == 2 and not list((tmp_path / "out").iterdir())
+    assert done.error == f"error: {tmp_path / 'study'}: {conflict}; choose another scan or model, or use --any-modality"
+    done = segment(tmp_path / "study", "--series", "2", "-o", tmp_path / "out", "--any-modality")
+    assert done.code == 0 and "study_2_seg.json" in names(tmp_path / "out")
     assert f"warning: {conflict}: the labels cannot be relied on" in done.err
     sidecar = sidecar_in(tmp_path / "out", "study_2")
     assert sidecar["flags"][0] == {"code": "other_modality", "structure": None, "rule": conflict, "value": True}
