@@ -66,10 +66,12 @@ class Plausible:
         for axis in range(3):
             thinned = volume[tuple(slice(None, None, 1 if other == axis else step) for other in range(3))]
             scaled = (np.clip(thinned, *limits) - limits[0]) / (high - low)
-            means = scaled.mean(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64)
-            outlying = torch.nonzero(_stands_out(torch.from_numpy(means), torch.tensor(_SPOILT)))[:, 0].tolist()
+            others = tuple(other for other in range(3) if other != axis)
+            figures = (scaled.mean(others, dtype=np.float64), scaled.std(others, dtype=np.float64))
+            outlying = sum(_stands_out(torch.from_numpy(figure), torch.tensor(_SPOILT)) for figure in figures)
+            indices = torch.nonzero(torch.as_tensor(outlying))[:, 0].tolist()
             # more than one in fifty are no accident
-            spoilt.append(tuple(outlying) if len(outlying) <= math.ceil(_SLICES * len(means)) else ())
+            spoilt.append(tuple(indices) if len(indices) <= math.ceil(_SLICES * volume.shape[axis]) else ())
         return cls(limits, tuple(spoilt))
 
     @property
@@ -193,7 +195,7 @@ def _stands_out(means: Tensor, limit: Tensor) -> Tensor:
 _SAMPLE = 2**20
 _MIDDLE, _NEARLY_ALL = (3, 97), (0.1, 99.9)  # percentiles
 _MARGIN = 1.0  # of the range between them
-_SPOILT = 0.1  # of it, that a slice's mean is off; quantiles leave out those of `_OUTLYING` already
+_SPOILT = 0.15  # of it, that a slice's mean or deviation is off; quantiles leave out those of `_OUTLYING` already
 _SLICES = 0.02  # how many side by side may stand out
 _OUTLYING = 0.04  # of the range of intensities
 _RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}

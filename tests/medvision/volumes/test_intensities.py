@@ -202,6 +202,14 @@ def test_spoilt_slices_are_named():
     ]
 
 
+@settings(max_examples=15)
+@given(axis=st.integers(0, 2), place=st.integers(30, 70), value=st.floats(-2, 3))
+def test_a_slice_of_one_value_inside_the_head_is_bridged(axis: int, place: int, value: float):
+    head = large_head()[0].copy()
+    head[tuple(place if other == axis else slice(None) for other in range(3))] = value
+    assert Plausible.of(head).spoilt == tuple((place,) if other == axis else () for other in range(3))
+
+
 def test_more_spoilt_slices_than_one_in_fifty_are_taken_as_they_are():
     head = make_head(100).numpy()
     head[20:80:15] *= 30
