@@ -68,8 +68,7 @@ class Plausible:
             scaled = (np.clip(thinned, *limits) - limits[0]) / (high - low)
             others = tuple(other for other in range(3) if other != axis)
             figures = (scaled.mean(others, dtype=np.float64), scaled.std(others, dtype=np.float64))
-            outlying = sum(_stands_out(torch.from_numpy(figure), torch.tensor(_SPOILT)) for figure in figures)
-            indices = torch.nonzero(torch.as_tensor(outlying))[:, 0].tolist()
+            indices = np.flatnonzero(np.logical_or(*(_spoilt(figure) for figure in figures))).tolist()
             # more than one in fifty are no accident
             spoilt.append(tuple(indices) if len(indices) <= math.ceil(_SLICES * volume.shape[axis]) else ())
         return cls(limits, tuple(spoilt))
@@ -83,6 +82,12 @@ class Plausible:
             for view, start, slices in zip(VIEWS, ("left", "back", "bottom"), self.spoilt, strict=True)
             if slices
         ]
+
+
+def _spoilt(figures: np.ndarray) -> np.ndarray:
+    """Which slices differ in a figure `(N,)` from their neighbourhood, and far more than the others do."""
+    deviations = _deviations(torch.from_numpy(figures)).numpy()
+    return deviations > max(_SPOILT, _FAR_MORE * float(np.percentile(deviations, 95)))
 
 
 def _listed(slices: Sequence[int]) -> str:
@@ -170,7 +175,7 @@ def robust_range(volume: Tensor, within: tuple[float, float] = (-math.inf, math.
     # 97: a bright slice in fifty holds the highest 2 %
     limit = _OUTLYING * (_percentile(flat, 97) - _percentile(flat, 0.5))
     for axis in range(3):
-        outlying = _stands_out(values.mean([other for other in range(3) if other != axis]), limit)
+        outlying = _deviations(values.mean([other for other in range(3) if other != axis])) > limit
         kept = kept & ~outlying.view([-1 if other == axis else 1 for other in range(3)])
     count = kept.sum()
     mean = (values * kept).sum() / count
@@ -181,21 +186,24 @@ def robust_range(volume: Tensor, within: tuple[float, float] = (-math.inf, math.
     return low, high
 
 
-def _stands_out(means: Tensor, limit: Tensor) -> Tensor:
-    """Which slices differ in their mean `(N,)` by more than `limit` from the median of their neighbourhood."""
+def _deviations(means: Tensor) -> Tensor:
+    """How far slices lie in their mean `(N,)` from the median of their neighbourhood.
+
+    The first and the last slices have neighbours on one side only, where a head may rise steeply: theirs count less.
+    """
     width = min(2 * math.ceil(_SLICES * len(means)) + 3, len(means))
     place = torch.arange(len(means), device=means.device)
     starts = (place - width // 2).clamp(0, len(means) - width)
     neighbourhoods = means.unfold(0, width, 1)[starts]
-    # the first and the last slices have neighbours on one side only, where a head may rise steeply
     distance = (place - starts - width // 2).abs()
-    return (means - neighbourhoods.median(-1).values).abs() > limit * (1 + distance)
+    return (means - neighbourhoods.median(-1).values).abs() / (1 + distance)
 
 
 _SAMPLE = 2**20
 _MIDDLE, _NEARLY_ALL = (3, 97), (0.1, 99.9)  # percentiles
 _MARGIN = 1.0  # of the range between them
-_SPOILT = 0.15  # of it, that a slice's mean or deviation is off; quantiles leave out those of `_OUTLYING` already
+_SPOILT = 0.09  # of it, that a spoilt slice is off in its mean or its standard deviation
+_FAR_MORE = 3  # times as far as 95 % of the slices are
 _SLICES = 0.02  # how many side by side may stand out
 _OUTLYING = 0.04  # of the range of intensities
 _RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}
