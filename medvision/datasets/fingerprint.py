@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from medvision.datasets.layouts import Case
 from medvision.volumes.files import read_labels, read_volume
@@ -54,7 +55,7 @@ class Fingerprint:
         """Spacings of the cases, `(N, 3)`, in mm."""
         return np.array([case.spacing_mm for case in self.cases])
 
-    def shapes_at(self, spacing_mm: Sequence[float]) -> np.ndarray:
+    def shapes_at(self, spacing_mm: ArrayLike) -> np.ndarray:
         """Shapes of the cases at another spacing, `(N, 3)`."""
         return np.array([case.shape for case in self.cases]) * self.spacings / np.asarray(spacing_mm)
 

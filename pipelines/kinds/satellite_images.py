@@ -170,7 +170,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         """The domain's contract, with the statistics that the recipe asks for."""
         return self._section([case["record"] for case in prepared.cases("train")])
 
-    def _section(self, records: Sequence[Entries] | None) -> Entries:
+    def _section(self, records: Sequence[Document] | None) -> Entries:
         section = section_of(self.data, self.bands, self.size, records)
         return {**self.recipe.card.get("input", {}), **section, "stored": self.data.patch}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from medvision.datasets.fingerprint import Fingerprint
 
@@ -120,14 +121,15 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[list[float], str]:
     return [round(float(step), 4) for step in target], reason
 
 
-def topology_of(spacing_mm: Sequence[float], patch: Sequence[float]) -> Topology:
+def topology_of(spacing_mm: ArrayLike, patch: ArrayLike) -> Topology:
     """Halve the axes of a patch as long as they are long enough and about as finely sampled as the finest one.
 
     Args:
         spacing_mm: Spacing of the input.
         patch: Voxels asked for along the axes; each is raised to what its halvings divide.
     """
-    spacing, size = np.array(spacing_mm, float), np.array(patch, float)
+    spacing, wanted = np.array(spacing_mm, float), np.array(patch, float)
+    size = wanted
     strides, kernels, halvings = [[1, 1, 1]], [], np.zeros(3, int)
     while True:
         kernels.append([3 if step / spacing.min() < 2 else 1 for step in spacing])
@@ -138,13 +140,10 @@ def topology_of(spacing_mm: Sequence[float], patch: Sequence[float]) -> Topology
         if chosen.sum() == 1 and size[chosen][0] < 3 * SMALLEST_MAP and len(strides) > 2:
             break
         strides.append([2 if halved else 1 for halved in chosen])
-        size, spacing, halvings = (
-            np.where(chosen, np.ceil(size / 2), size),
-            np.where(chosen, spacing * 2, spacing),
-            halvings + chosen,
-        )
-    whole = tuple(int(math.ceil(n / 2**count) * 2**count) for n, count in zip(patch, halvings, strict=True))
-    return Topology(whole, strides, kernels)
+        size = np.where(chosen, np.ceil(size / 2), size)
+        spacing, halvings = np.where(chosen, spacing * 2, spacing), halvings + chosen
+    whole = np.ceil(wanted / 2**halvings) * 2**halvings
+    return Topology(tuple(int(n) for n in whole), strides, kernels)
 
 
 def gigabytes_of(topology: Topology, width: int, classes: int, batch_size: int) -> float:

@@ -11,10 +11,12 @@ from medvision.sliding_windows import slide, window_count, window_starts
 NETWORK = nn.Sequential(nn.Conv3d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1)).eval()
 
 
-def whole(volume: Tensor, window: Sequence[int], overlap: float, **options: int | tuple[int, ...]) -> Tensor:
+def whole(
+    volume: Tensor, window: Sequence[int], overlap: float, *, batch_size: int = 1, mirror_axes: Sequence[int] = ()
+) -> Tensor:
     """Planes of `slide` put together; each must follow the one before."""
     planes = []
-    for start, logits in slide(volume, NETWORK, window, overlap, **options):
+    for start, logits in slide(volume, NETWORK, window, overlap, batch_size=batch_size, mirror_axes=mirror_axes):
         assert start == sum(part.shape[1] for part in planes)
         planes.append(logits)
     return torch.cat(planes, 1)

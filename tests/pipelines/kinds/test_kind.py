@@ -9,7 +9,7 @@ from pipelines.kinds.kind import KINDS, Kind
 from pipelines.recipe.images import LabelledPictures
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.volumes import SyntheticData, VolumeData
+from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
 from pipelines.stages import run_stages
 from shared_backbones import architectures
 from shared_backbones.errors import InputError
@@ -20,11 +20,13 @@ def kind_of(recipe: Recipe) -> type[Kind]:
     return getattr(importlib.import_module(module), name)
 
 
-def shape_of(recipe: Recipe) -> tuple[int, int, int]:
-    """Shape `(C, H, W)` of an input, by the recipe alone."""
+def shape_of(recipe: Recipe) -> tuple[int, ...]:
+    """Shape `(C, H, W)` or `(C, X, Y, Z)` of an input, by the recipe alone."""
     data, arguments = recipe.data, recipe.model.arguments
     if isinstance(data, SyntheticData | VolumeData):
         return len(data.slices), data.size, data.size
+    if isinstance(data, PatchData):
+        return 1, *data.patch
     if isinstance(data, LabelledPictures):
         return arguments.get("in_chans", 3), data.size, data.size
     size = arguments.get("img_size", data.patch)

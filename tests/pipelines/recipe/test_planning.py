@@ -36,9 +36,9 @@ def fingerprint(
     return Fingerprint([case] * cases, ["background", *(f"organ {n}" for n in range(1, classes))], modality)
 
 
-def planned(given: Fingerprint, memory_gb: float = 8, width: int = 16, **options: int) -> Plan:
+def planned(given: Fingerprint, memory_gb: float = 8, width: int = 16) -> Plan:
     data: dict[str, object] = {"root": "data", "layout": "msd"}
-    return plan(given, name="it", data=data, memory_gb=memory_gb, width=width, **options)
+    return plan(given, name="it", data=data, memory_gb=memory_gb, width=width)
 
 
 def patch_of(result: Plan) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import operator
 import pytest
 
 from pipelines.recipe.loading import load_recipe
+from pipelines.recipe.scenes import SatelliteImageData
 from pipelines.recipe.shown import shown
 from pipelines.recipe.volumes import SyntheticData
 from shared_backbones.errors import InputError
@@ -139,6 +140,7 @@ def test_keys_that_meant_nothing_to_satellite_images_are_left_out_with_a_note(re
     split = "{by: last, block: 3, test: 0.3}"
     given = f"{{kind: labelled_images, layout: a, sensor: b, bands: [c], stride: 8, split: {split}}}"
     data = load_recipe(recipe(SMALL), [f"data={given}"]).data
+    assert isinstance(data, SatelliteImageData)
     assert data.split.model_dump() == {"test": 0.3, "validation": 0.1}
     said = capsys.readouterr().err
     assert all(f"data.{key} means nothing to satellite_images" in said for key in ("stride", "split.by", "split.block"))
