@@ -17,8 +17,8 @@ ANISOTROPY = 3.0
 """An axis whose spacing is more than this times the others', with as many times fewer voxels, is anisotropic."""
 SMALLEST_MAP = 4
 """Voxels along an axis below which it is not halved."""
-SMALLEST_SIDE = 16
-"""Voxels of a patch along an axis, at least: `DynUNet` needs three stages."""
+SMALLEST_SIDE, LARGEST_SIDE = 16, 512
+"""Voxels of a patch along an axis: `DynUNet` needs three stages, and a card takes no larger patch."""
 MOST_FEATURES = 320
 DATA_SHARE = 0.05
 """A batch covers at most this fraction of all voxels of the data set."""
@@ -272,7 +272,7 @@ def _fitting(
     """The largest patch, of the median volume's shape, of which two fit into the memory."""
     step = np.array(spacing)
     wanted = (1 / step) * (256**3 / np.prod(1 / step)) ** (1 / 3)
-    size = np.maximum(np.minimum(np.round(wanted), np.round(shape)), SMALLEST_SIDE)
+    size = np.minimum(np.round(wanted), np.round(shape)).clip(SMALLEST_SIDE, LARGEST_SIDE)
     topology = topology_of(spacing, size)
     first = topology.patch
     while gigabytes_of(topology, width, classes, 2) > memory_gb and max(size) > SMALLEST_SIDE:

@@ -37,7 +37,7 @@ class SegmentOptions:
         typer.Option(
             "--input",
             "-i",
-            help="Scan (.nii, .nii.gz, .hdr/.img, .mgz, .mgh), folder of them, BIDS data, or DICOM: folder, .zip, file.",
+            help="Scan (.nii, .nii.gz, .hdr/.img, .mgz, .mgh), folder of them, BIDS data; DICOM: folder, .zip, file.",
         ),
     ]
     output: Annotated[
