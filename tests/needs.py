@@ -5,7 +5,7 @@ from typing import Literal, NoReturn, get_args
 
 import pytest
 
-Need = Literal["data", "browser", "cluster", "bids"]
+Need = Literal["data", "browser", "cluster"]
 VARIABLE = "DOMAIN_VISION_REQUIRE"
 
 
