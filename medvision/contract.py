@@ -11,6 +11,12 @@ from shared_backbones.json_values import Document
 
 _MODALITIES = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
 
+NORMALISATIONS = ("rescale_intensity", "zscore", "none", "window", "minmax")
+RESAMPLINGS = ("antialiased", "monai")
+MONAI_TOLERANCE_MM = 1e-3
+"""Spacings that differ by no more than this are one to MONAI's `Spacingd`."""
+WINDOW_WEIGHTS = ("gaussian", "constant")
+
 AXIS_OF_VIEW = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Axis of a RAS volume that a view's slices are stacked along."""
 
@@ -74,9 +80,12 @@ class InputContract:
         views: planes it runs over by default; empty for a 3-D network.
         patch: voxels along the RAS axes of what a 3-D network sees at once; None for a network of slices.
         overlap: fraction of a patch's side that the next one covers again.
+        window_weights: weights of the logits of patches that overlap: `gaussian`, or `constant`.
         mirror_axes: axes along which a 3-D network's patches are mirrored too; its logits are means over all of them.
         smallest_slice: side in voxels that slices are padded to at least.
         normalisation: how intensities are scaled.
+        resampling: `antialiased`, about the volume's centre; or `monai`, as MONAI's `Spacingd` and its inverse.
+        crop: whether the network sees the box of the volume's content alone.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
         attached_mm: half the width of the widest such gap.
         smallest_piece: pieces smaller than this fraction of the largest are strays and become background; 0 keeps all.
@@ -89,9 +98,12 @@ class InputContract:
     views: tuple[str, ...]
     patch: tuple[int, int, int] | None
     overlap: float
+    window_weights: str
     mirror_axes: tuple[int, ...]
     smallest_slice: int
     normalisation: Normalisation
+    resampling: str
+    crop: bool
     attached: tuple[int, ...]
     attached_mm: float
     smallest_piece: float
@@ -113,9 +125,12 @@ class InputContract:
                 views=tuple(given["views"]) if "patch" not in given else (),
                 patch=_patch(given["patch"]) if "patch" in given else None,
                 overlap=float(given.get("overlap", 0.5)),
+                window_weights=_one_of(WINDOW_WEIGHTS, "window_weights", given),
                 mirror_axes=tuple(int(axis) for axis in given.get("mirror_axes", ())),
                 smallest_slice=int(given.get("smallest_slice", 32)),
                 normalisation=given.get("normalisation"),
+                resampling=_one_of(RESAMPLINGS, "resampling", given),
+                crop=bool(given.get("crop", True)),
                 attached=tuple(int(number) for number in given.get("attached", ())),
                 attached_mm=float(given.get("attached_mm", 0)),
                 smallest_piece=float(given.get("smallest_piece", 0.1)),
@@ -162,9 +177,19 @@ class InputContract:
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value:.7g}, expected {low} to {high}")
 
+    @property
+    def crops(self) -> bool:
+        """Whether the volume is cut to its content, which needs a scaling under which 0 is the background."""
+        how = self.normalisation
+        return self.crop and (how.get("name") if isinstance(how, Mapping) else how) not in ("zscore", "none")
+
     def spacing_for(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
         """Spacing at which the network works on a scan of that spacing, along RAS axes."""
-        return tuple(own if step is None else step for own, step in zip(spacing_mm, self.spacing_mm, strict=True))
+        near = MONAI_TOLERANCE_MM if self.resampling == "monai" else 0.0
+        return tuple(
+            own if step is None or abs(own - step) <= near else step
+            for own, step in zip(spacing_mm, self.spacing_mm, strict=True)
+        )
 
     def check_views(self, views: Sequence[str]) -> tuple[str, ...]:
         """The views, if each is known and none is named twice.
@@ -192,6 +217,13 @@ class InputContract:
             names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
             raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
         return sorted({by_name[label] for label in labels})
+
+
+def _one_of(known: Sequence[str], name: str, given: Document) -> str:
+    value = given.get(name, known[0])
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(known)}")
+    return value
 
 
 def _check_class(entry: ClassEntry) -> None:
@@ -247,8 +279,8 @@ def _patch(given: Sequence[int]) -> tuple[int, int, int]:
 def _check_normalisation(how: Normalisation) -> None:
     """Raise a ValueError unless `medvision.volumes.intensities.normalise` knows it; without importing torch."""
     name = how.get("name") if isinstance(how, Mapping) else how
-    if name not in ("rescale_intensity", "zscore", "none", "window"):
-        raise ValueError(f"normalisation is {how!r}, expected rescale_intensity, zscore, window or none")
+    if name not in NORMALISATIONS:
+        raise ValueError(f"normalisation is {how!r}, expected one of {', '.join(NORMALISATIONS)}")
     if name == "rescale_intensity" and isinstance(how, Mapping) and how.get("version", 1) not in (1, 2):
         raise ValueError(f"rescale_intensity has no version {how['version']!r}, expected 1 or 2")
     if name == "window" and not (isinstance(how, Mapping) and float(how["low"]) < float(how["high"])):

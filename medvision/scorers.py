@@ -129,8 +129,9 @@ class WindowScorer:
         _expect(shape, (1, len(self.contract.classes), *window))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
-        """Scores `(K, x, y, z)` uint8 of an image `(x, y, z)`."""
-        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=torch.uint8)
+        """Scores `(K, x, y, z)` of an image `(x, y, z)`: uint8, or float32 where labels are to be MONAI's."""
+        kind = torch.float32 if self.contract.resampling == "monai" else torch.uint8
+        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
         passes = 2 ** len(self.mirror_axes)
         count = passes * window_count(image.shape, self.window, self.overlap)
         done = 0
@@ -151,10 +152,11 @@ class WindowScorer:
             self.overlap,
             batch_size=max(1, _BATCH_VOXELS[predict.device.type] // voxels),
             mirror_axes=self.mirror_axes,
+            weighting=self.contract.window_weights,
         )
         with torch.inference_mode():
             for start, logits in planes:
-                total[:, start : start + logits.shape[1]] = to_scores(logits, 0)
+                total[:, start : start + logits.shape[1]] = to_scores(logits, 0, kind)
         return total
 
 
@@ -172,9 +174,10 @@ def make_scorer(contract: InputContract, views: tuple[str, ...] | None, fast: bo
     return SliceScorer(contract, own if views is None else contract.check_views(views), fast)
 
 
-def to_scores(logits: Tensor, axis: int) -> Tensor:
-    """Softmax over the classes as uint8, `CERTAIN` for a probability of 1."""
-    return logits.float().softmax(axis).mul_(CERTAIN).round_().to(torch.uint8)
+def to_scores(logits: Tensor, axis: int, kind: torch.dtype = torch.uint8) -> Tensor:
+    """Softmax over the classes, `CERTAIN` for a probability of 1, in a number type."""
+    scores = logits.float().softmax(axis).mul_(CERTAIN)
+    return (scores if kind.is_floating_point else scores.round_()).to(kind)
 
 
 @torch.inference_mode()

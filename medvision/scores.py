@@ -28,6 +28,8 @@ class NetworkGrid:
         scan_spacing_mm: spacing of the scan along the RAS axes.
         spacing_mm: spacing of the network along the RAS axes.
         from_ras: turns an array with RAS axes to the axes of the scan.
+        starts: where the network's first voxel lies, in voxels of the scan, RAS axes; None where both grids have one
+            centre. Scores are interpolated without antialiasing then.
     """
 
     box: tuple[slice, slice, slice]
@@ -36,6 +38,7 @@ class NetworkGrid:
     scan_spacing_mm: tuple[float, float, float]
     spacing_mm: tuple[float, ...]
     from_ras: Callable[[np.ndarray], np.ndarray]
+    starts: tuple[float, ...] | None = None
 
 
 class Scores:
@@ -51,10 +54,12 @@ class Scores:
         self.values, self.views, self.grid = values, views, grid
         self._weights, self._inside = [], []
         spacings = zip(grid.scan_spacing_mm, grid.spacing_mm, strict=True)
-        for box, coarse, fine, (scan_mm, network_mm) in zip(
-            grid.box, grid.shape, grid.scan_shape, spacings, strict=True
+        starts = grid.starts or [None] * 3
+        for box, coarse, fine, (scan_mm, network_mm), start in zip(
+            grid.box, grid.shape, grid.scan_shape, spacings, starts, strict=True
         ):
-            matrix = linear_weights(coarse, fine, scan_mm / network_mm)
+            ratio = scan_mm / network_mm
+            matrix = linear_weights(coarse, fine, ratio, start=None if start is None else -start * ratio)
             support = matrix[:, box].sum(1)
             # voxels whose support lies mostly in the box; outside it everything is background
             rows = torch.nonzero(support >= min(0.5, float(support.max())))[:, 0]

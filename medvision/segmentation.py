@@ -22,9 +22,10 @@ from medvision.models.catalogue import find_model
 from medvision.scorers import Progress, make_scorer
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
 from medvision.volumes.files import Volume, read_volume
-from medvision.volumes.geometry import to_ras
+from medvision.volumes.geometry import ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
 from medvision.volumes.intensities import to_network
+from medvision.volumes.monai_spacing import monai_grid
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
@@ -222,6 +223,8 @@ class Segmenter:
         scores = Scores(values, self.scorer.summands, grid)
         labels, confidence = scores.labels()
         clock.lap("labels")
+        if self.contract.resampling == "monai" and volume.grid.sheared:
+            remarks.append("the scan's axes are not at right angles: MONAI, but not we, would straighten them")
         return Segmentation(
             labels=labels,
             volume=volume,
@@ -262,11 +265,12 @@ class Segmenter:
                 f"{' x '.join(f'{step:.3g}' for step in target)} mm; check the voxel size in its header, or cut the "
                 "scan to the head"
             )
-        image, notes = to_network(ras, spacing, target, self.contract.normalisation)
-        # where 0 is the background; other scalings have no such value
-        scaled = self.contract.normalisation not in ("zscore", "none")
-        box = _content_box(image) if scaled else (slice(None), slice(None), slice(None))
-        grid = NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras)
+        sizes, starts = None, None
+        if self.contract.resampling == "monai":
+            sizes, starts = monai_grid(ras_axes(volume.grid), ras.shape, target)
+        image, notes = to_network(ras, spacing, target, self.contract.normalisation, sizes, starts)
+        box = _content_box(image) if self.contract.crops else (slice(None), slice(None), slice(None))
+        grid = NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras, starts)
         return image[box].clone(), grid, notes
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:

@@ -1,7 +1,7 @@
 """A 3-D network run over windows of a volume, plane by plane, so that memory does not grow with the volume's depth.
 
-Logits are those of MONAI's `SlidingWindowInferer` with `mode="gaussian"` and `padding_mode="constant"`, to rounding
-(compared with MONAI 1.6.1).
+Logits are those of MONAI's `SlidingWindowInferer` with `padding_mode="constant"`, to rounding (compared with MONAI
+1.6.1).
 """
 
 import itertools
@@ -30,8 +30,10 @@ def window_count(shape: Sequence[int], window: Sequence[int], overlap: float) ->
     return math.prod(len(window_starts(n, side, overlap)) for n, side in zip(shape, window, strict=True))
 
 
-def window_weights(window: Sequence[int]) -> Tensor:
-    """Weights `(*window)` of a window's logits: a Gaussian about its centre."""
+def window_weights(window: Sequence[int], how: str = "gaussian") -> Tensor:
+    """Weights `(*window)` of a window's logits: a Gaussian about its centre, or 1 where `how` is `constant`."""
+    if how == "constant":
+        return torch.ones(*window)
     weights = torch.ones(())
     for side in window:
         offset = torch.arange(side) - (side - 1) / 2
@@ -47,6 +49,7 @@ def slide(
     *,
     batch_size: int = 1,
     mirror_axes: Sequence[int] = (),
+    weighting: str = "gaussian",
 ) -> Iterator[tuple[int, Tensor]]:
     """Logits of a volume, as weighted means over the windows that cover a voxel.
 
@@ -57,6 +60,7 @@ def slide(
         overlap: Fraction of a window's side that the next one covers again, in [0, 1).
         batch_size: Windows that are predicted together.
         mirror_axes: Axes along which windows are mirrored; logits are means over all combinations of them.
+        weighting: `gaussian` or `constant`, the weights of windows that overlap.
 
     Yields:
         First plane and logits `(K, n, Y, Z)` float32 of the next `n` planes along the first axis.
@@ -66,7 +70,7 @@ def slide(
     if any(total for _, total in padding):
         volume = F.pad(volume, [part for low, total in reversed(padding) for part in (low, total - low)])
     inner = [slice(low, low + n) for (low, _), n in zip(padding, shape, strict=True)]
-    predict, weights = _mirrored(predict, mirror_axes), window_weights(window)
+    predict, weights = _mirrored(predict, mirror_axes), window_weights(window, weighting)
     depths, *starts = (window_starts(n, side, overlap) for n, side in zip(volume.shape[1:], window, strict=True))
     corners = list(itertools.product(*starts))
     total, count = None, torch.zeros(window[0], *volume.shape[2:])

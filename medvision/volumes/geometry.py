@@ -29,6 +29,8 @@ SPACING_RANGE_MM = (1e-4, 1e3)
 _FARTHEST_MM = 1e7
 _FLATTEST = 0.01  # volume of the cell spanned by unit vectors along the axes; 1 for a right-angled grid
 
+_SHEAR = 1e-3  # cosine between two axes
+
 _UNIT_MM = {1: 1e3, 3: 1e-3}  # NIfTI: metre, micrometre; everything else is read as millimetre
 _FIELDS = (
     *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -72,6 +74,12 @@ class Grid:
         """Voxel edge along each stored axis."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
+
+    @property
+    def sheared(self) -> bool:
+        """Whether two stored axes are off the right angle by more than header fields are rounded."""
+        cosines = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return bool(np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR)
 
     @property
     def orientation(self) -> str:
@@ -127,6 +135,12 @@ def to_ras(
 
     right, front, up = (grid.spacing_mm[axis] for axis in order)
     return data[flips].transpose(order), (right, front, up), undo
+
+
+def ras_axes(grid: Grid) -> np.ndarray:
+    """Steps of the axes that `to_ras` gives: columns of `(3, 3)`, in mm."""
+    axes, signs = _closest_axes(grid.affine)
+    return (grid.affine[:3, :3] * signs)[:, np.argsort(axes)]
 
 
 def corner_displacement(first: np.ndarray, second: np.ndarray, shape: tuple[int, int, int]) -> float:

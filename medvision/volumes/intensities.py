@@ -1,7 +1,7 @@
 """Intensities as a network sees them, shared by training data and inference so that the two agree."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,12 @@ VIEWS = ("sagittal", "coronal", "axial")
 
 
 def to_network(
-    volume: np.ndarray, spacing: Sequence[float], target: Sequence[float], how: Normalisation
+    volume: np.ndarray,
+    spacing: Sequence[float],
+    target: Sequence[float],
+    how: Normalisation,
+    shape: Sequence[int] | None = None,
+    starts: Sequence[float] | None = None,
 ) -> tuple[Tensor, list[str]]:
     """Bring a volume to a network's spacing and scale.
 
@@ -25,14 +30,18 @@ def to_network(
         target: spacing of the network in mm.
         how: as `normalise` takes it. Under version 2 of `rescale_intensity` outliers are taken off on the volume's own
             grid, before resampling spreads them: values are clipped, and spoilt slices interpolated.
+        shape: voxels of the image; by default the rounded extent.
+        starts: where its first voxel lies, as `resize_linear` takes it.
 
     Returns:
         The image, and a clause for each view in which slices were interpolated.
     """
     if how != {"name": "rescale_intensity", "version": 2}:
-        return normalise(resize_linear(volume, spacing, target), how), []
+        return normalise(resize_linear(volume, spacing, target, shape, starts=starts), how), []
     plausible = Plausible.of(volume)
-    image = resize_linear(volume, spacing, target, limits=plausible.limits, bridged=plausible.spoilt)
+    image = resize_linear(
+        volume, spacing, target, shape, starts=starts, limits=plausible.limits, bridged=plausible.spoilt
+    )
     return rescale_robustly(image, plausible.limits), plausible.notes
 
 
@@ -99,30 +108,58 @@ def normalise(image: Tensor, how: Normalisation) -> Tensor:
 
     Args:
         image: any shape, float32; `(X, Y, Z)` for `rescale_intensity` of version 2.
-        how: `rescale_intensity`, or `{"name": "rescale_intensity", "version": 2}`, which outliers do not move;
-            `zscore`: mean 0 and deviation 1; `none`; or `{"name": "window", "low": -125, "high": 275}`: that range to
-            [0, 1], and clipped.
+        how: name, or name and settings:
+
+            - `rescale_intensity`, or `{"name": "rescale_intensity", "version": 2}`, which outliers do not move;
+            - `zscore`: mean 0 and deviation 1; with `"nonzero": true` those of voxels that are not 0, and 0 stays;
+            - `{"name": "window", "low": -125, "high": 275}`: that range to [0, 1], and clipped; `"out_low"` and
+              `"out_high"` name another range, `"clip": false` leaves what is outside;
+            - `minmax`: from its lowest value to its highest to [0, 1], or from `"out_low"` to `"out_high"`;
+            - `none`.
 
     Raises:
         ValueError: the name or version is unknown, or the window has no width.
     """
     name, settings = (how, {}) if isinstance(how, str) else (str(how.get("name")), how)
-    if name == "rescale_intensity":
-        version = settings.get("version", 1)
-        if version not in _RESCALINGS:
-            raise ValueError(f"rescale_intensity has no version {version!r}, expected 1 or 2")
-        return _RESCALINGS[version](image)
-    if name == "none":
-        return image
-    if name == "zscore":
+    if name not in _NORMALISATIONS:
+        raise ValueError(f"normalisation is {name!r}, expected one of {', '.join(_NORMALISATIONS)}")
+    return _NORMALISATIONS[name](image, settings)
+
+
+def _rescaled(image: Tensor, settings: Mapping[str, str | float]) -> Tensor:
+    version = settings.get("version", 1)
+    if version not in _RESCALINGS:
+        raise ValueError(f"rescale_intensity has no version {version!r}, expected 1 or 2")
+    return _RESCALINGS[version](image)
+
+
+def _standardised(image: Tensor, settings: Mapping[str, str | float]) -> Tensor:
+    if not settings.get("nonzero"):
         deviation = image.std()
         return (image - image.mean()) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    if name != "window":
-        raise ValueError(f"normalisation is {name!r}, expected rescale_intensity, zscore, window or none")
+    inside = image != 0
+    values = image[inside]
+    if not len(values):
+        return image
+    deviation = float(values.std(correction=0)) or 1.0
+    return torch.where(inside, (image - values.mean()) / deviation, image)
+
+
+def _windowed(image: Tensor, settings: Mapping[str, str | float]) -> Tensor:
     low, high = float(settings["low"]), float(settings["high"])
     if not low < high:
         raise ValueError(f"window from {low:g} to {high:g}: expected low < high")
-    return ((image - low) / (high - low)).clamp(0, 1)
+    out_low, out_high = float(settings.get("out_low", 0)), float(settings.get("out_high", 1))
+    scaled = ((image - low) / (high - low)).mul_(out_high - out_low).add_(out_low)
+    return scaled.clamp_(out_low, out_high) if settings.get("clip", True) else scaled
+
+
+def _between_extremes(image: Tensor, settings: Mapping[str, str | float]) -> Tensor:
+    low, high = image.min(), image.max()
+    out_low, out_high = float(settings.get("out_low", 0)), float(settings.get("out_high", 1))
+    if low == high:
+        return image * out_low  # as MONAI's ScaleIntensity
+    return ((image - low) / (high - low)).mul_(out_high - out_low).add_(out_low)
 
 
 def rescale_intensity(image: Tensor) -> Tensor:
@@ -207,3 +244,10 @@ _FAR_MORE = 3  # times as far as 95 % of the slices are
 _SLICES = 0.02  # how many side by side may stand out
 _OUTLYING = 0.04  # of the range of intensities
 _RESCALINGS: dict[str | float, Callable[[Tensor], Tensor]] = {1: rescale_intensity, 2: rescale_robustly}
+_NORMALISATIONS: dict[str, Callable[[Tensor, Mapping[str, str | float]], Tensor]] = {
+    "rescale_intensity": _rescaled,
+    "zscore": _standardised,
+    "window": _windowed,
+    "minmax": _between_extremes,
+    "none": lambda image, settings: image,
+}

@@ -9,21 +9,28 @@ import torch
 from torch import Tensor
 
 
-def linear_weights(n_in: int, n_out: int, ratio: float, device: torch.device | None = None) -> Tensor:
-    """Weights `(n_out, n_in)` that resample one axis linearly between two centred grids.
+def linear_weights(
+    n_in: int, n_out: int, ratio: float, device: torch.device | None = None, *, start: float | None = None
+) -> Tensor:
+    """Weights `(n_out, n_in)` that resample one axis linearly between two grids.
 
     Args:
         n_in: samples of the input axis.
         n_out: samples of the output axis.
-        ratio: output spacing / input spacing; above 1 the triangle widens to `ratio`, so nothing aliases.
+        ratio: output spacing / input spacing.
         device: where the weights are computed; by default torch's own choice.
+        start: where the output's first sample lies, in samples of the input; the triangle then is one sample wide. By
+            default the grids have one centre, and above a ratio of 1 the triangle widens to it, so nothing aliases.
     """
-    steps = torch.arange(n_out, dtype=torch.float64, device=device) - (n_out - 1) / 2
-    position = (n_in - 1) / 2 + steps * ratio
+    steps = torch.arange(n_out, dtype=torch.float64, device=device)
+    if start is None:
+        position, width = (n_in - 1) / 2 + (steps - (n_out - 1) / 2) * ratio, max(1.0, ratio)
+    else:
+        position, width = start + steps * ratio, 1.0
     # positions outside hold the value of the border
     position = position.clamp(0, n_in - 1)
     distance = (position[:, None] - torch.arange(n_in, dtype=torch.float64, device=device)).abs()
-    weights = (1 - distance / max(1.0, ratio)).clamp_(min=0)
+    weights = (1 - distance / width).clamp_(min=0)
     return (weights / weights.sum(1, keepdim=True)).float()
 
 
@@ -35,8 +42,9 @@ def resize_linear(
     *,
     limits: tuple[float, float] | None = None,
     bridged: Sequence[Sequence[int]] = ((), (), ()),
+    starts: Sequence[float] | None = None,
 ) -> Tensor:
-    """Resample a volume to another spacing about the same centre, with antialiasing.
+    """Resample a volume to another spacing, by default about the same centre and with antialiasing.
 
     Equal volumes give equal results to the bit, however their axes are stored. Beside the input at most two arrays are
     held: the output, and the volume with its first two axes resampled or, later, a second output.
@@ -48,6 +56,7 @@ def resize_linear(
         shape: output shape; by default the rounded extent.
         limits: lowest and highest value; what lies beyond is clipped first. By default nothing is.
         bridged: indices of slices along each axis in whose place their neighbours are interpolated.
+        starts: where the first voxel of the output lies, in voxels of the volume; there is no antialiasing then.
 
     Returns:
         `(X', Y', Z')` float32, on the volume's device.
@@ -56,8 +65,8 @@ def resize_linear(
     sizes = tuple(shape or (max(1, round(n / r)) for n, r in zip(volume.shape, ratios, strict=True)))
     device = volume.device if isinstance(volume, Tensor) else None
     x, y, z = (
-        _bridge(linear_weights(n, m, r, device), slices)
-        for n, m, r, slices in zip(volume.shape, sizes, ratios, bridged, strict=True)
+        _bridge(linear_weights(n, m, r, device, start=start), slices)
+        for n, m, r, start, slices in zip(volume.shape, sizes, ratios, starts or [None] * 3, bridged, strict=True)
     )
     planes = torch.empty((volume.shape[2], sizes[0], sizes[1]), device=device)
     for slab in _slabs(volume.shape):

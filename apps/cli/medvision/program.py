@@ -6,11 +6,11 @@ import typer
 
 from apps.cli.medvision.classify import classify
 from apps.cli.medvision.export_labels import export_labels
+from apps.cli.medvision.import_model import import_model
 from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
 from apps.cli.medvision.series import series
-from apps.cli.shared.import_command import add_import
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
@@ -23,7 +23,7 @@ add_verb(app, series)
 add_verb(app, classify)
 add_verb(app, robustness)
 add_verb(app, plan)
-add_import(app, "medvision")
+add_verb(app, import_model, "import")
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_run(app, "medvision")
 add_review(app)

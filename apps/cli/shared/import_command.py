@@ -16,19 +16,24 @@ from shared_backbones.errors import InputError
 DOMAINS = ("medvision", "geovision", "astrovision")
 
 
+ARCHITECTURE = typer.Option(help="Published model; an unknown name lists those there are.")
+CHECKPOINT = typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")
+OUTPUT = typer.Option("--output", "-o", help="Folder of the trained model to write.")
+ARGUMENTS = typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9")
+NAME = typer.Option(help="Name of the model; by default the folder's.")
+LICENSE = typer.Option(help="Licence of the weights.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """What a user asks `import` for."""
 
-    architecture: Annotated[str, typer.Option(help="Published model; an unknown name lists those there are.")]
-    checkpoint: Annotated[Path, typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")]
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the trained model to write.")]
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9"),
-    ] = None
-    name: Annotated[str | None, typer.Option(help="Name of the model; by default the folder's.")] = None
-    license: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown"
+    architecture: Annotated[str, ARCHITECTURE]
+    checkpoint: Annotated[Path, CHECKPOINT]
+    output: Annotated[Path, OUTPUT]
+    arguments: Annotated[list[str] | None, ARGUMENTS] = None
+    name: Annotated[str | None, NAME] = None
+    license: Annotated[str, LICENSE] = "unknown"
 
 
 def add_import(app: typer.Typer, domain: str) -> None:
@@ -39,18 +44,37 @@ def add_import(app: typer.Typer, domain: str) -> None:
 
         The checkpoint is read as plain tensors: nothing in it is executed.
         """
-        refuse_other_domains(options.architecture, domain)
-        card = import_checkpoint(
+        import_published(
+            domain,
             options.architecture,
             options.checkpoint,
             options.output,
-            parse_arguments(options.arguments or []),
+            options.arguments,
             options.name,
             options.license,
         )
-        print(f"{options.output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
     add_verb(app, import_model, "import")
+
+
+def import_published(
+    domain: str,
+    architecture: str,
+    checkpoint: Path,
+    output: Path,
+    arguments: Sequence[str] | None,
+    name: str | None,
+    license: str,
+) -> None:
+    """Import a checkpoint of a domain's network, and say what came of it."""
+    refuse_other_domains(architecture, domain)
+    given = parse_arguments(arguments or [])
+    report_import(output, import_checkpoint(architecture, checkpoint, output, given, name, license))
+
+
+def report_import(output: Path, card: Card) -> None:
+    """Print the line of an imported model."""
+    print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
 
 def refuse_other_domains(architecture: str, domain: str) -> None:
