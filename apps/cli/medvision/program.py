@@ -5,6 +5,7 @@ import sys
 import typer
 
 from apps.cli.medvision.classify import classify
+from apps.cli.medvision.export import export
 from apps.cli.medvision.export_labels import export_labels
 from apps.cli.medvision.import_model import import_model
 from apps.cli.medvision.plan import plan
@@ -24,6 +25,7 @@ add_verb(app, classify)
 add_verb(app, robustness)
 add_verb(app, plan)
 add_verb(app, import_model, "import")
+add_verb(app, export)
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_run(app, "medvision")
 add_review(app)
