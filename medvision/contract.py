@@ -1,15 +1,18 @@
 """What a segmentation model expects of its input, as its card says it."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
 _MODALITIES = {"CT": r"\bCT\b", "MR": r"\bMRI?\b", "PT": r"\bPET\b"}
+
+Choice = TypeVar("Choice", str, bool)
 
 NORMALISATIONS = ("rescale_intensity", "zscore", "none", "window", "minmax")
 RESAMPLINGS = ("antialiased", "monai")
@@ -130,7 +133,7 @@ class InputContract:
                 smallest_slice=int(given.get("smallest_slice", 32)),
                 normalisation=given.get("normalisation"),
                 resampling=_one_of(RESAMPLINGS, "resampling", given),
-                crop=bool(given.get("crop", True)),
+                crop=_one_of((True, False), "crop", given),
                 attached=tuple(int(number) for number in given.get("attached", ())),
                 attached_mm=float(given.get("attached_mm", 0)),
                 smallest_piece=float(given.get("smallest_piece", 0.1)),
@@ -219,10 +222,11 @@ class InputContract:
         return sorted({by_name[label] for label in labels})
 
 
-def _one_of(known: Sequence[str], name: str, given: Document) -> str:
+def _one_of(known: tuple[Choice, ...], name: str, given: Document) -> Choice:
+    """The choice that a card names; the first where it names none."""
     value = given.get(name, known[0])
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}, expected {' or '.join(known)}")
+    if value not in known or type(value) is not type(known[0]):
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(str, known))}")
     return value
 
 
@@ -285,6 +289,10 @@ def _check_normalisation(how: Normalisation) -> None:
         raise ValueError(f"rescale_intensity has no version {how['version']!r}, expected 1 or 2")
     if name == "window" and not (isinstance(how, Mapping) and float(how["low"]) < float(how["high"])):
         raise ValueError("normalisation by a window needs low < high")
+    if isinstance(how, Mapping):
+        low, high = float(how.get("out_low", 0)), float(how.get("out_high", 1))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"out_low and out_high are {low} and {high}, expected finite numbers")
 
 
 def _check_expectations(given: Expectations, names: set[str]) -> None:

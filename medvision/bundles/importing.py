@@ -89,11 +89,11 @@ def _filled(understood: Understood, checkpoint: Path, label: str) -> "nn.Module"
     state = official.read_foreign(checkpoint)
     with torch.device("meta"):  # so that sizes no file holds take no memory
         sketch = architectures.build("monai", arguments)
-    held = sum(tensor.numel() for tensor in state.values() if isinstance(tensor, torch.Tensor))
+    saved = sum(tensor.numel() for tensor in state.values() if isinstance(tensor, torch.Tensor))
     needed = sum(parameter.numel() for parameter in sketch.parameters())
-    if needed > held:
+    if needed > saved:
         raise InputError(
-            f"{label}: holds {held:,} numbers, its network_def has {needed:,}; expected weights of that network"
+            f"{label}: holds {saved:,} numbers, its network_def has {needed:,}; expected weights of that network"
         )
     network = architectures.build("monai", arguments)
     official.load_foreign(network, state, {name: name.removeprefix("network.") for name in network.state_dict()})

@@ -56,6 +56,19 @@ def test_a_card_of_a_3d_network_is_read():
     assert (contract.slices, contract.views) == ((), ())
 
 
+def test_spacings_that_monai_takes_for_one_are_the_scans_own():
+    card = changed("input.resampling", "monai")
+    assert InputContract.from_card(card, "m").spacing_for((1.5004, 1.4, 1.5)) == (1.5004, 1.5, 1.5)
+    assert InputContract.from_card(CARD, "m").spacing_for((1.5004, 1.4, 1.5)) == (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize("how", ["zscore", "none", {"name": "zscore", "nonzero": True}])
+def test_a_volume_without_a_value_of_the_background_is_not_cropped(how):
+    assert not InputContract.from_card(changed("input.normalisation", how), "m").crops
+    assert InputContract.from_card(CARD, "m").crops
+    assert not InputContract.from_card(changed("input.crop", False), "m").crops
+
+
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
@@ -65,6 +78,11 @@ def test_a_card_of_a_3d_network_is_read():
         ("input.overlap", 1, "overlap is 1"),
         ("input.mirror_axes", [3], "mirror_axes is"),
         ("input.mirror_axes", [0, 0], "mirror_axes is"),
+        ("input.resampling", "cubic", "resampling is 'cubic', expected antialiased or monai"),
+        ("input.window_weights", 1, "window_weights is 1"),
+        ("input.crop", "false", "crop is 'false'"),
+        ("input.crop", 0, "crop is 0"),
+        ("input.normalisation", {"name": "minmax", "out_high": float("inf")}, "expected finite numbers"),
         ("classes", MISSING, "lacks 'classes'"),
         ("classes", [], "cannot be used"),
         ("classes", "many", "cannot be used"),

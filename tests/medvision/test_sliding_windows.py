@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,10 @@ from medvision.sliding_windows import slide, window_count, window_starts
 NETWORK = nn.Sequential(nn.Conv3d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1)).eval()
 
 
-def whole(
-    volume: Tensor, window: Sequence[int], overlap: float, *, batch_size: int = 1, mirror_axes: Sequence[int] = ()
-) -> Tensor:
+def whole(volume: Tensor, window: Sequence[int], overlap: float, **options: Any) -> Tensor:
     """Planes of `slide` put together; each must follow the one before."""
     planes = []
-    for start, logits in slide(volume, NETWORK, window, overlap, batch_size=batch_size, mirror_axes=mirror_axes):
+    for start, logits in slide(volume, NETWORK, window, overlap, **options):
         assert start == sum(part.shape[1] for part in planes)
         planes.append(logits)
     return torch.cat(planes, 1)
@@ -28,15 +27,19 @@ def whole(
     window=st.tuples(*[st.integers(4, 16)] * 3),
     overlap=st.sampled_from([0.0, 0.25, 0.5, 0.625, 0.9]),
     batch_size=st.integers(1, 5),
+    weighting=st.sampled_from(["gaussian", "constant"]),
 )
 @torch.inference_mode()
-def test_logits_are_monais(shape: tuple[int, ...], window: tuple[int, ...], overlap: float, batch_size: int):
+def test_logits_are_monais(
+    shape: tuple[int, ...], window: tuple[int, ...], overlap: float, batch_size: int, weighting: str
+):
     from monai.inferers.inferer import SlidingWindowInferer
 
     volume = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    expected = SlidingWindowInferer(window, 1, overlap, mode="gaussian")(volume[None], NETWORK)
+    expected = SlidingWindowInferer(window, 1, overlap, mode=weighting)(volume[None], NETWORK)
     assert isinstance(expected, Tensor)
-    torch.testing.assert_close(whole(volume, window, overlap, batch_size=batch_size), expected[0], rtol=1e-5, atol=1e-5)
+    found = whole(volume, window, overlap, batch_size=batch_size, weighting=weighting)
+    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -225,3 +225,29 @@ def test_volumes_without_a_range_are_taken_as_they_are():
     small[25:35, 25:35, 25:35] = make_head(10)  # less than 3 % of the volume
     image = to_network(small, (1.0,) * 3, (1.0,) * 3, ROBUST)[0].numpy()
     assert np.allclose(image, rescale_robustly(torch.from_numpy(small)).numpy(), atol=0.02)
+
+
+@pytest.mark.parametrize("image", [make_head(12) - 0.3, make_head(12).round() * 7, torch.full((4, 4, 4), 3.0)])
+@pytest.mark.parametrize(
+    ("how", "name", "arguments"),
+    [
+        ({"name": "zscore", "nonzero": True}, "NormalizeIntensity", {"nonzero": True}),
+        ({"name": "minmax"}, "ScaleIntensity", {}),
+        ({"name": "minmax", "out_low": -1, "out_high": 3}, "ScaleIntensity", {"minv": -1, "maxv": 3}),
+        ({"name": "window", "low": 0.5, "high": 1.5, "clip": False}, "NormalizeIntensity", {"subtrahend": 0.5}),
+        (
+            {"name": "window", "low": 0.2, "high": 0.9, "out_low": -1, "out_high": 1},
+            "ScaleIntensityRange",
+            {"a_min": 0.2, "a_max": 0.9, "b_min": -1, "b_max": 1, "clip": True},
+        ),
+    ],
+)
+def test_scalings_of_bundles_are_monais(image, how, name, arguments):
+    from monai.transforms.intensity import array
+
+    if "subtrahend" in arguments:
+        arguments = {**arguments, "divisor": 1.0}
+    before = image.clone()
+    expected = torch.as_tensor(getattr(array, name)(**arguments)(image[None].clone()))[0]
+    torch.testing.assert_close(normalise(image, how), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(image, before)
