@@ -77,7 +77,7 @@ class Plausible:
             scaled = (np.clip(thinned, *limits) - limits[0]) / (high - low)
             others = tuple(other for other in range(3) if other != axis)
             figures = (scaled.mean(others, dtype=np.float64), scaled.std(others, dtype=np.float64))
-            indices = np.flatnonzero(np.logical_or(*(_spoilt(figure) for figure in figures))).tolist()
+            indices = np.flatnonzero(_spoilt_in_any(figures)).tolist()
             # more than one in fifty are no accident
             spoilt.append(tuple(indices) if len(indices) <= math.ceil(_SLICES * volume.shape[axis]) else ())
         return cls(limits, tuple(spoilt))
@@ -91,6 +91,19 @@ class Plausible:
             for view, start, slices in zip(VIEWS, ("left", "back", "bottom"), self.spoilt, strict=True)
             if slices
         ]
+
+
+def _spoilt_in_any(figures: Sequence[np.ndarray]) -> np.ndarray:
+    """Which slices are spoilt by any of their figures `(N,)`; one that is spoilt by an early figure is judged no more.
+
+    Otherwise it moves the neighbourhoods of its neighbours, which would seem spoilt by a later figure.
+    """
+    spoilt = np.zeros(len(figures[0]), bool)
+    for figure in figures:
+        kept = np.flatnonzero(~spoilt)
+        bridged = np.interp(np.arange(len(figure)), kept, figure[kept])
+        spoilt |= _spoilt(bridged)
+    return spoilt
 
 
 def _spoilt(figures: np.ndarray) -> np.ndarray:
