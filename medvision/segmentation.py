@@ -25,7 +25,7 @@ from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
 from medvision.volumes.intensities import to_network
-from medvision.volumes.monai_spacing import monai_grid
+from medvision.volumes.monai_spacing import monai_grid, why_not_monais
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
@@ -223,8 +223,8 @@ class Segmenter:
         scores = Scores(values, self.scorer.summands, grid)
         labels, confidence = scores.labels()
         clock.lap("labels")
-        if self.contract.resampling == "monai" and volume.grid.sheared:
-            remarks.append("the scan's axes are not at right angles: MONAI, but not we, would straighten them")
+        if self.contract.resampling == "monai" and (reason := why_not_monais(ras_axes(volume.grid))):
+            remarks.append(f"{reason}: the labels may differ from MONAI's own")
         return Segmentation(
             labels=labels,
             volume=volume,

@@ -71,7 +71,8 @@ class Component:
     def need(self, values: Mapping[str, Json], **expected: Json) -> None:
         """Raise an InputError unless arguments have the values that we can take; a tuple names several."""
         for name, choice in expected.items():
-            value = values[name][0] if isinstance(values[name], list) and len(values[name]) == 1 else values[name]
+            value = values[name]
+            value = value[0] if isinstance(value, list) and len(value) == 1 else value
             choices = choice if isinstance(choice, tuple) else (choice,)
             if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices):
                 expectation = " or ".join(map(shown, choices))
@@ -97,7 +98,7 @@ class Config:
         folder: the bundle, which the file must not lie outside of.
 
     Raises:
-        InputError: it cannot be read, or changes other files' content.
+        InputError: it cannot be read, or is no object.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -106,9 +107,6 @@ class Config:
         if not isinstance(content, dict):
             raise InputError(f"{self.label}: holds a {type(content).__name__}, expected an object of named sections")
         self.root: Document = content
-        for name in self.root:
-            if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
-                self.refuse(shown(name), "is no plain name of a section")
 
     def refuse(self, where: str, reason: str) -> NoReturn:
         """Raise an InputError about a part of the configuration."""
@@ -147,11 +145,12 @@ class Config:
             InputError: it is none, or is made in another way than by its class.
         """
         value, where = self.follow(value, where)
-        if not isinstance(value, dict) or not isinstance(value.get("_target_"), str):
+        target = value.get("_target_") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(target, str):
             self.refuse(where, f"is {shown(value)}, expected a component with a _target_")
-        match = _TARGET.match(value["_target_"])
+        match = _TARGET.match(target)
         if match is None:
-            self.refuse(where, f"has the _target_ {shown(value['_target_'])}, expected a class of MONAI")
+            self.refuse(where, f"has the _target_ {shown(target)}, expected a class of MONAI")
         special = [name for name in value if name.startswith("_") and name not in _SAYS_NOTHING]
         if special and not (special == ["_mode_"] and value["_mode_"] == "default"):
             self.refuse(where, f"has {shown(special[0])}, which we do not know")
@@ -230,8 +229,10 @@ def inside(path: Path, folder: Path) -> Path:
 
 def shown(value: Json) -> str:
     """A value for one line of a message: quoted, on one line, and short."""
-    if isinstance(value, Mapping | list):
-        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
     text = printable(value) if isinstance(value, str) else str(value)
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return f"'{text}'" if isinstance(value, str) else text

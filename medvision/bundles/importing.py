@@ -104,7 +104,7 @@ def _classes(metadata: Document, count: int) -> list[ClassEntry]:
     """Classes with the names that the metadata give them, where they have different ones."""
     names = _at(metadata, "network_data_format", "outputs", "pred", "channel_def")
     given = names if isinstance(names, Mapping) else {}
-    texts = [_text(given.get(str(k), given.get(k)), f"class {k}" if k else "background") for k in range(count)]
+    texts = [_text(given.get(str(k)), f"class {k}" if k else "background") for k in range(count)]
     if len(set(texts)) < count:
         texts = [f"class {k}" if k else "background" for k in range(count)]
     colours = [(0, 0, 0), *palette(count - 1)]

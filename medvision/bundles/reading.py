@@ -49,6 +49,9 @@ def understand(config: Config) -> Understood:
     Raises:
         InputError: a part of it is unknown, or says what a card cannot say.
     """
+    for name in config.root:
+        if not isinstance(name, str) or not re.fullmatch(r"\w+", name):  # others alter what plain ones say
+            config.refuse(shown(name), "is no plain name of a section")
     for name in ("initialize", "run"):
         _check_expressions(config, name)
     evaluator = config.component("@evaluator", "evaluator")

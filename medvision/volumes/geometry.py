@@ -29,8 +29,6 @@ SPACING_RANGE_MM = (1e-4, 1e3)
 _FARTHEST_MM = 1e7
 _FLATTEST = 0.01  # volume of the cell spanned by unit vectors along the axes; 1 for a right-angled grid
 
-_SHEAR = 1e-3  # cosine between two axes
-
 _UNIT_MM = {1: 1e3, 3: 1e-3}  # NIfTI: metre, micrometre; everything else is read as millimetre
 _FIELDS = (
     *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -74,12 +72,6 @@ class Grid:
         """Voxel edge along each stored axis."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
-
-    @property
-    def sheared(self) -> bool:
-        """Whether two stored axes are off the right angle by more than header fields are rounded."""
-        cosines = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
-        return bool(np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR)
 
     @property
     def orientation(self) -> str:

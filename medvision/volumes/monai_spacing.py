@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from nibabel.orientations import io_orientation
 
+_SHEAR = 1e-3  # cosine between two axes, above what rounded headers have
 _ROUNDING = 1e-8  # numpy.allclose's, with which MONAI compares corners
 
 
@@ -33,3 +35,19 @@ def monai_grid(
     if (np.abs(placed.min(axis=1)) > _ROUNDING).any():
         starts = np.asarray(shape) / 2 - np.diag(np.linalg.inv(to_new)) * sizes / 2
     return tuple(map(int, sizes.tolist())), tuple(starts.tolist())
+
+
+def why_not_monais(axes: np.ndarray) -> str | None:
+    """One clause where MONAI brings a volume to other axes than we do, else None.
+
+    Args:
+        axes: `(3, 3)`, steps of the axes that `to_ras` gives, in mm.
+    """
+    cosines = axes / np.linalg.norm(axes, axis=0)
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR:
+        return "the scan's axes are not at right angles, which MONAI would straighten"
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    if not np.array_equal(io_orientation(affine), [[0, 1], [1, 1], [2, 1]]):
+        return "the scan is so oblique that MONAI takes other axes for right, anterior and superior"
+    return None

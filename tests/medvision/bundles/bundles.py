@@ -146,7 +146,7 @@ def write_bundle(folder: Path, change: Change | None = None, *, suffix: str = "j
 
 def monai_labels(folder: Path, scan: Path, output: Path) -> np.ndarray:
     """Labels that monai.bundle's own run writes for a scan."""
-    from monai.bundle import run
+    from monai.bundle.scripts import run
 
     (config,) = folder.glob("configs/inference.*")
     # what CheckpointLoader does, which needs pytorch-ignite

@@ -45,10 +45,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     home: Any = config
     for step in parents:
         home = home[int(step) if isinstance(home, list) else step]
-    if isinstance(home, list) and int(last) == len(home):
-        home.append(value)
+    if isinstance(home, list):
+        home[int(last) :] = [value, *home[int(last) + 1 :]]
     else:
-        home[int(last) if isinstance(home, list) else last] = value
+        home[last] = value
     return config
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.orientations import io_orientation
 
 from medvision.volumes.geometry import Grid, ras_axes, to_ras
-from medvision.volumes.monai_spacing import monai_grid
+from medvision.volumes.monai_spacing import monai_grid, why_not_monais
 from medvision.volumes.resampling import linear_weights, resize_linear
 from tests.medvision.phantoms import ORIENTATIONS, make_affine
 
@@ -59,15 +60,21 @@ def test_axes_are_those_of_the_turned_volume(orientation: str):
     axes, (_, spacing, _) = ras_axes(grid), to_ras(np.zeros((3, 4, 5)), grid)
     np.testing.assert_allclose(np.linalg.norm(axes, axis=0), spacing)
     assert (np.diag(axes) > 0).all()
-    assert not grid.sheared
 
 
-def test_a_sheared_grid_is_known():
-    affine = np.eye(4)
-    affine[0, 1] = 0.01
-    grid = Grid.from_affine((3, 4, 5), affine)
-    assert grid.sheared
-    assert not any(
-        Grid.from_affine((3, 4, 5), make_affine("RAS", (1, 2, 3), tilt)).sheared
-        for tilt in itertools.product((0, 30), repeat=3)
-    )
+def test_it_is_known_where_axes_are_not_monais():
+    sheared = np.eye(3)
+    sheared[0, 1] = 0.01
+    assert "not at right angles" in str(why_not_monais(sheared))
+    for tilt in itertools.product((0, 30), repeat=3):
+        assert why_not_monais(make_affine("RAS", (1, 2, 3), tilt)[:3, :3]) is None
+    random, differing = np.random.default_rng(0), 0
+    for _ in range(200):
+        affine = make_affine("RAS", random.uniform(0.5, 3, 3), random.uniform(-45, 45, 3))
+        axes = ras_axes(Grid.from_affine((3, 4, 5), affine))
+        ours = np.linalg.solve(affine[:3, :3], axes).round()  # 1 or -1 where a stored axis becomes that one
+        place, sign = np.abs(ours).argmax(1), ours.sum(1)
+        alike = (io_orientation(affine) == np.stack([place, sign], 1)).all()
+        assert (why_not_monais(axes) is None) == alike
+        differing += not alike
+    assert 0 < differing < 40
