@@ -308,6 +308,9 @@ def _celestial(header: "Header", hdus: Hdus) -> "WCS | None":
         if not wcs.has_celestial:
             return None
         wcs.pixel_to_world_values(0, 0)  # what cannot be used says so here
+        with np.errstate(invalid="ignore"):
+            if not np.isfinite(wcs.pixel_scale_matrix).all():  # such as an infinite CDELT
+                return None
     except Exception:  # wcslib raises errors of every kind; where positions are on the sky, that there is none is named
         return None
     return wcs

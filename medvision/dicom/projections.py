@@ -43,7 +43,7 @@ def read_projection(path: Path, *, max_bytes: int = 4 * 2**30) -> tuple[np.ndarr
             _check(dataset, frame, name, max_bytes)
             with Decoder() as decoder:
                 ((_, values),) = decode(dataset, [frame], name, decoder)
-            shown, warnings = _shown(values.T, dataset, frame)
+            shown, warnings = _shown(values.T, dataset)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # values are converted when they are looked at, and pydicom raises what it likes
@@ -66,9 +66,10 @@ def _check(dataset: "Dataset", frame: Frame, name: str, max_bytes: int) -> None:
         )
 
 
-def _shown(values: np.ndarray, dataset: "Dataset", frame: Frame) -> tuple[np.ndarray, list[str]]:
-    """Brightness from 0 to 1, `(rows, columns)`, and warnings."""
-    padding, kind = _padding(values, dataset, frame), str(dataset.PhotometricInterpretation)
+def _shown(values: np.ndarray, dataset: "Dataset") -> tuple[np.ndarray, list[str]]:
+    """Brightness from 0 to 1, `(rows, columns)`, and warnings; where values are NaN, there is padding."""
+    padding, kind = np.isnan(values), str(dataset.PhotometricInterpretation)
+    values = np.where(padding, 0.0 if padding.all() else values[~padding].min(), values)
     if dataset.get("VOILUTSequence"):
         shown = _by_table(values, dataset.VOILUTSequence[0])
     elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
@@ -77,8 +78,7 @@ def _shown(values: np.ndarray, dataset: "Dataset", frame: Frame) -> tuple[np.nda
             low, high = window(np.array([-1e300, 1e300]), dataset)
             shown = (window(values, dataset) - low) / (high - low)
     else:
-        real = values[~padding] if not padding.all() else values
-        low, high = float(real.min()), float(real.max())
+        low, high = float(values.min()), float(values.max())
         shown = (values.astype(np.float64) - low) / (high - low) if high > low else np.zeros(values.shape)
     shown = np.clip(shown, 0, 1)
     shape = str(dataset.get("PresentationLUTShape") or _SHAPES[kind]).strip().upper()
@@ -94,12 +94,3 @@ def _by_table(values: np.ndarray, table: "Dataset") -> np.ndarray:
     lut = np.frombuffer(data, width) if isinstance(data, bytes) else np.asarray(data)
     at = np.clip(np.rint(values).astype(np.int64) - first, 0, len(lut) - 1)
     return lut[at] / (2**bits - 1)
-
-
-def _padding(values: np.ndarray, dataset: "Dataset", frame: Frame) -> np.ndarray:
-    """Where pixels are padding, `(rows, columns)`; nowhere under a modality LUT, which does not say."""
-    ends = [dataset.get(key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit") if dataset.get(key) is not None]
-    if not ends or dataset.get("ModalityLUTSequence"):
-        return np.zeros(values.shape, bool)
-    real = [np.float32(float(end) * frame.slope + frame.intercept) for end in ends]
-    return (values >= min(real)) & (values <= max(real))

@@ -186,7 +186,7 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     assert "labels hold 2, expected some of 0, 1" in refuse(recipe, two, "model.arguments.num_classes=2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     line = refuse(recipe)
-    assert "holds a password" in line and "secret" not in line
+    assert "contains a password" in line and "secret" not in line
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9: cannot be used" in refuse(recipe)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "plain"))

@@ -2,9 +2,8 @@ import hashlib
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -180,7 +179,7 @@ def test_a_card_is_read_without_torch(folder: Path) -> None:
 
 def test_a_tensor_with_two_names_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Tied(nn.Module):
-        arguments = types.MappingProxyType({})
+        arguments: ClassVar[dict[str, int]] = {}
 
         def __init__(self) -> None:
             super().__init__()

@@ -14,17 +14,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable, replacing
+from shared_backbones.json_values import Document, Entries
 
 SIDECAR = "sidecar"
 """The kind of the file that lists the others."""
 
-Content: TypeAlias = Mapping[str, Any]
+Content: TypeAlias = Document
 """Content of a side-car."""
 IsSame: TypeAlias = Callable[[Content], bool]
 """Whether a side-car is of the input, the model and the settings that count."""
@@ -126,7 +127,7 @@ class Outputs:
                 "room, or choose another folder with --output"
             ) from error
 
-    def finish(self, staged: Mapping[str, Path], content: Content) -> dict[str, Any]:
+    def finish(self, staged: Mapping[str, Path], content: Content) -> Entries:
         """Write the side-car, which lists the files that are staged, and those of earlier runs; returns its content."""
         written = {kind: file_sha256(path) for kind, path in staged.items() if kind != SIDECAR}
         sidecar, states = _read(self.files[SIDECAR]), self.states()
@@ -189,7 +190,7 @@ def check_outputs(results: Iterable[Outputs], inputs: Iterable[Path] = ()) -> No
         )
 
 
-def sealed(content: Content) -> dict[str, Any]:
+def sealed(content: Content) -> Entries:
     """The content of a side-car with a digest of all the rest of it, by which changes are seen."""
     rest = {key: value for key, value in content.items() if key != "seal"}
     return {**rest, "seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}

@@ -86,7 +86,9 @@ def test_pairs_are_segmented(segment, tmp_path: Path):
     Nifti1Pair(make_image(SHAPE), AFFINE).to_filename(tmp_path / "in/a.hdr")
     for given in (tmp_path / "in/a.hdr", tmp_path / "in/a.img", tmp_path / "in"):
         assert segment(given, "-o", tmp_path / "out").code == 0
-    assert {path.name for path in (tmp_path / "out").glob("a*")} == {"a_seg.nii.gz", "a_seg.json", "a_report.html"}
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == {
+        "a_seg.nii.gz", "a_seg.json", "a_report.html", "a_volumes.csv",
+    }  # fmt: skip
     assert segment(tmp_path / "in/a.hdr", "-o", tmp_path / "out", "--resume").out.endswith("are there already\n")
 
 

@@ -54,7 +54,7 @@ def test_nothing_to_flag() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "value", "threshold"),
     [
-        ({"touches_border": True, "volume_ml": None}, "touches_border", True, "edge"),
+        ({"touches_border": True, "volume_ml": None}, "touches_border", True, "border"),
         ({"components": 1001}, "fragments", 1001, "1000"),
         ({"main_share": 0.89}, "fragments", 0.89, "90%"),
         ({"volume_ml": 0.99}, "volume_range", 0.99, "1 to 2.5 mL"),

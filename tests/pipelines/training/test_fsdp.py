@@ -89,7 +89,8 @@ def test_every_architecture_can_be_shared_out(name: str, mesh: DeviceMesh):
         return {n: getattr(p.grad, "full_tensor", lambda g=p.grad: g)() for n, p in network.named_parameters()}
 
     expected = learn(case.build())
-    network = case.build().to(memory_format=torch.channels_last)  # as classifiers train
+    last = torch.channels_last if len(case.shape) == 3 else torch.channels_last_3d
+    network = case.build().to(memory_format=last)  # as classifiers train
     shard(network, mesh)
     assert all(isinstance(parameter, DTensor) for parameter in network.parameters())
     torch.testing.assert_close(learn(network), expected, rtol=1e-4, atol=1e-6)

@@ -334,5 +334,5 @@ def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch):
 def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(InputError, match=r"train.compile=true: wants a C\+\+ compiler"):
+    with pytest.raises(InputError, match=r"train.compile=true: needs a C\+\+ compiler"):
         small_training.train(tmp_path / "run", compile=True)

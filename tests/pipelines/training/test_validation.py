@@ -16,12 +16,25 @@ from pipelines.recipe.loading import load_recipe
 from pipelines.training.tasks.scores import ClassScores
 from shared_backbones.classification.figures import class_figures
 from tests.conftest import ROOT
-from tests.golden.trainings import TRAININGS
+from tests.golden import miniatures
+from tests.golden.trainings import TRAININGS, Training
 from tests.pipelines.training import validation_processes
 
 PROCESSES = 3
 SPLIT = {"split": {"test": 0.0, "validation": 0.4}}
+PATCHES = Training(
+    miniatures.pairs,
+    {
+        "kind": "volume_patches", "layout": "pairs", "options": {"images": "scans", "labels": "regions"},
+        "patch": [16, 16, 8], "spacing_mm": [1.5, 1.5, None],
+    },
+    {"architecture": "skip_unet", "arguments": {"num_classes": 3, "in_chans": 1, "widths": [4, 8]}},
+    [{"name": name, "color": [0, 0, 0]} for name in ("background", "organ 1", "organ 2")],
+    "medvision",
+)  # fmt: skip
+ALL = TRAININGS | {"images_several": TRAININGS["images_bigearthnet"], "volume_patches": PATCHES}
 KINDS_OF = {
+    "volume_patches": {"validation": 0.5},
     "volumes_pairs": {"validation": 0.5},
     "scenes": {"split": {"by": "blocks", "block": 16, "test": 0.0, "validation": 0.3}},
     "labelled_scenes": {"split": {"by": "blocks", "block": 16, "test": 0.0, "validation": 0.5}},
@@ -41,8 +54,7 @@ def test_every_kind_that_validates_is_here():
 
 
 def load(name: str, data: Path, output: Path) -> dict[str, Any]:
-    training = TRAININGS["images_bigearthnet" if name == "images_several" else name]
-    recipe = training.recipe(name, data, output)
+    recipe = ALL[name].recipe(name, data, output)
     recipe["data"] |= KINDS_OF[name]
     recipe["model"].pop("init", None)
     return recipe
@@ -55,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in KINDS_OF:
         data, path = folder / "data" / name, folder / f"{name}.yaml"
         data.mkdir(parents=True)
-        TRAININGS["images_bigearthnet" if name == "images_several" else name].make(data)
+        ALL[name].make(data)
         if name == "images_several":
             for table in data.glob("*.csv"):  # splits of its own
                 table.unlink()
