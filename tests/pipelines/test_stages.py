@@ -190,7 +190,7 @@ def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9: cannot be used" in refuse(recipe)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "plain"))
-    assert "plain folders are no store any more" in refuse(recipe)
+    assert "plain folders are no longer supported" in refuse(recipe)
 
 
 def test_what_cannot_be_read_shows_before_training_and_can_be_left_out(
