@@ -47,7 +47,7 @@ def test_tasks_that_die_are_repeated_and_the_result_is_that_of_one_process(
 ):
     items = {shard: [scans[row] for row in Shard(shard, 10).rows(len(scans))] for shard in MORTAL}
     for shard, (first, _) in items.items():
-        (home.folder / f"dies-{shard}").write_text(f"parts/{first}_seg.json")
+        (home.folder / f"dies-{shard}").write_text(f"parts/{first}_volumes.csv")  # the last to be placed
     command = " ".join([sys.executable, "-m", "apps.cli.medvision.program", *SEGMENT, "-o", "parts"])
     (home.folder / "array.sbatch").write_text(SCRIPT.format(command=command))
 
@@ -95,7 +95,7 @@ def times(folder: Path) -> dict[str, int]:
 def sidecar(folder: Path, name: str) -> dict[str, Any]:
     """A side-car without what differs from run to run: times, and what has them inside."""
     content = json.loads((folder / f"{name}_seg.json").read_text())
-    for key in ("created", "timings_s"):
+    for key in ("created", "timings_s", "seal"):
         del content[key]
     del content["outputs"]["report"]
     return content
