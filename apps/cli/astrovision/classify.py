@@ -8,11 +8,11 @@ import typer
 
 from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
-from apps.cli.shared.sharding import ShardOption
+from apps.cli.shared.sharding import ShardedTable, ShardOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyOptions:
+class ClassifyOptions(ShardedTable):
     """What a user asks `classify` for."""
 
     input: Annotated[
@@ -55,16 +55,6 @@ class ClassifyOptions:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
     quiet: QuietOption = False
-
-    @property
-    def table(self) -> Path:
-        """The table to write, of the whole input or of a shard."""
-        return self.shard.beside(self.output) if self.shard else self.output
-
-    @property
-    def cam_folder(self) -> Path | None:
-        """The folder for pictures, of the whole input or of a shard."""
-        return self.shard.beside(self.grad_cam) if self.shard and self.grad_cam else self.grad_cam
 
 
 def classify(options: ClassifyOptions) -> int:

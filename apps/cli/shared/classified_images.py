@@ -26,7 +26,7 @@ from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing, spreadsheet_safe
+from shared_backbones.files import printable, spreadsheet_safe
 from shared_backbones.json_values import Entries
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
@@ -260,22 +260,21 @@ def _columns(ids: np.ndarray, prediction: Prediction, classifier: ImageClassifie
 
 
 def _write_table(path: Path, columns: Sequence[tuple[str, np.ndarray]], meta: Mapping[str, str]) -> None:
-    """Write a table whole or not at all; `meta` is in Parquet's schema, and nowhere in CSV.
+    """Write a table; `meta` is in Parquet's schema, and nowhere in CSV.
 
     In CSV an apostrophe goes before text that a spreadsheet would take for a formula.
     """
-    with replacing(path) as temporary:
-        if path.suffix.lower() == ".parquet":
-            pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
-            names, values = zip(*columns, strict=True)
-            arrays = [pyarrow.array(part.tolist() if part.dtype.kind in "OU" else part) for part in values]
-            table = pyarrow.Table.from_arrays(arrays, names=list(names)).replace_schema_metadata(dict(meta))
-            parquet.write_table(table, temporary)
-            return
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(title for title, _ in columns)
-            writer.writerows(zip(*(map(spreadsheet_safe, values) for _, values in columns), strict=True))
+    if path.suffix.lower() == ".parquet":
+        pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
+        names, values = zip(*columns, strict=True)
+        arrays = [pyarrow.array(part.tolist() if part.dtype.kind in "OU" else part) for part in values]
+        table = pyarrow.Table.from_arrays(arrays, names=list(names)).replace_schema_metadata(dict(meta))
+        parquet.write_table(table, path)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(title for title, _ in columns)
+        writer.writerows(zip(*(map(spreadsheet_safe, values) for _, values in columns), strict=True))
 
 
 def _counts(prediction: Prediction, classifier: ImageClassifier[Any]) -> Entries:

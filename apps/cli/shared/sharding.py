@@ -50,6 +50,30 @@ class Shard:
         return path.with_name(f"{path.stem}.{self.number}-of-{self.count}{path.suffix}")
 
 
+class ShardedTable:
+    """Where the options of a verb put a table and pictures: of the whole input, or of a shard.
+
+    Attributes:
+        output: Table of the whole input.
+        grad_cam: Folder for pictures of the whole input; None for none.
+        shard: Part of the input that is taken alone.
+    """
+
+    output: Path
+    grad_cam: Path | None
+    shard: Shard | None
+
+    @property
+    def table(self) -> Path:
+        """The table to write."""
+        return self.shard.beside(self.output) if self.shard else self.output
+
+    @property
+    def cam_folder(self) -> Path | None:
+        """The folder for pictures."""
+        return self.shard.beside(self.grad_cam) if self.shard and self.grad_cam else self.grad_cam
+
+
 def part_of(items: Sequence[T], shard: Shard | None) -> list[T]:
     """The shard's items; all without one."""
     return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
