@@ -17,26 +17,11 @@ _MAGIC = b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0008)  # of a data set, or of the header before it
 _HIGHEST_ELEMENT = 0x1200  # of a first attribute
 _REPRESENTATIONS = b"AE CS DA DT IS LO OB PN SH SQ ST TM UI UL UN US".split()
-_KNOWN_SUFFIXES = (
-    *(".bmp", ".csv", ".db", ".doc", ".docx", ".exe", ".gif", ".gz", ".htm", ".html", ".inf", ".ini", ".jpeg", ".jpg"),
-    *(
-        ".json",
-        ".log",
-        ".md",
-        ".pdf",
-        ".png",
-        ".rtf",
-        ".tif",
-        ".tiff",
-        ".tsv",
-        ".txt",
-        ".xls",
-        ".xlsx",
-        ".xml",
-        ".yaml",
-    ),
-    *(".yaml", ".yml", ".zip", ".zst"),
-)
+_KNOWN_SUFFIXES = {
+    ".bmp", ".csv", ".db", ".doc", ".docx", ".exe", ".gif", ".gz", ".htm", ".html", ".inf", ".ini", ".jpeg", ".jpg",
+    ".json", ".log", ".md", ".pdf", ".png", ".rtf", ".tif", ".tiff", ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml",
+    ".yml", ".zip", ".zst",
+}  # fmt: skip
 _LONGEST_FIRST = 64  # bytes of a first attribute, such as a UID
 
 
