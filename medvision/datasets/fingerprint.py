@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medvision.datasets.layouts import Case
-from medvision.volumes.files import read_labels, read_volume
+from medvision.datasets.preparation import read_case
 from medvision.volumes.geometry import to_ras
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -101,13 +101,7 @@ def take_fingerprint(
 def _facts(case: Case, number: int) -> CaseFacts:
     if not case.labels:
         raise InputError(f"{printable(case.image[0])}: slices in arrays have no spacing; plan from volumes")
-    volume = read_volume(case.image[0], smallest_axis=1)
-    values = read_labels(case.labels[0], smallest_axis=1).data
-    if values.shape != volume.data.shape:
-        raise InputError(
-            f"{printable(case.image[0])}: has {' x '.join(map(str, volume.data.shape))} voxels, its labels "
-            f"{' x '.join(map(str, values.shape))}; resample the labels"
-        )
+    volume, values = read_case(case, range(256))
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     labels, counts = np.unique(values, return_counts=True)
     inside = volume.data[values > 0]
