@@ -154,7 +154,7 @@ class Segmenter:
         self.contract = InputContract.from_card(trained.card, str(model))
         self.scorer = make_scorer(self.contract, None if views is None else tuple(views), fast)
         if views is not None and self.contract.patch is not None:
-            self.warnings.append(f"model {model} sees the whole volume at once: the views do not matter")
+            self.warnings.append(f"model {model} has a 3-D network: the views do not matter")
         self.fast = fast
         network = optimize_for_inference(trained.module)
         self.network = network.to(memory_format=self.scorer.memory_format)  # pyright: ignore[reportCallIssue] - real, unlisted

@@ -52,12 +52,7 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
         Raises:
             InputError: there are none.
         """
-        tested = [case for case in self.cases if case.split == "test"]
-        if not tested:
-            raise InputError(
-                f"recipe {self.recipe.name}: no test case; name some in data.options.test, test_ids_above or test_share"
-            )
-        return tested
+        return self.of_test_split(self.cases, "case; name some in data.options.test, test_ids_above or test_share")
 
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files and splits as they are now: a changed one makes another preparation."""

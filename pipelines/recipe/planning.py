@@ -206,7 +206,7 @@ def plan(
             "mirror_axes": [1, 2] if sided else [0, 1, 2],
             "augmentation": AUGMENTATION,
         },
-        "model": {"architecture": "monai", "arguments": _network(topology, width, classes)},
+        "model": {"architecture": "monai", "arguments": network_arguments(topology, width, classes)},
         "train": _training(steps, batch),
         "card": {
             "name": name,
@@ -233,7 +233,7 @@ def plan(
     return Plan(recipe, reasons, taken)
 
 
-def _network(topology: Topology, width: int, classes: int) -> dict[str, object]:
+def network_arguments(topology: Topology, width: int, classes: int) -> dict[str, object]:
     """Arguments of `DynUNet`; its outputs at the coarsest two stages are not supervised."""
     supervised = min(len(topology.strides) - 2, 4)
     return {

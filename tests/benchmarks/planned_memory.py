@@ -11,20 +11,15 @@ PROGRAM = """
 import json, re, sys
 from pathlib import Path
 import torch
-from pipelines.recipe.planning import gigabytes_of, topology_of
+from pipelines.recipe.planning import gigabytes_of, network_arguments, topology_of
 from pipelines.recipe.recipe import TrainSection
 from pipelines.training.tasks.segmentation import SegmentationTask
 from shared_backbones import architectures
 
 case = json.loads(sys.argv[1])
 topology = topology_of(case["spacing"], case["patch"])
-stages, classes = len(topology.strides), case["classes"]
-supervised = min(stages - 2, 4)
-network = architectures.build("monai", {
-    "network": "DynUNet", "num_classes": classes, "kernel_size": topology.kernels, "strides": topology.strides,
-    "upsample_kernel_size": topology.strides[1:], "filters": topology.features(case["width"]),
-    **({"deep_supervision": True, "deep_supr_num": supervised} if supervised > 0 else {}),
-}).train()
+classes = case["classes"]
+network = architectures.build("monai", network_arguments(topology, case["width"], classes)).train()
 task = SegmentationTask(network, TrainSection(steps=1), 1, [str(number) for number in range(classes)])
 task.log = lambda *arguments, **options: None
 optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
