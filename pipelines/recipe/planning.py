@@ -34,7 +34,7 @@ AUGMENTATION = {
     "noise": 0.1,
     "blur": 1.0,
 }
-_RESERVED = 1.3  # gigabytes of the process before any network
+_RESERVED = 1.4  # gigabytes of the process before any network
 _TENSORS = 3.5  # of a convolution's output's size that a step keeps: measured, see tests/benchmarks/planned_memory.py
 _COLORS = ((220, 50, 47), (38, 139, 210), (133, 153, 0), (181, 137, 0), (211, 54, 130), (42, 161, 152), (108, 113, 196))
 

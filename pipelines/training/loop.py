@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.recipe.recipe import TrainSection
 from pipelines.runtime import processes
+from pipelines.runtime.memory import keep_freed_memory
 from pipelines.training.callbacks import HISTORY, LAST, MODEL, Keeper, Log, Progress, Reseed, Statistics
 from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.training.fsdp import Sharded
@@ -113,6 +114,7 @@ def fit(
     processes.share_of(settings.batch_size, devices * nodes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / LAST

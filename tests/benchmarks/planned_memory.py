@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 from pipelines.recipe.planning import gigabytes_of, network_arguments, topology_of
 from pipelines.recipe.recipe import TrainSection
+from pipelines.runtime.memory import keep_freed_memory
 from pipelines.training.tasks.segmentation import SegmentationTask
 from shared_backbones import architectures
 
+keep_freed_memory()
 case = json.loads(sys.argv[1])
 topology = topology_of(case["spacing"], case["patch"])
 classes = case["classes"]
