@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, TypeVar
 
+from medvision.parts import Part, check_parts
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
@@ -82,6 +83,7 @@ class InputContract:
         slices: offsets of the neighbouring slices that are its input channels; empty for a 3-D network.
         views: planes it runs over by default; empty for a 3-D network.
         patch: voxels along the RAS axes of what a 3-D network sees at once; None for a network of slices.
+        any_size: whether the patch shrinks to a volume that is smaller.
         overlap: fraction of a patch's side that the next one covers again.
         window_weights: weights of the logits of patches that overlap: `gaussian`, or `constant`.
         mirror_axes: axes along which a 3-D network's patches are mirrored too; its logits are means over all of them.
@@ -89,6 +91,9 @@ class InputContract:
         normalisation: how intensities are scaled.
         resampling: `antialiased`, about the volume's centre; or `monai`, as MONAI's `Spacingd` and its inverse.
         crop: whether the network sees the box of the volume's content alone.
+        parts: parts of the classes that the network tells apart; empty where its outputs are the classes.
+        intracranial: whether the classes together fill the skull's inside, so that labels which do not hang together
+            with most of them are wrong, and their volume is the intracranial one.
         attached: classes, such as fluid, that are kept only in the gaps of the pieces that the others form.
         attached_mm: half the width of the widest such gap.
         smallest_piece: pieces smaller than this fraction of the largest are strays and become background; 0 keeps all.
@@ -100,6 +105,7 @@ class InputContract:
     slices: tuple[int, ...]
     views: tuple[str, ...]
     patch: tuple[int, int, int] | None
+    any_size: bool
     overlap: float
     window_weights: str
     mirror_axes: tuple[int, ...]
@@ -107,6 +113,8 @@ class InputContract:
     normalisation: Normalisation
     resampling: str
     crop: bool
+    parts: tuple[Part, ...]
+    intracranial: bool
     attached: tuple[int, ...]
     attached_mm: float
     smallest_piece: float
@@ -127,6 +135,7 @@ class InputContract:
                 slices=tuple(int(offset) for offset in given["slices"]) if "patch" not in given else (),
                 views=tuple(given["views"]) if "patch" not in given else (),
                 patch=_patch(given["patch"]) if "patch" in given else None,
+                any_size=_one_of((False, True), "any_size", given),
                 overlap=float(given.get("overlap", 0.5)),
                 window_weights=_one_of(WINDOW_WEIGHTS, "window_weights", given),
                 mirror_axes=tuple(int(axis) for axis in given.get("mirror_axes", ())),
@@ -134,6 +143,8 @@ class InputContract:
                 normalisation=given.get("normalisation"),
                 resampling=_one_of(RESAMPLINGS, "resampling", given),
                 crop=_one_of((True, False), "crop", given),
+                parts=tuple(Part.from_entry(entry) for entry in card.get("parts", ())),
+                intracranial=_one_of((False, True), "intracranial", given),
                 attached=tuple(int(number) for number in given.get("attached", ())),
                 attached_mm=float(given.get("attached_mm", 0)),
                 smallest_piece=float(given.get("smallest_piece", 0.1)),
@@ -159,6 +170,8 @@ class InputContract:
             raise ValueError("every class must have a name of its own")
         for entry in self.classes:
             _check_class(entry)
+        if self.parts:
+            check_parts(self.parts, self.classes)
 
     def _check_numbers(self) -> None:
         for step in self.spacing_mm:
@@ -166,6 +179,10 @@ class InputContract:
                 raise ValueError(f"spacing_mm is {step:g}, expected 0.1 to 20")
         if not self.slices and self.patch is None:
             raise ValueError("slices is empty, expected the offsets of the input channels")
+        if self.parts and self.patch is None:
+            raise ValueError("a network of slices has no parts, expected a patch")
+        if self.parts and 0 in self.mirror_axes:
+            raise ValueError("mirror_axes has 0, which exchanges left and right, and the parts have sides")
         if not set(self.mirror_axes) <= {0, 1, 2} or len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError(f"mirror_axes is {list(self.mirror_axes)}, expected some of 0, 1, 2")
         structures = set(range(1, len(self.classes)))
@@ -206,20 +223,6 @@ class InputContract:
         if not views or len(set(views)) < len(views):
             raise InputError(f"views {','.join(views)!r}: expected one to three different ones")
         return tuple(views)
-
-    def label_ids(self, labels: Sequence[str]) -> list[int]:
-        """Ids of classes given by name or number.
-
-        Raises:
-            InputError: a class is unknown; the line lists those there are.
-        """
-        by_name = {entry["name"]: entry["id"] for entry in self.classes if entry["id"]}
-        by_name |= {str(number): number for number in by_name.values()}
-        unknown = [label for label in labels if label not in by_name]
-        if unknown or not labels:
-            names = ", ".join(f"{entry['id']} {entry['name']}" for entry in self.classes if entry["id"])
-            raise InputError(f"label {', '.join(map(repr, unknown)) or 'list is empty'}: expected some of {names}")
-        return sorted({by_name[label] for label in labels})
 
 
 def _one_of(known: tuple[Choice, ...], name: str, given: Document) -> Choice:

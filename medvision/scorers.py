@@ -1,5 +1,6 @@
 """Class scores of a prepared volume: from a network of slices along one axis or several, or from a 3-D network."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvision.channels import Channels
 from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
 from medvision.scores import CERTAIN
 from medvision.sliding_windows import slide, window_count
@@ -39,14 +41,15 @@ class SliceScorer:
 
     Args:
         contract: What the model expects.
+        channels: What it gives.
         views: Planes that it runs over.
         fast: Whether it works at a coarser spacing.
     """
 
     memory_format = torch.channels_last
 
-    def __init__(self, contract: InputContract, views: tuple[str, ...], fast: bool) -> None:
-        self.contract, self.views = contract, views
+    def __init__(self, contract: InputContract, channels: Channels, views: tuple[str, ...], fast: bool) -> None:
+        self.contract, self.channels, self.views = contract, channels, views
         self.summands = len(views)
         self.coarsening = FAST_COARSENING if fast else 1.0
         self.settings: Mapping[str, Setting] = {"views": list(views)}
@@ -56,12 +59,12 @@ class SliceScorer:
         side = self.contract.smallest_slice
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, len(self.contract.slices), side, side)).shape)
-        _expect(shape, (1, len(self.contract.classes), side, side))
+        _expect(shape, (1, self.channels.outputs, side, side))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(x, y, z)`, summed over the views."""
         kind = torch.uint8 if len(self.views) == 1 else torch.int16
-        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
+        total = torch.zeros((self.channels.outputs, *image.shape), dtype=kind)
         count = sum(image.shape[AXIS_OF_VIEW[view]] for view in self.views)
         done = 0
         for view in self.views:
@@ -89,7 +92,7 @@ class SliceScorer:
             channels = (at[:, None] + offsets).clamp_(0, n - 1)
             slices = F.pad(stack[channels], padding).to(predict.device, memory_format=torch.channels_last)
             inner = predict(slices)[..., top : top + height, left : left + width]
-            yield start, to_scores(inner, 1).cpu()
+            yield start, to_scores(self.channels.probabilities(inner, 1)).cpu()
 
 
 class WindowScorer:
@@ -97,6 +100,7 @@ class WindowScorer:
 
     Args:
         contract: What the model expects; its `patch` is the window.
+        channels: What it gives.
         fast: Whether windows overlap less, and none is mirrored.
     """
 
@@ -104,10 +108,10 @@ class WindowScorer:
     summands = 1
     coarsening = 1.0
 
-    def __init__(self, contract: InputContract, fast: bool) -> None:
+    def __init__(self, contract: InputContract, channels: Channels, fast: bool) -> None:
         if contract.patch is None:
             raise ValueError("the contract has no patch")
-        self.contract, self.window = contract, contract.patch
+        self.contract, self.channels, self.window = contract, channels, contract.patch
         self.overlap = min(FAST_OVERLAP, contract.overlap) if fast else contract.overlap
         self.mirror_axes = () if fast else contract.mirror_axes
         self.settings: Mapping[str, Setting] = {
@@ -126,14 +130,21 @@ class WindowScorer:
                 raise
             window = self.window  # some take windows of one size only
             shape = _shape_of(network, window)
-        _expect(shape, (1, len(self.contract.classes), *window))
+        _expect(shape, (1, self.channels.outputs, *window))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
-        """Scores `(K, x, y, z)` of an image `(x, y, z)`: uint8, or float32 where labels are to be MONAI's."""
+        """Scores `(K, x, y, z)` of an image `(x, y, z)`: uint8, or float32 where labels are to be MONAI's.
+
+        Where sides are known, the last is the score of the right side.
+        """
         kind = torch.float32 if self.contract.resampling == "monai" else torch.uint8
-        total = torch.zeros((len(self.contract.classes), *image.shape), dtype=kind)
+        channels = len(self.channels.scored) + self.channels.knows_sides
+        total = torch.zeros((channels, *image.shape), dtype=kind)
+        window = self.window
+        if self.contract.any_size:
+            window = tuple(min(side, n) for side, n in zip(window, image.shape, strict=True))
         passes = 2 ** len(self.mirror_axes)
-        count = passes * window_count(image.shape, self.window, self.overlap)
+        count = passes * window_count(image.shape, window, self.overlap)
         done = 0
 
         def counted(windows: Tensor) -> Tensor:
@@ -144,11 +155,11 @@ class WindowScorer:
                 progress(done, count)
             return logits
 
-        voxels = self.window[0] * self.window[1] * self.window[2]
+        voxels = math.prod(window)
         planes = slide(
             image[None],
             counted,
-            self.window,
+            window,
             self.overlap,
             batch_size=max(1, _BATCH_VOXELS[predict.device.type] // voxels),
             mirror_axes=self.mirror_axes,
@@ -156,27 +167,30 @@ class WindowScorer:
         )
         with torch.inference_mode():
             for start, logits in planes:
-                total[:, start : start + logits.shape[1]] = to_scores(logits, 0, kind)
+                total[:, start : start + logits.shape[1]] = to_scores(self.channels.probabilities(logits), kind)
         return total
 
 
-def make_scorer(contract: InputContract, views: tuple[str, ...] | None, fast: bool) -> SliceScorer | WindowScorer:
+def make_scorer(
+    contract: InputContract, channels: Channels, views: tuple[str, ...] | None, fast: bool
+) -> SliceScorer | WindowScorer:
     """The scorer that a model's contract asks for.
 
     Args:
         contract: What the model expects.
+        channels: What it gives.
         views: Planes that a network of slices runs over; None takes the model's own, under `fast` the first.
         fast: Whether speed counts more than precision.
     """
     if contract.patch is not None:
-        return WindowScorer(contract, fast)
+        return WindowScorer(contract, channels, fast)
     own = contract.views[: 1 if fast else None]
-    return SliceScorer(contract, own if views is None else contract.check_views(views), fast)
+    return SliceScorer(contract, channels, own if views is None else contract.check_views(views), fast)
 
 
-def to_scores(logits: Tensor, axis: int, kind: torch.dtype = torch.uint8) -> Tensor:
-    """Softmax over the classes, `CERTAIN` for a probability of 1, in a number type."""
-    scores = logits.float().softmax(axis).mul_(CERTAIN)
+def to_scores(probabilities: Tensor, kind: torch.dtype = torch.uint8) -> Tensor:
+    """Probabilities as scores, `CERTAIN` for 1, in a number type."""
+    scores = probabilities.mul_(CERTAIN)
     return (scores if kind.is_floating_point else scores.round_()).to(kind)
 
 

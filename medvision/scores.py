@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
+from medvision.channels import Channel
 from medvision.volumes.resampling import blocks, linear_weights
 
 CERTAIN = 255
@@ -41,6 +42,23 @@ class NetworkGrid:
     starts: tuple[float, ...] | None = None
 
 
+@dataclass
+class Labelled:
+    """Labels of a scan, and what was counted while they were found.
+
+    Attributes:
+        labels: `(X, Y, Z)` uint8 on the scan's grid.
+        confidence: mean winning score of each label in [0, 1]; None where no voxel has it.
+        voxels: voxels of each label but the background.
+        sides: voxels on the left and on the right of each label that lies on both sides.
+    """
+
+    labels: np.ndarray
+    confidence: dict[int, float | None]
+    voxels: dict[int, int]
+    sides: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
 class Scores:
     """Class scores in the head's box at the network's spacing.
 
@@ -48,10 +66,20 @@ class Scores:
         values: `(K, x, y, z)` scores summed over the views, `CERTAIN` for each view that is certain.
         views: number of views they are summed over.
         grid: where they lie.
+        channels: what the classes of scores mean; by default, classes are labels.
+        right: `(x, y, z)`, `CERTAIN` where a voxel surely lies on the right; None where that is not known.
     """
 
-    def __init__(self, values: Tensor, views: int, grid: NetworkGrid) -> None:
-        self.values, self.views, self.grid = values, views, grid
+    def __init__(
+        self,
+        values: Tensor,
+        views: int,
+        grid: NetworkGrid,
+        channels: Sequence[Channel] = (),
+        right: Tensor | None = None,
+    ) -> None:
+        self.values, self.views, self.grid, self.right = values, views, grid, right
+        self.channels = channels or [Channel(k, k) for k in range(len(values))]
         self._weights, self._inside = [], []
         spacings = zip(grid.scan_spacing_mm, grid.spacing_mm, strict=True)
         starts = grid.starts or [None] * 3
@@ -68,31 +96,53 @@ class Scores:
             self._weights.append(weights / weights.sum(1, keepdim=True))
             self._inside.append(inside)
 
-    def labels(self) -> tuple[np.ndarray, dict[int, float | None]]:
-        """Labels `(X, Y, Z)` uint8 on the scan's grid, and the mean winning score of each class in [0, 1]."""
+    def labels(self) -> Labelled:
+        """Labels on the scan's grid, each voxel's that of the highest score."""
         classes = len(self.values)
         out = np.zeros(self.grid.scan_shape, np.uint8, order="F")
-        counts, sums = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
+        # by class and side
+        counts, sums = torch.zeros(2, classes, dtype=torch.int64), torch.zeros(2, classes, dtype=torch.float64)
         target = out[tuple(self._inside)]
+        table = torch.tensor([[c.left for c in self.channels], [c.right for c in self.channels]], dtype=torch.uint8)
+        sided = torch.tensor([channel.sided for channel in self.channels])
         for block in blocks(self._weights):
             scores = self.values[:, *block.support]
             coarse = scores.argmax(0)
             first = int(coarse[0, 0, 0])
-            if (coarse == first).all():
+            if not sided[first] and (coarse == first).all():
                 # means of scores of which one class's are the highest everywhere: it stays the highest
-                target[block.where] = first
+                target[block.where] = self.channels[first].left
                 best = block.resize(scores[first : first + 1])
-                counts[first] += best.numel()
-                sums[first] += best.sum(dtype=torch.float64)
+                counts[0, first] += best.numel()
+                sums[0, first] += best.sum(dtype=torch.float64)
                 continue
             best, winner = block.resize(scores).max(0)
-            target[block.where] = winner.to(torch.uint8).numpy()
-            flat = winner.flatten()
-            counts += torch.bincount(flat, minlength=classes)
-            sums += torch.bincount(flat, weights=best.flatten().double(), minlength=classes)
-        mean = sums / counts.clamp(min=1) / (CERTAIN * self.views)
-        confidence = {k: min(1.0, float(mean[k])) if counts[k] else None for k in range(classes)}
-        return np.asfortranarray(self.grid.from_ras(out)), confidence
+            key = winner
+            if self.right is not None:
+                is_right = block.resize(self.right[None, *block.support])[0] > CERTAIN / 2
+                key = winner + classes * (is_right & sided[winner])
+            target[block.where] = table.flatten()[key].numpy()
+            flat = key.flatten()
+            counts += torch.bincount(flat, minlength=2 * classes).view(2, classes)
+            sums += torch.bincount(flat, weights=best.flatten().double(), minlength=2 * classes).view(2, classes)
+        return self._labelled(np.asfortranarray(self.grid.from_ras(out)), counts, sums)
+
+    def _labelled(self, labels: np.ndarray, counts: Tensor, sums: Tensor) -> Labelled:
+        """Labels with their counts and mean scores, from those by class and side `(2, K)`."""
+        found = Labelled(labels, {}, {})
+        for k, channel in enumerate(self.channels):
+            left, right = counts[:, k].tolist()
+            if channel.left == channel.right:
+                figures = [(channel.left, left + right, float(sums[:, k].sum()))]
+                if channel.sided:
+                    found.sides[channel.left] = (left, right)
+            else:
+                figures = [(channel.left, left, float(sums[0, k])), (channel.right, right, float(sums[1, k]))]
+            for number, count, total in figures:
+                if number:
+                    found.voxels[number] = count
+                found.confidence[number] = min(1.0, total / count / (CERTAIN * self.views)) if count else None
+        return found
 
     def weakest_slices(self) -> dict[int, tuple[int, float]]:
         """`weakest_slices` by axial slices of the scan, counted upwards."""
@@ -100,17 +150,27 @@ class Scores:
         step, start = grid.spacing_mm[2] / grid.scan_spacing_mm[2], grid.box[2].start or 0
         last = grid.scan_shape[2] - 1
         weakest = weakest_slices(self.values, CERTAIN * self.views)
-        return {k: (min(last, int((start + index + 0.5) * step)), score) for k, (index, score) in weakest.items()}
+        return {
+            number: (min(last, int((start + index + 0.5) * step)), score)
+            for k, (index, score) in weakest.items()
+            for number in (self.channels[k].left, self.channels[k].right)
+        }
 
     def probabilities(self) -> Iterator[np.ndarray]:
-        """Probabilities `(X, Y, Z)` uint8 in 1/255 on the scan's grid, class by class."""
-        for index in range(len(self.values)):
+        """Probabilities `(X, Y, Z)` uint8 in 1/255 on the scan's grid, label by rising label."""
+        labels = {c.left: (k, None if c.left == c.right else False) for k, c in enumerate(self.channels)}
+        labels |= {c.right: (k, True) for k, c in enumerate(self.channels) if c.left != c.right}
+        for number in sorted(labels):
+            index, side = labels[number]
             # outside the box there is background and nothing else
             out = np.full(self.grid.scan_shape, 255 if index == 0 else 0, np.uint8, order="F")
             target = out[tuple(self._inside)]
             for block in blocks(self._weights):
-                scores = block.resize(self.values[index : index + 1, *block.support])
-                target[block.where] = (scores[0] / self.views).round_().clamp_(0, 255).to(torch.uint8).numpy()
+                scores = block.resize(self.values[index : index + 1, *block.support])[0] / self.views
+                if side is not None and self.right is not None:
+                    right = block.resize(self.right[None, *block.support])[0] / CERTAIN
+                    scores *= right if side else 1 - right
+                target[block.where] = scores.round_().clamp_(0, 255).to(torch.uint8).numpy()
             yield self.grid.from_ras(out)
 
 
@@ -164,6 +224,39 @@ def drop_stray_pieces(
     where = torch.from_numpy(stray)
     scores.masked_fill_(where, 0)
     scores[0].masked_fill_(where, certain)
+
+
+def keep_main_body(scores: Tensor, certain: int, radius: float, smallest: float = 0.1) -> float:
+    """Make background, in place, of all labels that hang on the largest labelled piece by a bridge or not at all.
+
+    Args:
+        scores: `(K, x, y, z)`; all classes but the first together are the body.
+        certain: the score of certainty.
+        radius: half the width of the widest bridge, in voxels.
+        smallest: fraction of the largest piece's voxels; larger pieces are kept, too: one may be a hemisphere.
+
+    Returns:
+        Share of the labelled voxels that became background.
+    """
+    labelled = (scores.argmax(0) > 0).numpy()
+    steps = max(1, round(radius))
+    # a border is no gap: a body that the scan cuts through is as thick there as inside
+    core = np.zeros_like(labelled)
+    ndimage.binary_erosion(labelled, iterations=steps, border_value=1, output=core)
+    pieces = np.empty(core.shape, np.int32)
+    ndimage.label(core, output=pieces)
+    sizes = np.bincount(pieces[core], minlength=1)
+    if len(sizes) < 2:
+        return 0.0
+    large = sizes >= smallest * sizes.max()
+    large[0] = False
+    # tips and sheets that are as thin as a bridge belong to the body, as far as they are near
+    body = np.zeros_like(labelled)
+    ndimage.binary_dilation(large[pieces], iterations=3 * steps, mask=labelled, output=body)
+    where = torch.from_numpy(labelled & ~body)
+    scores.masked_fill_(where, 0)
+    scores[0].masked_fill_(where, certain)
+    return float(where.sum() / labelled.sum())
 
 
 def closed(mask: np.ndarray, radius: float, thickness: int = 32) -> np.ndarray:

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medvision.channels import Channels
 from medvision.contract import InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
+from medvision.parts import Detail
 from medvision.scorers import Progress, make_scorer
-from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces
+from medvision.scores import CERTAIN, Labelled, NetworkGrid, Scores, drop_stray_pieces, keep_main_body
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
@@ -35,6 +37,8 @@ from shared_backbones.errors import InputError
 if TYPE_CHECKING:
     from medvision.findings.tables import Cell, Form
 
+_BRIDGE_MM = 1.5
+"""Half the width of the widest bridge by which labels outside the brain hang on it: a nerve, a vessel, a muscle."""
 _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
 
 
@@ -67,6 +71,12 @@ class Segmentation:
         fallbacks: warnings that something ran in another way than was preferred.
         weakest_slices: axial slice of each class, counted upwards, in which its winning scores are lowest on average,
             and that mean; see `medvision.scores`.
+        sides_ml: volumes on the left and on the right of each structure that lies on both sides, in mL, where the
+            model tells them apart.
+        intracranial_ml: volume inside the skull, in mL: of all classes, where together they fill it and do not reach
+            the border of the scan; else None.
+        outside_share: share of the labelled voxels that were taken off since they do not hang together with the
+            brain; None where the model is none of the brain.
     """
 
     labels: np.ndarray
@@ -81,6 +91,9 @@ class Segmentation:
     model_sha256: str
     fallbacks: list[str] = field(default_factory=list)
     weakest_slices: dict[int, tuple[int, float]] = field(default_factory=dict)
+    sides_ml: dict[int, tuple[float, float]] = field(default_factory=dict)
+    intracranial_ml: float | None = None
+    outside_share: float | None = None
     _scores: Scores | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
@@ -103,7 +116,9 @@ class Segmentation:
 
         structures, flags = measure(self)
         case = self.volume.case_id
-        return volume_rows({"case": case, "structures": structures, "flags": flags, "intracranial_ml": None}, form)
+        return volume_rows(
+            {"case": case, "structures": structures, "flags": flags, "intracranial_ml": self.intracranial_ml}, form
+        )
 
     def save_probabilities(self, path: str | Path) -> None:
         """Write class probabilities as `(X, Y, Z, K)` NIfTI, uint8 with slope 1/255, one class at a time.
@@ -115,7 +130,7 @@ class Segmentation:
         if self._scores is None:
             raise ValueError("probabilities were not kept; segment with keep_scores=True")
         volumes = self._scores.probabilities()
-        write_stack(path, volumes, len(self._scores.values), np.uint8, self.volume.grid, slope=1 / 255)
+        write_stack(path, volumes, len(self.card["classes"]), np.uint8, self.volume.grid, slope=1 / 255)
 
 
 class Segmenter:
@@ -129,9 +144,10 @@ class Segmenter:
         fast: one view and a coarser spacing; for a 3-D network, windows that overlap less.
         precision: `auto`, `float32` or `bfloat16`. `auto` takes bfloat16 where the hardware computes in it and the
             model's card says that at least 99.9 % of voxels keep their label.
+        detail: `structures`, or `full` for each part of them with its side, where the model tells these apart.
 
     Raises:
-        InputError: no such model, device, view or precision, or a model that does not segment volumes.
+        InputError: no such model, device, view, precision or detail, or a model that does not segment volumes.
     """
 
     def __init__(
@@ -143,6 +159,7 @@ class Segmenter:
         views: Sequence[str] | None = None,
         fast: bool = False,
         precision: str = "auto",
+        detail: str = "structures",
     ) -> None:
         if threads is not None:
             if threads < 1:
@@ -150,9 +167,11 @@ class Segmenter:
             torch.set_num_threads(threads)
         chosen, self.warnings = choose_device(device)
         trained = weights.load(find_model(model))
-        self.card, self.model_sha256 = trained.card, trained.sha256
+        self.model_sha256 = trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
-        self.scorer = make_scorer(self.contract, None if views is None else tuple(views), fast)
+        self.channels = Channels.of(self.contract, detail, str(model))
+        self.card = _card_of(trained.card, self.channels)
+        self.scorer = make_scorer(self.contract, self.channels, None if views is None else tuple(views), fast)
         if views is not None and self.contract.patch is not None:
             self.warnings.append(f"model {model} has a 3-D network: the views do not matter")
         self.fast = fast
@@ -187,6 +206,7 @@ class Segmenter:
             "spacing_mm": spacings[0] if len(set(spacings)) == 1 else spacings,
             "fast": self.fast,
             "precision": self.precision,
+            **({"detail": self.channels.detail.value} if self.contract.parts else {}),
         }
 
     @_memory_errors()
@@ -219,17 +239,20 @@ class Segmenter:
         values = self._score(image, progress)
         del image
         clock.lap("network")
-        self._drop_stray_pieces(values, grid)
-        scores = Scores(values, self.scorer.summands, grid)
-        labels, confidence = scores.labels()
+        right = values[-1] if self.channels.knows_sides else None
+        values = values[: len(self.channels.scored)]
+        outside = self._drop_stray_pieces(values, grid)
+        scores = Scores(values, self.scorer.summands, grid, self.channels.scored, right)
+        found = scores.labels()
         clock.lap("labels")
         if self.contract.resampling == "monai" and (reason := why_not_monais(ras_axes(volume.grid))):
             remarks.append(f"{reason}: the labels may differ from MONAI's own")
+        voxel_ml = abs(float(np.linalg.det(volume.grid.affine[:3, :3]))) / 1000
         return Segmentation(
-            labels=labels,
+            labels=found.labels,
             volume=volume,
             card=self.card,
-            confidence=confidence,
+            confidence=found.confidence,
             settings=self.settings,
             device=str(self.device),
             precision=self.precision,
@@ -238,6 +261,9 @@ class Segmenter:
             model_sha256=self.model_sha256,
             fallbacks=list(self.warnings),
             weakest_slices=scores.weakest_slices(),
+            sides_ml={k: (left * voxel_ml, right * voxel_ml) for k, (left, right) in found.sides.items()},
+            intracranial_ml=self._intracranial_ml(found, voxel_ml),
+            outside_share=outside,
             _scores=scores if keep_scores else None,
         )
 
@@ -285,12 +311,29 @@ class Segmenter:
         self._place_on(torch.device("cpu"))
         return self.scorer.score(image, self, progress)
 
-    def _drop_stray_pieces(self, values: Tensor, grid: NetworkGrid) -> None:
-        contract = self.contract
+    def _drop_stray_pieces(self, values: Tensor, grid: NetworkGrid) -> float | None:
+        """Take off, in place, what does not belong to the rest; the share of it, where the model is of the brain."""
+        contract, certain = self.contract, CERTAIN * self.scorer.summands
+        if contract.intracranial:
+            return keep_main_body(values, certain, _BRIDGE_MM / max(grid.spacing_mm), contract.smallest_piece)
         if contract.smallest_piece:
             gap_radius = contract.attached_mm / max(grid.spacing_mm)
-            certain = CERTAIN * self.scorer.summands
             drop_stray_pieces(values, certain, contract.attached, gap_radius, contract.smallest_piece)
+        return None
+
+    def _intracranial_ml(self, found: Labelled, voxel_ml: float) -> float | None:
+        faces = (found.labels.take(end, axis) for axis in range(3) for end in (0, -1))
+        if not self.contract.intracranial or any(face.any() for face in faces):
+            return None
+        return sum(found.voxels.values()) * voxel_ml
+
+
+def _card_of(card: Card, channels: Channels) -> Card:
+    """A card whose classes are those of the label maps."""
+    if channels.detail is Detail.structures:
+        return card
+    attached = channels.of_structures(card["input"].get("attached", ()))
+    return {**card, "classes": channels.classes, "input": {**card["input"], "attached": list(attached)}}
 
 
 class _Clock:

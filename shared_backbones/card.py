@@ -63,6 +63,7 @@ class Card(TypedDict, total=False):
         license: Licence of the weights.
         parameters: Number of parameters.
         classes: Classes of the output, by number.
+        parts: Parts of the classes that a segmentation network tells apart; see `medvision.parts`.
         multi_label: Whether an image can have several classes.
         input: What the model expects of an input.
         calibration: What was fitted to its probabilities.
@@ -82,6 +83,7 @@ class Card(TypedDict, total=False):
     license: str
     parameters: int
     classes: list[ClassEntry]
+    parts: list[Document]
     multi_label: bool
     input: Document
     calibration: Calibration

@@ -36,6 +36,7 @@ def import_bundle(folder: Path, output: Path, name: str | None = None, license: 
         InputError: a file cannot be read, the configuration says what a card cannot say, the weights do not fit the
             network, or the output is not empty.
     """
+    from medvision.channels import Channels
     from medvision.contract import InputContract
     from medvision.scorers import make_scorer
     from shared_backbones import weights
@@ -63,7 +64,7 @@ def import_bundle(folder: Path, output: Path, name: str | None = None, license: 
     }
     contract = InputContract.from_card(card, printable(folder))
     try:
-        make_scorer(contract, None, fast=False).check(network)
+        make_scorer(contract, Channels(contract.classes), None, fast=False).check(network)
     except (InputError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{printable(path)}: its network does not take its windows ({reason}); fix roi_size") from None

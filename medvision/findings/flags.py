@@ -5,6 +5,7 @@ Flags of the scan as a whole (`scan_flags`):
 - `anisotropy`: voxels are much longer along one axis than along another;
 - `orientation`: header fields leave open, or disagree on, where left, front and up are;
 - `intensity`: values are none of the modality that the model was made for;
+- `outside_brain`: labels that did not hang together with the brain were taken off;
 - `fallback`: something ran in another way than was preferred.
 
 Flags of a structure (`structure_flags`):
@@ -53,6 +54,9 @@ DIRECTIONS = {
 HU_LIMIT = -500.0
 """The darkest hundredth of a CT is air, around -1000 HU."""
 
+OUTSIDE_LIMIT = 0.01
+"""Share of labels outside the brain above which the others deserve a look."""
+
 _SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
 
 
@@ -61,6 +65,7 @@ def scan_flags(
     grid: Grid,
     modality: str | None,
     fallbacks: Sequence[str] = (),
+    outside_share: float | None = None,
     *,
     max_anisotropy: float = 3.0,
 ) -> list[Flag]:
@@ -71,6 +76,7 @@ def scan_flags(
         grid: its voxels' places.
         modality: what the model's card says of the scans it is for.
         fallbacks: what ran in another way than was preferred, one clause each.
+        outside_share: share of the labels that were taken off outside the brain; None where that was not looked for.
         max_anisotropy: largest over smallest voxel size.
     """
     flags = []
@@ -91,6 +97,9 @@ def scan_flags(
     if re.search(r"\bMRI?\b", modality or "") and looks_like_hounsfield(image):
         rule = "looks like HU, not MR: air near -1000, soft tissue near 0 to 100"
         flags.append(_flag("intensity", None, rule, darkest))
+    if outside_share is not None and outside_share > OUTSIDE_LIMIT:
+        rule = f"labels outside the brain, taken off: more than {OUTSIDE_LIMIT:.0%} of all"
+        flags.append(_flag("outside_brain", None, rule, outside_share))
     return flags + [_flag("fallback", None, clause, True) for clause in fallbacks]
 
 

@@ -171,7 +171,7 @@ def build_sidecar(
         "settings": dict(settings),
         "device": segmentation.device,
         "precision": segmentation.precision,
-        "summary": _summary(rows, scattered),
+        "summary": _summary(rows, scattered, segmentation.intracranial_ml),
         "structures": rows,
         "flags": flags,
         "warnings": segmentation.warnings,
@@ -226,6 +226,9 @@ def _structures(
         dice = row["expected_dice"] = expected_dice(expected, row["name"], row["mean_confidence"])
         if dice is None:
             row["reasons"]["expected_dice"] = row["reasons"].get("mean_confidence", "not_calibrated")
+        sides = segmentation.sides_ml.get(row["id"])
+        if sides is not None:  # of a structure that is cut off, they are as misleading as the whole
+            row["left_ml"], row["right_ml"] = sides if row["volume_ml"] is not None else (None, None)
     return rows
 
 
@@ -237,7 +240,7 @@ def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected:
         other.append({"code": "other_modality", "structure": None, "rule": conflict, "value": True})
     return [
         *other,
-        *scan_flags(volume.data, volume.grid, modality, segmentation.fallbacks),
+        *scan_flags(volume.data, volume.grid, modality, segmentation.fallbacks, segmentation.outside_share),
         *structure_flags(rows, expected),
     ]
 
@@ -258,7 +261,7 @@ def _input(segmentation: "Segmentation") -> SidecarInput:
     }
 
 
-def _summary(rows: Sequence[StructureRow], scattered: Collection[int]) -> CaseSummary:
+def _summary(rows: Sequence[StructureRow], scattered: Collection[int], intracranial_ml: float | None) -> CaseSummary:
     """Figures of the case as a whole; the confidence of structures that are scattered by nature says nothing."""
     judged = [
         (row["mean_confidence"], row["name"])
@@ -266,13 +269,16 @@ def _summary(rows: Sequence[StructureRow], scattered: Collection[int]) -> CaseSu
         if row["mean_confidence"] is not None and row["id"] not in scattered
     ]
     lowest, name = min(judged, key=lambda pair: pair[0], default=(None, None))
-    return {
+    summary: CaseSummary = {
         "structures": len(rows),
         "structures_found": sum(row["voxels"] > 0 for row in rows),
         "mean_confidence": sum(confidence for confidence, _ in judged) / len(judged) if judged else None,
         "lowest_confidence": lowest,
         "least_certain": name,
     }
+    if intracranial_ml is not None:
+        summary["intracranial_ml"] = intracranial_ml
+    return summary
 
 
 def _report_identity(segmentation: "Segmentation") -> dict[str, str]:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from medvision.channels import Channels
 from medvision.contract import InputContract, modality_conflict
 from shared_backbones.errors import InputError
 
@@ -131,11 +132,11 @@ def test_a_bad_card_is_one_line_that_names_the_model(where, value, message):
 
 
 def test_labels_are_known_by_name_and_number():
-    contract = InputContract.from_card(CARD, "m")
-    assert contract.label_ids(["cortex", "1", "2"]) == [1, 2]
+    channels = Channels(InputContract.from_card(CARD, "m").classes)
+    assert channels.label_ids(["cortex", "1", "2"]) == [1, 2]
     for wanted in (["cortex", "bone"], ["0"], ["background"], ["4"], []):
         with pytest.raises(InputError, match="expected some of 1 white_matter, 2 cortex, 3 fluid"):
-            contract.label_ids(wanted)
+            channels.label_ids(wanted)
 
 
 @pytest.mark.parametrize(

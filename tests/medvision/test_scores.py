@@ -38,7 +38,8 @@ def test_labels_by_blocks_are_those_of_the_whole():
     found = Scores(values, 1, NetworkGrid(box, *shapes, spacing, (1.0,) * 3, lambda array: array))
     weights = [linear_weights(n, m, s) for n, m, s in zip(*shapes, spacing, strict=True)]
     best, winner = torch.einsum("kxyz,ax,by,cz->kabc", values.float(), *weights).max(0)
-    labels, confidence = found.labels()
+    found = found.labels()
+    labels, confidence = found.labels, found.confidence
     assert (labels != winner.numpy()).mean() < 1e-5  # sums in another order
     for k in range(4):
         assert confidence[k] == pytest.approx(float(best[winner == k].mean()) / 255, abs=1e-4)

@@ -102,20 +102,6 @@ def make_card(**changes) -> Card:
     }  # fmt: skip
 
 
-@pytest.fixture
-def make_segmenter(monkeypatch, tmp_path):
-    """Builds a Segmenter around a network; `card` holds changes of the input contract."""
-
-    def make(network: nn.Module, *, card=None, **arguments) -> Segmenter:
-        card = card if card and "classes" in card else make_card(**(card or {}))
-        trained = weights.TrainedModel(network.eval(), card, "0" * 64, tmp_path)
-        with monkeypatch.context() as patched:
-            patched.setattr(weights, "load", lambda folder: trained)
-            return Segmenter(tmp_path, **arguments)
-
-    return make
-
-
 def make_volume(data: np.ndarray, affine: np.ndarray | None = None) -> Volume:
     affine = make_affine() if affine is None else affine
     return Volume(np.asfortranarray(data, np.float32), Grid.from_affine(data.shape, affine), "0" * 64)

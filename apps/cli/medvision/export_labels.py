@@ -8,6 +8,7 @@ import typer
 
 from apps.cli.shared.options import CommaSeparated
 from apps.cli.shared.outputs import OverwriteOption
+from medvision.parts import Detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,9 @@ class ExportLabelsOptions:
         CommaSeparated,
         typer.Option("--format", help="Some of freesurfer,itksnap,slicer,bids; by default all."),
     ] = None
+    detail: Annotated[
+        Detail, typer.Option(help="Labels of structures, or of every part with its side (full), as `segment` writes.")
+    ] = Detail.structures
     overwrite: OverwriteOption = False
 
 
@@ -29,6 +33,7 @@ def export_labels(options: ExportLabelsOptions) -> None:
     from apps.cli.medvision.results import make_writable
     from apps.cli.shared.outputs import place_text
     from apps.cli.shared.program import find_model as find_registered
+    from medvision.channels import Channels
     from medvision.contract import InputContract
     from medvision.findings.label_tables import FORMATS
     from medvision.findings.tables import identifiers
@@ -43,11 +48,13 @@ def export_labels(options: ExportLabelsOptions) -> None:
         raise InputError(f"--format {printable(','.join(formats))}: expected some of {', '.join(FORMATS)}")
     folder = find_model(find_registered(options.name))
     card = read_card(folder)
-    classes = InputContract.from_card(card, options.name).classes
+    contract = InputContract.from_card(card, options.name)
+    channels = Channels.of(contract, options.detail, options.name)
     make_writable(options.output)
     stem = identifiers([str(card.get("name") or folder.name)])[0]
+    stem += "_full" if channels.detail is Detail.full else ""
     for name in formats:
         ending, write = FORMATS[name]
         path = options.output / f"{stem}{ending}"
-        place_text(path, write(classes), overwrite=options.overwrite)
+        place_text(path, write(channels.classes), overwrite=options.overwrite)
         print(f"{name:12}{printable(path)}")

@@ -18,6 +18,7 @@ from apps.cli.shared.options import (
 )
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
+from medvision.parts import Detail
 from shared_backbones.errors import InputError
 
 
@@ -66,6 +67,9 @@ class SegmentOptions:
         CommaSeparated,
         typer.Option(help="Structures to keep, names or ids with commas; the others become 0."),
     ] = None
+    detail: Annotated[
+        Detail, typer.Option(help="Show structures, or every part with its side (full) and the ids of FreeSurfer.")
+    ] = Detail.structures
     save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="Write class probabilities too.")] = (
         False
     )

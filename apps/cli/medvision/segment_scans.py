@@ -52,9 +52,10 @@ def segment_scans(options: SegmentOptions) -> int:
         views=options.views,
         fast=options.fast,
         precision=options.precision,
+        detail=options.detail,
     )
-    kept = segmenter.contract.label_ids(options.labels) if options.labels is not None else None
-    ids = [entry["id"] for entry in segmenter.contract.classes]
+    kept = segmenter.channels.label_ids(options.labels) if options.labels is not None else None
+    ids = [entry["id"] for entry in segmenter.channels.classes]
     label_map = read_label_map(options.label_map, ids) if options.label_map is not None else None
     work = _Work(options, segmenter, kept, label_map, inputs.folder)
     _check_targets(work, scans, batch=inputs.batch)
