@@ -1,5 +1,6 @@
 """What the channels of a segmentation network's output mean."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,13 +86,16 @@ class Channels:
         """Probabilities of the channels along an axis of the logits, and last the right side's, if it is known."""
         if not self.knows_sides:
             return logits.float().softmax(axis)
-        count = logits.shape[axis] - 1
-        parts = logits.narrow(axis, 0, count).float().softmax(axis)
-        if self._group is not None:
-            shape = list(parts.shape)
-            shape[axis] = len(self.scored)
-            parts = parts.new_zeros(shape).index_add_(axis, self._group.to(parts.device), parts)
-        return torch.cat([parts, logits.narrow(axis, count, 1).float().sigmoid()], axis)
+        count, last = logits.shape[axis] - 1, logits.ndim - 1
+        pieces = []
+        for part in logits.split(max(1, 2**22 // math.prod(logits.shape[:-1])), last):  # few numbers at once
+            known = part.narrow(axis, 0, count).float().softmax(axis)
+            if self._group is not None:
+                shape = [*known.shape]
+                shape[axis] = len(self.scored)
+                known = known.new_zeros(shape).index_add_(axis, self._group.to(known.device), known)
+            pieces.append(torch.cat([known, part.narrow(axis, count, 1).float().sigmoid()], axis))
+        return torch.cat(pieces, last)
 
     def of_structures(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Labels of the classes that belong to some structures of the card."""

@@ -153,7 +153,8 @@ class WindowScorer:
             done += len(windows)
             if progress:
                 progress(done, count)
-            return logits
+            # of parts there are more logits than probabilities, and these are the smaller
+            return self.channels.probabilities(logits, 1) if self.channels.knows_sides else logits
 
         voxels = math.prod(window)
         planes = slide(
@@ -166,8 +167,9 @@ class WindowScorer:
             weighting=self.contract.window_weights,
         )
         with torch.inference_mode():
-            for start, logits in planes:
-                total[:, start : start + logits.shape[1]] = to_scores(self.channels.probabilities(logits), kind)
+            for start, values in planes:
+                probabilities = values if self.channels.knows_sides else self.channels.probabilities(values)
+                total[:, start : start + values.shape[1]] = to_scores(probabilities, kind)
         return total
 
 

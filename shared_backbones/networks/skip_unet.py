@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from shared_backbones.inference import fold_batch_norm
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_ROWS = 32
 _ENLARGING = {2: "bilinear", 3: "trilinear"}
 
 
@@ -77,7 +79,7 @@ class SkipUnet(nn.Module):
         logits = self.heads[0](x)
         for up, head in zip(self.decoder, self.heads[1:], strict=True):
             x = run(up, x, features.pop())
-            logits = F.interpolate(logits, scale_factor=2, mode=self.enlarging) + head(x)
+            logits = _added(F.interpolate(logits, scale_factor=2, mode=self.enlarging), head, x)
         for axis, n in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, n)
         return logits
@@ -89,6 +91,15 @@ class SkipUnet(nn.Module):
 
 def _called(module: nn.Module, *inputs: Tensor) -> Tensor:
     return module(*inputs)
+
+
+def _added(logits: Tensor, head: nn.Module, x: Tensor) -> Tensor:
+    """Add a head's logits to those from below, in inference a few rows at once: they are the largest tensors of all."""
+    if torch.is_grad_enabled():
+        return logits.add_(head(x))
+    for start in range(0, x.shape[2], _ROWS):
+        logits[:, :, start : start + _ROWS].add_(head(x[:, :, start : start + _ROWS]))
+    return logits
 
 
 class ConvNorm(nn.Module):
