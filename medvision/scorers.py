@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medvision.channels import Channels
 from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
 from medvision.scores import CERTAIN
-from medvision.sliding_windows import slide, window_count
+from medvision.sliding_windows import even_side, slide, window_count
 from shared_backbones.errors import InputError
 
 FAST_COARSENING = 1.25
@@ -142,7 +142,7 @@ class WindowScorer:
         total = torch.zeros((channels, *image.shape), dtype=kind)
         window = self.window
         if self.contract.any_size:
-            window = tuple(min(side, n) for side, n in zip(window, image.shape, strict=True))
+            window = tuple(even_side(n, side, self.overlap) for n, side in zip(image.shape, window, strict=True))
         passes = 2 ** len(self.mirror_axes)
         count = passes * window_count(image.shape, window, self.overlap)
         done = 0

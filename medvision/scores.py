@@ -41,6 +41,15 @@ class NetworkGrid:
     from_ras: Callable[[np.ndarray], np.ndarray]
     starts: tuple[float, ...] | None = None
 
+    def cuts(self, mask: Tensor) -> bool:
+        """Whether a mask of the box reaches a border of the scan."""
+        reached = False
+        for axis, (side, size) in enumerate(zip(self.box, self.shape, strict=True)):
+            low, high, _ = side.indices(size)
+            reached |= low == 0 and bool(mask.select(axis, 0).any())
+            reached |= high == size and bool(mask.select(axis, -1).any())
+        return reached
+
 
 @dataclass
 class Labelled:
@@ -49,13 +58,11 @@ class Labelled:
     Attributes:
         labels: `(X, Y, Z)` uint8 on the scan's grid.
         confidence: mean winning score of each label in [0, 1]; None where no voxel has it.
-        voxels: voxels of each label but the background.
         sides: voxels on the left and on the right of each label that lies on both sides.
     """
 
     labels: np.ndarray
     confidence: dict[int, float | None]
-    voxels: dict[int, int]
     sides: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -129,7 +136,7 @@ class Scores:
 
     def _labelled(self, labels: np.ndarray, counts: Tensor, sums: Tensor) -> Labelled:
         """Labels with their counts and mean scores, from those by class and side `(2, K)`."""
-        found = Labelled(labels, {}, {})
+        found = Labelled(labels, {})
         for k, channel in enumerate(self.channels):
             left, right = counts[:, k].tolist()
             if channel.left == channel.right:
@@ -139,8 +146,6 @@ class Scores:
             else:
                 figures = [(channel.left, left, float(sums[0, k])), (channel.right, right, float(sums[1, k]))]
             for number, count, total in figures:
-                if number:
-                    found.voxels[number] = count
                 found.confidence[number] = min(1.0, total / count / (CERTAIN * self.views)) if count else None
         return found
 

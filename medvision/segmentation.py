@@ -22,7 +22,7 @@ from medvision.contract import InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.parts import Detail
 from medvision.scorers import Progress, make_scorer
-from medvision.scores import CERTAIN, Labelled, NetworkGrid, Scores, drop_stray_pieces, keep_main_body
+from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces, keep_main_body
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
@@ -73,8 +73,8 @@ class Segmentation:
             and that mean; see `medvision.scores`.
         sides_ml: volumes on the left and on the right of each structure that lies on both sides, in mL, where the
             model tells them apart.
-        intracranial_ml: volume inside the skull, in mL: of all classes, where together they fill it and do not reach
-            the border of the scan; else None.
+        intracranial_ml: volume inside the skull, in mL, with the fluid around the brain that the label map leaves out;
+            None where the model does not tell it, or the scan cuts through it.
         outside_share: share of the labelled voxels that were taken off since they do not hang together with the
             brain; None where the model is none of the brain.
     """
@@ -241,7 +241,7 @@ class Segmenter:
         clock.lap("network")
         right = values[-1] if self.channels.knows_sides else None
         values = values[: len(self.channels.scored)]
-        outside = self._drop_stray_pieces(values, grid)
+        outside_share, intracranial_ml = self._clean(values, grid)
         scores = Scores(values, self.scorer.summands, grid, self.channels.scored, right)
         found = scores.labels()
         clock.lap("labels")
@@ -262,8 +262,8 @@ class Segmenter:
             fallbacks=list(self.warnings),
             weakest_slices=scores.weakest_slices(),
             sides_ml={k: (left * voxel_ml, right * voxel_ml) for k, (left, right) in found.sides.items()},
-            intracranial_ml=self._intracranial_ml(found, voxel_ml),
-            outside_share=outside,
+            intracranial_ml=intracranial_ml,
+            outside_share=outside_share,
             _scores=scores if keep_scores else None,
         )
 
@@ -311,21 +311,25 @@ class Segmenter:
         self._place_on(torch.device("cpu"))
         return self.scorer.score(image, self, progress)
 
-    def _drop_stray_pieces(self, values: Tensor, grid: NetworkGrid) -> float | None:
-        """Take off, in place, what does not belong to the rest; the share of it, where the model is of the brain."""
-        contract, certain = self.contract, CERTAIN * self.scorer.summands
-        if contract.intracranial:
-            return keep_main_body(values, certain, _BRIDGE_MM / max(grid.spacing_mm), contract.smallest_piece)
-        if contract.smallest_piece:
-            gap_radius = contract.attached_mm / max(grid.spacing_mm)
-            drop_stray_pieces(values, certain, contract.attached, gap_radius, contract.smallest_piece)
-        return None
+    def _clean(self, values: Tensor, grid: NetworkGrid) -> tuple[float | None, float | None]:
+        """Take off, in place, what does not belong to the rest.
 
-    def _intracranial_ml(self, found: Labelled, voxel_ml: float) -> float | None:
-        faces = (found.labels.take(end, axis) for axis in range(3) for end in (0, -1))
-        if not self.contract.intracranial or any(face.any() for face in faces):
-            return None
-        return sum(found.voxels.values()) * voxel_ml
+        Returns:
+            Of a model of the brain, the share of labels outside it, and the intracranial volume in mL or None where the
+            scan cuts it.
+        """
+        contract, certain, spacing = self.contract, CERTAIN * self.scorer.summands, grid.spacing_mm
+        share = volume_ml = None
+        if contract.intracranial:
+            share = keep_main_body(values, certain, _BRIDGE_MM / max(spacing), contract.smallest_piece)
+            inside = values.argmax(0) > 0
+            if not grid.cuts(inside):
+                volume_ml = int(inside.sum()) * math.prod(spacing) / 1000
+        if contract.smallest_piece:
+            attached = self.channels.of_structures(contract.attached)
+            loose = [k for k, channel in enumerate(self.channels.scored) if channel.left in attached]
+            drop_stray_pieces(values, certain, loose, contract.attached_mm / max(spacing), contract.smallest_piece)
+        return share, volume_ml
 
 
 def _card_of(card: Card, channels: Channels) -> Card:

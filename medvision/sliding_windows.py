@@ -25,6 +25,12 @@ def window_starts(size: int, side: int, overlap: float) -> list[int]:
     return [min(start, size - side) for start in range(0, size - side + step, step)]
 
 
+def even_side(size: int, side: int, overlap: float) -> int:
+    """The smallest side, of `side` voxels at most, of as many windows as it takes to cover an axis of `size` voxels."""
+    count = len(window_starts(size, side, overlap))
+    return min(side, math.ceil(size / (1 + (count - 1) * (1 - overlap))))
+
+
 def window_count(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
     """Number of windows that cover a volume."""
     return math.prod(len(window_starts(n, side, overlap)) for n, side in zip(shape, window, strict=True))

@@ -102,6 +102,21 @@ def _added(logits: Tensor, head: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
+def _convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """A 3x3 convolution, of large volumes in inference a few rows at once: its own copies then stay small."""
+    rows = x.shape[2]
+    if torch.is_grad_enabled() or x.ndim < 5 or conv.stride[0] > 1 or rows <= _ROWS:
+        return conv(x)
+    out = None
+    for start in range(0, rows, _ROWS):
+        low, stop = max(0, start - 1), min(start + _ROWS, rows)
+        part = conv(x[:, :, low : stop + 1])[:, :, start - low : stop - low]  # without what its padding spoils
+        if out is None:
+            out = part.new_empty(*part.shape[:2], *x.shape[2:])
+        out[:, :, start:stop] = part
+    return conv(x) if out is None else out
+
+
 class ConvNorm(nn.Module):
     """3x3 convolution, batch norm and ReLU."""
 
@@ -113,7 +128,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in_channels, ...)` to `(B, channels, ...)`."""
-        return F.relu(self.norm(self.conv(x)), inplace=True)
+        return F.relu(self.norm(_convolved(self.conv, x)), inplace=True)
 
     def fold_(self) -> None:
         """Fold the batch norm into the convolution."""
@@ -145,4 +160,4 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map `(B, in_channels, H, ...)` with a skip `(B, channels, 2H, ...)` to `(B, channels, 2H, ...)`."""
-        return self.refine(F.interpolate(self.narrow(x), scale_factor=2, mode="nearest") + skip)
+        return self.refine(F.interpolate(self.narrow(x), scale_factor=2, mode="nearest").add_(skip))

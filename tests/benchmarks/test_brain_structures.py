@@ -15,10 +15,12 @@ from medvision.segmentation import Segmenter
 from medvision.volumes.files import read_volume
 from tests.brain_references import SCORED, reference_scans, without_unscored
 
+CASES = {"default": {}, "fast": {"fast": True}, "version 1": {"model": "brain-structures-1"}}
 
-@pytest.mark.parametrize("options", [{}, {"fast": True}], ids=["default", "fast"])
+
+@pytest.mark.parametrize("options", CASES.values(), ids=list(CASES))
 def test_dice_on_scans_with_references(data_root: Path, options: dict):
-    segmenter = Segmenter("brain-structures", **options)
+    segmenter = Segmenter(**options)
     names = [entry["name"] for entry in segmenter.contract.classes if entry["id"]]
     print(f"\n{options or 'default'}\n{'scan':14}  mean " + " ".join(f"{name[:9]:>9}" for name in names))
     for name, volume, reference in reference_scans(data_root):
@@ -28,6 +30,8 @@ def test_dice_on_scans_with_references(data_root: Path, options: dict):
         dice = {row["id"]: row["dice"] for row in rows}
         mean = np.mean([score for number in SCORED if (score := dice[number]) is not None])
         figures = " ".join(f"{'-' if value is None else format(value, '.3f'):>9}" for value in dice.values())
+        ratios = [np.count_nonzero(labels == n) / max(1, np.count_nonzero(truth == n)) for n in SCORED]
+        figures += "  volumes " + " ".join(f"{ratio:.2f}" for ratio in ratios)
         print(f"{name:14} {mean:.3f} {figures}  network {result.timings_s['network']:.1f} s", flush=True)
 
 
@@ -41,11 +45,12 @@ def test_bfloat16_agreement_on_real_scans(data_root: Path):
         print(f"{name}: {same.mean():.5f} of all voxels agree, {same[labelled].mean():.5f} of the labelled")
 
 
-def test_whole_head_stays_inside_the_skull(data_root: Path):
+@pytest.mark.parametrize("options", CASES.values(), ids=list(CASES))
+def test_whole_head_stays_inside_the_skull(data_root: Path, options: dict):
     from scipy import ndimage
 
     folder = data_root / "medical/brain_t1/colin27"
-    labels = Segmenter("brain-structures").segment(folder / "ch2.nii.gz").labels
+    labels = Segmenter(**options).segment(folder / "ch2.nii.gz").labels
     brain = ndimage.binary_dilation(read_volume(folder / "ch2bet.nii.gz").data > 0, iterations=2)
     outside = np.count_nonzero((labels > 0) & np.logical_not(brain)) / np.count_nonzero(labels)
     print(f"\nColin27: {outside:.2%} of the labelled voxels lie outside the brain mask dilated by 2 mm")
@@ -58,7 +63,7 @@ def test_seconds_and_memory_of_a_256_cube(tmp_path: Path, data_root: Path):
     cube[37:218, 19:236, 37:218] = source
     nib.Nifti1Image(cube, np.diag([1.0, 1, 1, 1])).to_filename(tmp_path / "cube.nii.gz")
     print()
-    for options in ([], ["--views", "axial"], ["--fast"]):
+    for options in ([], ["--detail", "full"], ["--model", "brain-structures-1"]):
         code = (
             "import sys; from apps.cli.medvision.program import app; from apps.cli.shared.program import run; "
             "assert run(app, sys.argv[1:]) == 0; "

@@ -1,4 +1,4 @@
-"""Labels of the bundled model on real scans, as hashes: `python -m tests.golden.brain_labels` writes them anew.
+"""Labels of the bundled models on real scans, as hashes: `python -m tests.golden.brain_labels` writes them.
 
 The label maps themselves are not kept, as some of the scans are for non-commercial use. Where another CPU rounds
 otherwise, a sketch of each map still tells how many voxels differ.
@@ -7,7 +7,9 @@ otherwise, a sketch of each map still tells how many voxels differ.
 import hashlib
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
@@ -19,6 +21,7 @@ from nibabel import nifti1
 from tests.golden.programs import run_program
 
 EXPECTED = Path(__file__).with_suffix(".json")
+MODELS = ("brain-structures", "brain-structures-1")
 MODES = ("default", "fast")
 DEMO = "icbm152"
 SCANS = (DEMO, "colin27", "vxm_test_scan", "1000", "1001", "1002", "1006", "1007", "1008")
@@ -63,24 +66,24 @@ def find_scan(name: str, data_root: Path, folder: Path) -> Path:
     return path
 
 
-def segment(scan: Path, mode: str, folder: Path) -> np.ndarray:
+def segment(scan: Path, model: str, mode: str, folder: Path) -> np.ndarray:
     """Labels `(X, Y, Z)` uint8 that `medvision segment` writes, in float32 on one CPU thread: more round otherwise."""
     output = folder / mode
     options = ["--fast"] if mode == "fast" else []
     run_program(
-        "medvision", "segment", "-i", scan, "-o", output, "--device", "cpu", "--precision", "float32", "--threads", 1,
-        "-q", *options,
+        "medvision", "segment", "-i", scan, "-o", output, "--model", model, "--device", "cpu",
+        "--precision", "float32", "--threads", 1, "-q", *options,
     )  # fmt: skip
     (path,) = output.glob("*.nii.gz")
     image = nifti1.load(path)
     return np.asarray(image.dataobj).astype(np.uint8)
 
 
-def check(name: str, mode: str, data_root: Path, folder: Path) -> None:
+def check(name: str, model: str, mode: str, data_root: Path, folder: Path) -> None:
     """Segment a scan and compare: every voxel on a CPU that rounds like the one that wrote, else 99.99 % of them."""
-    content = json.loads(EXPECTED.read_text())
+    content = json.loads(EXPECTED.read_text())[model]
     expected: Labels = content["scans"][name][mode]
-    found = summarise(segment(find_scan(name, data_root, folder), mode, folder))
+    found = summarise(segment(find_scan(name, data_root, folder), model, mode, folder))
     if cpu() == content["cpu"]:
         assert found["sha256"] == expected["sha256"]
     assert unlike_share(found, expected) <= 1 - AGREEMENT
@@ -115,18 +118,20 @@ def _cpu_lines() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def write(data_root: Path) -> None:
-    """Segment all scans in both modes, and write what is expected of them."""
-    found: dict[str, dict[str, Labels]] = {}
-    for name in SCANS:
-        with tempfile.TemporaryDirectory() as folder:
-            scan = find_scan(name, data_root, Path(folder))
-            found[name] = {mode: summarise(segment(scan, mode, Path(folder))) for mode in MODES}
-            print(name, {mode: part["sha256"][:12] for mode, part in found[name].items()}, flush=True)
-    content = {"cpu": cpu(), "scans": found}
+def write(data_root: Path, models: Sequence[str]) -> None:
+    """Segment all scans in both modes with some of the models, and write what is expected of them."""
+    content = json.loads(EXPECTED.read_text())
+    for model in models:
+        scans: dict[str, dict[str, Labels]] = {}
+        for name in SCANS:
+            with tempfile.TemporaryDirectory() as folder:
+                scan = find_scan(name, data_root, Path(folder))
+                scans[name] = {mode: summarise(segment(scan, model, mode, Path(folder))) for mode in MODES}
+            print(model, name, {mode: part["sha256"][:12] for mode, part in scans[name].items()}, flush=True)
+        content[model] = {"cpu": cpu(), "scans": scans}
     EXPECTED.write_text(json.dumps(content).replace('"scans": ', '"scans":\n').replace('}, "', '},\n"') + "\n")
 
 
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[2]
-    write(Path(os.environ.get("DOMAIN_VISION_DATA") or root.parent / "shared/data"))
+    write(Path(os.environ.get("DOMAIN_VISION_DATA") or root.parent / "shared/data"), sys.argv[1:] or MODELS)

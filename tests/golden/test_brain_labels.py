@@ -1,4 +1,4 @@
-"""The bundled model gives two real scans the labels that it gave before; `tests/benchmarks` compares all scans.
+"""The bundled models give real scans the labels that it gave before; `tests/benchmarks` compares all scans.
 
 `python -m tests.golden.brain_labels` writes what is expected.
 """
@@ -10,6 +10,14 @@ import pytest
 from tests.golden.brain_labels import check
 
 
-@pytest.mark.parametrize(("name", "mode"), [("vxm_test_scan", "fast"), ("1000", "default")])
-def test_labels_of_a_real_scan(name: str, mode: str, data_root: Path, tmp_path: Path):
-    check(name, mode, data_root, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "model", "mode"),
+    [
+        ("vxm_test_scan", "brain-structures-1", "fast"),
+        ("1000", "brain-structures-1", "default"),
+        ("vxm_test_scan", "brain-structures", "fast"),
+        ("1000", "brain-structures", "default"),
+    ],
+)
+def test_labels_of_a_real_scan(name: str, model: str, mode: str, data_root: Path, tmp_path: Path):
+    check(name, model, mode, data_root, tmp_path)

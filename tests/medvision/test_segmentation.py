@@ -470,9 +470,9 @@ def test_a_network_that_is_not_what_its_card_says_is_refused(make_segmenter):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of this process alone is Linux's to tell")
-@pytest.mark.parametrize("kind", ["slices", "volumes"])
+@pytest.mark.parametrize("kind", ["bundled", "slices", "volumes"])
 def test_memory_stays_within_input_labels_and_one_gigabyte(kind, tmp_path):
-    model, options = "brain-structures", {"views": ["axial"]}
+    model, options = ("brain-structures", {}) if kind == "bundled" else ("brain-structures-1", {"views": ["axial"]})
     if kind == "volumes":
         card = make_card(spacing_mm=1.5, patch=[64, 64, 64], overlap=0.25)
         weights.save(tmp_path / "volumes", SkipUnet(4, widths=(4, 8)), card)

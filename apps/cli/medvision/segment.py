@@ -104,7 +104,7 @@ class SegmentOptions:
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="One view at a coarser spacing; brain-structures then needs a skull-stripped scan."
+            "--fast", help="Faster, less precise: one view at a coarser spacing; of a 3-D network, less overlap."
         ),
     ] = False
     stats: Annotated[

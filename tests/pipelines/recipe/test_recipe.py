@@ -190,4 +190,4 @@ def test_what_is_noted_of_a_recipe_names_no_folder_and_no_subject(recipe, tmp_pa
     others = ["output=/jane/out", "card={name: jane}", "train.local_copy=/jane/tmp"]
     noted = shown(load_recipe(recipe(SMALL), [volumes, *others]))
     assert "jane" not in str(noted) and noted["data"]["options"] == {"test_share": 0.1}
-    assert shown(load_recipe(recipe(SMALL), ["model.init=brain-structures"]))["model"]["init"] == "brain-structures"
+    assert shown(load_recipe(recipe(SMALL), ["model.init=brain-structures-1"]))["model"]["init"] == "brain-structures-1"

@@ -148,7 +148,7 @@ def test_the_loss_falls(maps, tmp_path, losses):
         ("card.input.views=[lateral]", "card cannot be used.*'lateral'"),
         ("model.architecture=unet", "'unet' is unknown"),
         ("model.arguments.depth=3", "arguments do not suit"),
-        ("model.init=brain-structures", "model.init=brain-structures"),
+        ("model.init=brain-structures-1", "model.init=brain-structures-1"),
         ("data.root=nowhere", "not a folder"),
     ],
 )
