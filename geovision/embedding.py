@@ -1,21 +1,24 @@
 """From scenes to embeddings with footprints: GeoParquet, or NumPy arrays."""
 
 import json
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from geovision.grids import Grid
+from geovision.footprints import bounds, check_place, corners, footprint
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
+
+if TYPE_CHECKING:  # shapely is imported where an outline is made
+    from shapely.geometry.base import BaseGeometry
 
 FORMATS = (".parquet", ".npz")
 
@@ -31,6 +34,7 @@ class Embedded:
         shape: height and width of the windows in pixels.
         valid: share of valid pixels of each, 0 to 1.
         footprints: `(N, 5, 2)` longitude and latitude (WGS 84) of its corners, the first again at the end.
+        outlines: its polygon, or polygons where it crosses the antimeridian, in the same coordinates.
     """
 
     vectors: np.ndarray
@@ -39,6 +43,7 @@ class Embedded:
     shape: tuple[int, int]
     valid: np.ndarray
     footprints: np.ndarray
+    outlines: list["BaseGeometry"]
 
 
 class Embedder(LoadedNetwork):
@@ -100,8 +105,7 @@ class Embedder(LoadedNetwork):
         Raises:
             InputError: the scene has no CRS, or is damaged.
         """
-        if scene.grid.crs is None:
-            raise InputError(f"{scene.label}: has no CRS, so its footprint is unknown; give it with --crs EPSG:CODE")
+        check_place(scene.grid, scene.label)
         size = self.contract.size
         rows, columns = (Axis.cover(length, size, 0) for length in scene.shape)
         places = [(row, column) for row in rows.starts for column in columns.starts]
@@ -126,19 +130,9 @@ class Embedder(LoadedNetwork):
         return Embedded(
             np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32),
             tops.astype(np.int64), lefts.astype(np.int64), shape, valid_shares.astype(np.float32),
-            footprints(scene.grid, tops, lefts, shape),
+            corners(scene.grid, tops, lefts, shape),
+            [footprint(scene.grid, row, column, *shape, scene.label) for row, column, _ in tiles],
         )  # fmt: skip
-
-
-def footprints(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Outlines of windows: `(N, 5, 2)` longitude and latitude (WGS 84), counter-clockwise on a north-up grid."""
-    from rasterio.warp import transform
-
-    down = np.array([1, 1, 0, 0, 1]) * shape[0] + np.reshape(rows, (-1, 1)).astype(float)
-    right = np.array([0, 1, 1, 0, 0]) * shape[1] + np.reshape(columns, (-1, 1)).astype(float)
-    x, y = grid.transform @ (right, down)
-    longitude, latitude = transform(grid.crs, "OGC:CRS84", x.ravel().tolist(), y.ravel().tolist())[:2]
-    return np.stack([np.reshape(longitude, x.shape), np.reshape(latitude, x.shape)], -1)
 
 
 def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], model_sha256: str) -> None:
@@ -168,13 +162,13 @@ def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], mod
         "valid": np.concatenate([part.valid for _, _, part in parts]),
         "model_sha256": np.repeat([model_sha256], sum(lengths)),
     }
-    outlines = np.concatenate([part.footprints for _, _, part in parts])
     with replacing(path) as temporary:
         if path.suffix == ".npz":
             with temporary.open("wb") as file:
+                outlines = np.concatenate([part.footprints for _, _, part in parts])
                 np.savez_compressed(file, geometry=outlines, allow_pickle=False, **columns)
         else:
-            _write_geoparquet(temporary, columns, outlines)
+            _write_geoparquet(temporary, columns, [outline for _, _, part in parts for outline in part.outlines])
 
 
 def check_format(path: Path) -> None:
@@ -183,7 +177,9 @@ def check_format(path: Path) -> None:
         raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
 
 
-def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: np.ndarray) -> None:
+def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: Sequence["BaseGeometry"]) -> None:
+    import shapely
+
     pyarrow = require("pyarrow", "geo")
     parquet = require("pyarrow.parquet", "geo")
 
@@ -191,26 +187,18 @@ def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: np.n
     flat = pyarrow.array(np.ascontiguousarray(vectors).reshape(-1))
     table = {
         "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-        "geometry": pyarrow.array(list(_polygons(outlines)), pyarrow.binary()),
+        "geometry": pyarrow.array([shapely.to_wkb(outline, flavor="iso") for outline in outlines], pyarrow.binary()),
         **{name: pyarrow.array(values.tolist()) for name, values in columns.items()},
     }
-    corners = outlines.reshape(-1, 2)
     geometry: dict[str, str | list[str] | list[float]] = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"],
+        "geometry_types": sorted({outline.geom_type for outline in outlines}) or ["Polygon"],
     }  # no CRS: longitude, latitude, WGS 84
-    if len(corners):
-        geometry["bbox"] = [*corners.min(0).tolist(), *corners.max(0).tolist()]
+    if outlines:
+        geometry["bbox"] = bounds(outlines)
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     content = pyarrow.table(table).replace_schema_metadata({"geo": json.dumps(geo)})
     parquet.write_table(content, path, compression="zstd")
-
-
-def _polygons(outlines: np.ndarray) -> Iterator[bytes]:
-    """Well-known binary of polygons with one ring of five points."""
-    head = struct.pack("<BIII", 1, 3, 1, 5)
-    for outline in outlines.astype("<f8"):
-        yield head + outline.tobytes()
 
 
 def _enlarged(numbers: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

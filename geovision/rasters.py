@@ -1,18 +1,21 @@
-"""Raster files opened safely: by what they begin with, and with every fault named in one line."""
+"""Raster files opened safely and read with their validity, and maps written."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geovision.files import archive_of, exists, member_beginning, text_of
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:  # rasterio is imported where a file is opened
     from rasterio.io import DatasetReader
+    from rasterio.windows import Window
 
     from geovision.grids import Grid
 
@@ -28,28 +31,77 @@ _BEGINNINGS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
 }
+# Formats whose files name addresses or other files, or run code; of these VRT is read, once its text is seen.
+_REACHING = {
+    "DAAS", "DERIVED", "EEDA", "EEDAI", "GNMDatabase", "GNMFile", "GTI", "HTTP", "KMLSUPEROVERLAY", "MBTiles", "MEM",
+    "MRF", "Memory", "NGW", "OGCAPI", "PDF", "PLMOSAIC", "Rasterlite", "STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS",
+}  # fmt: skip
+_VRT_SOURCE = re.compile(r"<(?:SourceFilename|SourceDataset)\b([^>]*)>([^<]*)<")
+_VRT_CODE = re.compile(r"PixelFunctionLanguage|VRTRawRasterBand|<OpenOptions|<GDALWMS|<Algorithm", re.I)
+_VRT_DEPTH = 4
 
 
-def open_raster(path: Path) -> "DatasetReader":
-    """A rasterio dataset of a GeoTIFF, JPEG 2000, PNG or JPEG file.
+def open_raster(path: Path, *, any_format: bool = False) -> "DatasetReader":
+    """A rasterio dataset of a GeoTIFF, JPEG 2000, PNG or JPEG file, or of a VRT of such files.
 
-    The format is chosen by the file's first bytes: formats that name other files or addresses are never tried.
+    The format is chosen by the file's first bytes: formats that name other files or addresses are never tried, but for
+    VRT files whose sources are plain files.
+
+    Args:
+        path: the file, which may lie in an archive, under GDAL's name of it.
+        any_format: whether every other format that GDAL reads from plain files is tried, too.
 
     Raises:
         InputError: no such file, another format, or damaged.
     """
     rasterio = require("rasterio", "geo")
-    if not path.is_file():
+    if not exists(path):
         raise InputError(f"{printable(path)}: no such file; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
     with reading(path):
-        with path.open("rb") as file:
-            start = file.read(12)
-        driver = next((name for beginning, name in _BEGINNINGS.items() if start.startswith(beginning)), None)
-        if driver is not None:
+        start = beginning_of(path)
+        drivers: Any = next((name for beginning, name in _BEGINNINGS.items() if start.startswith(beginning)), None)
+        if start.lstrip().startswith(b"<VRTDataset"):
+            _check_vrt(path, 0)
+            drivers = "VRT"
+        elif drivers is None and any_format:
+            with rasterio.Env() as environment:
+                drivers = sorted(set(environment.drivers()) - _REACHING)
+        if drivers is not None:
             with warnings.catch_warnings():  # what lacks a grid is named where a grid is needed
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                return rasterio.open(path, driver=driver)
+                return rasterio.open(path, driver=drivers)
     raise InputError(f"{printable(path)}: no raster that is read here; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
+
+
+def _check_vrt(path: Path, depth: int) -> None:
+    """Refuse a VRT file that runs code, or whose sources are no plain files.
+
+    Raises:
+        InputError: it is such a file.
+    """
+    text = text_of(path)
+    wrong = _VRT_CODE.search(text)
+    for attributes, source in _VRT_SOURCE.findall(text):
+        source = source.strip()
+        named = Path(source) if re.search(r"relativeToVRT=.1", attributes) is None else path.parent / source
+        if "://" in source or source.startswith(("/vsi", "<")) or not exists(named) or depth >= _VRT_DEPTH:
+            raise InputError(
+                f"{printable(path)}: names {printable(source)!r}; expected a VRT of files that are there: build it anew"
+            )
+        if named.suffix.lower() == ".vrt" or beginning_of(named).lstrip().startswith(b"<"):
+            _check_vrt(named, depth + 1)
+    if wrong:
+        raise InputError(
+            f"{printable(path)}: a VRT with {printable(wrong[0])}, which is not read; convert it to GeoTIFF"
+        )
+
+
+def beginning_of(path: Path) -> bytes:
+    """The first 64 bytes of a file, in an archive, too."""
+    if archive_of(path) is None:
+        with path.open("rb") as file:
+            return file.read(64)
+    return member_beginning(path, 64)
 
 
 @contextlib.contextmanager
@@ -59,12 +111,85 @@ def reading(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except InputError:
+        raise
     except (RasterioError, OSError, ValueError, MemoryError) as error:
         cause = error.__cause__ or error
         reason = printable(" ".join(str(cause).replace(str(path), path.name).split())[:200])
         raise InputError(
             f"{printable(path)}: cannot be read ({reason}); expected a whole raster file: use an intact copy"
         ) from None
+
+
+def read_values(
+    source: "DatasetReader",
+    numbers: Sequence[int],
+    nodata: Sequence[float | None],
+    window: "Window | None" = None,
+    shape: tuple[int, ...] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stored numbers of some bands, and where they are valid.
+
+    A number is valid where it is finite, is no nodata value, and the file's mask bands and alpha bands are above 0.
+    Each is looked at by itself, as GDAL's own answer leaves some of them out.
+
+    Args:
+        source: open raster.
+        numbers: of the bands, from 1.
+        nodata: for each band a further nodata value; the file's own always counts.
+        window: part of the raster; by default all of it.
+        shape: height and width of the result; by default the window's.
+
+    Returns:
+        `(C, H, W)` stored numbers and `(C, H, W)` bool.
+    """
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    values = _read(source, list(numbers), window, shape)
+    common = np.ones(values.shape[1:], bool)
+    for number, color in enumerate(source.colorinterp, 1):
+        if color == ColorInterp.alpha:
+            common &= _read(source, number, window, shape) > 0
+    flags = source.mask_flag_enums
+    shared: dict[bool, np.ndarray] = {}
+    valid = np.empty(values.shape, bool)
+    for place, (number, further) in enumerate(zip(numbers, nodata, strict=True)):
+        known = np.isfinite(values[place]) if values.dtype.kind == "f" else np.ones(common.shape, bool)
+        for missing in (source.nodatavals[number - 1], further):
+            if missing is not None:
+                known &= ~_equal(values[place], missing)
+        own = set(flags[number - 1])
+        if MaskFlags.alpha not in own and own not in ({MaskFlags.all_valid}, {MaskFlags.nodata}):
+            per_dataset = MaskFlags.per_dataset in own
+            if not per_dataset or True not in shared:
+                options = {} if window is None else {"window": window}
+                mask = source.read_masks(number, out_shape=None if shape is None else tuple(shape), **options) > 0
+                shared[per_dataset] = mask
+            known &= shared[per_dataset]
+        valid[place] = known & common
+    return values, valid
+
+
+def _read(
+    source: "DatasetReader", numbers: int | list[int], window: "Window | None", shape: tuple[int, ...] | None
+) -> np.ndarray:
+    if shape is None:
+        return source.read(numbers, window=window)
+    whole = tuple(shape) if isinstance(numbers, int) else (len(numbers), *shape)
+    return source.read(numbers, window=window, out_shape=whole)
+
+
+def _equal(values: np.ndarray, missing: float) -> np.ndarray:
+    """Where stored numbers are a nodata value, which may be one that the data type rounds, or cannot hold."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.isnan(values) if np.isnan(missing) else values == values.dtype.type(missing)
+    if not np.isfinite(missing) or missing != int(missing):
+        return np.zeros(values.shape, bool)
+    limits = np.iinfo(values.dtype)
+    if not limits.min <= int(missing) <= limits.max:
+        return np.zeros(values.shape, bool)
+    return values == values.dtype.type(int(missing))
 
 
 @contextlib.contextmanager

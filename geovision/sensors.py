@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 from shared_backbones.errors import InputError
 
-REFLECTANCE, RADIANCE, DIGITAL_NUMBER = "reflectance", "radiance", "digital_number"
+REFLECTANCE, RADIANCE, KELVIN, DIGITAL_NUMBER = "reflectance", "radiance", "kelvin", "digital_number"
 """Units: reflectance has none (1 is a white surface), radiance is in W / (m2 sr um), digital numbers are as stored."""
-RANGES = {REFLECTANCE: (-0.3, 2.5), RADIANCE: (-10.0, 1000.0), DIGITAL_NUMBER: (0.0, 65535.0)}
+CLASS = "class"
+"""Unit of rasters of classes and flags, which are never between two numbers."""
+RANGES = {
+    REFLECTANCE: (-0.3, 2.5),
+    RADIANCE: (-10.0, 1000.0),
+    KELVIN: (150.0, 400.0),
+    DIGITAL_NUMBER: (0.0, 65535.0),
+}
 """Values that a pixel can have, in its unit; specular clouds exceed a reflectance of 1."""
 
 
@@ -76,10 +83,10 @@ class Sensor:
 
 
 def plain_name(text: str) -> str:
-    """A band's name without what products add: `SR_B02` and `Band 2` are `B2`."""
-    text = re.sub(r"[^A-Z0-9]+", "", text.upper())
-    match = re.fullmatch(r"(?:SR|ST|TOA)?(?:BAND|B)0*(\d+[A-Z]?)", text)
-    return f"B{match[1]}" if match else text
+    """A band's name without what products add: `SR_B02`, `Band 2` and `B2, central wavelength 490 nm` are `B2`."""
+    text = re.sub(r"[^A-Z0-9]+", "", text.partition(",")[0].upper())
+    match = re.fullmatch(r"(?:SR|ST|BT|TOA|OLI|TIRS)?(?:BAND|B)0*(\d+[A-Z]?)(VCID\d)?", text)
+    return f"B{match[1]}{match[2] or ''}" if match else text
 
 
 def find_sensor(name: str) -> Sensor:
@@ -104,10 +111,30 @@ def recognise(names: Sequence[str]) -> Sensor | None:
         known = {plain_name(name) for name in SENSORS["sentinel2_l1c"].names()}
         if plain <= known:
             return SENSORS["sentinel2_l1c" if "B10" in plain else "sentinel2_l2a"]
-    for sensor in (SENSORS["rgb"], SENSORS["rgbn"]):
-        if [name.strip().lower() for name in names] == sensor.names():
+    words = {name.strip().lower() for name in names}
+    for sensor in (SENSORS["rgb"], SENSORS["rgbn"], SENSORS["planetscope"]):
+        if words == set(sensor.names()):
             return sensor
     return None
+
+
+def known_orders(count: int) -> list[str]:
+    """Orders with so many bands, as `--bands` takes them."""
+    return [f"order:{name}" for name, bands in ORDERS.items() if len(bands) == count]
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Names of bands as a user gives them, with an order that has a name in place of its bands.
+
+    Raises:
+        InputError: no order has that name.
+    """
+    if len(names) != 1 or not names[0].startswith("order:"):
+        return list(names)
+    order = ORDERS.get(names[0].removeprefix("order:"))
+    if order is None:
+        raise InputError(f"--bands {names[0]}: is unknown; expected one of: order:{', order:'.join(ORDERS)}")
+    return list(order)
 
 
 # Means and deviations of fMoW-Sentinel's training images (SatMAE, SatMAE++), in stored numbers: reflectance x 10000.
@@ -161,19 +188,30 @@ SENSORS = {
             tuple(Band(b.name, b.color, b.wavelength_nm, b.gsd_m) for b in _SENTINEL2 if b.name != "B10"),
             1e-4,
         ),
+        Sensor("landsat4", (*_TM, Band("B6", "lwir", 11450, 120, RADIANCE), Band("B7", "swir22", 2215, 30))),
         Sensor("landsat5", (*_TM, Band("B6", "lwir", 11450, 120, RADIANCE), Band("B7", "swir22", 2215, 30))),
         Sensor(
             "landsat7",
             (
                 *_TM,
                 Band("B6", "lwir", 11450, 60, RADIANCE),
+                Band("B6_VCID_1", "lwir_low_gain", 11450, 60, RADIANCE),
+                Band("B6_VCID_2", "lwir_high_gain", 11450, 60, RADIANCE),
                 Band("B7", "swir22", 2205, 30),
                 Band("B8", "pan", 710, 15),
             ),
         ),
         Sensor("landsat8", _OLI_TIRS),
         Sensor("landsat9", _OLI_TIRS),
-        Sensor("hls_l30", (*_OLI, Band("B9", "cirrus", 1373, 30)), 1e-4),
+        Sensor(
+            "hls_l30",
+            (
+                *_OLI,
+                Band("B9", "cirrus", 1373, 30),
+                *(Band(b.name, b.color, b.wavelength_nm, 30, KELVIN) for b in _THERMAL),
+            ),
+            1e-4,
+        ),
         Sensor("hls_s30", tuple(Band(b.name, b.color, b.wavelength_nm, 30) for b in _SENTINEL2), 1e-4),
         Sensor("rgb", _RGB, 1.0),
         Sensor(
@@ -184,5 +222,42 @@ SENSORS = {
             ),
             1.0,
         ),
+        # orthoscenes of eight bands; of four, they are `rgbn`
+        Sensor(
+            "planetscope",
+            (
+                Band("coastal_blue", "coastal", 443, 3),
+                Band("blue", "blue", 490, 3),
+                Band("green_i", "green05", 531, 3),
+                Band("green", "green", 565, 3),
+                Band("yellow", "yellow", 610, 3),
+                Band("red", "red", 665, 3),
+                Band("rededge", "rededge1", 705, 3),
+                Band("nir", "nir", 865, 3),
+            ),
+        ),
     )
 }
+_S2 = [band.name for band in _SENTINEL2]
+ORDERS: dict[str, tuple[str, ...]] = {
+    "sentinel2_l1c": tuple(_S2),
+    "sentinel2_l2a": tuple(name for name in _S2 if name != "B10"),
+    "eurosat": (*(name for name in _S2 if name != "B8A"), "B8A"),
+    "fmow_sentinel": tuple(_S2),
+    "ssl4eo": tuple(_S2),
+    "bigearthnet": tuple(name for name in _S2 if name != "B10"),
+    "sentinel2_10m": ("B2", "B3", "B4", "B8"),
+    "landsat5": tuple(SENSORS["landsat5"].names()),
+    "landsat7": ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8"),
+    "landsat8": tuple(SENSORS["landsat8"].names()),
+    "landsat_tm_reflective": ("B1", "B2", "B3", "B4", "B5", "B7"),
+    "landsat_oli_reflective": tuple(band.name for band in _OLI),
+    "hls_l30_prithvi": ("B2", "B3", "B4", "B5", "B6", "B7"),
+    "hls_s30_prithvi": ("B2", "B3", "B4", "B8A", "B11", "B12"),
+    "rgb": ("red", "green", "blue"),
+    "bgr": ("blue", "green", "red"),
+    "rgbn": ("red", "green", "blue", "nir"),
+    "bgrn": ("blue", "green", "red", "nir"),
+    "planetscope": tuple(SENSORS["planetscope"].names()),
+}
+"""Orders in which known data sets and products lay bands that their files do not name, by name."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting, packed, sums
-from geovision.embedding import footprints
+from geovision.footprints import noted_corners
 from geovision.scenes import open_scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -66,8 +66,8 @@ def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.nd
         values, valid = scene.read(row, column, height, width, cutting.scale)
         place = {"sha256": scene.sha256(), "crs": None, "footprint": None}
         if scene.grid.crs is not None:
-            outline = footprints(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
-            place |= {"crs": scene.grid.crs.to_string(), "footprint": outline.tolist()}
+            outline = noted_corners(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
+            place |= {"crs": scene.grid.crs.to_string(), "footprint": outline}
     values, valid = brought_to(values, valid, cutting.patch)
     return values, valid, place
 

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from geovision.embedding import footprints
-from geovision.rasters import open_raster, reading
-from geovision.scenes import Grid, Scene, find_scenes, open_scene
+from geovision.datasets.labels import IGNORED, VECTORS, LabelRaster, files_of
+from geovision.footprints import noted_corners
+from geovision.scene import Scene
+from geovision.scenes import find_scenes, open_scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
 
-IGNORED = 255
-"""Label of pixels that have none."""
 _PORTION = 2**22  # pixels of a scene that are cut at once
 Region = tuple[int, int, int, int]
 
@@ -46,7 +45,7 @@ class PatchSource:
     def files(self) -> list[Path]:
         """All files that are read."""
         inside = sorted(path for path in self.scene.rglob("*") if path.is_file()) if self.scene.is_dir() else []
-        return [*(inside or [self.scene]), *([self.labels] if self.labels else [])]
+        return [*(inside or [self.scene]), *(files_of(self.labels) if self.labels else [])]
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ class Cutting:
         min_valid: patches with a smaller share of valid (and labelled) pixels are left out.
         options: further arguments of `geovision.scenes.open_scene`.
         label_values: value of each class in the label raster.
+        label_names: names of the classes, by which polygons may call them.
+        label_column: column of the polygons' classes; None where it can be told.
     """
 
     sensor: str
@@ -72,10 +73,18 @@ class Cutting:
     min_valid: float
     options: Mapping[str, Any]
     label_values: tuple[int, ...] = ()
+    label_names: tuple[str, ...] = ()
+    label_column: str | None = None
+
+    def labels(self, path: Path | None, scene: Scene) -> LabelRaster:
+        """The labels of a scene, to be opened with `with`."""
+        return LabelRaster(path, scene, self.label_values, self.label_names, self.label_column)
 
 
 def find_labelled(root: Path) -> list[tuple[Path, Path]]:
-    """Scenes of `root/images`, each with the label raster of its name in `root/labels`, or the only one there.
+    """Scenes of `root/images`, each with the labels of its name in `root/labels`, or the only ones there.
+
+    Labels are rasters, or polygons in a GeoPackage, a GeoJSON file or a shapefile.
 
     Raises:
         InputError: a folder is missing or empty, or a scene has no label raster.
@@ -83,7 +92,8 @@ def find_labelled(root: Path) -> list[tuple[Path, Path]]:
     for name in ("images", "labels"):
         if not (root / name).is_dir():
             raise InputError(f"{printable(root)}: has no folder {name}; expected images and labels")
-    rasters = {path.stem: path for path in find_scenes(root / "labels")}
+    vectors = [path for path in sorted((root / "labels").iterdir()) if path.suffix.lower() in VECTORS]
+    rasters = {path.stem: path for path in vectors or find_scenes(root / "labels")}
     pairs = []
     for scene in find_scenes(root / "images"):
         labels = rasters.get(scene.stem) or (next(iter(rasters.values())) if len(rasters) == 1 else None)
@@ -157,7 +167,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
     with open_scene(source.scene, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
         scene.check_range()
         images, masks, labels, places = [], [], [], []
-        with LabelRaster(source.labels, scene, cutting) as raster:
+        with cutting.labels(source.labels, scene) as raster:
             for row, column in _places(source.regions, cutting.patch, cutting.stride):
                 window = (row, column, cutting.patch, cutting.patch)
                 values, valid = scene.read(*window, cutting.scale)
@@ -181,7 +191,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
             arrays["labels"] = np.stack(labels) if labels else np.zeros((0, size, size), np.uint8)
         rows, columns = (np.array([place[axis] for place in places]) for axis in (0, 1))
         crs = scene.grid.crs
-        outlines = footprints(scene.grid, rows, columns, (size, size)).tolist() if crs is not None and places else None
+        outlines = noted_corners(scene.grid, rows, columns, (size, size)) if crs is not None and places else None
         record = {
             "sha256": scene.sha256(),
             "crs": None if crs is None else crs.to_string(),
@@ -189,6 +199,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
             "gsd_m": scene.grid.gsd_m,
             "unit": scene.layers[0].unit,
             "places": places,
+            "foreign_labels": sorted(raster.foreign),
             "footprints": outlines,
             **sums(stack, known),
         }
@@ -284,53 +295,6 @@ class PatchOrder(Sampler[list[int]]):
         if self._lap is None or self._lap[0] != lap:
             self._lap = lap, np.random.default_rng((self.seed, lap)).permutation(self.count)
         return int(self._lap[1][position])
-
-
-class LabelRaster:
-    """The label raster of a scene, read as class numbers."""
-
-    def __init__(self, path: Path | None, scene: Scene, cutting: Cutting) -> None:
-        self.path, self.scene = path, scene
-        self.table = np.full(256, IGNORED, np.uint8)
-        for number, value in enumerate(cutting.label_values):
-            self.table[value] = number
-
-    def __enter__(self) -> "LabelRaster":
-        if self.path is not None:
-            self.source = open_raster(self.path)
-            grid = Grid(self.source.crs, self.source.transform, self.source.height, self.source.width)
-            if not grid.same(self.scene.grid):
-                self.source.close()
-                raise InputError(
-                    f"{printable(self.path)}: {grid.height} x {grid.width} pixels, on another grid than its scene of "
-                    f"{self.scene.grid.height} x {self.scene.grid.width}; resample it onto the scene's (gdalwarp "
-                    "-r near -te -ts -t_srs)"
-                )
-            if self.source.dtypes[0] != "uint8":
-                self.source.close()
-                raise InputError(f"{printable(self.path)}: holds {self.source.dtypes[0]}, expected labels as uint8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self.source.close()
-
-    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
-        """Class numbers `(height, width)`, 255 where there is none."""
-        from rasterio.windows import Window
-
-        assert self.path is not None  # noqa: S101 - asked only where there are labels
-        with reading(self.path):
-            window: Any = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
-            labels = self.table[self.source.read(1, window=window)]
-            labels[self.source.read_masks(1, window=window) == 0] = IGNORED
-        return labels
-
-    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The whole raster in `shape` (nearest), as `read` gives it."""
-        assert self.path is not None  # noqa: S101 - asked only where there are labels
-        with reading(self.path):
-            return self.table[self.source.read(1, out_shape=shape)]
 
 
 def _portions(regions: Sequence[Region]) -> Iterator[tuple[Region, ...]]:

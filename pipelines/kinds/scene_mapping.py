@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from geovision.contract import InputContract
-from geovision.datasets.patches import Cutting, LabelRaster, PatchSource, find_labelled
+from geovision.datasets.patches import Cutting, PatchSource, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
 from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
-from geovision.scenes import Scene, open_scene
+from geovision.scene import Scene
+from geovision.scenes import open_scene
 from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.results import ResultTable, Value
@@ -37,10 +38,10 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         """Values of the classes in label rasters: the recipe's, or the classes' numbers."""
         names = self.class_names()
         values = self.data.label_values or list(range(len(names)))
-        if len(values) != len(names) or len(set(values)) < len(values) or not all(0 <= v <= 255 for v in values):
+        if len(values) != len(names) or len(set(values)) < len(values) or len(values) > 255:
             raise InputError(
                 f"recipe {self.recipe.name}: data.label_values are {values} for {len(names)} classes; expected one "
-                "number from 0 to 255 for each"
+                "number for each, all different"
             )
         return tuple(values)
 
@@ -81,7 +82,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
                         matrix += compare(target, part, scene, self.cutting, len(names))
                     if not number:
                         with (
-                            LabelRaster(parts[0].labels, scene, self.cutting) as labels,
+                            self.cutting.labels(parts[0].labels, scene) as labels,
                             replacing(folder / "map.png") as picture,
                         ):
                             map_panel(picture, scene, target, labels, mapper.classes, shown_bands(self.bands))
@@ -118,7 +119,7 @@ def compare(target: Path, source: PatchSource, scene: Scene, cutting: Cutting, c
     from rasterio.windows import Window
 
     matrix = np.zeros((count, count), np.int64)
-    with open_raster(target) as mapped, LabelRaster(source.labels, scene, cutting) as labels:
+    with open_raster(target) as mapped, cutting.labels(source.labels, scene) as labels:
         for row, column, height, width in source.regions:
             for top in range(row, row + height, 512):  # no more than a strip at once
                 rows = min(512, row + height - top)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geovision.contract import InputContract, input_section
+from geovision.datasets.labels import foreign_labels
 from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import (
     Cutting,
@@ -65,6 +66,8 @@ class ScenesKind(Kind[Scenes, Store]):
             stride=data.stride or data.patch,
             min_valid=data.min_valid,
             label_values=self.label_values(),
+            label_names=tuple(self.class_names()) if self.label_values() else (),
+            label_column=getattr(self.data, "label_column", None),
         )
         self.sources: Sequence[Source] = self.find_all()
 
@@ -146,9 +149,10 @@ class ScenesKind(Kind[Scenes, Store]):
         """
         store = Store(folder)
         if not any(case["record"]["pixels"] for case in store.cases("train")):
+            strange = self._foreign_labels(store)
             raise InputError(
                 f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels; lower data.patch or "
-                "data.min_valid, or give larger scenes"
+                f"data.min_valid, or give larger scenes{f' ({strange}: give data.label_values)' if strange else ''}"
             )
         return store
 
@@ -159,6 +163,9 @@ class ScenesKind(Kind[Scenes, Store]):
         skipped = self.skipped + prepared.manifest["skipped"]
         if skipped:
             lines.append(f"warning: {skipped} scenes or parts of scenes were left out")
+        strange = self._foreign_labels(prepared)
+        if strange:
+            lines.append(f"note: {strange}; such pixels are left out")
         systems = {case["record"]["crs"] for case in prepared.cases()}
         if len(systems) > 1:
             lines.append(f"note: the scenes have {len(systems)} CRS; each patch keeps its own")
@@ -166,6 +173,10 @@ class ScenesKind(Kind[Scenes, Store]):
         if moved:
             lines.append(f"note: in {moved} scenes or parts of scenes, bands of another CRS were reprojected")
         return lines
+
+    def _foreign_labels(self, prepared: Store) -> str:
+        found = [value for case in prepared.cases() for value in case["record"].get("foreign_labels", ())]
+        return foreign_labels(found, self.cutting.label_values)
 
     def batch_settings(self) -> Entries:
         """How batches are drawn, normalised and varied."""
@@ -253,6 +264,7 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
             "scale": data.scale,
             "offset": data.offset,
             "reproject": True,
+            "mask_clouds": data.mask_clouds,
         },
     )
 

@@ -40,6 +40,8 @@ class SensorData(DataSection):
     scale: float | None = None
     """Value = stored number * scale + offset, where neither file nor sensor say so."""
     offset: float | None = None
+    mask_clouds: bool = False
+    """Whether clouds and their shadows count as invalid, where products say where they are."""
     patch: PositiveInt = 96
     """Side of the stored patches, or images, in pixels; also of the tiles that scenes are mapped in."""
     normalisation: Literal["mean_std", "satmae"] = "mean_std"
@@ -77,12 +79,15 @@ class SceneData(_Scenes):
 class LabelledSceneData(_Scenes):
     """Scenes with label rasters on the same grid, to learn maps from.
 
-    `root` holds the folders `images` and `labels`; a label raster has its scene's name, or is one for all.
+    `root` holds the folders `images` and `labels`; labels have their scene's name, or are one file for all. They are
+    rasters of whole numbers, or polygons (GeoPackage, GeoJSON, shapefile) with a column of classes.
     """
 
     kind: Literal["scene_mapping"]
     label_values: list[int] | None = None
     """Value of each class in the label rasters; other pixels are left out. By default the classes' numbers."""
+    label_column: str | None = None
+    """Column of the classes where labels are polygons; by default `class`, `label`, or the only one."""
     min_valid: Share = 0.01
     flip: bool = True
     """Mirror and turn training patches by quarters."""

@@ -11,8 +11,8 @@ from pipelines.report.sheets import picture_sheet
 from shared_backbones.card import ClassEntry
 
 if TYPE_CHECKING:
-    from geovision.datasets.patches import LabelRaster
-    from geovision.scenes import Scene
+    from geovision.datasets.labels import LabelRaster
+    from geovision.scene import Scene
 
 _PANEL = 320  # longer side in pixels of each picture of a map
 
@@ -60,7 +60,8 @@ def map_panel(
     """
     from geovision.rasters import open_raster
 
-    values, _ = scene.sample()
+    values, valid = scene.sample()
+    values[:, ~valid] = np.nan
     colors = [_color(entry) for entry in classes]
     palette = np.full((256, 3), 255, np.uint8)
     palette[: len(classes)] = np.array(colors, np.uint8)

@@ -114,7 +114,7 @@ def test_patches_stay_inside_their_regions_and_need_valid_labelled_pixels(tmp_pa
     [
         (np.zeros((1, 20, 64), np.uint8), {}, "20 x 64 pixels, on another grid than its scene of 64 x 64"),
         (np.zeros((1, 64, 64), np.uint8), {"crs": "EPSG:32634"}, "on another grid"),
-        (np.zeros((1, 64, 64), np.float32), {}, "holds float32, expected labels as uint8"),
+        (np.zeros((1, 64, 64), np.float32), {}, "holds float32, expected labels as whole numbers"),
     ],
 )
 def test_label_rasters_that_do_not_fit_are_refused(tmp_path: Path, labels, changes: dict, message: str):

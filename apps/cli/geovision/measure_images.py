@@ -86,6 +86,8 @@ def _cutting(options: RobustnessOptions, classifier: SatelliteClassifier, layout
             "scale": reading.scale,
             "offset": reading.offset,
             "crs": reading.crs,
+            "georeference": reading.georeference,
+            "mask_clouds": reading.mask_clouds,
             "reproject": True,
         },
     )

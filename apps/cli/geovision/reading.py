@@ -20,8 +20,16 @@ class ReadingOptions:
         str | None, typer.Option(help="Sensor, such as sentinel2_l1c; a wrong name lists those known.")
     ] = None
     bands: Annotated[
-        list[str] | None, CommaSeparated, typer.Option(help="Names of the file's bands in order, with commas.")
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="Names of the file's bands in order, with commas; or order:NAME, such as order:eurosat."),
     ] = None
     scale: Annotated[float | None, typer.Option(help="Value = stored number * scale + offset.")] = None
     offset: Annotated[float | None, typer.Option(help="See --scale.")] = None
     crs: Annotated[str | None, typer.Option(help="CRS of a file that has none, such as EPSG:32633.")] = None
+    georeference: Annotated[
+        str | None, typer.Option(help="gcps or rpcs: lay the scene by its ground control points or polynomials.")
+    ] = None
+    mask_clouds: Annotated[
+        bool, typer.Option("--mask-clouds", help="Leave out clouds and shadows, by the product's own cloud band.")
+    ] = False

@@ -4,22 +4,23 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from geovision.grids import crs_text
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
 from shared_backbones.json_values import Entries
 
 
 def describe_input(scene: Scene, sha256: str) -> Entries:
-    """What a side-car says of a scene that has a CRS; `sha256` is the scene's."""
-    code = scene.grid.crs.to_epsg()
+    """What a side-car says of a scene; `sha256` is the scene's."""
     return {
         "sha256": sha256,
         "sensor": scene.sensor.name,
         "bands": scene.bands,
         "shape": list(scene.shape),
-        "crs": f"EPSG:{code}" if code else scene.grid.crs.to_wkt(),
+        "crs": crs_text(scene.grid.crs),
         "transform": list(scene.grid.transform)[:6],
         "gsd_m": scene.grid.gsd_m,
+        "clouds": "not masked" if scene.clouds is None else f"masked by {scene.clouds}",
     }
 
 

@@ -205,7 +205,7 @@ def test_a_pyramid_decoder_starts_from_a_pretrained_encoder(tmp_path: Path, stor
     ("name", "overrides", "message"),
     [
         ("scenes", ["data.label_values=[2]"], r"data.label_values are \[2\] for 2 classes"),
-        ("scenes", ["data.label_values=[2, 300]"], "expected one number from 0 to 255"),
+        ("scenes", ["data.label_values=[2, 2]"], "expected one number for each, all different"),
         ("scenes", ["data.bands=[B2, B77]"], "band 'B77': sensor sentinel2_l1c has"),
         ("scenes", ["data.sensor=hls_s30", "data.statistics=published"], "no statistics are published for B2"),
         ("scenes", ["data.patch=64"], "no training patch of 64 pixels"),

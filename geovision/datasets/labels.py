@@ -1,0 +1,214 @@
+"""Labels of scenes: rasters of classes on the scene's grid, or polygons with a column of classes."""
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geovision.grids import crs_text, grid_of
+from geovision.rasters import open_raster, read_values, reading
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+if TYPE_CHECKING:
+    from geovision.scene import Scene
+
+IGNORED = 255
+"""Label of pixels that have none."""
+VECTORS = (".gpkg", ".geojson", ".shp")
+"""Endings of files of polygons."""
+_COLUMNS = ("class", "label", "class_id", "label_id", "value")
+_SHOWN = 8  # values that a message lists
+
+
+class LabelRaster:
+    """The labels of a scene, read as class numbers; a context manager that closes them.
+
+    Args:
+        path: raster on the scene's grid, or a file of polygons in any CRS; None where there are no labels.
+        scene: open scene.
+        values: value of each class in the raster, or in the column of classes.
+        names: names of the classes, by which polygons may call them, too.
+        column: of the polygons' classes; by default `class`, `label`, or the only one.
+
+    Attributes:
+        foreign: values that were read and are no class, with the number of their pixels.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        scene: "Scene",
+        values: Sequence[int],
+        names: Sequence[str] = (),
+        column: str | None = None,
+    ) -> None:
+        self.path, self.scene, self.values = path, scene, tuple(values)
+        self.names, self.column = tuple(names), column
+        self.foreign: dict[int, int] = {}
+        self._shapes: list[tuple[Any, int]] | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "LabelRaster":
+        if self.path is None:
+            return self
+        if self.path.suffix.lower() in VECTORS:
+            self._shapes = _shapes(self.path, self.scene, self.values, self.names, self.column)
+            return self
+        self.source = self._stack.enter_context(open_raster(self.path))
+        try:
+            self._check()
+        except InputError:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _check(self) -> None:
+        grid, dtype = grid_of(self.source), np.dtype(self.source.dtypes[0])
+        if not grid.same(self.scene.grid):
+            raise InputError(
+                f"{printable(str(self.path))}: {grid.height} x {grid.width} pixels, on another grid than its scene of "
+                f"{self.scene.grid.height} x {self.scene.grid.width}; resample it onto the scene's (gdalwarp "
+                "-r near -te -ts -t_srs)"
+            )
+        if dtype.kind not in "iu":
+            raise InputError(
+                f"{printable(str(self.path))}: holds {dtype}, expected labels as whole numbers, such as uint8"
+            )
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """Class numbers `(height, width)` uint8, 255 where there is none."""
+        return self._read((row, column, height, width), (height, width))
+
+    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
+        """All labels in `shape` (nearest), as `read` gives them."""
+        return self._read((0, 0, *self.scene.shape), (shape[0], shape[1]))
+
+    def _read(self, window: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
+        if self._shapes is not None:
+            labels = self._burnt(window, shape)
+        else:
+            from rasterio.windows import Window
+
+            row, column, height, width = window
+            part = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
+            with reading(Path(str(self.path))):
+                numbers, valid = read_values(self.source, [1], [None], part, shape)
+            labels = self._classes(numbers[0], valid[0])
+        return labels
+
+    def _classes(self, numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        labels = np.full(numbers.shape, IGNORED, np.uint8)
+        for place, value in enumerate(self.values):
+            labels[(numbers == value) & valid] = place
+        found, counts = np.unique(numbers[valid & (labels == IGNORED)], return_counts=True)
+        for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+            self.foreign[value] = self.foreign.get(value, 0) + count
+        return labels
+
+    def _burnt(self, window: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
+        from rasterio.features import rasterize
+
+        row, column, height, width = window
+        transform = self.scene.grid.transform
+        transform = (
+            transform @ transform.translation(column, row) @ transform.scale(width / shape[1], height / shape[0])
+        )
+        if not self._shapes:
+            return np.full(shape, IGNORED, np.uint8)
+        return rasterize(self._shapes, out_shape=shape, transform=transform, fill=IGNORED, dtype="uint8")
+
+
+def foreign_labels(found: Iterable[int], values: Sequence[int]) -> str:
+    """Values that are no class, for a message; empty where there are none."""
+    strange = sorted(set(found))
+    listed = ", ".join(map(str, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
+    return f"labels: found {listed}; the recipe has {', '.join(map(str, values))}" if strange else ""
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file of labels, with those that belong to it."""
+    if path.suffix.lower() != ".shp":
+        return [path]
+    return [path, *(p for p in (path.with_suffix(end) for end in (".dbf", ".shx", ".prj", ".cpg")) if p.is_file())]
+
+
+def _shapes(
+    path: Path, scene: "Scene", values: Sequence[int], names: Sequence[str], column: str | None
+) -> list[tuple[Any, int]]:
+    """Polygons in the scene's CRS with their class numbers.
+
+    Raises:
+        InputError: the file cannot be read, has no such column or no CRS, or holds values that are no class.
+    """
+    pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
+    try:
+        about, _, geometry, fields = pyogrio.read(path)
+    except Exception as error:  # pyogrio's errors, GDAL's, and those of damaged files have no class in common
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(f"{printable(path)}: cannot be read ({reason}); expected polygons with classes") from None
+    columns = dict(zip([str(name) for name in about["fields"]], fields, strict=True))
+    chosen = _column(path, columns, column)
+    numbers = _numbers(path, columns[chosen], values, names)
+    shapes = [shapely.from_wkb(part) if part is not None else None for part in geometry]
+    crs = about["crs"]
+    if crs is None and scene.grid.crs is not None:
+        raise InputError(f"{printable(path)}: has no CRS; expected one, as the scene has one: give it (ogr2ogr -a_srs)")
+    moved = _moved([s for s in shapes if s is not None], crs, scene)
+    kept = [number for shape, number in zip(shapes, numbers, strict=True) if shape is not None]
+    return [(shape, number) for shape, number in zip(moved, kept, strict=True) if not shape.is_empty]
+
+
+def _column(path: Path, columns: Mapping[str, np.ndarray], wanted: str | None) -> str:
+    if wanted is not None:
+        found = [wanted] if wanted in columns else []
+    else:
+        lower = {name.lower(): name for name in columns}
+        found = [lower[name] for name in _COLUMNS if name in lower][:1] or (list(columns) if len(columns) == 1 else [])
+    if not found:
+        raise InputError(
+            f"{printable(path)}: has the columns {', '.join(map(printable, columns)) or 'none'}; name that of the "
+            "classes with data.label_column"
+        )
+    return found[0]
+
+
+def _numbers(path: Path, column: np.ndarray, values: Sequence[int], names: Sequence[str]) -> list[int]:
+    known: dict[object, int] = {value: place for place, value in enumerate(values)}
+    known |= {name: place for place, name in enumerate(names)}
+    found = [_plain(value) for value in column.tolist()]
+    strange = sorted({str(value) for value in found if value not in known})
+    if strange:
+        listed = ", ".join(map(printable, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
+        raise InputError(
+            f"{printable(path)}: found {listed}; the recipe has {', '.join(map(str, values))}"
+            f"{' (' + ', '.join(names) + ')' if names else ''}; give data.label_values, or take those polygons out"
+        )
+    return [known[value] for value in found]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and value == int(value):
+        return int(value)
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+        return int(value)
+    return value
+
+
+def _moved(shapes: list[Any], crs: str | None, scene: "Scene") -> list[Any]:
+    """Shapes in the scene's CRS."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform_geom
+    from shapely.geometry import mapping, shape
+
+    if crs is None or not shapes or CRS.from_user_input(crs) == scene.grid.crs:
+        return shapes
+    if not scene.grid.on_earth:
+        raise InputError(f"{scene.label}: has no place on the earth for polygons in {printable(crs)}; give it a CRS")
+    moved = transform_geom(crs, crs_text(scene.grid.crs), [mapping(part) for part in shapes])
+    return [shape(part) for part in moved]
