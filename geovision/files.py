@@ -170,6 +170,7 @@ def _listed(archive: Path, _time: int, _size: int) -> frozenset[str]:
         with tarfile.open(archive) as packed:
             return frozenset(entry.name.removeprefix("./") for entry in packed if entry.isfile())
     except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
         raise InputError(
-            f"{printable(archive)}: cannot be read ({error}); expected a whole zip or tar archive"
+            f"{printable(archive)}: cannot be read ({reason}); expected a whole zip or tar archive"
         ) from None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # shapely is imported where an outline is made
 
 Corners = list[list[float]]
 _STEPS = 16  # parts of a side where an outline bends
+_AT_CORNERS = np.arange(5) * _STEPS
+_BEND = 0.02  # share of an outline's extent by which its sides may bend and still be drawn straight
 _CELLS = 32  # cells across a window that lies on the earth in part
 
 
@@ -55,9 +57,13 @@ def footprint(grid: Grid, row: float, column: float, height: float, width: float
     pole = _pole_inside(grid, row, column, height, width)
     if pole is not None:
         return _around_pole(longitude, latitude, pole)
-    if turned.min() >= -180 and turned.max() <= 180 and np.ptp(turned) <= 360:
-        return shapely.Polygon(np.stack([turned, latitude], 1)[::_STEPS])
-    return _split(shapely.Polygon(np.stack([turned, latitude], 1)[::_STEPS]))
+    rim = np.stack([turned, latitude], 1)[:-1]
+    straight = np.stack(
+        [np.interp(np.arange(len(rim)), _AT_CORNERS, np.append(side[::_STEPS], side[0])) for side in rim.T], 1
+    )
+    bends = np.abs(rim - straight).max() > _BEND * max(np.ptp(rim, axis=0))
+    outline = shapely.Polygon(rim if bends else rim[::_STEPS])
+    return outline if turned.min() >= -180 and turned.max() <= 180 else _split(outline)
 
 
 def corners(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
