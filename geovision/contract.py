@@ -32,6 +32,7 @@ class InputContract:
         std: Standard deviation of each band, same unit.
         stored: Side in pixels that a classifier's images are brought to before they are normalised; None where they are
             taken as they are.
+        tile: Side in pixels of the tiles in which scenes are mapped; None for `size`.
     """
 
     sensor: Sensor
@@ -44,6 +45,7 @@ class InputContract:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     stored: int | None = None
+    tile: int | None = None
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
@@ -66,6 +68,7 @@ class InputContract:
                 mean=tuple(float(value) for value in given["mean"]),
                 std=tuple(float(value) for value in given["std"]),
                 stored=None if given.get("stored") is None else int(given["stored"]),
+                tile=None if given.get("tile") is None else int(given["tile"]),
             )
             contract._check()
         except KeyError as error:
@@ -87,7 +90,7 @@ class InputContract:
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations for {len(self.bands)} bands")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
             raise ValueError("means must be finite and deviations more than 0")
-        for name, side in (("size", self.size), ("stored", self.stored)):
+        for name, side in (("size", self.size), ("stored", self.stored), ("tile", self.tile)):
             if side is not None and not 1 <= side <= 8192:
                 raise ValueError(f"{name} is {side}, expected 1 to 8192")
 

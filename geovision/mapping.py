@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geovision.frames import Frame
+from geovision.margins import measure_margin
 from geovision.networks import LoadedNetwork
 from geovision.rasters import cloud_optimised
-from geovision.scenes import Scene
+from geovision.scene import Scene
 from geovision.tiling import Axis
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
@@ -23,6 +26,7 @@ from shared_backbones.files import printable, replacing
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 NODATA = 255
+_STEP = 32  # by which networks halve their maps at most: 2 ** 5
 
 
 class Mapper(LoadedNetwork):
@@ -30,14 +34,22 @@ class Mapper(LoadedNetwork):
 
     Args:
         model: Folder of a trained model.
-        overlap: Fraction of a tile that it has in common with the next, 0 to less than 1; tiles are blended there.
+        overlap: Fraction of a tile that it has in common with the next, 0 to less than 1. The margin is part of it; in
+            what is left, tiles are blended.
+        tile: Side of a tile in pixels; by default the card's.
         batch_size: Number of tiles that the network sees at once.
         device: Device, as for `LoadedNetwork`.
         threads: CPU threads, as for `LoadedNetwork`.
         precision: Number format, as for `LoadedNetwork`.
 
+    Attributes:
+        tile: side of a tile in pixels.
+        step: tiles start at multiples of it, counted from the origin of the scene's CRS, so that a network that halves
+            its maps sees a place in the same phase whatever was cut out.
+        margin: pixels along a tile's rim that are thrown away, measured from the network itself.
+
     Raises:
-        InputError: as `LoadedNetwork`; or the network gives no map of its classes.
+        InputError: as `LoadedNetwork`; or the network gives no map of its classes, or takes no tiles of that size.
     """
 
     def __init__(
@@ -45,6 +57,7 @@ class Mapper(LoadedNetwork):
         model: str | Path,
         *,
         overlap: float = 0.25,
+        tile: int | None = None,
         batch_size: int = 8,
         device: str = "auto",
         threads: int | None = None,
@@ -57,17 +70,49 @@ class Mapper(LoadedNetwork):
             raise InputError(f"batch size is {batch_size}, expected 1 or more")
         self.overlap, self.batch_size = overlap, batch_size
         self.classes = _classes(self.card, str(model))
-        size, bands = self.contract.size, len(self.contract.bands)
+        self.tile = tile or self.contract.tile or self.contract.size
+        self._check_answer(str(model))
+        self.step = min(_STEP, 1 << max(0, (self.tile // 16).bit_length() - 1))
+        self.any_size = self._takes(self.tile // 2 // self.step * self.step)
+        self.margin = measure_margin(
+            self._predict, len(self.contract.bands), self.tile, any_size=self.any_size, step=self.step
+        )
+
+    def _check_answer(self, model: str) -> None:
+        classes = len(self.classes)
+        for size in dict.fromkeys((self.contract.size, self.tile)):
+            try:
+                actual = tuple(self._answer(size).shape)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                reason = str(error).partition("\n")[0]
+                if size != self.contract.size:
+                    raise InputError(
+                        f"--tile {size}: is none that model {printable(model)} takes ({reason}); leave it out, or give "
+                        f"{self.contract.size}"
+                    ) from None
+                raise InputError(
+                    f"model {printable(model)}: does not run on what its card promises ({reason})"
+                ) from None
+            if actual != (1, classes, size, size):
+                raise InputError(
+                    f"model {printable(model)}: gives an output of shape {actual}, expected a map of "
+                    f"its {classes} classes; use a model that was trained to map"
+                )
+
+    def _answer(self, size: int) -> Tensor:
+        zeros = torch.zeros(1, len(self.contract.bands), size, size)
+        return self(zeros, torch.ones(1, size, size, dtype=torch.bool))
+
+    def _takes(self, size: int) -> bool:
         try:
-            actual = tuple(self(torch.zeros(1, bands, size, size), torch.ones(1, size, size, dtype=torch.bool)).shape)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
-        if actual != (1, len(self.classes), size, size):
-            raise InputError(
-                f"model {printable(model)}: gives an output of shape {actual}, expected a map of its "
-                f"{len(self.classes)} classes; use a model that was trained to map"
-            )
+            return tuple(self._answer(size).shape) == (1, len(self.classes), size, size)
+        except (RuntimeError, ValueError, AssertionError):
+            return False
+
+    def _predict(self, images: Tensor) -> Tensor:
+        """Probabilities of images that are normalised."""
+        with torch.inference_mode():
+            return self.network(images.to(self.device)).float().softmax(1)
 
     def map(
         self,
@@ -75,6 +120,7 @@ class Mapper(LoadedNetwork):
         output: Path,
         *,
         probabilities: Path | None = None,
+        confidence: Path | None = None,
         tags: Mapping[str, str] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
@@ -87,74 +133,93 @@ class Mapper(LoadedNetwork):
             scene: opened with the model's bands.
             output: path of the GeoTIFF of classes, uint8, with names and colours.
             probabilities: path of a GeoTIFF with one float32 band for each class, 0 to 1.
+            confidence: path of a GeoTIFF with the probability of the class that was taken, float32.
             tags: noted in the files.
             on_progress: called with tiles done and tiles in all.
 
         Returns:
             Seconds in all, of those spent waiting for the scene (`read`), in the network (`network`), and blending and
-            writing (`write`); and `pixels`, the number of valid ones of each class, by `pixels_<id>`.
+            writing (`write`); and for each class `pixels_<id>`, the number of valid ones, and `hectares_<id>`, their
+            area on the ground, where the scene's place tells it.
 
         Raises:
             InputError: the scene is damaged, or the disk has no room.
         """
         height, width = scene.shape
         count = len(self.classes)
-        bytes_needed = 2 * height * width * (1 + (4 * count if probabilities else 0))
+        bytes_needed = 2 * height * width * (1 + (4 * count if probabilities else 0) + (4 if confidence else 0))
         _check_room(output.parent, bytes_needed)
         label = f"{self.card.get('name', 'model')} {self.sha256[:12]}"
         noted = {"model": label, "model_sha256": self.sha256, **(tags or {})}
         names = [str(entry["name"]) for entry in self.classes]
         colors = {int(entry["id"]): (*entry["color"], 255) for entry in self.classes}
         seconds: dict[str, float] = dict.fromkeys(("read", "network", "write", "all"), 0.0)
-        pixels = np.zeros(count, np.int64)
+        pixels, areas = np.zeros(count, np.int64), np.zeros(count)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent)))
-            writers = [
-                cloud_optimised(
-                    folder / "classes.tif", scene.grid, "uint8", ["class"], nodata=NODATA, resampling="mode",
-                    tags={**noted, **{f"class_{entry['id']}": name for entry, name in zip(self.classes, names)}},  # noqa: B905
-                    colors=colors,
-                )
-            ]  # fmt: skip
-            if probabilities:
-                writers.append(
-                    cloud_optimised(
-                        folder / "probabilities.tif", scene.grid, "float32", names, nodata=float("nan"),
-                        resampling="average", tags=noted,
-                    )
-                )  # fmt: skip
+            shares = {"dtype": "float32", "nodata": float("nan"), "resampling": "average", "tags": noted}
+            classes = {f"class_{entry['id']}": name for entry, name in zip(self.classes, names, strict=True)}
+            labels = {"dtype": "uint8", "nodata": NODATA, "resampling": "mode", "tags": {**noted, **classes}}
+            wanted: list[tuple[Path, list[str], dict[str, Any]]] = [(output, ["class"], {**labels, "colors": colors})]
+            for path, bands in ((probabilities, names), (confidence, ["confidence"])):
+                if path is not None:
+                    wanted.append((path, bands, shares))
+            made = [folder / f"{number}.tif" for number in range(len(wanted))]
             with contextlib.ExitStack() as opened:
-                targets = [opened.enter_context(writer) for writer in writers]
+                targets: dict[Path | None, Any] = {
+                    path: opened.enter_context(cloud_optimised(place, scene.grid, names=bands, **how))
+                    for place, (path, bands, how) in zip(made, wanted, strict=True)
+                }
                 for row, column, scores, valid in self._blend(scene, folder / "carry", seconds, on_progress):
                     since = time.perf_counter()
                     best = scores.argmax(0).to(torch.uint8).cpu().numpy()
                     pixels += np.bincount(best[valid], minlength=count)
+                    area = scene.grid.areas_m2(row, column, *valid.shape)
+                    if area is not None:
+                        areas += np.bincount(best[valid], area[valid], minlength=count)
                     best[~valid] = NODATA
-                    targets[0](row, column, best[None])
-                    if probabilities:
-                        probability = scores.cpu().numpy()
-                        probability[:, ~valid] = np.nan
-                        targets[1](row, column, probability)
+                    targets[output](row, column, best[None])
+                    for path, values in ((probabilities, scores), (confidence, scores.amax(0)[None])):
+                        if path is not None:
+                            share = values.cpu().numpy()
+                            share[:, ~valid] = np.nan
+                            targets[path](row, column, share)
                     seconds["write"] += time.perf_counter() - since
                 since = time.perf_counter()
             seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close
-            places = [(folder / "classes.tif", output)]
-            if probabilities:
-                places.append((folder / "probabilities.tif", probabilities))
-            finals = [stack.enter_context(replacing(path)) for _, path in places]
-            for (made, _), final in zip(places, finals, strict=True):
-                os.replace(made, final)
+            finals = [stack.enter_context(replacing(path)) for path, _, _ in wanted]
+            for place, final in zip(made, finals, strict=True):
+                os.replace(place, final)
         seconds["all"] = time.perf_counter() - start
-        return seconds | {f"pixels_{number}": int(total) for number, total in enumerate(pixels)}
+        figures = seconds | {f"pixels_{number}": int(total) for number, total in enumerate(pixels)}
+        if scene.grid.gsd_m is not None:
+            figures |= {f"hectares_{number}": float(total) / 1e4 for number, total in enumerate(areas)}
+        return figures
 
     def _blend(
         self, scene: Scene, carry: Path, seconds: dict[str, float], on_progress: Callable[[int, int], None] | None
     ) -> Iterator[tuple[int, int, Tensor, np.ndarray]]:
         """Finished parts of the map: row, column, probabilities `(K, h, w)` and valid pixels `(h, w)`."""
-        size = self.contract.size
-        overlap = round(self.overlap * size)
-        rows, columns = (Axis.cover(length, size, overlap) for length in scene.shape)
+        frame = Frame.around(scene, self.tile, self.step, any_size=self.any_size)
+        for row, column, scores, valid in self._blend_framed(frame, carry, seconds, on_progress):
+            top, left, height, width = frame.inside(row, column, *valid.shape)
+            if height > 0 and width > 0:
+                part = slice(top - row, top - row + height), slice(left - column, left - column + width)
+                yield top - frame.top, left - frame.left, scores[:, *part], valid[part]
+
+    def _axes(self, frame: Frame) -> tuple[Axis, Axis]:
+        """Tiles down and across: at multiples of the step, and so that something is left between two margins."""
+        least = 2 * self.margin + max(2, self.step)
+        overlap = max(round(self.overlap * frame.tile), least) if self.overlap > 0 or self.margin > 0 else 0
+        stride = max(self.step, (frame.tile - overlap) // self.step * self.step)
+        rows, columns = (Axis.cover(length, frame.tile, frame.tile - stride, self.margin) for length in frame.shape)
+        return rows, columns
+
+    def _blend_framed(
+        self, frame: Frame, carry: Path, seconds: dict[str, float], on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[int, int, Tensor, np.ndarray]]:
+        rows, columns = self._axes(frame)
         runs = columns.runs(self.batch_size)
         windows = [
             (row, columns.starts[run[0]], rows.size, columns.starts[run[-1]] + columns.size - columns.starts[run[0]])
@@ -164,7 +229,7 @@ class Mapper(LoadedNetwork):
         with ThreadPoolExecutor(1) as pool, _Carry(carry) as waiting:
 
             def fetch(number: int) -> Future[tuple[np.ndarray, np.ndarray]]:
-                return pool.submit(scene.read, *windows[number], self.contract.scale)
+                return pool.submit(frame.read, *windows[number], self.contract.scale)
 
             upcoming = fetch(0)
             for number, (row, column, _, _) in enumerate(windows):
@@ -196,11 +261,15 @@ class Mapper(LoadedNetwork):
                 if on_progress is not None:
                     on_progress(i * len(columns.starts) + runs[j][-1] + 1, len(rows.starts) * len(columns.starts))
 
+    def _side(self, length: int) -> int:
+        """Side of what the network is given for tiles of a length."""
+        return length if self.any_size else self.tile
+
     def _run(
         self, values: np.ndarray, valid: np.ndarray, weights: np.ndarray, columns: Axis, run: Sequence[int]
     ) -> Tensor:
         """Weighted probabilities `(K, h, w)` of tiles side by side; those without a valid pixel are left at 0."""
-        first, size = columns.starts[run[0]], self.contract.size
+        first, size = columns.starts[run[0]], self._side(columns.size)
         height, width = valid.shape
         total = torch.zeros(len(self.classes), height, width, device=self.device)
         places = [(tile, columns.starts[tile] - first) for tile in run]

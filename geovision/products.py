@@ -91,7 +91,7 @@ def find_layers(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) 
 
 
 def is_product(path: Path) -> bool:
-    """Whether a folder or archive is a Landsat or Sentinel-2 product."""
+    """Whether a folder or archive is a Landsat or Sentinel-2 product, or holds one scene's bands, a file each."""
     from geovision import landsat, sentinel2
 
     if is_archive(path):
@@ -100,7 +100,17 @@ def is_product(path: Path) -> bool:
         names = [entry.name for entry in path.iterdir()]
     else:
         return False
-    return any("/" not in name and (landsat.METADATA.search(name) or sentinel2.METADATA.search(name)) for name in names)
+    tops = [name for name in names if "/" not in name]
+    if any(landsat.METADATA.search(name) or sentinel2.METADATA.search(name) for name in tops):
+        return True
+    return _is_one_scene([name for name in tops if name.lower().endswith(ENDINGS) and not name.startswith(".")])
+
+
+def _is_one_scene(rasters: Sequence[str]) -> bool:
+    """Whether rasters are the bands of one scene: their names differ in the band alone."""
+    stems = {pattern.sub("", name) for name in rasters for pattern in (BAND_FILE, QUALITY_FILE) if pattern.search(name)}
+    named = [name for name in rasters if BAND_FILE.search(name) or QUALITY_FILE.search(name)]
+    return len(named) == len(rasters) > 1 and len(stems) == 1
 
 
 def of_file(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) -> Product:

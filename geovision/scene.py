@@ -271,7 +271,8 @@ class Scene:
             if sides is None:
                 raise InputError(
                     f"{self.label}: CRS {crs_name(self.grid.crs)} has no metres, and the model was trained at "
-                    f"{contract.gsd_m:g} m; give it a place (--crs, --georeference), or pass --any-resolution"
+                    f"{contract.gsd_m:g} m; give it with --crs EPSG:CODE (or --georeference), or "
+                    "pass --any-resolution"
                 )
             if not all(0.9 < side / contract.gsd_m < 1.1 for side in sides):
                 raise InputError(

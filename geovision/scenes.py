@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from geovision.contract import InputContract
-from geovision.files import is_archive
+from geovision.files import archive_of, is_archive, located, tree_of
 from geovision.products import ENDINGS, Layer, Product, find_layers, is_product
 from geovision.rasters import open_raster
 from geovision.scene import Placing, Scene
@@ -156,6 +156,25 @@ def find_scenes(path: Path) -> list[Path]:
             f"{printable(path)}: contains no scene; expected products, or files ending in {', '.join(ENDINGS)}"
         )
     return scenes
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a scene is made of, as far as they can be told without its bands' names: what no output may be."""
+    if path.is_dir():
+        tree = tree_of(path)
+        return [tree.path(name) for name in tree.names]
+    try:
+        path = located(path)
+        archive = archive_of(path)
+        if archive is not None:
+            return [archive]
+        if path.suffix.lower() in {".json", ".txt", ".xml"}:
+            product = find_layers(path, None, None)
+            return [path, *dict.fromkeys(layer.path for layer in [*product.layers, *product.quality])]
+        with open_raster(path) as source:
+            return [path, *(Path(name) for name in source.files)]
+    except InputError:
+        return [path]
 
 
 def _is_scene(entry: Path) -> bool:

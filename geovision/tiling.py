@@ -23,16 +23,32 @@ class Axis:
     weights: np.ndarray
 
     @classmethod
-    def cover(cls, length: int, size: int, overlap: int) -> "Axis":
-        """Cover an axis with tiles that share `overlap` pixels with the next, the last one perhaps more."""
+    def cover(cls, length: int, size: int, overlap: int, margin: int = 0) -> "Axis":
+        """Cover an axis with tiles that share `overlap` pixels with the next, the last one perhaps more.
+
+        Args:
+            length: length of the axis.
+            size: length of a tile.
+            overlap: pixels that two tiles share; beyond both margins they are blended there.
+            margin: pixels at either end of a tile that count for nothing, but for those at the ends of the axis.
+        """
         size = min(size, length)
         starts = [*range(0, length - size, max(1, size - overlap)), length - size]
         ramp = np.minimum(np.arange(size) + 0.5, size - 0.5 - np.arange(size))
-        rise = np.minimum(ramp / max(overlap, 1), 1.0)
+        first, last = np.arange(size), np.arange(size)[::-1]
         total = np.zeros(length)
+        rises = []
         for start in starts:
+            edge = np.full(size, np.inf)
+            if start > 0:
+                edge = np.minimum(edge, first + 0.5 - margin)
+            if start + size < length:
+                edge = np.minimum(edge, last + 0.5 - margin)
+            edge = np.minimum(edge, ramp) if margin == 0 else edge
+            rise = np.clip(edge / max(overlap - 2 * margin, 1), 0.0, 1.0)
+            rises.append(rise)
             total[start : start + size] += rise
-        weights = np.stack([rise / total[start : start + size] for start in starts])
+        weights = np.stack([rise / total[start : start + size] for start, rise in zip(starts, rises, strict=True)])
         return cls(length, size, tuple(starts), weights.astype(np.float32))
 
     def finished(self, tile: int) -> int:

@@ -1,6 +1,7 @@
 """What the stages do for scenes with label rasters: learning to map them."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
 from geovision.scene import Scene
 from geovision.scenes import open_scene
+from pipelines.data.store import Store
 from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.results import ResultTable, Value
 from pipelines.report.scenes import map_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.mapping import MappingTask
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
-from shared_backbones.json_values import Document
+from shared_backbones.json_values import Document, Entries
+
+_TILE = 256  # side in pixels of the tiles of networks that take any size
 
 
 class SceneMapping(ScenesKind[LabelledSceneData]):
@@ -56,6 +60,24 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
             take(trained.module)
         else:
             super().start_from(network, trained, label)
+
+    def input_section(self, prepared: Store | None) -> Entries:
+        """The `input` of the model's card, with the side of the tiles in which scenes are mapped."""
+        section = super().input_section(prepared)
+        return {**section, "tile": max(_TILE, self.size) if self._takes_any_size else self.size}
+
+    @functools.cached_property
+    def _takes_any_size(self) -> bool:
+        """Whether the network takes larger images than those that it learns from: convolutions do."""
+        network = architectures.build(self.recipe.model.architecture, self.recipe.model.arguments).eval()
+        sides = self.size, 2 * self.size
+        try:
+            with torch.inference_mode():
+                return all(
+                    network(torch.zeros(1, len(self.bands), side, side)).shape[2:] == (side, side) for side in sides
+                )
+        except (RuntimeError, ValueError, AssertionError):
+            return False
 
     def make_task(self, contract: InputContract, steps: int) -> MappingTask:
         """The task of mapping."""

@@ -43,7 +43,7 @@ class SensorData(DataSection):
     mask_clouds: bool = False
     """Whether clouds and their shadows count as invalid, where products say where they are."""
     patch: PositiveInt = 96
-    """Side of the stored patches, or images, in pixels; also of the tiles that scenes are mapped in."""
+    """Side of the stored patches, or images, in pixels."""
     normalisation: Literal["mean_std", "satmae"] = "mean_std"
     statistics: Literal["published", "training"] = "training"
     """Means and deviations of the bands: those published for the sensor, or those of the training patches."""

@@ -42,10 +42,12 @@ def scene_values(height: int = 75, width: int = 110, seed: int = 0) -> np.ndarra
     return (smooth + random.integers(0, 900, (3, height, width))).astype(np.uint16) + 300
 
 
-def make_map(folder: Path, path: Path, output: Path, *, network=None, shares: bool = True, **options) -> np.ndarray:
+def make_map(
+    folder: Path, path: Path, output: Path, *, network=None, margin: int = 0, shares: bool = True, **options
+) -> np.ndarray:
     mapper = Mapper(folder, **options)
     if network is not None:
-        mapper.network = network
+        mapper.network, mapper.margin = network, margin
     with open_for_model(path, mapper.contract, sensor="sentinel2_l1c") as scene:
         mapper.map(scene, output, probabilities=output.with_suffix(".prob.tif") if shares else None)
     with rasterio.open(output.with_suffix(".prob.tif") if shares else output) as found:

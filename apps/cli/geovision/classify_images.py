@@ -13,7 +13,7 @@ from apps.cli.shared.program import find_model
 from apps.cli.shared.sharding import part_of
 from geovision.classification import SatelliteClassifier
 from geovision.pictures import picture
-from geovision.scenes import find_scenes, open_for_model
+from geovision.scenes import files_of, find_scenes, open_for_model
 from shared_backbones.card import CARD
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
@@ -30,7 +30,7 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
     files = part_of(find_scenes(options.input), options.shard)
     model = find_model(options.model)
     outputs = Outputs.table(options.table, options.overwrite)
-    outputs.check([*files, model / CARD, model / WEIGHTS])
+    outputs.check([*(file for image in files for file in files_of(image)), model / CARD, model / WEIGHTS])
     classifier = SatelliteClassifier(model, batch_size=options.batch_size, **asdict(options.network))
     home = options.input if options.input.is_dir() and files != [options.input] else options.input.parent
     open_source = functools.partial(

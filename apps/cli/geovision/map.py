@@ -32,9 +32,16 @@ class MapOptions:
     probabilities: Annotated[Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")] = (
         None
     )
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Share of a tile that is blended with the next.")] = (
-        0.25
-    )
+    polygons: Annotated[
+        Path | None, typer.Option(help="Polygons of the classes to write, too: .gpkg, or .geojson in degrees.")
+    ] = None
+    min_area: Annotated[float, typer.Option(min=0, help="Smallest polygon in hectares.")] = 0.0
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a tile that it has in common with the next.")
+    ] = 0.25
+    tile: Annotated[
+        int | None, typer.Option(min=16, max=8192, help="Side of a tile in pixels; by default the model's.")
+    ] = None
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Tiles that the network sees at once.")] = 8
     resume: Annotated[
         bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
@@ -53,8 +60,9 @@ def map_scenes(options: MapOptions) -> int:
     from geovision.scenes import is_product
 
     if options.input.is_dir() and not is_product(options.input):
-        if options.probabilities is not None:
-            raise InputError("--probabilities: means nothing for a folder of scenes; map one scene, or leave it out")
+        for name in ("probabilities", "polygons"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name}: means nothing for a folder of scenes; map one scene, or leave it out")
         results, code = map_folder(options)
         if options.as_json:
             print(json.dumps({"results": results}, indent=2))

@@ -5,12 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.embed import EmbedOptions
+from apps.cli.geovision.scene_maps import model_files
 from apps.cli.geovision.side_cars import describe_input, now, versions
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.embedding import Embedded, Embedder, check_format, write_embeddings
-from geovision.scenes import find_scenes, open_for_model
+from geovision.scenes import files_of, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -26,7 +27,7 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
     check_format(options.output)
     scenes = part_of(find_scenes(options.input), options.shard)
     outputs = Outputs.table(options.table, options.overwrite)
-    outputs.check(scenes)
+    outputs.check([*(file for scene in scenes for file in files_of(scene)), *model_files(options.model)])
     embedder = Embedder(
         find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
     )

@@ -7,16 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
+from apps.cli.geovision.quicklook import write_quicklook
 from apps.cli.geovision.side_cars import describe_run, software
 from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.mapping import Mapper
-from geovision.scenes import Scene, find_scenes, open_for_model
+from geovision.polygons import check_polygons, write_polygons
+from geovision.scene import Scene
+from geovision.scenes import files_of, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
+from shared_backbones.card import CARD
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.weights import WEIGHTS
 
 
 def map_scene(options: MapOptions) -> Entries:
@@ -32,8 +37,10 @@ def map_scene(options: MapOptions) -> Entries:
             raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
     if options.probabilities == options.output:
         raise InputError(f"{printable(options.output)}: is named for classes and for probabilities; give two names")
+    if options.polygons is not None:
+        check_polygons(options.polygons)
     outputs = _outputs(options.output, options)
-    outputs.check([options.input])
+    outputs.check([*files_of(options.input), *model_files(options.model)])
     mapper = _load(options)
     with _open(mapper, options.input, options) as scene:
         return _write_map(mapper, scene, scene.sha256(), outputs, options)
@@ -67,7 +74,8 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
     ]
     # of those that were changed it is not known before the scene is opened whether they are to be resumed
     firm = [out for _, out in chosen if not options.resume or State.foreign in out.states().values()]
-    check_outputs(firm, scenes)
+    inputs = [file for scene in scenes for file in files_of(scene)]
+    check_outputs(firm, [*inputs, *model_files(options.model)])
     mapper = _load(options)
     results = []
     for number, (path, outputs) in enumerate(chosen, 1):
@@ -86,8 +94,18 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
 
 def _load(options: MapOptions) -> Mapper:
     return Mapper(
-        find_model(options.model), overlap=options.overlap, batch_size=options.batch_size, **asdict(options.network)
+        find_model(options.model),
+        overlap=options.overlap,
+        tile=options.tile,
+        batch_size=options.batch_size,
+        **asdict(options.network),
     )
+
+
+def model_files(model: str) -> list[Path]:
+    """The files of a model, which no output may be."""
+    folder = find_model(model)
+    return [folder / CARD, folder / WEIGHTS]
 
 
 @contextlib.contextmanager
@@ -98,17 +116,20 @@ def _open(mapper: Mapper, path: Path, options: MapOptions) -> Iterator[Scene]:
         InputError: it cannot.
     """
     with open_for_model(path, mapper.contract, **asdict(options.reading)) as scene:
-        if scene.grid.crs is None:
-            raise InputError(f"{scene.label}: has no CRS, so its map would have none; give it with --crs EPSG:CODE")
+        if not scene.grid.on_earth:
+            scene.warnings.append(
+                "has no place on the earth, and so its map has none: areas are in pixels"
+                if scene.grid.gsd_m is None
+                else "has a local CRS, and so has its map"
+            )
         scene.check(mapper.contract, any_resolution=options.any_resolution)
         yield scene
 
 
 def _outputs(output: Path, options: MapOptions) -> Outputs:
-    files = {"map": output, SIDECAR: output.with_suffix(".json")}
-    return Outputs(
-        files if options.probabilities is None else files | {"probabilities": options.probabilities}, options.overwrite
-    )
+    files = {"map": output, SIDECAR: output.with_suffix(".json"), "quicklook": output.with_suffix(".png")}
+    further = {"probabilities": options.probabilities, "polygons": options.polygons}
+    return Outputs(files | {kind: path for kind, path in further.items() if path is not None}, options.overwrite)
 
 
 def _map_one_of_many(mapper: Mapper, path: Path, outputs: Outputs, options: MapOptions) -> Entries:
@@ -118,7 +139,7 @@ def _map_one_of_many(mapper: Mapper, path: Path, outputs: Outputs, options: MapO
         changed = outputs.standing(_is_same(sha256, mapper.sha256, options)) if options.resume else None
         if changed is not None:
             return {"status": "skipped", "changed": [printable(path) for path in changed]}
-        outputs.check([path])
+        outputs.check(files_of(path))
         _write_map(mapper, scene, sha256, outputs, options)
     return {"status": "done"}
 
@@ -128,26 +149,39 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, opti
     run = mapper.card.get("training", {}).get("run_id")
     tags = {"input_sha256": sha256, "software": software(), **({"run_id": str(run)} if run else {})}
     with contextlib.closing(Meter("map")) as meter, outputs.placing() as staged:
+        confidence = staged["map"].with_suffix(".confidence.tif") if "polygons" in staged else None
         figures = mapper.map(
-            scene, staged["map"], probabilities=staged.get("probabilities"), tags=tags, on_progress=meter
+            scene,
+            staged["map"],
+            probabilities=staged.get("probabilities"),
+            confidence=confidence,
+            tags=tags,
+            on_progress=meter,
         )
-        return outputs.finish(staged, _side_car(mapper, scene, sha256, figures, options))
+        content = _side_car(mapper, scene, sha256, figures, options)
+        write_quicklook(staged["quicklook"], scene, staged["map"], mapper.classes, content["classes"])
+        if confidence is not None:
+            smallest = options.min_area * 1e4
+            content["polygons"] = write_polygons(
+                staged["polygons"], staged["map"], confidence, mapper.classes, smallest_m2=smallest
+            )
+        return outputs.finish(staged, content)
 
 
 def _side_car(mapper: Mapper, scene: Scene, sha256: str, figures: Document, options: MapOptions) -> Entries:
-    gsd_m = scene.grid.gsd_m
     rows = [
         {
             "id": entry["id"],
             "name": entry["name"],
             "pixels": figures[f"pixels_{entry['id']}"],
-            "hectares": None if gsd_m is None else figures[f"pixels_{entry['id']}"] * gsd_m**2 / 1e4,
+            "hectares": figures.get(f"hectares_{entry['id']}"),
         }
         for entry in mapper.classes
     ]
     return {
         **describe_run(mapper, scene, sha256),
         "settings": _settings(options),
+        "tile": {"size": mapper.tile, "margin": mapper.margin},
         "classes": rows,
         "timings_s": {name: round(figures[name], 3) for name in ("read", "network", "write", "all")},
     }
@@ -157,6 +191,8 @@ def _settings(options: MapOptions) -> Entries:
     """Settings that decide the map."""
     return {
         "overlap": options.overlap,
+        "tile": options.tile,
+        "min_area": options.min_area if options.polygons is not None else None,
         "batch_size": options.batch_size,
         **asdict(options.reading),
         "any_resolution": options.any_resolution,

@@ -1,0 +1,121 @@
+"""Maps of classes as polygons: GeoPackage or GeoJSON."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geovision.grids import Grid, crs_text, grid_of
+from geovision.rasters import open_raster
+from shared_backbones.card import ClassEntry
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
+
+
+def check_polygons(path: Path) -> None:
+    """Raise an InputError unless polygons can be written under this name."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected .gpkg or .geojson")
+
+
+def write_polygons(
+    path: Path, classes_map: Path, confidence: Path, classes: Sequence[ClassEntry], *, smallest_m2: float
+) -> int:
+    """Write the areas of a map as polygons in its own coordinates; GeoJSON in longitude and latitude.
+
+    Pixels that touch along a side and have one class are a polygon. It has `class_id`, `class`, `area_m2` (on the
+    ground; empty where the map has no place), `pixels` and `confidence`, the mean probability of the class.
+
+    Args:
+        path: file to write, ending in `.gpkg` or `.geojson`.
+        classes_map: GeoTIFF of classes.
+        confidence: GeoTIFF of the same grid with the probability of the class.
+        classes: of the map.
+        smallest_m2: polygons with a smaller area are left out; a map without a place has none, and keeps all.
+
+    Returns:
+        The number of polygons.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
+    check_polygons(path)
+    names = {int(entry["id"]): str(entry["name"]) for entry in classes}
+    with open_raster(classes_map) as labels, open_raster(confidence) as shares:
+        grid = grid_of(labels)
+        found = [row for row in _regions(labels, shares, grid) if row[2] is None or row[2] >= smallest_m2]
+    shapes, numbers, areas, pixels, means = zip(*found, strict=True) if found else ((), (), (), (), ())
+    crs = crs_text(grid.crs)
+    if path.suffix.lower() == ".geojson":
+        shapes, crs = _to_degrees(shapes, grid), "EPSG:4326"
+    columns: dict[str, Any] = {
+        "class_id": np.array(numbers, np.int32),
+        "class": np.array([names[number] for number in numbers], object),
+        "area_m2": np.array([np.nan if area is None else area for area in areas], float),
+        "pixels": np.array(pixels, np.int64),
+        "confidence": np.array(means, np.float64),
+    }
+    try:
+        with warnings.catch_warnings():  # that there is no CRS is known
+            warnings.simplefilter("ignore", UserWarning)
+            pyogrio.write(
+                path,
+                np.array([shapely.to_wkb(shape) for shape in shapes], object),
+                list(columns.values()),
+                list(columns),
+                geometry_type="Polygon" if crs != "EPSG:4326" else "Unknown",
+                crs=crs,
+                driver=FORMATS[path.suffix.lower()],
+                layer="classes",
+            )
+    except Exception as error:  # GDAL's errors have no class in common
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(
+            f"{printable(path)}: polygons cannot be written ({reason}); choose another --polygons"
+        ) from None
+    return len(found)
+
+
+def _regions(
+    labels: "DatasetReader", shares: "DatasetReader", grid: Grid
+) -> Iterator[tuple[Any, int, float | None, int, float]]:
+    """Outline, class, area on the ground, pixels and mean confidence of each connected area."""
+    from rasterio.features import rasterize, shapes
+    from shapely.geometry import shape
+
+    classes, nodata = labels.read(1), labels.nodata
+    valid = classes != nodata
+    outlines = [(shape(outline), int(value)) for outline, value in shapes(classes, valid, 4, grid.transform)]
+    if not outlines:
+        return
+    numbered = [(outline, place) for place, (outline, _) in enumerate(outlines, 1)]
+    home = rasterize(numbered, classes.shape, fill=0, transform=grid.transform, dtype="int32").ravel()
+    count = len(outlines) + 1
+    pixels = np.bincount(home, minlength=count)
+    confidence = np.bincount(home, np.nan_to_num(shares.read(1)).ravel(), count)
+    ground = grid.areas_m2(0, 0, grid.height, grid.width)
+    areas = None if ground is None else np.bincount(home, ground.ravel(), count)
+    for place, (outline, value) in enumerate(outlines, 1):
+        area = None if areas is None else float(areas[place])
+        yield outline, value, area, int(pixels[place]), float(confidence[place] / max(1, pixels[place]))
+
+
+def _to_degrees(shapes: Sequence[Any], grid: Grid) -> list[Any]:
+    """Shapes in longitude and latitude, cut at the antimeridian, as GeoJSON wants them."""
+    from rasterio.warp import transform_geom
+    from shapely.geometry import mapping, shape
+
+    if not grid.on_earth:
+        raise InputError("--polygons: GeoJSON needs a place on the earth, and the scene has none; give .gpkg")
+    moved = transform_geom(
+        crs_text(grid.crs), "EPSG:4326", [mapping(part) for part in shapes], antimeridian_cutting=True
+    )
+    return [shape(part) for part in moved]
