@@ -64,13 +64,27 @@ def open_raster(path: Path, *, any_format: bool = False) -> "DatasetReader":
             _check_vrt(path, 0)
             drivers = "VRT"
         elif drivers is None and any_format:
-            with rasterio.Env() as environment:
-                drivers = sorted(set(environment.drivers()) - _REACHING)
+            drivers = _driver_of(path)
         if drivers is not None:
             with warnings.catch_warnings():  # what lacks a grid is named where a grid is needed
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
                 return rasterio.open(path, driver=drivers)
     raise InputError(f"{printable(path)}: no raster that is read here; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
+
+
+def _driver_of(path: Path) -> str | None:
+    """The first format of those that reach no other place in which GDAL opens a file; netCDF before HDF5."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    with rasterio.Env() as environment, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ["netCDF", *environment.drivers()]:
+            if name in _REACHING:
+                continue
+            with contextlib.suppress(RasterioError), rasterio.open(path, driver=name):
+                return name
+    return None
 
 
 def _check_vrt(path: Path, depth: int) -> None:

@@ -21,6 +21,8 @@ class Unet(nn.Module):
         encoder: name that segmentation_models_pytorch knows; any timm backbone as `tu-<name>`.
         encoder_weights: name of pretrained weights, which segmentation_models_pytorch fetches; None starts anew.
         decoder_channels: width of each decoder level, the deepest first.
+        padding: what convolutions see beyond an image, by torch's names: `zeros`, as published, or `replicate`, with
+            which an image's rim looks to the network as its inside does.
 
     Attributes:
         arguments: the constructor's arguments, in JSON types; without `encoder_weights`, since trained weights follow.
@@ -36,6 +38,7 @@ class Unet(nn.Module):
         encoder: str = "resnet34",
         encoder_weights: str | None = None,
         decoder_channels: tuple[int, ...] | list[int] = (256, 128, 64, 32, 16),
+        padding: str = "zeros",
     ) -> None:
         super().__init__()
         if encoder.startswith("tu-"):
@@ -46,6 +49,7 @@ class Unet(nn.Module):
             "in_chans": in_chans,
             "encoder": encoder,
             "decoder_channels": list(decoder_channels),
+            **({} if padding == "zeros" else {"padding": padding}),
         }
         self.network: nn.Module = smp.Unet(
             encoder,
@@ -55,6 +59,11 @@ class Unet(nn.Module):
             encoder_depth=len(decoder_channels),
             decoder_channels=tuple(decoder_channels),
         )
+        if padding not in ("zeros", "replicate"):
+            raise ValueError(f"padding is {padding!r}, expected zeros or replicate")
+        for layer in self.network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.padding_mode = padding
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, H, W)` of images `(B, in_chans, H, W)`."""

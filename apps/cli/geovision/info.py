@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,70 +12,84 @@ from apps.cli.geovision.reading import ReadingOptions
 from apps.cli.shared.options import JsonOption
 from shared_backbones.json_values import Entries
 
-if TYPE_CHECKING:
-    from geovision.scenes import Scene
-
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
     """What a user asks `info` for."""
 
-    scene: Annotated[Path, typer.Argument(help="GeoTIFF or JPEG 2000 file, or the folder of a product.")]
+    scene: Annotated[
+        Path, typer.Argument(help="Raster of any format that GDAL reads, product (folder or archive), or STAC item.")
+    ]
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model to try on the scene, beside those at hand; may be given again.")
+    ] = None
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     as_json: JsonOption = False
 
 
 def info(options: InfoOptions) -> None:
-    """Say what a scene holds: sensor, bands, units, grid and range of values."""
-    from geovision.scenes import open_scene
+    """Say what a raster or product holds: grid, bands, units, ranges, and what models would lack."""
+    from apps.cli.geovision.scene_description import describe
 
-    with open_scene(options.scene, **asdict(options.reading)) as scene:
-        description = _describe(scene)
+    description = describe(options)
     if options.as_json:
-        print(json.dumps(description, indent=2))
+        print(json.dumps(description, indent=2, allow_nan=False))
     else:
         _print_description(description)
 
 
-def _describe(scene: "Scene") -> Entries:
-    """What is known of a scene, in JSON types."""
-    values, valid = scene.sample()
-    crs, grid = scene.grid.crs, scene.grid
-    code = crs.to_epsg() if crs else None
-    return {
-        "case": f"case-{scene.sha256()[:8]}",
-        "sensor": scene.sensor.name,
-        "height": grid.height,
-        "width": grid.width,
-        "crs": None if crs is None else f"EPSG:{code}" if code else crs.to_wkt(),
-        "transform": list(grid.transform)[:6],
-        "gsd_m": grid.gsd_m,
-        "valid_share": float(valid.mean()),
-        "bands": [
-            {
-                "name": layer.band,
-                "wavelength_nm": scene.sensor.band(layer.band).wavelength_nm,
-                "gsd_m": scene.sensor.band(layer.band).gsd_m,
-                "unit": layer.unit,
-                "scale": layer.scale,
-                "offset": layer.offset,
-                "min": float(plane[valid].min()) if valid.any() else None,
-                "mean": float(plane[valid].mean()) if valid.any() else None,
-                "max": float(plane[valid].max()) if valid.any() else None,
-            }
-            for layer, plane in zip(scene.layers, values, strict=True)
-        ],
-    }
-
-
 def _print_description(description: Mapping[str, Any]) -> None:
-    metres = "no metres" if description["gsd_m"] is None else f"{description['gsd_m']:.4g} m"
+    scene = description["scene"]
+    if scene is not None:
+        _print_scene(scene)
+    for raster in description["rasters"] if scene is None else ():
+        _print_raster(raster)
+    if description["lacks"]:
+        print(f"a model would lack: {description['lacks']}")
+    for warning in description["warnings"]:
+        print(f"warning: {warning}")
+    for model in description["models"]:
+        print(f"model {model['model']}: {model['lacks'] or 'takes it'}")
+
+
+def _print_scene(scene: Entries) -> None:
     print(
-        f"{description['case']}  {description['sensor']}  {description['height']} x {description['width']} pixels  "
-        f"{metres}  {description['crs'] or 'no CRS'}  {description['valid_share']:.1%} valid"
+        f"{scene['case']}  {scene['sensor']}  {scene['height']} x {scene['width']} pixels  "
+        f"{_size(scene)}  {scene['crs'] or 'no CRS'}  {scene['valid_share']:.1%} valid"
     )
-    for band in description["bands"]:
-        figures = "no valid pixel"
-        if band["mean"] is not None:
-            figures = f"{band['min']:.4g} .. {band['mean']:.4g} .. {band['max']:.4g}"
-        print(f"  {band['name']:<6} {band['wavelength_nm']:>8.1f} nm  {band['unit']:<14} {figures}")
+    for band in scene["bands"]:
+        wavelength = "" if band["wavelength_nm"] is None else f"{band['wavelength_nm']:.1f} nm"
+        print(f"  {band['name']:<6} {wavelength:>11}  {band['unit']:<14} {_figures(band)}")
+    if scene["cloud_band"]:
+        print(f"  clouds: {scene['cloud_band']} ({scene['clouds']})")
+
+
+def _print_raster(raster: Entries) -> None:
+    print(
+        f"{raster['format']}  {raster['height']} x {raster['width']} pixels  {_size(raster)}  "
+        f"{raster['crs'] or 'no CRS'}  {raster['valid_share']:.1%} valid"
+    )
+    for what in raster["georeferences"]:
+        print(f"  has {what}")
+    for key, value in raster["tags"].items():
+        print(f"  {key} = {value}")
+    for band in raster["bands"]:
+        nodata = "" if band["nodata"] is None else f"nodata {band['nodata']}  "
+        name = band["name"] or "no name"
+        print(f"  {band['number']}  {name:<12} {band['color']:<10} {band['dtype']:<8} {nodata}{_figures(band)}")
+    for name in raster["subdatasets"]:
+        print(f"  holds {name}")
+
+
+def _size(about: Entries) -> str:
+    sides = about["gsd_sides_m"]
+    if sides is None:
+        return "no metres"
+    across, down = sides
+    return f"{across:.4g} m" if abs(across / down - 1) < 0.01 else f"{across:.4g} x {down:.4g} m"
+
+
+def _figures(band: Entries) -> str:
+    if band["mean"] is None:
+        return "no valid pixel"
+    return f"{band['min']:.4g} .. {band['mean']:.4g} .. {band['max']:.4g}"
