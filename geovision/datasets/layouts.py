@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from geovision.datasets.splits import DRAWN, PublishedSplit, find_split, folder_below
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.labelled_files import RELABELLING, SPLITS, Relabelling, class_number, entries_of, split_folders
@@ -40,6 +41,10 @@ class SatelliteLayout(Layout[SatelliteItem]):
     multi_label: ClassVar[bool] = False
     file_bands: ClassVar[tuple[str, ...] | None] = None
 
+    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+        """What decides the split: the names of lists or tables; `drawn` where nothing does."""
+        return DRAWN
+
     def files(self, items: Sequence[SatelliteItem]) -> list[Path]:
         """The images, or the bands in their folders."""
         return [path for item in items for path in (sorted(item.path.iterdir()) if item.path.is_dir() else [item.path])]
@@ -52,28 +57,50 @@ class SatelliteLayout(Layout[SatelliteItem]):
 class Folders(SatelliteLayout):
     """`<class>/<image>`, or `<split>/<class>/<image>`; so come RESISC-45 and UC Merced.
 
-    Lists `<any name>-{train,val,test}.txt` of file names, which torchgeo brings for both and for EuroSAT, are heeded.
+    The folders of classes may lie deeper, as downloads lay them. Lists `<any name>-{train,val,test}.txt` of file names,
+    which torchgeo brings for both and for EuroSAT, are heeded from there up to the root, or up to six levels above.
+    Option: `lists` (what the names of the lists begin with, where several fit).
     """
 
     name = "folders"
+    options = ("lists",)
 
     def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
         """List the images in the folders of classes."""
+        items = self._all(root, classes)
+        listed = self._listed(root, classes, items, options).split_of
+        if not listed:
+            return items
+        return [replace(item, split=listed[item.path.stem]) for item in items if item.path.stem in listed]
+
+    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+        """The lists, or the folders that are named after splits."""
+        items = self._all(root, classes)
+        names = self._listed(root, classes, items, options).names
+        return names or ("folders" if any(item.split for item in items) else DRAWN)
+
+    def _home(self, root: Path, classes: Sequence[str]) -> Path:
+        named = {*classes, *SPLITS}
+        return folder_below(root, lambda folder: any(e.name in named for e in entries_of(folder) if e.is_dir()))
+
+    def _all(self, root: Path, classes: Sequence[str]) -> list[SatelliteItem]:
         items = []
-        for folder, split in split_folders(root):
+        for folder, split in split_folders(self._home(root, classes)):
             for entry in (entry for entry in entries_of(folder) if entry.is_dir()):
                 number = class_number(entry.name, classes, entry)
                 items += [
                     _item(root, path, (number,), split) for path in entries_of(entry) if path.suffix.lower() in _ENDINGS
                 ]
-        listed: dict[str, str] = {}
-        for path in entries_of(root):
-            split = SPLITS.get(path.stem.rpartition("-")[2])
-            if split and "-" in path.stem and path.suffix == ".txt":
-                listed |= {Path(line.strip()).stem: split for line in _lines(path) if line.strip()}
-        if not listed:
-            return items
-        return [replace(item, split=listed[item.path.stem]) for item in items if item.path.stem in listed]
+        return items
+
+    def _listed(
+        self, root: Path, classes: Sequence[str], items: Sequence[SatelliteItem], options: Mapping[str, Any]
+    ) -> PublishedSplit:
+        def read(path: Path) -> list[str]:
+            return [Path(line.strip()).stem for line in _lines(path) if line.strip()]
+
+        stems, chosen = [item.path.stem for item in items], options.get("lists")
+        return find_split(self._home(root, classes), root, stems, ending=".txt", read=read, chosen=chosen)
 
 
 class EuroSat(Folders):
@@ -86,24 +113,21 @@ class EuroSat(Folders):
 class BigEarthNet(SatelliteLayout):
     """`<patch>/<patch>_B02.tif ...` with `<patch>_labels_metadata.json`; `{train,val,test}.csv` list the patches.
 
-    Options: `merge` (new names of labels) and `drop` (labels left out).
+    The lists may be called `bigearthnet-train.csv` and so on, as torchgeo does, and lie above the patches. Options:
+    `merge` (new names of labels), `drop` (labels left out), and `lists` (as for folders).
     """
 
     name = "bigearthnet"
-    options = RELABELLING
+    options = (*RELABELLING, "lists")
     multi_label = True
 
     def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
         """List the patches that have a label left."""
-        relabelled, listed = Relabelling(options), dict[str, str]()
-        for name in ("train", "val", "test"):
-            path = root / f"{name}.csv"
-            if path.is_file():
-                listed |= {row[0]: SPLITS[name] for row in csv.reader(_lines(path)) if row}
+        relabelled, listed = Relabelling(options), self._listed(root, options).split_of
         items = []
-        for folder in entries_of(root):
-            notes = folder / f"{folder.name}_labels_metadata.json"
-            if not notes.is_file() or (listed and folder.name not in listed):
+        for folder in self._patches(root):
+            notes = _notes(folder)
+            if listed and folder.name not in listed:
                 continue
             try:
                 names = [relabelled(str(name)) for name in json.loads(notes.read_text("utf-8"))["labels"]]
@@ -114,6 +138,23 @@ class BigEarthNet(SatelliteLayout):
                 item = _item(root, folder, tuple(numbers), listed.get(folder.name, ""))
                 items.append(replace(item, labels=tuple(numbers)))
         return items
+
+    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+        """The lists of patches."""
+        return self._listed(root, options).names or DRAWN
+
+    def _home(self, root: Path) -> Path:
+        return folder_below(root, lambda folder: any(_notes(e).is_file() for e in entries_of(folder) if e.is_dir()))
+
+    def _patches(self, root: Path) -> list[Path]:
+        return [folder for folder in entries_of(self._home(root)) if folder.is_dir() and _notes(folder).is_file()]
+
+    def _listed(self, root: Path, options: Mapping[str, Any]) -> PublishedSplit:
+        def read(path: Path) -> list[str]:
+            return [row[0] for row in csv.reader(_lines(path)) if row]
+
+        names = [folder.name for folder in self._patches(root)]
+        return find_split(self._home(root), root, names, ending=".csv", read=read, chosen=options.get("lists"))
 
 
 class FmowSentinel(SatelliteLayout):
@@ -145,6 +186,10 @@ class FmowSentinel(SatelliteLayout):
                 items.append(_item(root, _existing(root / path, table), (number,), split))
         return items
 
+    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+        """The tables."""
+        return ", ".join(f"{name}.csv" for name, _ in _TABLES if (root / f"{name}.csv").is_file()) or DRAWN
+
 
 class FmowRgb(SatelliteLayout):
     """`<split>/<category>/<place>/<name>_rgb.jpg`, each with a JSON file that gives the box."""
@@ -165,6 +210,15 @@ class FmowRgb(SatelliteLayout):
                 item = _item(root, _existing(notes.with_suffix(".jpg"), notes), (number,), split)
                 items.append(replace(item, box=(row, column, height, width)))
         return items
+
+    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+        """The folders of the splits."""
+        return ", ".join(name for name, _ in _TABLES if (root / name).is_dir()) or DRAWN
+
+
+def _notes(folder: Path) -> Path:
+    """Labels of a patch of BigEarthNet."""
+    return folder / f"{folder.name}_labels_metadata.json"
 
 
 def _item(root: Path, path: Path, labels: tuple[int, ...], split: str) -> SatelliteItem:

@@ -1,6 +1,8 @@
 """What is particular to satellite images: bands of a sensor in its own numbers, pixels without data, and neighbours."""
 
 import functools
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +25,12 @@ from pipelines.data.store import Store
 from pipelines.data.stored_images import StoredImages
 from pipelines.evaluation.image_robustness import Corruption
 from pipelines.evaluation.tested_images import TestedImages, features
-from pipelines.kinds.classification import Classifier, ClassifierKind, Reader
-from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of
+from pipelines.kinds.classification import Classifier, ClassifierKind, Reader, Source
+from pipelines.kinds.kind import SPLITS
+from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of, write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SatelliteImageData
-from pipelines.report.results import Figures
+from pipelines.report.results import Figures, ResultTable
 from shared_backbones import weights
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
@@ -64,6 +67,20 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
     def layout(self) -> SatelliteLayout:
         """How the data set's files lie."""
         return find_layout(self.data.layout, SATELLITE_LAYOUTS)
+
+    @functools.cached_property
+    def split_origin(self) -> str:
+        """What decides the split: the names of lists, or `drawn`."""
+        layout: SatelliteLayout = self.layout()
+        return layout.split_origin(self.root, self.class_names(), self.data.options)
+
+    def notices(self, prepared: Store) -> list[str]:
+        """What a user should know of the data; first, what decides the split."""
+        return [f"split: {self.split_origin}", *super().notices(prepared)]
+
+    def training_section(self) -> Entries:
+        """What names the split, and what decides it."""
+        return {**super().training_section(), "split_origin": self.split_origin}
 
     def expected_bands(self) -> tuple[str, ...]:
         """Bands of the sensor, as the recipe has them."""
@@ -141,6 +158,18 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         figures = class_figures(nearest, tested.targets, multi_label=self.multi_label)
         kept = ("map_micro", "map_macro") if self.multi_label else ("accuracy", "balanced_accuracy")
         return {f"knn{self.data.neighbours}_{name}": figures[name] for name in kept}
+
+    def evaluate(self, model: Path, sources: Sequence[Source], folder: Path) -> None:
+        """Score the test images, and say with the figures what decides the split."""
+        super().evaluate(model, sources, folder)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        counts = Counter(source.split for source in self.sources for _ in source.items)
+        table: ResultTable = {
+            "title": f"Split: {self.split_origin}",
+            "columns": ["Part", "Images"],
+            "rows": [[split, counts[split]] for split in SPLITS],
+        }
+        write_summary(folder, summary["figures"], [*summary["tables"], table])
 
     def open(self, folder: Path) -> Store:
         """The prepared store.
