@@ -4,10 +4,12 @@ import contextlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from geovision.files import archive_of, exists, member_beginning, text_of
 from shared_backbones.errors import InputError, require
@@ -39,6 +41,7 @@ _REACHING = {
 _VRT_SOURCE = re.compile(r"<(?:SourceFilename|SourceDataset)\b([^>]*)>([^<]*)<")
 _VRT_CODE = re.compile(r"PixelFunctionLanguage|VRTRawRasterBand|<OpenOptions|<GDALWMS|<Algorithm", re.I)
 _VRT_DEPTH = 4
+_PILLOW_PIXELS = 64 * 2**20  # of a JPEG file that is decoded as a whole
 
 
 def open_raster(path: Path, *, any_format: bool = False) -> "DatasetReader":
@@ -159,7 +162,9 @@ def read_values(
     """
     from rasterio.enums import ColorInterp, MaskFlags
 
-    values = _read(source, list(numbers), window, shape)
+    values = _of_jpeg(source, numbers, window, shape)
+    if values is None:
+        values = _read(source, list(numbers), window, shape)
     common = np.ones(values.shape[1:], bool)
     for number, color in enumerate(source.colorinterp, 1):
         if color == ColorInterp.alpha:
@@ -182,6 +187,43 @@ def read_values(
             known &= shared[per_dataset]
         valid[place] = known & common
     return values, valid
+
+
+def _of_jpeg(
+    source: "DatasetReader", numbers: Sequence[int], window: "Window | None", shape: tuple[int, ...] | None
+) -> np.ndarray | None:
+    """Colours of a JPEG file as Pillow decodes them, which is what published weights saw; None for other files."""
+    path = Path(source.name)
+    if source.driver != "JPEG" or source.width * source.height > _PILLOW_PIXELS or not path.is_file():
+        return None
+    about = path.stat()
+    decoded = _decoded(path, about.st_mtime_ns, about.st_size)
+    if decoded is None or decoded.shape != (source.count, *source.shape):
+        return None
+    left, top, width, height = (0, 0, source.width, source.height)
+    if window is not None:
+        left, top, width, height = (round(part) for part in window.flatten())
+    part = decoded[[number - 1 for number in numbers], top : top + height, left : left + width]
+    if shape is None or tuple(shape) == part.shape[1:]:
+        return part
+    down, across = (
+        ((np.arange(count) + 0.5) * length / count).astype(int)
+        for count, length in zip(shape, part.shape[1:], strict=True)
+    )
+    return part[:, down[:, None], across]
+
+
+@lru_cache(maxsize=1)
+def _decoded(path: Path, _time: int, _size: int) -> np.ndarray | None:
+    """A JPEG file `(C, H, W)` uint8; None where Pillow cannot read it as grey or colours, and GDAL is to say why."""
+    try:
+        with Image.open(path, formats=["JPEG"]) as picture:
+            if picture.mode not in {"L", "RGB"}:
+                return None
+            values = np.asarray(picture)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
 def _read(

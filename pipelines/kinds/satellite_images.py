@@ -27,7 +27,7 @@ from pipelines.evaluation.image_robustness import Corruption
 from pipelines.evaluation.tested_images import TestedImages, features
 from pipelines.kinds.classification import Classifier, ClassifierKind, Reader, Source
 from pipelines.kinds.kind import SPLITS
-from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of, write_summary
+from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of, take_encoder_arguments, write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SatelliteImageData
 from pipelines.report.results import Figures, ResultTable
@@ -48,6 +48,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
     embeds = True
 
     def __init__(self, recipe: Recipe) -> None:
+        take_encoder_arguments(recipe)
         super().__init__(recipe)
         self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
         self.cutting = cutting_of(self.data, self.layout().file_bands)

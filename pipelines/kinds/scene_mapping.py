@@ -17,7 +17,8 @@ from geovision.rasters import open_raster
 from geovision.scene import Scene
 from geovision.scenes import open_scene
 from pipelines.data.store import Store
-from pipelines.kinds.scenes import ScenesKind, Source, write_summary
+from pipelines.kinds.scenes import ScenesKind, Source, take_encoder_arguments, write_summary
+from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.results import ResultTable, Value
 from pipelines.report.scenes import map_panel
@@ -37,6 +38,10 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
     section = LabelledSceneData
     role = "segmenter"
     monitor = "validation_miou"
+
+    def __init__(self, recipe: Recipe) -> None:
+        take_encoder_arguments(recipe)
+        super().__init__(recipe)
 
     def label_values(self) -> tuple[int, ...]:
         """Values of the classes in label rasters: the recipe's, or the classes' numbers."""

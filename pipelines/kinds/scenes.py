@@ -1,6 +1,7 @@
 """What the kinds of satellite data share: how files are read, sources, store, contract, and the loop."""
 
 import functools
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -33,11 +34,16 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData
 from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
+from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import ImageSource
 
+_TRUNK = (
+    "img_size", "patch_size", "in_chans", "channel_groups", "channel_embed", "embed_dim", "depth", "num_heads",
+    "mlp_ratio",
+)  # fmt: skip
 Scenes = TypeVar("Scenes", SceneData, LabelledSceneData)
 Whatever = TypeVar("Whatever")
 Patch: TypeAlias = dict[str, Tensor]
@@ -218,6 +224,23 @@ class ScenesKind(Kind[Scenes, Store]):
 
         validation = DataLoader(val_set, batch_size=settings.batch_size, collate_fn=_as_it_is) if len(val_set) else None
         return TrainingData(loader, len(train_set), validation)
+
+
+def take_encoder_arguments(recipe: Recipe) -> None:
+    """Give the network of a recipe the arguments of the encoder that it starts from, as the encoder's card has them.
+
+    Those of the trunk are meant, such as its width and its patch; the recipe's own stand where training starts from
+    another model. The recipe is changed, so that whatever is noted of it says what was trained.
+    """
+    init = recipe.model.init
+    if not init or not Path(init).is_dir():
+        return
+    card = weights.read_card(init)
+    if getattr(architectures.find(card["architecture"]), "role", None) != "autoencoder":
+        return
+    taken = inspect.signature(architectures.find(recipe.model.architecture).__init__).parameters
+    given = card.get("arguments", {})
+    recipe.model.arguments.update({name: given[name] for name in _TRUNK if name in given and name in taken})
 
 
 def to_sample(source: PatchSource, cutting: Cutting) -> Sample:

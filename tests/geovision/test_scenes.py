@@ -366,3 +366,21 @@ def test_normalisation_is_the_published_one():
     np.testing.assert_array_equal(found, expected)
     plain = contract(["B2"]).normalise(torch.full((1, 1, 2), mean + std), torch.tensor([[True, False]]))
     torch.testing.assert_close(plain, torch.tensor([[[1.0, 0.0]]]), atol=1e-5, rtol=0)
+
+
+def test_jpeg_files_are_decoded_as_pillow_decodes_them(tmp_path: Path):
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).resize((120, 90)).save(tmp_path / "s.jpg", quality=70)
+    with Image.open(tmp_path / "s.jpg") as picture:
+        wanted = np.asarray(picture).transpose(2, 0, 1)
+    with open_scene(tmp_path / "s.jpg") as scene:
+        values, valid = scene.read(0, 0, 90, 120)
+        part = scene.read(10, 20, 30, 40)[0]
+    assert scene.sensor.name == "rgb" and valid.all()
+    np.testing.assert_array_equal(values, wanted)
+    np.testing.assert_array_equal(part, wanted[:, 10:40, 20:60])
+    (tmp_path / "s.jpg").write_bytes((tmp_path / "s.jpg").read_bytes()[:900])
+    with pytest.raises(InputError, match=r"s\.jpg: cannot be read"), open_scene(tmp_path / "s.jpg") as scene:
+        scene.read(0, 0, 90, 120)

@@ -39,6 +39,7 @@ from shared_backbones import architectures, weights
 from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
 from shared_backbones.labelled_images import find_images, labels_of
+from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
 
 ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]
@@ -170,6 +171,18 @@ def test_a_probe_leaves_the_encoder_as_it_is_and_a_finetuning_starts_from_it(tmp
     assert head.weight.abs().max() > 0.01  # it starts at 2e-5
     assert run(app, ["probe", "fmow_sentinel", f"data.root={tmp_path}"]) == 2
     assert "its data is of kind scene_pretraining, probe takes satellite_images" in capsys.readouterr().err
+
+
+def test_a_classifier_has_the_arguments_of_the_encoder_that_it_starts_from(tmp_path: Path):
+    encoder = small_models.autoencoder(tmp_path / "encoder")
+    recipe = load_recipe("eurosat", [])
+    eurosat(tmp_path / "data", [str(entry["name"]) for entry in recipe.card["classes"]])
+    overrides = [f"data.root={tmp_path / 'data'}", f"model.init={encoder}", "data.bands=[B2, B3, B8A]"]
+    kind = find_kind(load_recipe("eurosat", overrides))
+    assert kind.recipe.model.arguments["embed_dim"] == 16 and kind.recipe.model.arguments["num_classes"] == 10
+    old = weights.load(encoder).module.get_submodule("trunk").state_dict()
+    new = kind.network().get_submodule("trunk").state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old)
 
 
 def test_a_model_is_calibrated_and_its_program_says_what_its_evaluation_said(tmp_path: Path, store: str):
