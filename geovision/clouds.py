@@ -24,15 +24,15 @@ def cloudy(name: str, numbers: np.ndarray) -> np.ndarray:
     """Where clouds, what is next to them, and their shadows are.
 
     Args:
-        name: of the raster, as `quality_name` gives it.
+        name: name of the raster, as `quality_name` gives it.
         numbers: its classes or flags.
     """
     if name in _CODES:
         return np.isin(numbers, _CODES[name])
     flags = numbers.astype(np.int64)
-    found = np.zeros(flags.shape, bool)
+    clouds = np.zeros(flags.shape, bool)
     for bit in _BITS[name]:
-        found |= (flags >> bit) & 1 == 1
+        clouds |= (flags >> bit) & 1 == 1
     for bit in _CONFIDENT.get(name, ()):
-        found |= (flags >> bit) & 3 == 3
-    return found
+        clouds |= (flags >> bit) & 3 == 3
+    return clouds

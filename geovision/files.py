@@ -97,16 +97,16 @@ def tree_of(path: Path) -> Tree:
         InputError: the archive is damaged.
     """
     if path.is_dir():
-        found: list[str] = []
+        listed: list[str] = []
         folders = [(path, 0)]
-        while folders and len(found) < _MOST_FILES:
+        while folders and len(listed) < _MOST_FILES:
             folder, depth = folders.pop()
             for entry in sorted(folder.iterdir()):
                 if entry.is_dir() and not entry.is_symlink() and depth < _DEPTH:
                     folders.append((entry, depth + 1))
                 elif entry.is_file():
-                    found.append(entry.relative_to(path).as_posix())
-        return Tree(path, tuple(sorted(found)))
+                    listed.append(entry.relative_to(path).as_posix())
+        return Tree(path, tuple(sorted(listed)))
     archive = archive_of(path) or path
     names = tuple(sorted(_members(archive)))
     root = Path(f"/{ARCHIVES[archive.suffix.lower()]}/{{{archive.absolute().as_posix()}}}")

@@ -42,7 +42,7 @@ def footprint(grid: Grid, row: float, column: float, height: float, width: float
         column: its left side.
         height: in pixels.
         width: in pixels.
-        label: of the scene, for messages.
+        label: name of the scene, for messages.
 
     Raises:
         InputError: no part of the window is on the earth.
@@ -80,8 +80,8 @@ def noted_corners(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tupl
     """Corners of windows for a record, None for windows that are off the earth in part, or have no place."""
     if not grid.on_earth or not len(rows):
         return [None] * len(rows)
-    found = corners(grid, rows, columns, shape)
-    return [outline.tolist() if np.isfinite(outline).all() else None for outline in found]
+    outlines = corners(grid, rows, columns, shape)
+    return [outline.tolist() if np.isfinite(outline).all() else None for outline in outlines]
 
 
 def bounds(outlines: Sequence["BaseGeometry"]) -> list[float]:

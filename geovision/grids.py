@@ -176,13 +176,13 @@ def grid_of(source: "DatasetReader", crs: str | None = None, georeference: str |
 
 def georeferences(source: "DatasetReader") -> dict[str, str]:
     """Georeferences that a file has beside a transform, and what they are: `gcps` and `rpcs`."""
-    found = {}
+    places = {}
     points, crs = source.gcps
     if points:
-        found["gcps"] = f"{len(points)} ground control points in {crs_name(crs)}"
+        places["gcps"] = f"{len(points)} ground control points in {crs_name(crs)}"
     if source.rpcs is not None:
-        found["rpcs"] = "rational polynomial coefficients"
-    return found
+        places["rpcs"] = "rational polynomial coefficients"
+    return places
 
 
 def placing(source: "DatasetReader", georeference: str) -> Callable[[np.ndarray, np.ndarray], Points]:
@@ -222,7 +222,7 @@ def _laid(source: "DatasetReader", georeference: str) -> Grid:
     return Grid(CRS.from_user_input(crs), transform, int(height or 0), int(width or 0))
 
 
-def transformed(source: Any, target: Any, x: np.ndarray, y: np.ndarray) -> Points:
+def transformed(source: "CRS | str", target: "CRS | str", x: np.ndarray, y: np.ndarray) -> Points:
     """Coordinates in another CRS; infinite where there are none."""
     from rasterio.errors import CRSError
     from rasterio.warp import transform
@@ -230,17 +230,17 @@ def transformed(source: Any, target: Any, x: np.ndarray, y: np.ndarray) -> Point
     shape = np.shape(x)
     flat = [np.ravel(part).astype(float).tolist() for part in (x, y)]
     try:
-        found = transform(source, target, *flat)[:2]
+        places = transform(source, target, *flat)[:2]
     except CRSError:
         raise
     except Exception as error:  # GDAL raises for all where one is outside: its classes of errors are private
         if "coordinate operation" in str(error):
             raise InputError("its CRS has no relation to places on the earth; give a scene that has") from None
-        found = _one_by_one(source, target, flat)
-    return np.reshape(found[0], shape).astype(float), np.reshape(found[1], shape).astype(float)
+        places = _one_by_one(source, target, flat)
+    return np.reshape(places[0], shape).astype(float), np.reshape(places[1], shape).astype(float)
 
 
-def _one_by_one(source: Any, target: Any, flat: list[list[float]]) -> tuple[list[float], list[float]]:
+def _one_by_one(source: "CRS | str", target: "CRS | str", flat: list[list[float]]) -> tuple[list[float], list[float]]:
     from rasterio.warp import transform
 
     xs, ys = [math.inf] * len(flat[0]), [math.inf] * len(flat[0])

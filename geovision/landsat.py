@@ -3,16 +3,16 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from geovision.files import Tree, exists
 from geovision.products import Layer, Product
 from geovision.sensors import DIGITAL_NUMBER, KELVIN, RADIANCE, REFLECTANCE, SENSORS, Sensor
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 
 METADATA = re.compile(r"_MTL\.(?:txt|json|xml)$", re.I)
 _SPACECRAFT = {f"LANDSAT_{number}": f"landsat{number}" for number in (4, 5, 7, 8, 9)}
@@ -32,7 +32,7 @@ class _Fields:
     """Entries of an MTL file.
 
     Attributes:
-        label: of the file.
+        label: name of the file.
         entries: group, key and value of each.
         surface: whether the product is of level 2.
     """
@@ -183,8 +183,8 @@ def _fields(text: str, name: str) -> _Fields:
     """
     ending = PurePosixPath(name).suffix.lower()
     try:
-        found = {".json": _of_json, ".xml": _of_xml}.get(ending, _of_text)(text)
-        entries = tuple(found)
+        entries_of_form = {".json": _of_json, ".xml": _of_xml}.get(ending, _of_text)(text)
+        entries = tuple(entries_of_form)
     except (ValueError, RecursionError):
         entries = ()
     if not entries:
@@ -210,7 +210,7 @@ def _of_text(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_json(text: str) -> Iterator[tuple[str, str, str]]:
-    def walk(group: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    def walk(group: str, node: Document) -> Iterator[tuple[str, str, str]]:
         for key, value in node.items():
             if isinstance(value, dict):
                 yield from walk(key, value)

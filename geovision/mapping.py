@@ -158,16 +158,16 @@ class Mapper(LoadedNetwork):
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent)))
-            shares = {"dtype": "float32", "nodata": float("nan"), "resampling": "average", "tags": noted}
+            as_probability = {"dtype": "float32", "nodata": float("nan"), "resampling": "average", "tags": noted}
             classes = {f"class_{entry['id']}": name for entry, name in zip(self.classes, names, strict=True)}
             labels = {"dtype": "uint8", "nodata": NODATA, "resampling": "mode", "tags": {**noted, **classes}}
             wanted: list[tuple[Path, list[str], dict[str, Any]]] = [(output, ["class"], {**labels, "colors": colors})]
             for path, bands in ((probabilities, names), (confidence, ["confidence"])):
                 if path is not None:
-                    wanted.append((path, bands, shares))
+                    wanted.append((path, bands, as_probability))
             made = [folder / f"{number}.tif" for number in range(len(wanted))]
             with contextlib.ExitStack() as opened:
-                targets: dict[Path | None, Any] = {
+                targets: dict[Path, Callable[[int, int, np.ndarray], None]] = {
                     path: opened.enter_context(cloud_optimised(place, scene.grid, names=bands, **how))
                     for place, (path, bands, how) in zip(made, wanted, strict=True)
                 }
@@ -182,9 +182,9 @@ class Mapper(LoadedNetwork):
                     targets[output](row, column, best[None])
                     for path, values in ((probabilities, scores), (confidence, scores.amax(0)[None])):
                         if path is not None:
-                            share = values.cpu().numpy()
-                            share[:, ~valid] = np.nan
-                            targets[path](row, column, share)
+                            probability = values.cpu().numpy()
+                            probability[:, ~valid] = np.nan
+                            targets[path](row, column, probability)
                     seconds["write"] += time.perf_counter() - since
                 since = time.perf_counter()
             seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from shared_backbones.files import printable
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+    from shapely.geometry.base import BaseGeometry
 
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
@@ -37,7 +38,7 @@ def write_polygons(
         path: file to write, ending in `.gpkg` or `.geojson`.
         classes_map: GeoTIFF of classes.
         confidence: GeoTIFF of the same grid with the probability of the class.
-        classes: of the map.
+        classes: classes of the map.
         smallest_m2: polygons with a smaller area are left out; a map without a place has none, and keeps all.
 
     Returns:
@@ -49,14 +50,14 @@ def write_polygons(
     pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
     check_polygons(path)
     names = {int(entry["id"]): str(entry["name"]) for entry in classes}
-    with open_raster(classes_map) as labels, open_raster(confidence) as shares:
+    with open_raster(classes_map) as labels, open_raster(confidence) as certainty:
         grid = grid_of(labels)
-        found = [row for row in _regions(labels, shares, grid) if row[2] is None or row[2] >= smallest_m2]
-    shapes, numbers, areas, pixels, means = zip(*found, strict=True) if found else ((), (), (), (), ())
+        regions = [row for row in _regions(labels, certainty, grid) if row[2] is None or row[2] >= smallest_m2]
+    shapes, numbers, areas, pixels, means = zip(*regions, strict=True) if regions else ((), (), (), (), ())
     crs = crs_text(grid.crs)
     if path.suffix.lower() == ".geojson":
         shapes, crs = _to_degrees(shapes, grid), "EPSG:4326"
-    columns: dict[str, Any] = {
+    columns: dict[str, np.ndarray] = {
         "class_id": np.array(numbers, np.int32),
         "class": np.array([names[number] for number in numbers], object),
         "area_m2": np.array([np.nan if area is None else area for area in areas], float),
@@ -81,12 +82,12 @@ def write_polygons(
         raise InputError(
             f"{printable(path)}: polygons cannot be written ({reason}); choose another --polygons"
         ) from None
-    return len(found)
+    return len(regions)
 
 
 def _regions(
-    labels: "DatasetReader", shares: "DatasetReader", grid: Grid
-) -> Iterator[tuple[Any, int, float | None, int, float]]:
+    labels: "DatasetReader", certainty: "DatasetReader", grid: Grid
+) -> "Iterator[tuple[BaseGeometry, int, float | None, int, float]]":
     """Outline, class, area on the ground, pixels and mean confidence of each connected area."""
     from rasterio.features import rasterize, shapes
     from shapely.geometry import shape
@@ -97,10 +98,10 @@ def _regions(
     if not outlines:
         return
     numbered = [(outline, place) for place, (outline, _) in enumerate(outlines, 1)]
-    home = rasterize(numbered, classes.shape, fill=0, transform=grid.transform, dtype="int32").ravel()
+    home = np.asarray(rasterize(numbered, classes.shape, fill=0, transform=grid.transform, dtype="int32")).ravel()
     count = len(outlines) + 1
     pixels = np.bincount(home, minlength=count)
-    confidence = np.bincount(home, np.nan_to_num(shares.read(1)).ravel(), count)
+    confidence = np.bincount(home, np.nan_to_num(certainty.read(1)).ravel(), count)
     ground = grid.areas_m2(0, 0, grid.height, grid.width)
     areas = None if ground is None else np.bincount(home, ground.ravel(), count)
     for place, (outline, value) in enumerate(outlines, 1):
@@ -108,7 +109,7 @@ def _regions(
         yield outline, value, area, int(pixels[place]), float(confidence[place] / max(1, pixels[place]))
 
 
-def _to_degrees(shapes: Sequence[Any], grid: Grid) -> list[Any]:
+def _to_degrees(shapes: Sequence["BaseGeometry"], grid: Grid) -> "list[BaseGeometry]":
     """Shapes in longitude and latitude, cut at the antimeridian, as GeoJSON wants them."""
     from rasterio.warp import transform_geom
     from shapely.geometry import mapping, shape

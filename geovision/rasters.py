@@ -152,7 +152,7 @@ def read_values(
 
     Args:
         source: open raster.
-        numbers: of the bands, from 1.
+        numbers: numbers of the bands, from 1.
         nodata: for each band a further nodata value; the file's own always counts.
         window: part of the raster; by default all of it.
         shape: height and width of the result; by default the window's.

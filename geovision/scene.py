@@ -32,7 +32,7 @@ class Placing:
     """How files are laid on one grid.
 
     Attributes:
-        crs: of files that have none.
+        crs: CRS of files that have none.
         georeference: `gcps` or `rpcs`, to lay files by their ground control points or rational polynomials.
         reproject: whether files in another CRS are laid on the finest one's grid, in place of refusing them.
     """

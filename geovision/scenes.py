@@ -103,12 +103,12 @@ def _chosen(
     if wanted is None:
         return layers
     by_name = {layer.band: layer for layer in layers}
-    found = ", ".join(by_name) or "none"
+    names = ", ".join(by_name) or "none"
     by_name |= {layer.band: replace(layer, unit=CLASS) for layer in product.quality}
     missing = [name for name in wanted if name not in by_name]
     if missing:
         raise InputError(
-            f"{label}: lacks {', '.join(missing)} of {known.name}; found {found}; give a scene that has them, or "
+            f"{label}: lacks {', '.join(missing)} of {known.name}; found {names}; give a scene that has them, or "
             "--bands if they are there under other names"
         )
     return [by_name[name] for name in wanted]

@@ -69,9 +69,9 @@ def as_part(path: Path, product: Product) -> Product:
     if archive_of(path) is not None or (product.sensor and not product.sensor.name.startswith("sentinel2")):
         return product
     where = path.absolute()
-    found = _above(where)
-    if found is not None:
-        radiometry = _radiometry(found.name, text_of(found))
+    metadata = _above(where)
+    if metadata is not None:
+        radiometry = _radiometry(metadata.name, text_of(metadata))
         sensor = SENSORS[f"sentinel2_{radiometry.level}"]
         layers = [
             layer if layer.stated or sensor.find(layer.band) is None else radiometry.of(layer)
@@ -117,11 +117,11 @@ def _above(path: Path) -> Path | None:
             for name in ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml"):
                 if (folder / name).is_file():
                     return folder / name
-            found = next(
+            metadata = next(
                 (entry for entry in sorted(folder.glob("S2*_MTD_SAF*.xml")) if METADATA.search(entry.name)), None
             )
-            if found is not None:
-                return found
+            if metadata is not None:
+                return metadata
     return None
 
 

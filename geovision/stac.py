@@ -1,9 +1,7 @@
 """STAC items on this machine: which assets hold which bands, and what their numbers are."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from geovision.clouds import quality_name
 from geovision.files import exists, text_of
@@ -11,6 +9,7 @@ from geovision.products import Layer, Product
 from geovision.sensors import KELVIN, SENSORS, Sensor, recognise
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document, Entries
 
 _RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 
@@ -54,10 +53,10 @@ def find(path: Path) -> Product:
     return Product(list(best.values()), sensor or recognise(list(best)), quality)
 
 
-def _layers(file: Path, key: str, asset: Mapping[str, Any], sensor: Sensor | None) -> list[Layer]:
+def _layers(file: Path, key: str, asset: Document, sensor: Sensor | None) -> list[Layer]:
     rasters = _entries(asset.get("raster:bands")) or _entries(asset.get("bands"))
     named = _entries(asset.get("eo:bands")) or _entries(asset.get("bands"))
-    found = []
+    layers = []
     for number in range(1, max(1, len(named)) + 1):
         about = named[number - 1] if named else {}
         raster = {**asset, **(rasters[number - 1] if number <= len(rasters) else {})}
@@ -71,11 +70,11 @@ def _layers(file: Path, key: str, asset: Mapping[str, Any], sensor: Sensor | Non
         stated = scale is not None or offset is not None
         member = sensor.band(band).name if sensor is not None and band is not None else texts[0]
         unit = KELVIN if str(raster.get("raster:unit", raster.get("unit", ""))).lower() == "kelvin" else ""
-        found.append(Layer(file, number, member, scale or 1.0, offset or 0.0, stated, unit, nodata))
-    return [] if len(found) > 1 and key in {"visual", "thumbnail", "preview"} else found
+        layers.append(Layer(file, number, member, scale or 1.0, offset or 0.0, stated, unit, nodata))
+    return [] if len(layers) > 1 and key in {"visual", "thumbnail", "preview"} else layers
 
 
-def _is_raster(asset: Mapping[str, Any]) -> bool:
+def _is_raster(asset: Document) -> bool:
     kind, roles = str(asset.get("type", "")), asset.get("roles")
     shown = {"thumbnail", "overview", "visual"} & set(roles if isinstance(roles, list) else ())
     return not shown and (kind.startswith(_RASTERS) or (not kind and asset["href"].lower().endswith((".tif", ".jp2"))))
@@ -89,7 +88,7 @@ def _local(href: str, item: Path) -> Path | None:
     return file if exists(file) else None
 
 
-def _sensor(collection: str, properties: Mapping[str, Any]) -> Sensor | None:
+def _sensor(collection: str, properties: Document) -> Sensor | None:
     platform, collection = str(properties.get("platform", "")).lower(), collection.lower()
     if "hlss30" in collection.replace("_", "") or "hlsl30" in collection.replace("_", ""):
         return SENSORS["hls_s30" if "s30" in collection else "hls_l30"]
@@ -99,10 +98,10 @@ def _sensor(collection: str, properties: Mapping[str, Any]) -> Sensor | None:
     return SENSORS.get(platform.replace("landsat-", "landsat"))
 
 
-def _entries(value: object) -> list[dict[str, Any]]:
+def _entries(value: object) -> list[Entries]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _number(about: Mapping[str, Any], key: str) -> float | None:
+def _number(about: Document, key: str) -> float | None:
     value = about.get(f"raster:{key}", about.get(key))
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -39,13 +39,13 @@ class Axis:
         total = np.zeros(length)
         rises = []
         for start in starts:
-            edge = np.full(size, np.inf)
+            distance = np.full(size, np.inf)
             if start > 0:
-                edge = np.minimum(edge, first + 0.5 - margin)
+                distance = np.minimum(distance, first + 0.5 - margin)
             if start + size < length:
-                edge = np.minimum(edge, last + 0.5 - margin)
-            edge = np.minimum(edge, ramp) if margin == 0 else edge
-            rise = np.clip(edge / max(overlap - 2 * margin, 1), 0.0, 1.0)
+                distance = np.minimum(distance, last + 0.5 - margin)
+            distance = np.minimum(distance, ramp) if margin == 0 else distance
+            rise = np.clip(distance / max(overlap - 2 * margin, 1), 0.0, 1.0)
             rises.append(rise)
             total[start : start + size] += rise
         weights = np.stack([rise / total[start : start + size] for start, rise in zip(starts, rises, strict=True)])

@@ -47,7 +47,7 @@ class Laid:
         its number is made of is valid; pixels that would lie beyond the raster's rim do not count.
 
         Args:
-            numbers: of the bands, from 1.
+            numbers: numbers of the bands, from 1.
             nodata: for each band a further nodata value.
             window: row, column, height and width.
             shape: height and width of the result; where the window has more pixels, the nearest ones are taken.

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,11 @@ from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
     from geovision.scene import Scene
+
+    Shape = tuple[BaseGeometry, int]
 
 IGNORED = 255
 """Label of pixels that have none."""
@@ -31,7 +35,7 @@ class LabelRaster:
         scene: open scene.
         values: value of each class in the raster, or in the column of classes.
         names: names of the classes, by which polygons may call them, too.
-        column: of the polygons' classes; by default `class`, `label`, or the only one.
+        column: column of the polygons' classes; by default `class`, `label`, or the only one.
 
     Attributes:
         foreign: values that were read and are no class, with the number of their pixels.
@@ -48,7 +52,7 @@ class LabelRaster:
         self.path, self.scene, self.values = path, scene, tuple(values)
         self.names, self.column = tuple(names), column
         self.foreign: dict[int, int] = {}
-        self._shapes: list[tuple[Any, int]] | None = None
+        self._shapes: list[Shape] | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "LabelRaster":
@@ -106,8 +110,8 @@ class LabelRaster:
         labels = np.full(numbers.shape, IGNORED, np.uint8)
         for place, value in enumerate(self.values):
             labels[(numbers == value) & valid] = place
-        found, counts = np.unique(numbers[valid & (labels == IGNORED)], return_counts=True)
-        for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+        entries, counts = np.unique(numbers[valid & (labels == IGNORED)], return_counts=True)
+        for value, count in zip(entries.tolist(), counts.tolist(), strict=True):
             self.foreign[value] = self.foreign.get(value, 0) + count
         return labels
 
@@ -124,9 +128,9 @@ class LabelRaster:
         return rasterize(self._shapes, out_shape=shape, transform=transform, fill=IGNORED, dtype="uint8")
 
 
-def foreign_labels(found: Iterable[int], values: Sequence[int]) -> str:
+def foreign_labels(entries: Iterable[int], values: Sequence[int]) -> str:
     """Values that are no class, for a message; empty where there are none."""
-    strange = sorted(set(found))
+    strange = sorted(set(entries))
     listed = ", ".join(map(str, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
     return f"labels: found {listed}; the recipe has {', '.join(map(str, values))}" if strange else ""
 
@@ -140,7 +144,7 @@ def files_of(path: Path) -> list[Path]:
 
 def _shapes(
     path: Path, scene: "Scene", values: Sequence[int], names: Sequence[str], column: str | None
-) -> list[tuple[Any, int]]:
+) -> "list[Shape]":
     """Polygons in the scene's CRS with their class numbers.
 
     Raises:
@@ -166,30 +170,32 @@ def _shapes(
 
 def _column(path: Path, columns: Mapping[str, np.ndarray], wanted: str | None) -> str:
     if wanted is not None:
-        found = [wanted] if wanted in columns else []
+        entries = [wanted] if wanted in columns else []
     else:
         lower = {name.lower(): name for name in columns}
-        found = [lower[name] for name in _COLUMNS if name in lower][:1] or (list(columns) if len(columns) == 1 else [])
-    if not found:
+        entries = [lower[name] for name in _COLUMNS if name in lower][:1] or (
+            list(columns) if len(columns) == 1 else []
+        )
+    if not entries:
         raise InputError(
             f"{printable(path)}: has the columns {', '.join(map(printable, columns)) or 'none'}; name that of the "
             "classes with data.label_column"
         )
-    return found[0]
+    return entries[0]
 
 
 def _numbers(path: Path, column: np.ndarray, values: Sequence[int], names: Sequence[str]) -> list[int]:
     known: dict[object, int] = {value: place for place, value in enumerate(values)}
     known |= {name: place for place, name in enumerate(names)}
-    found = [_plain(value) for value in column.tolist()]
-    strange = sorted({str(value) for value in found if value not in known})
+    entries = [_plain(value) for value in column.tolist()]
+    strange = sorted({str(value) for value in entries if value not in known})
     if strange:
         listed = ", ".join(map(printable, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
         raise InputError(
             f"{printable(path)}: found {listed}; the recipe has {', '.join(map(str, values))}"
             f"{' (' + ', '.join(names) + ')' if names else ''}; give data.label_values, or take those polygons out"
         )
-    return [known[value] for value in found]
+    return [known[value] for value in entries]
 
 
 def _plain(value: object) -> object:
@@ -200,7 +206,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _moved(shapes: list[Any], crs: str | None, scene: "Scene") -> list[Any]:
+def _moved(shapes: "list[BaseGeometry]", crs: str | None, scene: "Scene") -> "list[BaseGeometry]":
     """Shapes in the scene's CRS."""
     from rasterio.crs import CRS
     from rasterio.warp import transform_geom

@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from geovision.datasets.splits import DRAWN, PublishedSplit, find_split, folder_below
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import RELABELLING, SPLITS, Relabelling, class_number, entries_of, split_folders
 from shared_backbones.labelled_images import Item, Layout, text_hash
 
@@ -41,7 +42,7 @@ class SatelliteLayout(Layout[SatelliteItem]):
     multi_label: ClassVar[bool] = False
     file_bands: ClassVar[tuple[str, ...] | None] = None
 
-    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+    def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """What decides the split: the names of lists or tables; `drawn` where nothing does."""
         return DRAWN
 
@@ -65,7 +66,7 @@ class Folders(SatelliteLayout):
     name = "folders"
     options = ("lists",)
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[SatelliteItem]:
         """List the images in the folders of classes."""
         items = self._all(root, classes)
         listed = self._listed(root, classes, items, options).split_of
@@ -73,7 +74,7 @@ class Folders(SatelliteLayout):
             return items
         return [replace(item, split=listed[item.path.stem]) for item in items if item.path.stem in listed]
 
-    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+    def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """The lists, or the folders that are named after splits."""
         items = self._all(root, classes)
         names = self._listed(root, classes, items, options).names
@@ -94,7 +95,7 @@ class Folders(SatelliteLayout):
         return items
 
     def _listed(
-        self, root: Path, classes: Sequence[str], items: Sequence[SatelliteItem], options: Mapping[str, Any]
+        self, root: Path, classes: Sequence[str], items: Sequence[SatelliteItem], options: Document
     ) -> PublishedSplit:
         def read(path: Path) -> list[str]:
             return [Path(line.strip()).stem for line in _lines(path) if line.strip()]
@@ -121,7 +122,7 @@ class BigEarthNet(SatelliteLayout):
     options = (*RELABELLING, "lists")
     multi_label = True
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[SatelliteItem]:
         """List the patches that have a label left."""
         relabelled, listed = Relabelling(options), self._listed(root, options).split_of
         items = []
@@ -139,7 +140,7 @@ class BigEarthNet(SatelliteLayout):
                 items.append(replace(item, labels=tuple(numbers)))
         return items
 
-    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+    def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """The lists of patches."""
         return self._listed(root, options).names or DRAWN
 
@@ -149,7 +150,7 @@ class BigEarthNet(SatelliteLayout):
     def _patches(self, root: Path) -> list[Path]:
         return [folder for folder in entries_of(self._home(root)) if folder.is_dir() and _notes(folder).is_file()]
 
-    def _listed(self, root: Path, options: Mapping[str, Any]) -> PublishedSplit:
+    def _listed(self, root: Path, options: Document) -> PublishedSplit:
         def read(path: Path) -> list[str]:
             return [row[0] for row in csv.reader(_lines(path)) if row]
 
@@ -163,7 +164,7 @@ class FmowSentinel(SatelliteLayout):
     name = "fmow_sentinel"
     file_bands = (*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13)))
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[SatelliteItem]:
         """List the images that the tables name."""
         items = []
         for name, split in _TABLES:
@@ -186,7 +187,7 @@ class FmowSentinel(SatelliteLayout):
                 items.append(_item(root, _existing(root / path, table), (number,), split))
         return items
 
-    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+    def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """The tables."""
         return ", ".join(f"{name}.csv" for name, _ in _TABLES if (root / f"{name}.csv").is_file()) or DRAWN
 
@@ -196,7 +197,7 @@ class FmowRgb(SatelliteLayout):
 
     name = "fmow_rgb"
 
-    def find(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> list[SatelliteItem]:
+    def find(self, root: Path, classes: Sequence[str], options: Document) -> list[SatelliteItem]:
         """List the images that have a JSON file."""
         items = []
         for name, split in _TABLES:
@@ -211,7 +212,7 @@ class FmowRgb(SatelliteLayout):
                 items.append(replace(item, box=(row, column, height, width)))
         return items
 
-    def split_origin(self, root: Path, classes: Sequence[str], options: Mapping[str, Any]) -> str:
+    def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """The folders of the splits."""
         return ", ".join(name for name, _ in _TABLES if (root / name).is_dir()) or DRAWN
 

@@ -19,7 +19,7 @@ class PublishedSplit:
     """The lists that decide a split.
 
     Attributes:
-        names: of the lists, such as `eurosat-{train,val,test}.txt`; empty where there are none.
+        names: names of the lists, such as `eurosat-{train,val,test}.txt`; empty where there are none.
         split_of: split of each image, by its name without ending.
     """
 
@@ -31,9 +31,9 @@ def folder_below(root: Path, holds: Callable[[Path], bool]) -> Path:
     """The first folder at or below a root, level by level, that holds a data set's images; the root where none does."""
     level = [root]
     for _ in range(_BELOW):
-        found = next((folder for folder in level if holds(folder)), None)
-        if found is not None:
-            return found
+        home = next((folder for folder in level if holds(folder)), None)
+        if home is not None:
+            return home
         level = [entry for folder in level for entry in entries_of(folder) if entry.is_dir()]
     return root
 
@@ -53,7 +53,7 @@ def find_split(
         home: folder of the classes, or of the images.
         root: folder that the user gave.
         images: names of the images without ending.
-        ending: of the lists, such as `.txt`.
+        ending: ending of the lists, such as `.txt`.
         read: names of the images in a list, without ending.
         chosen: what the names of the lists begin with, where several fit.
 

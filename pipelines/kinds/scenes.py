@@ -181,8 +181,8 @@ class ScenesKind(Kind[Scenes, Store]):
         return lines
 
     def _foreign_labels(self, prepared: Store) -> str:
-        found = [value for case in prepared.cases() for value in case["record"].get("foreign_labels", ())]
-        return foreign_labels(found, self.cutting.label_values)
+        values = [value for case in prepared.cases() for value in case["record"].get("foreign_labels", ())]
+        return foreign_labels(values, self.cutting.label_values)
 
     def batch_settings(self) -> Entries:
         """How batches are drawn, normalised and varied."""

@@ -1,16 +1,15 @@
 """The verb `info`."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from apps.cli.geovision.reading import ReadingOptions
 from apps.cli.shared.options import JsonOption
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ def info(options: InfoOptions) -> None:
         _print_description(description)
 
 
-def _print_description(description: Mapping[str, Any]) -> None:
+def _print_description(description: Document) -> None:
     scene = description["scene"]
     if scene is not None:
         _print_scene(scene)

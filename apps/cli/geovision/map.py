@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from apps.cli.shared.program import COMPLETE
 from apps.cli.shared.sharding import ShardOption
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def map_scenes(options: MapOptions) -> int:
     return COMPLETE
 
 
-def _print_areas(content: Mapping[str, Any]) -> None:
+def _print_areas(content: Document) -> None:
     """Warnings of a side-car, and how much of the map each class takes."""
     for warning in content["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)

@@ -27,7 +27,7 @@ def write_quicklook(
         path: file to write.
         scene: open scene.
         classes_map: its map.
-        classes: of the map, with colours.
+        classes: classes of the map, with colours.
         rows: for each class `pixels` and `hectares`, None where the scene has no place.
     """
     values, valid = scene.sample()

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 _SAMPLE = 512  # side in pixels of what is looked at
 
@@ -104,7 +107,7 @@ def _rasters(path: Path, *, keep: bool) -> list[Entries]:
         raise
 
 
-def _raster(source: Any, path: Path) -> Entries:
+def _raster(source: "DatasetReader", path: Path) -> Entries:
     count = source.count
     shape = tuple(max(1, round(side / max(1.0, max(source.shape) / _SAMPLE))) for side in source.shape)
     planes = []
@@ -112,11 +115,11 @@ def _raster(source: Any, path: Path) -> Entries:
         for number in range(1, count + 1):
             values, valid = read_values(source, [number], [None], None, shape)
             planes.append((values[0], valid[0]))
-    share = float(np.mean([valid.mean() for _, valid in planes])) if planes else 0.0
+    fraction = float(np.mean([valid.mean() for _, valid in planes])) if planes else 0.0
     return {
         "format": source.driver,
         **_place(grid_of(source)),
-        "valid_share": share,
+        "valid_share": fraction,
         "georeferences": list(georeferences(source).values()),
         "tags": {printable(key): printable(str(value)[:200]) for key, value in sorted(source.tags().items())},
         "subdatasets": [printable(str(name).replace(str(path), path.name)) for name in source.subdatasets],
