@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geovision.contract import input_section
+from geovision.frames import Frame
 from geovision.mapping import Mapper
-from geovision.scenes import open_for_model
+from geovision.margins import measure_margin
+from geovision.scenes import open_for_model, open_scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
+from shared_backbones.networks.unet import Unet
 from tests.geovision import small_models
-from tests.geovision.rasters import write_scene
+from tests.geovision.rasters import TRANSFORM, write_scene
 
 
 @given(length=st.integers(1, 300), size=st.integers(1, 64), share=st.floats(0, 0.95))
@@ -43,7 +46,7 @@ def scene_values(height: int = 75, width: int = 110, seed: int = 0) -> np.ndarra
 
 
 def make_map(
-    folder: Path, path: Path, output: Path, *, network=None, margin: int = 0, shares: bool = True, **options
+    folder: Path, path: Path, output: Path, *, network=None, margin: int | None = 0, shares: bool = True, **options
 ) -> np.ndarray:
     mapper = Mapper(folder, **options)
     if network is not None:
@@ -192,3 +195,66 @@ def test_a_model_that_cannot_map_is_refused(tmp_path: Path, changes: dict, messa
 def test_settings_that_make_no_sense_are_refused(folder: Path, options: dict):
     with pytest.raises(InputError, match="expected"):
         Mapper(folder, **options)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Path:
+    """A network without zeros beyond its border, in tiles that are larger than what it learnt from."""
+    torch.manual_seed(3)
+    network = Unet(3, 3, encoder="resnet18", decoder_channels=(16, 8, 8), padding="replicate")
+    section = {**input_section("sentinel2_l1c", small_models.BANDS, 32, gsd_m=10), "tile": 64}
+    return small_models.save(tmp_path_factory.mktemp("wide"), network, 32, input=section)
+
+
+def labels_of(folder: Path, path: Path, output: Path, **options) -> np.ndarray:
+    return make_map(folder, path, output, shares=False, margin=None, **options)[0]
+
+
+def test_a_constant_scene_is_mapped_alike_everywhere(tmp_path: Path, wide: Path):
+    path = write_scene(tmp_path / "s.tif", np.full((3, 200, 230), 1700, np.uint16), small_models.BANDS)
+    labels = labels_of(wide, path, tmp_path / "m.tif")
+    assert len(np.unique(labels)) == 1
+
+
+def test_a_map_of_a_cut_out_is_the_cut_out_of_the_map(tmp_path: Path, wide: Path):
+    height, width, row, column = 230, 250, 37, 21
+    values = scene_values(height, width)
+    mapper = Mapper(wide)
+    assert (mapper.tile, mapper.step) == (64, 4) and 0 <= mapper.margin <= 16
+    whole_map = labels_of(wide, write_scene(tmp_path / "s.tif", values, small_models.BANDS), tmp_path / "m.tif")
+    part = values[:, row : row + 150, column : column + 160]
+    cut = TRANSFORM @ TRANSFORM.translation(column, row)
+    part_map = labels_of(
+        wide, write_scene(tmp_path / "c.tif", part, small_models.BANDS, transform=cut), tmp_path / "d.tif"
+    )
+    inner = np.s_[16:-16, 16:-16]
+    same = part_map[inner] == whole_map[row : row + 150, column : column + 160][inner]
+    assert same.mean() >= 0.995 and len(np.unique(whole_map)) > 1
+
+
+def test_the_margin_is_what_a_change_outside_reaches():
+    torch.manual_seed(0)
+    for reach in (3, 7, 12):
+        network = torch.nn.Conv2d(2, 3, 2 * reach + 1, padding=reach).requires_grad_(False)
+        network.weight *= 20
+        margin = measure_margin(lambda x, n=network: n(x).softmax(1), 2, 64, any_size=True, step=4)
+        assert reach - 3 <= margin <= reach + 4
+    pointwise = torch.nn.Conv2d(2, 3, 1).requires_grad_(False)
+    assert measure_margin(lambda x: pointwise(x).softmax(1), 2, 64, any_size=True, step=4) == 0
+
+
+@pytest.mark.parametrize("step", [1, 2, 16])
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("shape", [(5, 7), (64, 64), (65, 200)])
+def test_a_frame_holds_a_scene_in_phase(tmp_path: Path, step: int, any_size: bool, shape: tuple[int, int]):
+    values = scene_values(*shape)
+    corner = TRANSFORM @ TRANSFORM.translation(3, 5)
+    path = write_scene(tmp_path / "s.tif", values, small_models.BANDS, transform=corner)
+    with open_scene(path, sensor="sentinel2_l1c") as scene:
+        frame = Frame.around(scene, 64, step, any_size=any_size)
+        found, valid = frame.read(0, 0, *frame.shape, 1e-4)
+    assert (frame.top, frame.left) == (5 % step, 3 % step) if step > 1 else (frame.top, frame.left) == (0, 0)
+    assert valid.sum() == shape[0] * shape[1]
+    part = np.s_[frame.top : frame.top + shape[0], frame.left : frame.left + shape[1]]
+    np.testing.assert_allclose(found[:, *part], values, rtol=1e-5)
+    assert all(side <= frame.tile or (side - frame.tile) % step == 0 for side in frame.shape)
