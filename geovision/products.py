@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geovision.clouds import quality_name
 from geovision.files import Tree, exists, is_archive, located, tree_of
-from geovision.rasters import open_raster
+from geovision.rasters import check_real, open_raster
 from geovision.sensors import KELVIN, SENSORS, Sensor, in_order, known_orders, plain_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -120,9 +120,8 @@ def of_file(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) -> P
     with open_raster(path) as source:
         described, colors = source.descriptions, source.colorinterp
         tags = [source.tags(number) for number in source.indexes]
-        scales, offsets, count, dtypes = source.scales, source.offsets, source.count, source.dtypes
-    if any(dtype.startswith("complex") for dtype in dtypes):
-        raise InputError(f"{printable(path)}: has complex values ({dtypes[0]}); expected real ones: give the amplitude")
+        scales, offsets, count = source.scales, source.offsets, source.count
+        check_real(source, path)
     shades = {ColorInterp.red, ColorInterp.green, ColorInterp.blue}
     seen = [
         (number, name or tag.get("BANDNAME") or (color.name if color in shades else None))

@@ -121,6 +121,13 @@ def beginning_of(path: Path) -> bytes:
     return member_beginning(path, 64)
 
 
+def check_real(source: "DatasetReader", path: Path) -> None:
+    """Raise an InputError where a raster has complex values, such as those of radar before detection."""
+    strange = next((dtype for dtype in source.dtypes if dtype.startswith("complex")), None)
+    if strange:
+        raise InputError(f"{printable(path)}: has complex values ({strange}); expected real ones: give the amplitude")
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what GDAL and the system say of a file into the one line that names it."""

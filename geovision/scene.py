@@ -14,7 +14,7 @@ from geovision.contract import InputContract
 from geovision.files import archive_of
 from geovision.grids import Grid, crs_name, georeferences, grid_of, placing
 from geovision.products import Layer
-from geovision.rasters import CACHE_BYTES, open_raster, read_values, reading
+from geovision.rasters import CACHE_BYTES, check_real, open_raster, read_values, reading
 from geovision.sensors import CLASS, RANGES, REFLECTANCE, Sensor
 from geovision.warping import Laid
 from shared_backbones.errors import InputError, require
@@ -85,6 +85,7 @@ class Scene:
         every = [*self.layers, *([self._cloud_layer] if self._cloud_layer else [])]
         for path in dict.fromkeys(layer.path for layer in every):
             self._sources[path] = self._stack.enter_context(open_raster(path))
+            check_real(self._sources[path], path)
         grids = {}
         for path, source in self._sources.items():
             try:

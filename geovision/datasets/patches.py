@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from geovision.datasets.labels import IGNORED, VECTORS, LabelRaster, files_of
 from geovision.footprints import noted_corners
 from geovision.scene import Scene
+from geovision.scenes import files_of as scene_files
 from geovision.scenes import find_scenes, open_scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
@@ -44,8 +45,7 @@ class PatchSource:
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        inside = sorted(path for path in self.scene.rglob("*") if path.is_file()) if self.scene.is_dir() else []
-        return [*(inside or [self.scene]), *(files_of(self.labels) if self.labels else [])]
+        return [*(scene_files(self.scene) or [self.scene]), *(files_of(self.labels) if self.labels else [])]
 
 
 @dataclass(frozen=True)

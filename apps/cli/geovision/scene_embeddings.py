@@ -1,6 +1,7 @@
 """The work of `geovision embed`: a scene, or a folder of them, in; one table of embeddings and a side-car out."""
 
 import contextlib
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
                 if not options.skip_unreadable:
                     raise
                 failed += 1
-                print(f"cannot be used: {error}")
+                print(f"cannot be used: {error}", file=sys.stderr)
                 continue
             parts.append((_name(path, options.input), described["sha256"], embedded))
             inputs.append({**described, "windows": len(embedded.vectors)})

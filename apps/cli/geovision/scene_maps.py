@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -76,7 +77,7 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
     firm = [out for _, out in chosen if not options.resume or State.foreign in out.states().values()]
     inputs = [file for scene in scenes for file in files_of(scene)]
     check_outputs(firm, [*inputs, *model_files(options.model)])
-    mapper = _load(options)
+    mapper, lines = _load(options), sys.stderr if options.as_json else sys.stdout
     results = []
     for number, (path, outputs) in enumerate(chosen, 1):
         result: Entries = {"input": printable(path)}
@@ -87,7 +88,7 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
         results.append(result)
         since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
         said = "; ".join([result.get("error", result["status"]), *since])
-        print(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True)
+        print(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True, file=lines)
     failed = any(result["status"] == "failed" for result in results)
     return results, PARTLY_FAILED if failed else COMPLETE
 
