@@ -72,7 +72,7 @@ class Mapper(LoadedNetwork):
         self.classes = _classes(self.card, str(model))
         self.tile = tile or self.contract.tile or self.contract.size
         self._check_answer(str(model))
-        self.step = min(_STEP, 1 << max(0, (self.tile // 16).bit_length() - 1))
+        self.step = min(_STEP, 1 << max(0, (self.tile // 8).bit_length() - 1))
         self.any_size = self._takes(self.tile // 2 // self.step * self.step)
         self.margin = measure_margin(
             self._predict, len(self.contract.bands), self.tile, any_size=self.any_size, step=self.step

@@ -220,7 +220,7 @@ def test_a_map_of_a_cut_out_is_the_cut_out_of_the_map(tmp_path: Path, wide: Path
     height, width, row, column = 230, 250, 37, 21
     values = scene_values(height, width)
     mapper = Mapper(wide)
-    assert (mapper.tile, mapper.step) == (64, 4) and 0 <= mapper.margin <= 16
+    assert (mapper.tile, mapper.step) == (64, 8) and 0 <= mapper.margin <= 16
     whole_map = labels_of(wide, write_scene(tmp_path / "s.tif", values, small_models.BANDS), tmp_path / "m.tif")
     part = values[:, row : row + 150, column : column + 160]
     cut = TRANSFORM @ TRANSFORM.translation(column, row)
