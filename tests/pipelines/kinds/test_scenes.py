@@ -46,7 +46,8 @@ def make_scenes(root: Path, count: int = 3, side: int = 64) -> None:
 SMALL = {
     "scenes": [
         "data.label_values=[2, 4]",
-        "model.arguments={num_classes: 2, in_chans: 10, encoder: resnet18, decoder_channels: [16, 8, 8, 8, 8]}",
+        "model.arguments={num_classes: 2, in_chans: 10, encoder: resnet18, decoder_channels: [16, 8, 8, 8, 8], "
+        "padding: replicate}",
         "card.classes=[{id: 0, name: field, color: [200, 180, 20]}, {id: 1, name: water, color: [20, 60, 200]}]",
         "train.steps=60", "train.batch_size=8", "train.warmup_steps=5", "train.ema_decay=0.8",
         "train.learning_rate=3e-3",
