@@ -1,8 +1,11 @@
 """Planes: the 2-D images of FITS files, opened safely and read window by window."""
 
+import bz2
 import contextlib
+import functools
 import gzip
-import re
+import logging
+import lzma
 import shutil
 import tempfile
 import warnings
@@ -13,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
+from astrovision.headers import band_names, celestial, zero_point
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:  # astropy is imported where a file is opened
-    from astropy.io.fits import Header
     from astropy.wcs import WCS
 
 Hdu: TypeAlias = Any
@@ -26,10 +29,12 @@ Hdus: TypeAlias = Any
 """An `astropy.io.fits.HDUList`."""
 
 _TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
-_FILTERS = ("FILTER", "FILTNAM", "BAND")  # header keywords that name a band
 _SHARE = 0.125  # of a compressed image's pixels; when more are asked for, it is decompressed once
 _IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary file
 _BLOCK = 2**22  # values that are decompressed at a time
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by a file's first bytes
+
+_log = logging.getLogger(__name__)
 
 
 class _Placed(TypedDict):
@@ -38,6 +43,8 @@ class _Placed(TypedDict):
     shape: tuple[int, int]
     wcs: "WCS | None"
     unit: str
+    zero_point: float | None
+    notices: tuple[str, ...]
 
 
 class _About(_Placed):
@@ -60,6 +67,8 @@ class Plane:
         blank: stored number that is no value (BLANK); None where there is none.
         wcs: celestial astropy WCS; None where the header has none that can be used.
         unit: BUNIT; "" where the header does not say.
+        zero_point: magnitude of a flux of one; None where the header does not say.
+        notices: what a user should know of the header, without the file's name.
         band: name that the header gives; "" where it gives none, or several.
     """
 
@@ -71,6 +80,8 @@ class Plane:
     blank: int | None = None
     wcs: "WCS | None" = None
     unit: str = ""
+    zero_point: float | None = None
+    notices: tuple[str, ...] = ()
     band: str = ""
 
     def expect(self, pixels: int) -> None:
@@ -99,6 +110,9 @@ class PackedPlane(Plane):
     def __init__(self, path: Path, hdu: Hdu, channel: tuple[int, ...], **attributes: Unpack[_About]) -> None:
         super().__init__(pixels=np.empty((0, 0), np.float32), **attributes)
         self._path, self._hdu, self._channel, self._expected = path, hdu, channel, 0
+        header = hdu.header
+        if header["BITPIX"] > 0 and "BLANK" in header:  # astropy does not look at it where numbers are unsigned
+            self.blank = int(header["BLANK"]) + int(header.get("BZERO", 0))
 
     def expect(self, pixels: int) -> None:
         """Decompress the image if windows of so many pixels, and of those before, make it worth while."""
@@ -131,14 +145,17 @@ class PackedPlane(Plane):
                 out[...] = self._section(rows, columns)
 
     def _section(self, rows: slice, columns: slice) -> np.ndarray:
-        return self._hdu.section[(*self._channel, rows, columns)]
+        found = self._hdu.section[(*self._channel, rows, columns)]
+        if self.blank is None or found.dtype.kind not in "iu":
+            return found
+        return np.where(found == self.blank, np.float32("nan"), found.astype(np.float32))
 
 
 def open_planes(path: Path, hdu: Sequence[int | str] | None, stack: contextlib.ExitStack) -> list[Plane]:
     """The images of a FITS file.
 
     Args:
-        path: path of the file; it may be compressed with gzip, or its images tile by tile (fpack).
+        path: path of the file; it may be compressed with gzip, bzip2 or xz, or its images tile by tile (fpack).
         hdu: numbers or EXTNAMEs of the HDUs; by default the only one that has an image.
         stack: what is open is closed with it.
 
@@ -179,14 +196,9 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
     if not path.is_file():
         raise InputError(f"{label}: no such file; expected a FITS file")
     with reading(path):
-        with path.open("rb") as file:
+        source = unpacked(path, stack)
+        with source.open("rb") as file:
             start = file.read(9)
-        if start.startswith(b"\x1f\x8b"):
-            source = _unpacked(path, stack)
-            with source.open("rb") as file:
-                start = file.read(9)
-        else:
-            source = path
         if start != b"SIMPLE  =":
             raise InputError(f"{label}: is no FITS file; expected one that begins with SIMPLE")
         opened = stack.enter_context(source.open("rb"))  # by us: astropy leaves it open where it raises
@@ -215,7 +227,19 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what astropy says of a file into the one line that names it; its warnings are dropped."""
+    """Turn what astropy says of a file into the one line that names it; its warnings are dropped.
+
+    What it would log, some of it on stdout, becomes a line of our log, which is on stderr.
+    """
+
+    def heed(record: logging.LogRecord) -> bool:
+        text = " ".join(record.getMessage().split())
+        if "SIP" not in text:  # said by `astrovision.headers` in words of ours
+            _say(printable(path), printable(text)[:200])
+        return False
+
+    log = logging.getLogger("astropy")
+    log.addFilter(heed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -227,13 +251,30 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(
             f"{printable(path)}: cannot be read ({reason}); expected a whole and sound file: use an intact copy"
         ) from None
+    finally:
+        log.removeFilter(heed)
 
 
-def _unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
-    """A temporary file with the contents of a gzip file, which may take half of the room that is left."""
-    target = Path(stack.enter_context(tempfile.TemporaryDirectory()), "unpacked.fits")
+@functools.lru_cache(maxsize=1024)
+def _say(label: str, text: str) -> None:
+    """A line of the log, once."""
+    _log.warning("warning: %s: %s", label, text)
+
+
+def unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
+    """The file itself, or a temporary one with the contents of one packed with gzip, bzip2 or xz, closed with `stack`.
+
+    Raises:
+        InputError: the contents take more than half of the room that is left.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    opener: Any = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+    if opener is None:
+        return path
+    target = Path(stack.enter_context(tempfile.TemporaryDirectory()), "unpacked")
     room = shutil.disk_usage(target.parent).free // 2
-    with gzip.open(path) as packed, target.open("wb") as file:
+    with opener(path) as packed, target.open("wb") as file:
         while block := packed.read(2**20):
             room -= len(block)
             if room < 0:
@@ -279,13 +320,16 @@ def _planes_of(path: Path, hdus: Hdus, number: int) -> list[Plane]:
     *leading, height, width = hdu.shape
     if sum(length > 1 for length in leading) > 1:
         raise InputError(f"{label}: has {len(hdu.shape)} axes ({hdu.shape}); expected bands, rows and columns")
+    wcs, notices = celestial(header, hdus, label)
     placed: _Placed = {
         "shape": (height, width),
-        "wcs": _celestial(header, hdus),
+        "wcs": wcs,
         "unit": printable(str(header.get("BUNIT", "")).strip()),
+        "zero_point": zero_point([header, hdus[0].header]),
+        "notices": notices,
     }
     channels = list(np.ndindex(*leading))
-    bands = _bands(header, hdus[0].header, len(channels))
+    bands = band_names(header, hdus[0].header, len(channels))
     abouts: list[_About] = [{"label": label, "band": band, **placed} for band in bands]
     if isinstance(hdu, fits.CompImageHDU):
         return [PackedPlane(path, hdu, channel, **about) for channel, about in zip(channels, abouts, strict=True)]
@@ -297,43 +341,3 @@ def _planes_of(path: Path, hdus: Hdus, number: int) -> list[Plane]:
         Plane(pixels=np.asarray(stored[channel]), scale=scale, zero=zero, blank=blank, **about)
         for channel, about in zip(channels, abouts, strict=True)
     ]
-
-
-def _celestial(header: "Header", hdus: Hdus) -> "WCS | None":
-    """The WCS of columns and rows, if those are longitude and latitude, in either order."""
-    from astropy.wcs import WCS
-
-    try:
-        wcs = WCS(header, hdus, naxis=2)
-        if not wcs.has_celestial:
-            return None
-        wcs.pixel_to_world_values(0, 0)  # what cannot be used says so here
-        with np.errstate(invalid="ignore"):
-            if not np.isfinite(wcs.pixel_scale_matrix).all():  # such as an infinite CDELT
-                return None
-    except Exception:  # wcslib raises errors of every kind; where positions are on the sky, that there is none is named
-        return None
-    return wcs
-
-
-def _bands(header: "Header", primary: "Header", count: int) -> list[str]:
-    """Names of an HDU's planes that its header or the file's first one gives; "" where it gives none."""
-    for cards in (header, primary):
-        if count == 1:
-            names = {_clean(str(cards[key])) for key in _FILTERS if isinstance(cards.get(key), str)} - {""}
-            if len(names) == 1:
-                return [names.pop()]
-            continue
-        for first in (0, 1):
-            names = [_clean(str(cards.get(f"BAND{first + number}", ""))) for number in range(count)]
-            if all(names) and len(set(names)) == count:
-                return names
-        together = [_clean(name) for name in re.findall(r"\w+", str(cards.get("BANDS", "")))]
-        names = list(together[0]) if len(together) == 1 else together
-        if len(names) == count == len(set(names)):
-            return names
-    return [""] * count
-
-
-def _clean(text: str) -> str:
-    return printable(text.strip())[:32]

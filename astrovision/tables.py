@@ -1,15 +1,14 @@
-"""Tables: CSV, ECSV, VOTable, FITS and Parquet files, opened safely and read into astropy tables."""
+"""Tables: text, ECSV, VOTable, FITS and Parquet files, opened safely and read into astropy tables."""
 
 import contextlib
-import csv
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from astrovision.planes import Hdu, open_fits, reading
+from astrovision.planes import Hdu, open_fits, reading, unpacked
+from astrovision.text_tables import read_text
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -23,31 +22,37 @@ ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
     ".parquet": "parquet",
 }  # fmt: skip
-"""Endings of table files, and the format that each means."""
+"""Endings of table files that are written, and the format that each means."""
+READ = {**ENDINGS, ".votable": "votable", ".fts": "fits", ".tsv": "tsv", ".txt": "txt"}
+"""Endings of those that are read; each may be followed by one of `PACKED`."""
+PACKED = (".gz", ".bz2", ".xz")
+_SHOWN = 12  # columns that a message lists
 
 
 def read_table(path: Path) -> Table:
-    """An `astropy.table.Table` of a file, in the format that its ending means; UCDs are in the columns' `meta`.
+    """An `astropy.table.Table` of a file, in the format that its ending means.
 
     Columns of numbers, truth values and text are read, and in ECSV those of astropy's own classes; lists, bytes and
-    other objects are left out.
+    other objects are left out. UCDs are in the columns' `meta` as `ucd`, and what a VOTable says of the frame of
+    positions as `coosys`: system, equinox and epoch.
 
     Raises:
         InputError: no such file, another format, damaged, or it has several tables or no columns.
     """
-    kind = format_of(path)
+    kind = _known(Path(path.stem) if path.suffix.lower() in PACKED else path, path, READ)
     require("astropy", "astro")
     if not path.is_file():
-        raise InputError(f"{printable(path)}: no such file; expected a catalogue ending in {', '.join(ENDINGS)}")
-    with reading(path):
+        raise InputError(f"{printable(path)}: no such file; expected a catalogue ending in {', '.join(READ)}")
+    with contextlib.ExitStack() as stack, reading(path):
+        plain = path if kind == "fits" else unpacked(path, stack)
         if kind == "fits":
             table = _read_fits(path)
         elif kind == "votable":
-            table = _read_votable(path)
+            table = _read_votable(plain, printable(path))
         elif kind == "parquet":
-            table = _read_parquet(path)
+            table = _read_parquet(plain)
         else:
-            table = _read_text(path, kind)
+            table = read_text(plain.read_text("utf-8-sig"), kind, printable(path))
         for name in table.colnames:
             _make_plain(table, name)
     if not table.colnames:
@@ -56,14 +61,24 @@ def read_table(path: Path) -> Table:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's ending means.
+    """The format that the ending of a file to be written means.
 
     Raises:
         InputError: none.
     """
-    kind = ENDINGS.get(path.suffix.lower())
+    return _known(path, path, ENDINGS)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns as a message has them, not all of many."""
+    shown = ", ".join(printable(name)[:60] for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _known(path: Path, whole: Path, endings: Mapping[str, str]) -> str:
+    kind = endings.get(path.suffix.lower())
     if kind is None:
-        raise InputError(f"{printable(path)}: ends in {printable(path.suffix)!r}; expected {', '.join(ENDINGS)}")
+        raise InputError(f"{printable(whole)}: ends in {printable(whole.suffix)!r}; expected {', '.join(endings)}")
     return kind
 
 
@@ -97,19 +112,6 @@ def _column(
     return Column(values, unit=unit, description=description, meta=meta)
 
 
-def _read_text(path: Path, kind: str) -> Table:
-    from astropy.io import ascii as text_tables
-
-    text = path.read_text("utf-8-sig")
-    if kind == "csv":
-        names = Counter(name.strip() for name in next(csv.reader(text.splitlines()[:1]), []))
-        repeated = [printable(name)[:60] for name, count in names.items() if count > 1]
-        if repeated:
-            raise InputError(f"{printable(path)}: has column {repeated[0]} more than once; rename all but one")
-    # with a line break it cannot be taken for a path; ECSV's header is read by YAML's safe loader
-    return text_tables.read(text + "\n", format=kind, guess=False)
-
-
 def _read_fits(path: Path) -> Table:
     from astropy.io import fits
     from astropy.table import Table
@@ -135,26 +137,36 @@ def _read_fits(path: Path) -> Table:
         return table
 
 
-def _read_votable(path: Path) -> Table:
+def _read_votable(path: Path, label: str) -> Table:
     from astropy.io import votable
 
-    _refuse_references(path)
-    tables = list(votable.parse(path, verify="ignore").iter_tables())
+    _refuse_references(path, label)
+    document = votable.parse(path, verify="ignore")
+    tables = list(document.iter_tables())
     if len(tables) != 1:
-        raise InputError(f"{printable(path)}: has {len(tables)} tables; expected one: save it by itself")
-    return tables[0].to_table(use_names_over_ids=True)
+        raise InputError(f"{label}: has {len(tables)} tables; expected one: save it by itself")
+    table = tables[0].to_table(use_names_over_ids=True)
+    systems = {
+        system.ID: {"system": system.system, "equinox": system.equinox, "epoch": system.epoch}
+        for system in document.iter_coosys()
+    }
+    alone = next(iter(systems.values())) if len(systems) == 1 else None
+    for name, field in zip(table.colnames, tables[0].fields, strict=False):
+        if system := systems.get(field.ref, alone):
+            table[name].info.meta = {**(table[name].info.meta or {}), "coosys": system}
+    return table
 
 
-def _refuse_references(path: Path) -> None:
+def _refuse_references(path: Path, label: str) -> None:
     """Refuse a VOTable whose data lie elsewhere, which astropy would fetch, and one that defines entities."""
     from xml.parsers import expat
 
     def element(name: str, attributes: dict[str, str]) -> None:
         if name.rpartition(":")[2].upper() == "STREAM" and any(key.lower().endswith("href") for key in attributes):
-            raise InputError(f"{printable(path)}: its data are in another file or at an address; expected them in it")
+            raise InputError(f"{label}: its data are in another file or at an address; expected them in it")
 
     def entity(*_: str | int | None) -> None:
-        raise InputError(f"{printable(path)}: defines XML entities, which are not read; expected a plain VOTable")
+        raise InputError(f"{label}: defines XML entities, which are not read; expected a plain VOTable")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = element

@@ -431,8 +431,8 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path: Path, ending: str):
 
 
 def test_another_ending_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"c\.txt: ends in '\.txt'; expected \.csv, \.ecsv"):
-        read_catalogue(tmp_path / "c.txt")
+    with pytest.raises(InputError, match=r"c\.doc: ends in '\.doc'; expected \.csv, \.ecsv"):
+        read_catalogue(tmp_path / "c.doc")
 
 
 @given(places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=12))

@@ -485,12 +485,12 @@ def test_what_cannot_be_classified_is_one_line(
 def test_nothing_is_left_where_the_table_cannot_be_written(
     cutouts: Path, model: Path, tmp_path: Path, monkeypatch, capsys
 ):
-    import astrovision.catalogues
+    import astrovision.table_writing
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(astrovision.catalogues, "_write_votable", fail)
+    monkeypatch.setattr(astrovision.table_writing, "_write_votable", fail)
     arguments = ["-i", cutouts, "-o", tmp_path / "o.vot", "--model", model, "--grad-cam", tmp_path / "cams"]
     assert "No space left on device" in refused(capsys, *arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"cuts"}

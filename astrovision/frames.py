@@ -1,0 +1,118 @@
+"""Frames of catalogues: which one a table's positions are in, and what they are in ICRS."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from astrovision.tables import Table
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
+
+GALACTIC = {
+    "lon": ("glon", "galacticlongitude", "galacticlon", "gallon"),
+    "lat": ("glat", "galacticlatitude", "galacticlat", "gallat"),
+}
+"""Usual names of columns of galactic positions, without case and signs."""
+_KNOWN = {  # names of systems, without `eq_` and signs
+    "icrs": "icrs", "fk5": "fk5", "fk4": "fk4", "fk4noe": "fk4noeterms", "galactic": "galactic", "gal": "galactic",
+    "galacticii": "galactic", "supergalactic": "supergalactic", "ecliptic": "barycentricmeanecliptic",
+    "eclfk5": "barycentricmeanecliptic",
+}  # fmt: skip
+_UNSAID = ("", "none", "unknown", "nan")
+
+
+def frame_of(label: str, table: Table, names: Sequence[str]) -> Any:
+    """The astropy frame of positions.
+
+    What a VOTable's COOSYS says of the columns comes first, then names such as `RAB1950` and `GLON`, then RADESYS and
+    EQUINOX in the header of a FITS table or the metadata of an ECSV file; ICRS where nothing is said.
+
+    Args:
+        label: name of the catalogue, for messages.
+        table: its table.
+        names: the columns of longitude and latitude.
+
+    Raises:
+        InputError: the two columns are in different frames, or in one that cannot be turned into ICRS.
+    """
+    found = [_said_of(table, name) for name in names]
+    if found[0] != found[1]:
+        said = [
+            f"{printable(name)} in {printable(frame[0])} {printable(frame[1])}".strip()
+            for name, frame in zip(names, found, strict=True)
+        ]
+        raise InputError(
+            f"{label}: has {' and '.join(said)}; expected one frame: give other columns with --ra and --dec"
+        )
+    system, equinox = found[0]
+    kind = _KNOWN.get(re.sub(r"[^a-z0-9]", "", re.sub(r"^eq_", "", system.lower())))
+    if kind is None:
+        raise InputError(
+            f"{label}: its positions are in {printable(system)}, which cannot be turned into ICRS; expected ICRS, FK5, "
+            "FK4, galactic or ecliptic positions: give other columns with --ra and --dec"
+        )
+    from astropy.coordinates import frame_transform_graph
+
+    cls: Any = frame_transform_graph.lookup_name(kind)
+    if not equinox or "equinox" not in cls.frame_attributes:
+        return cls()
+    from astropy.time import Time
+
+    try:
+        return cls(equinox=Time(equinox))
+    except ValueError:
+        raise InputError(
+            f"{label}: its positions are of equinox {printable(equinox)}; expected one such as B1950 or J2000: fix it"
+        ) from None
+
+
+def to_icrs(frame: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination in degrees of positions in degrees; NaN stays NaN."""
+    if frame.name == "icrs":
+        return lon, lat
+    from astropy.coordinates import SkyCoord
+
+    known = np.isfinite(lon) & np.isfinite(lat)
+    ra, dec = np.full(len(lon), np.nan), np.full(len(lat), np.nan)
+    sky: Any = SkyCoord(lon[known], lat[known], unit="deg", frame=frame).icrs
+    ra[known], dec[known] = sky.ra.deg, sky.dec.deg
+    return ra, dec
+
+
+def is_galactic(table: Table, name: str) -> bool:
+    """Whether a column is one of galactic positions, by its name or UCD."""
+    ucd = str((table[name].info.meta or {}).get("ucd") or "").lower()
+    return _plain(name) in (*GALACTIC["lon"], *GALACTIC["lat"]) or "pos.galactic" in ucd or "pos_gal" in ucd
+
+
+def _said_of(table: Table, name: str) -> tuple[str, str]:
+    """System and equinox of a column."""
+    coosys = (table[name].info.meta or {}).get("coosys")
+    if isinstance(coosys, Mapping) and str(coosys.get("system") or "").lower() not in _UNSAID:
+        return str(coosys["system"]).lower(), _equinox(coosys.get("equinox"))
+    if is_galactic(table, name):
+        return "galactic", ""
+    if match := re.search(r"(b?1950|j?2000|icrs)", name.lower()):
+        return ("fk4", "B1950") if "1950" in match[1] else ("icrs", "")
+    cards = {str(key).upper(): value for key, value in table.meta.items()}
+    system = str(cards.get("RADESYS") or cards.get("RADECSYS") or cards.get("RADESYSA") or "").strip().lower()
+    equinox = _equinox(cards.get("EQUINOX"))
+    if system in _UNSAID:  # as the FITS standard has it
+        system = "" if not equinox else "fk4" if equinox.startswith("B") else "fk5"
+    return (system, "" if system == "icrs" else equinox) if system else ("icrs", "")
+
+
+def _equinox(value: object) -> str:
+    """An equinox as astropy reads it, such as B1950; empty where none is given."""
+    text = str("" if value is None else value).strip().upper()
+    try:
+        year = float(text)
+    except ValueError:
+        return "" if text.lower() in _UNSAID else text
+    return f"{'B' if year < 1984 else 'J'}{year:g}" if np.isfinite(year) else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
