@@ -9,7 +9,11 @@ from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
 if TYPE_CHECKING:
+    from astrovision.fluxes import FluxScale
     from astrovision.stretches import Stretch
+
+PARITY = -1
+"""Parity of cut-outs for which nothing else is asked: that of nearly all images, with east left of north."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +24,16 @@ class InputContract(ImageContract):
         pixel_scale_arcsec: at which cut-outs are taken from mosaics; None where it was not fixed.
         cutout: side in pixels, at that scale, of the cut-outs; None where it was not fixed.
         stretch: from fluxes to values from 0 to 1; None for colour images, which are stretched already.
+        parity: sign of the determinant of the pixel scale matrix of cut-outs, -1 where east is left of north when the
+            first row is at the bottom; None where the card, as those of earlier versions, takes them as stored.
+        flux_scale: unit and zero points of the fluxes; empty where they are not known.
     """
 
     pixel_scale_arcsec: float | None
     cutout: int | None
     stretch: "Stretch | None"
+    parity: int | None
+    flux_scale: "FluxScale"
 
     @classmethod
     def from_card(cls, card: Document, model: str) -> "InputContract":
@@ -36,11 +45,14 @@ class InputContract(ImageContract):
         try:
             given = card["input"]
             scale, cutout, stretch = (given.get(name) for name in ("pixel_scale_arcsec", "cutout", "stretch"))
+            parity = given.get("parity")
             contract = cls(
                 **cls.parts(given),
                 pixel_scale_arcsec=None if scale is None else float(scale),
                 cutout=None if cutout is None else int(cutout),
                 stretch=None if stretch is None else _stretch(stretch, model),
+                parity=None if parity is None else int(parity),
+                flux_scale=_flux_scale(given),
             )
             contract.check()
         except KeyError as error:
@@ -56,9 +68,20 @@ class InputContract(ImageContract):
             raise ValueError(f"pixel_scale_arcsec is {self.pixel_scale_arcsec:g}, expected more than 0")
         if self.cutout is not None and not 1 <= self.cutout <= 8192:
             raise ValueError(f"cutout is {self.cutout}, expected 1 to 8192")
+        if self.parity not in (None, -1, 1):
+            raise ValueError(f"parity is {self.parity}, expected -1 or 1")
+        if len(self.flux_scale.zero_points) not in (0, len(self.bands)):
+            raise ValueError(f"{len(self.flux_scale.zero_points)} zero_points for {len(self.bands)} bands")
 
 
 def _stretch(given: Document, model: str) -> "Stretch":
     from astrovision.stretches import Stretch
 
     return Stretch.from_card(given, model)
+
+
+def _flux_scale(given: Document) -> "FluxScale":
+    from astrovision.fluxes import FluxScale
+
+    points = given.get("zero_points") or ()
+    return FluxScale(str(given.get("unit") or ""), tuple(None if p is None else float(p) for p in points))

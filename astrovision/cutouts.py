@@ -126,6 +126,22 @@ class Mosaic:
             found[known] = grids.to_sky(self.wcs, self.label, positions[known])
         return found
 
+    def compass(self, x: float, y: float, parity: int | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+        """Unit vectors east and north on a cut-out of a parity around a pixel, y along its rows; None without a sky."""
+        if self.wcs is None:
+            return None
+        (ra, dec), right, up = self.sky([[x, y], [x + 0.5, y], [x, y + 0.5]])
+        steps = np.array([right, up]).T - np.array([[ra], [dec]])
+        steps[0] = ((steps[0] + 180) % 360 - 180) * math.cos(math.radians(dec))
+        if not np.isfinite(steps).all() or abs(np.linalg.det(steps)) < 1e-30:
+            return None
+        vectors = np.linalg.inv(steps)
+        backwards = self._orientation(parity).backwards
+        if backwards is not None:
+            vectors[backwards] *= -1
+        east, north = (vectors / np.hypot(*vectors)).T
+        return east, north
+
     def touches(self, positions_xy: ArrayLike, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
         """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.
 

@@ -42,6 +42,10 @@ class Column:
     ucd: str = ""
     description: str = ""
 
+    def part(self, rows: "slice | np.ndarray") -> "Column":
+        """The column of some rows."""
+        return Column(self.name, self.values[rows], self.unit, self.ucd, self.description)
+
 
 def write_catalogue(path: str | Path, columns: Sequence[Column], *, meta: Mapping[str, str]) -> None:
     """Write a table; it appears complete or not at all.

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from astrovision.catalogues import Catalogue, read_catalogue
+from astrovision.contract import PARITY
 from astrovision.cutouts import Mosaic, open_mosaic
+from astrovision.fluxes import FluxScale
 from astrovision.stretches import Stretch
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -30,11 +32,30 @@ class Cutting:
         side: in pixels.
         stretch: from fluxes to values from 0 to 1.
         pixel_scale_arcsec: Scale of the cut-outs; None takes the mosaic's own pixels.
+        parity: Parity of the cut-outs; None takes them as stored.
+        is_handed: whether classes are mirror images of one another, so that a mosaic's parity must be known.
     """
 
     side: int
     stretch: Stretch
     pixel_scale_arcsec: float | None = None
+    parity: int | None = PARITY
+    is_handed: bool = False
+
+    def on(self, mosaic: Mosaic) -> "Cutting":
+        """The cutting with the mosaic's scale where none is asked for, as stored where its parity is not known.
+
+        Raises:
+            InputError: the parity has to be known, and is not.
+        """
+        parity = self.parity if mosaic.parity is not None else None
+        if parity is None and self.parity is not None and self.is_handed:
+            raise InputError(
+                f"{mosaic.label}: has no WCS, so that its parity is unknown, and classes are each other's mirror "
+                "images; give data.options.parity, -1 where east is left of north when the first row is at the bottom, "
+                "else 1"
+            )
+        return replace(self, pixel_scale_arcsec=self.pixel_scale_arcsec or mosaic.pixel_scale_arcsec, parity=parity)
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,10 @@ class SkyImage:
         bands: names, in the order of the cut-outs' channels.
         cutting: its scale is that of the mosaic where no other was asked for; None where there is no WCS.
         left_out: sources of the catalogue that lie off the image, or have no position.
+        own_parity: the images' own, where it is known better than by their WCS.
+        flux_scale: unit and zero points of the bands.
+        notices: what a user should know of the headers and the catalogue.
+        whole: whether images larger than the cut-outs are refused where each is of one object.
     """
 
     files: tuple[Path, ...]
@@ -56,6 +81,10 @@ class SkyImage:
     bands: tuple[str, ...]
     cutting: Cutting
     left_out: int
+    own_parity: int | None = None
+    flux_scale: FluxScale = field(default_factory=FluxScale)
+    notices: tuple[str, ...] = ()
+    whole: bool = False
 
     def cutouts(self, places: Sequence[tuple[float, float]]) -> Iterator[tuple[int, np.ndarray]]:
         """Stretched cut-outs around places `(x, y)`: number of each, and `(side, side, C)` float32 from 0 to 1.
@@ -64,9 +93,12 @@ class SkyImage:
             InputError: a file cannot be read, or is damaged.
         """
         cutting = self.cutting
-        with _as_in_a_recipe(), open_mosaic(self.files, bands=self.bands, hdu=self.hdu) as mosaic:
-            scale = cutting.pixel_scale_arcsec
-            for rows, batch in mosaic.batches(places, cutting.side, _AT_ONCE, pixel_scale_arcsec=scale):
+        with (
+            as_in_a_recipe(),
+            open_mosaic(self.files, bands=self.bands, hdu=self.hdu, parity=self.own_parity) as mosaic,
+        ):
+            scale, parity = cutting.pixel_scale_arcsec, cutting.parity
+            for rows, batch in mosaic.batches(places, cutting.side, _AT_ONCE, pixel_scale_arcsec=scale, parity=parity):
                 yield from zip(rows.tolist(), np.moveaxis(cutting.stretch.apply(batch.values), 1, 3), strict=True)
 
 
@@ -97,7 +129,7 @@ class MosaicSources(Layout[SkyItem]):
 
     Options: `images` (a FITS file, or a list with one for each band), `catalogue` (a table that `read_catalogue`
     takes), its columns `label` (label: a class's name or number), `id` (by default the number of the row), `split`
-    (none), `ra` and `dec` or `x` and `y`, `hdu` and `bands` as `open_mosaic` takes them, side of the blocks
+    (none), `ra` and `dec` or `x` and `y`, `hdu`, `bands` and `parity` as `open_mosaic` takes them, side of the blocks
     `blocks_arcmin` or `blocks_pixels` (none); `merge`, `drop` and `test_rule` as in a table, the last by the hash of
     the block where there are blocks.
 
@@ -106,8 +138,8 @@ class MosaicSources(Layout[SkyItem]):
     """
 
     name = "mosaic"
-    options = ("images", "catalogue", "id", "label", "split", "ra", "dec", "x", "y", "hdu", "bands", "blocks_arcmin",
-               "blocks_pixels", *RELABELLING, "test_rule")  # fmt: skip
+    options = ("images", "catalogue", "id", "label", "split", "ra", "dec", "x", "y", "hdu", "bands", "parity",
+               "blocks_arcmin", "blocks_pixels", *RELABELLING, "test_rule")  # fmt: skip
 
     def __init__(self, cutting: Cutting | None = None) -> None:
         self.cutting = cutting
@@ -148,13 +180,14 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
     Raises:
         InputError: a file cannot be read, or lacks what the options or `cutting` ask for; no source is on the image.
     """
-    files = tuple(root / name for name in _names(options, "images") or ())
+    files = tuple(root / name for name in names_of(options, "images") or ())
     if not files or not options.get("catalogue"):
         lacking = "catalogue" if files else "images"
         raise InputError(f"data.options.{lacking} is needed by the layout mosaic; name the file in {printable(root)}")
-    path, hdu, given = root / str(options["catalogue"]), options.get("hdu"), _names(options, "bands")
-    with _as_in_a_recipe(), open_mosaic(files, bands=given, hdu=hdu) as mosaic:
-        _check_stretch(mosaic, cutting.stretch)
+    path, hdu, given = root / str(options["catalogue"]), options.get("hdu"), names_of(options, "bands")
+    parity = parity_of(options)
+    with as_in_a_recipe(), open_mosaic(files, bands=given, hdu=hdu, parity=parity) as mosaic:
+        check_stretch(mosaic, cutting.stretch)
         columns = {name: str(options[name]) for name in ("ra", "dec", "x", "y") if options.get(name) is not None}
         catalogue = read_catalogue(path, **columns)
         if not len(catalogue):
@@ -164,9 +197,9 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
         if not here.any():
             raise InputError(f"{catalogue.label}: none of its {len(here)} sources lies on {mosaic.label}; give its own")
         blocks = _blocks(mosaic, places, options)
-        scale = cutting.pixel_scale_arcsec or mosaic.pixel_scale_arcsec
         image = SkyImage(
-            files, path, hdu, mosaic.bands, replace(cutting, pixel_scale_arcsec=scale), int((~here).sum())
+            files, path, hdu, mosaic.bands, cutting.on(mosaic), int((~here).sum()), parity,
+            FluxScale(mosaic.unit, mosaic.zero_points), (*mosaic.notices, *catalogue.notices),
         )  # fmt: skip
     keys = catalogue.texts(str(options["id"])) if options.get("id") else list(map(str, range(1, len(here) + 1)))
     labels = catalogue.texts(str(options.get("label", "label")))
@@ -177,7 +210,24 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
     ]
 
 
-def _check_stretch(mosaic: Mosaic, stretch: Stretch) -> None:
+def parity_of(options: Document) -> int | None:
+    """The parity that `data.options` gives the images.
+
+    Raises:
+        InputError: it is none.
+    """
+    given = options.get("parity")
+    if given not in (None, -1, 1) or isinstance(given, bool):
+        raise InputError(f"data.options.parity is {given!r}; expected -1 or 1")
+    return given
+
+
+def check_stretch(mosaic: Mosaic, stretch: Stretch) -> None:
+    """Refuse a stretch of another number of bands.
+
+    Raises:
+        InputError: it does not go with the mosaic.
+    """
     try:
         stretch.apply(np.zeros((1, len(mosaic.bands), 1, 1), np.float32))
     except ValueError as error:
@@ -211,7 +261,12 @@ def _blocks(mosaic: Mosaic, places: np.ndarray, options: Document) -> list[str]:
     return [f"block {x:.0f} {y:.0f}" for x, y in np.floor((places + 0.5) / side).tolist()]
 
 
-def _names(options: Document, name: str) -> list[str] | None:
+def names_of(options: Document, name: str) -> list[str] | None:
+    """A name or names that `data.options` gives.
+
+    Raises:
+        InputError: they are none.
+    """
     given = options.get(name)
     names = [given] if isinstance(given, str) else given
     if names is not None and not (isinstance(names, list | tuple) and names and all(map(_is_name, names))):
@@ -224,13 +279,13 @@ def _is_name(value: Json) -> bool:
 
 
 @contextlib.contextmanager
-def _as_in_a_recipe() -> Iterator[None]:
+def as_in_a_recipe() -> Iterator[None]:
     """Name options in messages as a recipe has them, not as the program does."""
     try:
         yield
     except InputError as error:
         message = re.sub(
-            r"--(ra|dec|x|y|hdu|bands|pixel-scale|size)\b",
+            r"--(ra|dec|x|y|hdu|bands|parity|centre|pixel-scale|size)\b",
             lambda match: _IN_RECIPES.get(match[1], f"data.options.{match[1]}"),
             str(error),
         )

@@ -19,6 +19,7 @@ LAYOUTS = {
     "table": "pipelines.data.image_layouts:Table",
     "folders": "pipelines.data.image_layouts:Folders",
     "mosaic": "astrovision.datasets.mosaics:MosaicSources",
+    "fits": "astrovision.datasets.fits_cutouts:FitsCutouts",
     "medmnist": "medvision.datasets.medmnist:MedMnist",
     "phantoms": "astrovision.datasets.phantoms:Phantoms",
 }

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from astrovision.bands import as_rgb
 from astrovision.classification import GalaxyClassifier
-from astrovision.contract import InputContract
+from astrovision.contract import PARITY, InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
+from astrovision.pictures import SkyView
 from pipelines.data.store import Store
+from pipelines.data.stored_images import as_picture
 from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
+from shared_backbones.classification.contract import mirror_of
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import Item, Layout
@@ -53,25 +57,36 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         """The layout; that of a mosaic knows how cut-outs are taken."""
         if self.data.stretch is None:
             return super().layout()
+        from astrovision.datasets.fits_cutouts import FitsCutouts
         from astrovision.datasets.mosaics import Cutting, MosaicSources
         from astrovision.stretches import Stretch
 
-        stretch = Stretch.from_card(self.data.stretch, self.recipe.name)
-        return MosaicSources(Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec))
+        stretch, mirror = Stretch.from_card(self.data.stretch, self.recipe.name), mirror_of(self.recipe.card)
+        is_handed = mirror != sorted(mirror)
+        cutting = Cutting(self.cutout, stretch, self.data.pixel_scale_arcsec, self.data.parity, is_handed)
+        return (FitsCutouts if self.data.layout == FitsCutouts.name else MosaicSources)(cutting)
 
     def preparation_settings(self) -> Entries:
         """What decides the stored images."""
         settings = super().preparation_settings()
         if self.mosaic is None:
             return settings
-        scale = self.mosaic.cutting.pixel_scale_arcsec
-        return {**settings, "stretch": self.data.stretch, "pixel_scale_arcsec": scale, "hdu": self.mosaic.hdu}
+        cutting = self.mosaic.cutting
+        return {
+            **settings,
+            "stretch": self.data.stretch,
+            "pixel_scale_arcsec": cutting.pixel_scale_arcsec,
+            "hdu": self.mosaic.hdu,
+            "parity": [cutting.parity, self.mosaic.own_parity],
+        }
 
     def notices(self, prepared: Store) -> list[str]:
         """Images of each split, what names the split, and what was left out."""
         lines = super().notices(prepared)
         if self.mosaic is not None and self.mosaic.left_out:
             lines.append(f"warning: {self.mosaic.left_out} sources that lie off the image were left out")
+        if self.mosaic is not None:
+            lines += [f"warning: the mosaic or its catalogue: {notice}" for notice in self.mosaic.notices]
         return lines
 
     def batch_settings(self) -> Entries:
@@ -86,7 +101,27 @@ class GalaxyClassification(PictureKind[GalaxyData]):
             "pixel_scale_arcsec": scale,
             "cutout": None if scale is None and self.mosaic is None else self.cutout,
             "stretch": self.data.stretch,
+            **self._of_fluxes(),
         }
+
+    def _of_fluxes(self) -> Entries:
+        """Parity, unit and zero points of the cut-outs, where they are of FITS images."""
+        if self.mosaic is None:
+            return {}
+        scale = self.mosaic.flux_scale
+        return {
+            "parity": self.mosaic.cutting.parity,
+            "unit": scale.unit,
+            "zero_points": list(scale.zero_points) if any(point is not None for point in scale.zero_points) else None,
+        }
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """An image for those who look at it; one of FITS data has its last row up and the longest wavelength red."""
+        if self.mosaic is None:
+            return super().picture(image)
+        parity = self.mosaic.cutting.parity or PARITY
+        view = SkyView(True, self.mosaic.bands, east=(float(parity), 0.0), north=(0.0, 1.0))
+        return as_picture(view.shown(as_rgb(image, self.mosaic.bands)))
 
     def contract(self, card: Document) -> InputContract:
         """The contract for astronomical images."""

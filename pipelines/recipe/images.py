@@ -91,7 +91,9 @@ class GalaxyData(LabelledPictures):
     pixel_scale_arcsec: PositiveFloat | None = None
     """Of the stored images, where it is the same for all; cut-outs of a mosaic have it, by default the mosaic's own."""
     stretch: Entries | None = None
-    """Of the fluxes of a mosaic: kind and parameters, see `astrovision.stretches`; colour images have none."""
+    """Of the fluxes of FITS images: kind and parameters, see `astrovision.stretches`; colour images have none."""
+    parity: Literal[-1, 1] = -1
+    """Of the cut-outs of FITS images, which are mirrored for it: -1 has east left of north, the first row below."""
 
     @field_validator("stretch")
     @classmethod
@@ -105,15 +107,15 @@ class GalaxyData(LabelledPictures):
 
     @model_validator(mode="after")
     def _stretch_where_there_are_fluxes(self) -> "GalaxyData":
-        if self.layout == "mosaic" and self.stretch is None:
+        if self.layout in ("mosaic", "fits") and self.stretch is None:
             raise ValueError(
-                "stretch is needed by the layout mosaic, whose images hold fluxes; give it, such as data.stretch="
-                "{kind: asinh, parameters: {low: 0, high: 10, softening: 0.1}}"
+                f"stretch is needed by the layout {self.layout}, whose images hold fluxes; give it, such as "
+                "data.stretch={kind: asinh, parameters: {low: 0, high: 10, softening: 0.1}}"
             )
-        if self.layout != "mosaic" and self.stretch is not None:
+        if self.layout not in ("mosaic", "fits") and self.stretch is not None:
             raise ValueError(
-                f"stretch is for the layout mosaic; images of the layout {self.layout} are stretched already: leave it "
-                "out"
+                f"stretch is for the layouts mosaic and fits; images of the layout {self.layout} are stretched "
+                "already: leave it out"
             )
         return self
 

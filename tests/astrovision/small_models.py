@@ -25,7 +25,7 @@ COLORS: dict[str, Any] = {
     "stretch": None, "mean": [0.2, 0.2, 0.2], "std": [0.2, 0.2, 0.2],
 }  # fmt: skip
 FLUXES: dict[str, Any] = {
-    **COLORS, "bands": ["g", "r", "z"], "crop": 1.0, "pixel_scale_arcsec": 0.5, "cutout": SIZE,
+    **COLORS, "bands": ["g", "r", "z"], "crop": 1.0, "pixel_scale_arcsec": 0.5, "cutout": SIZE, "parity": -1,
     "stretch": {"kind": "asinh", "parameters": {"low": 0.0, "high": 10.0, "softening": 0.1}},
 }  # fmt: skip
 CALIBRATION = {"temperature": 1.5, "coverage": 0.9, "quantile": 0.8}

@@ -1,6 +1,7 @@
 """The verb `classify`."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardedTable, ShardOption
+
+
+class Parity(StrEnum):
+    """Parity of FITS images: the sign of the determinant of the pixel scale matrix."""
+
+    east_left = "-1"
+    east_right = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +28,19 @@ class ClassifyOptions(ShardedTable):
         typer.Option(
             "--input",
             "-i",
-            help="JPEG or PNG image or a folder of them, HDF5 file of images, or FITS: one file, or one for each band "
-            "in a folder or with commas.",
+            help="JPEG or PNG image or a folder of them, HDF5 file of images, or FITS: one file, one for each band in "
+            "a folder or with commas, or a folder of cut-outs, one for each object, or each object and band "
+            "(NAME_BAND.fits).",
         ),
     ]
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Table to write: .vot, .fits, .ecsv, .csv or .parquet.")
     ]
     model: TrainedModelOption
-    catalogue: Annotated[Path | None, typer.Option(help="Table of the sources in a FITS mosaic.")] = None
-    ra: Annotated[str | None, typer.Option(help="The catalogue's column of right ascensions, ICRS.")] = None
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Table of the sources in a FITS mosaic, or of a folder of cut-outs.")
+    ] = None
+    ra: Annotated[str | None, typer.Option(help="The catalogue's column of right ascensions.")] = None
     dec: Annotated[str | None, typer.Option(help="Its column of declinations.")] = None
     x: Annotated[str | None, typer.Option(help="Its column of pixels along rows, counted from 0.")] = None
     y: Annotated[str | None, typer.Option(help="Its column of pixels along columns.")] = None
@@ -38,6 +49,21 @@ class ClassifyOptions(ShardedTable):
     ] = None
     bands: Annotated[
         list[str] | None, CommaSeparated, typer.Option(help="Names of the FITS images in order, with commas.")
+    ] = None
+    parity: Annotated[
+        Parity | None,
+        typer.Option(
+            help="That of the FITS images, if the WCS does not say or is wrong: -1 where east is left of north when "
+            "the first row is at the bottom, else 1."
+        ),
+    ] = None
+    centre: Annotated[
+        bool, typer.Option("--centre", help="Cut the middle out of FITS images larger than the model's cut-outs.")
+    ] = False
+    keep_columns: Annotated[
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="Columns of the catalogue to keep in the table, with commas; all for all."),
     ] = None
     coverage: Annotated[float | None, typer.Option(help="Coverage of prediction sets; the model has one.")] = None
     no_symmetries: Annotated[

@@ -1,23 +1,27 @@
 """The work of `astrovision classify`: images of galaxies in; a table of their classes and a side-car out."""
 
 import contextlib
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.sources import Source, open_source
-from apps.cli.shared.classification import check_parents, draw_maps, model_warnings, new_folder, side_car
+from apps.cli.shared.classification import check_parents, model_warnings, new_folder, side_car
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from astrovision.catalogues import Column, write_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import FLAGS, OFF_IMAGE, flag_names
+from astrovision.pictures import draw
+from astrovision.table_writing import Column, write_catalogue
 from astrovision.tables import format_of
 from pipelines.runtime.progress import Meter
 from shared_backbones.card import CARD
+from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
@@ -30,16 +34,18 @@ class _Results:
 
     Attributes:
         rows: numbers of the sources that were read, from 0, `(N,)`.
-        probabilities: `(N, K)` float32, NaN off the image.
+        probabilities: `(N, K)` float32, NaN where there is nothing to be seen.
         flags: bits of `astrovision.cutouts.FLAGS` of their cut-outs, `(N,)` uint8.
+        valid_share: share of the pixels that the network sees which have a value, `(N,)`.
         sets: `(N, K)` bool; None where the model has no prediction sets.
-        outlier_score: `(N,)`, NaN off the image; None where the model has no such score.
+        outlier_score: `(N,)`, NaN where there is nothing to be seen; None where the model has no such score.
         is_outlier: whether the score is above the model's threshold, `(N,)` bool; None where there is no score.
     """
 
     rows: np.ndarray
     probabilities: np.ndarray
     flags: np.ndarray
+    valid_share: np.ndarray
     sets: np.ndarray | None
     outlier_score: np.ndarray | None
     is_outlier: np.ndarray | None
@@ -48,6 +54,11 @@ class _Results:
     def off_image(self) -> np.ndarray:
         """Whether a source lies off the image, `(N,)` bool."""
         return self.flags & OFF_IMAGE > 0
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Whether no pixel of a source has a value, so that it has no class, `(N,)` bool."""
+        return self.valid_share == 0
 
 
 def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
@@ -102,16 +113,16 @@ def _load(options: ClassifyOptions) -> GalaxyClassifier:
 
 def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | None, *, quiet: bool) -> _Results:
     count, names = len(source), classifier.names
-    flags, read = np.zeros(count, np.uint8), np.zeros(count, bool)
+    flags, read, valid_share = np.zeros(count, np.uint8), np.zeros(count, bool), np.zeros(count)
     probabilities = np.full((count, len(names)), np.nan, np.float32)
     sets = None if classifier.quantile is None else np.zeros((count, len(names)), bool)
     outlier_score = None if classifier.outliers is None else np.full(count, np.nan)
     is_outlier = None if classifier.outliers is None else np.zeros(count, bool)
     with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
-        for rows, images, cutout_flags in source.batches():
-            flags[rows], read[rows] = cutout_flags, True
-            on_image = cutout_flags & OFF_IMAGE == 0
-            rows, images = rows[on_image], images[on_image]
+        for rows, images, cutout_flags, shares in source.batches():
+            flags[rows], read[rows], valid_share[rows] = cutout_flags, True, shares
+            seen = shares > 0
+            rows, images = rows[seen], images[seen]
             if len(rows):
                 prediction = classifier.predict(images)
                 probabilities[rows] = prediction.probabilities
@@ -120,21 +131,55 @@ def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | Non
                 if outlier_score is not None and is_outlier is not None:
                     outlier_score[rows], is_outlier[rows] = prediction.outlier_score, prediction.is_outlier
                 if pictures is not None:
-                    draw_maps(pictures, source.ids, rows, images, prediction.labels, classifier)
+                    _draw_maps(pictures, source, rows, images, prediction, classifier)
             if not quiet:
                 meter(int(read.sum()) + source.failed, count)
     optional = [None if values is None else values[read] for values in (sets, outlier_score, is_outlier)]
-    return _Results(np.flatnonzero(read), probabilities[read], flags[read], *optional)
+    return _Results(np.flatnonzero(read), probabilities[read], flags[read], valid_share[read], *optional)
+
+
+def _draw_maps(
+    folder: Path,
+    source: Source,
+    rows: np.ndarray,
+    images: Tensor,
+    prediction: Prediction,
+    classifier: GalaxyClassifier,
+) -> None:
+    """Pictures of what speaks for classes, named by row and id, which stand below with the position and the class."""
+    maps = classifier.grad_cam(images, prediction.labels)
+    places = [source.places.get(name) for name in ("ra", "dec")]
+    for number, (row, image, cam) in enumerate(zip(rows, images.numpy(), maps, strict=True)):
+        label = prediction.labels[number]
+        caption = [
+            printable(str(source.ids[row]))[:60],
+            f"{printable(classifier.names[label])}  {prediction.probabilities[number, label]:.2f}",
+        ]
+        if all(values is not None and np.isfinite(values[row]) for values in places):
+            caption.insert(1, "  ".join(f"{values[row]:.5f}" for values in places if values is not None) + "  (ICRS)")
+        name = re.sub(r"[^\w.-]+", "_", str(source.ids[row])).strip(".")[:100]
+        picture = draw(image, cam, source.view(int(row)), caption)
+        picture.save(folder / f"{source.numbers[row]:06d}-{name}.png", format="PNG")
 
 
 def _side_car(source: Source, results: _Results, classifier: GalaxyClassifier, options: ClassifyOptions) -> Entries:
-    off_image = int(results.off_image.sum())
-    warnings = [f"{off_image} of {len(results.rows)} sources lie off the image and have no class"] if off_image else []
+    count, off_image, blank = len(results.rows), results.off_image, results.unseen & ~results.off_image
+    warnings = []
+    if off_image.any():
+        warnings.append(f"{off_image.sum()} of {count} sources lie off the image and have no class")
+    if blank.any():
+        warnings.append(f"{blank.sum()} of {count} sources have no pixel with a value and have no class")
     return side_car(
         classifier,
         source.sha256(),
         {"kind": source.kind, **source.described},
-        {"bands": options.bands, "hdu": options.hdu},
+        {
+            "bands": options.bands,
+            "hdu": options.hdu,
+            "parity": options.parity,
+            "centre": options.centre,
+            "keep_columns": options.keep_columns,
+        },
         _counts(results, classifier.names),
         failed=source.failed,
         warnings=[*source.warnings, *warnings, *model_warnings(classifier)],
@@ -143,7 +188,7 @@ def _side_car(source: Source, results: _Results, classifier: GalaxyClassifier, o
 
 
 def _counts(results: _Results, names: Sequence[str]) -> Entries:
-    labels = results.probabilities[~results.off_image].argmax(1)
+    labels = results.probabilities[~results.unseen].argmax(1)
     flags = {name: int((results.flags & flag > 0).sum()) for flag, name in FLAGS.items()}
     if results.is_outlier is not None:
         flags["outlier"] = int(results.is_outlier.sum())
@@ -156,21 +201,37 @@ def _counts(results: _Results, names: Sequence[str]) -> Entries:
 
 
 def _columns(source: Source, results: _Results, classifier: GalaxyClassifier) -> list[Column]:
-    """Columns of the table; of sources off the image numbers are NaN or masked, the class is empty, and no flag is set.
+    """Columns of the table; of sources that have no class numbers are NaN or masked, and the class is empty.
 
-    Truth values are not masked, as FITS would have them true.
+    Kept columns of the catalogue whose names are taken begin with `catalogue_`.
     """
-    return [
+    share = Column(
+        "valid_share", results.valid_share.astype(np.float32), "", "meta.code.qual",
+        "share of the pixels that the network sees which have a value",
+    )  # fmt: skip
+    columns = [
         *_places(source, results.rows),
         *_classes(results, classifier),
         *_sets(results, classifier),
         *_outliers(results, classifier),
+        *([share] if source.from_fits else []),
         _flags(results),
     ]
+    taken = {column.name.lower() for column in columns}
+    for kept in source.kept:
+        name = kept.name
+        while name.lower() in taken:
+            name = f"catalogue_{name}"
+        taken.add(name.lower())
+        columns.append(replace(kept.part(results.rows), name=name))
+    return columns
 
 
 def _places(source: Source, rows: np.ndarray) -> list[Column]:
-    columns = [Column("id", source.ids[rows], "", "meta.id;meta.main", source.id_meaning)]
+    columns = [
+        Column("id", source.ids[rows], "", "meta.id;meta.main", source.id_meaning),
+        Column("row", source.numbers[rows], "", "meta.record", "number of the source in the input, from 1"),
+    ]
     for name, unit, ucd, description in (
         ("ra", "deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
         ("dec", "deg", "pos.eq.dec;meta.main", "declination (ICRS)"),
@@ -183,10 +244,10 @@ def _places(source: Source, rows: np.ndarray) -> list[Column]:
 
 
 def _classes(results: _Results, classifier: GalaxyClassifier) -> list[Column]:
-    off_image, probabilities = results.off_image, results.probabilities
-    labels = np.where(off_image[:, None], 0, probabilities).argmax(1)
-    names = np.where(off_image, "", np.array([printable(name) for name in classifier.names])[labels])
-    confidence = np.where(off_image, np.nan, probabilities.max(1)).astype(np.float32)
+    unseen, probabilities = results.unseen, results.probabilities
+    labels = np.where(unseen[:, None], 0, probabilities).argmax(1)
+    names = np.where(unseen, "", np.array([printable(name) for name in classifier.names])[labels])
+    confidence = np.where(unseen, np.nan, probabilities.max(1)).astype(np.float32)
     return [
         Column("class", names, "", "src.class", "most probable class"),
         Column("confidence", confidence, "", "stat.confidenceLevel;src.class", "its probability"),
@@ -206,7 +267,7 @@ def _sets(results: _Results, classifier: GalaxyClassifier) -> list[Column]:
     for number, name in enumerate(classifier.names):
         about = f"whether class {name} is in the set that covers {classifier.coverage:g} of galaxies"
         columns.append(Column(f"in_set_{name}", results.sets[:, number], "", "meta.code;src.class", about))
-    sizes = np.ma.MaskedArray(results.sets.sum(1).astype(np.int16), mask=results.off_image)
+    sizes = np.ma.MaskedArray(results.sets.sum(1).astype(np.int16), mask=results.unseen)
     return [*columns, Column("set_size", sizes, "", "meta.number;src.class", "classes in the set")]
 
 

@@ -1,0 +1,95 @@
+"""Scales of fluxes: from the unit and zero points of a mosaic to those that a model was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
+
+
+@dataclass(frozen=True)
+class FluxScale:
+    """What fluxes mean.
+
+    Attributes:
+        unit: as BUNIT has it; "" where it is not known.
+        zero_points: magnitude of a flux of one (MAGZERO, ZP) in each band; None where one is not known.
+    """
+
+    unit: str = ""
+    zero_points: tuple[float | None, ...] = ()
+
+    def factors(self, wanted: "FluxScale", label: str) -> tuple[np.ndarray, list[str]]:
+        """What fluxes of this scale, band by band, are multiplied by to be those of another; and what is uncertain.
+
+        Units are converted by astropy. Zero points count where both scales have them and the unit is no flux density,
+        whose zero point follows from it.
+
+        Args:
+            wanted: the other scale, with as many bands.
+            label: name of the input, for messages.
+
+        Raises:
+            InputError: one unit cannot be converted into the other.
+        """
+        bands, notices = len(self.zero_points), []
+        factors = np.ones(bands)
+        if not wanted.unit and not any(wanted.zero_points):
+            return factors, []
+        if wanted.unit and not self.unit:
+            notices.append(f"the input does not say its unit (BUNIT); it was taken to be the model's, {wanted.unit}")
+        ours, theirs = _parsed(self.unit), _parsed(wanted.unit)
+        if self.unit and wanted.unit and self.unit != wanted.unit:
+            factors *= _conversion(ours, theirs, label)
+        if _is_density(theirs) or _is_density(ours):
+            return factors, notices
+        pairs = list(zip(self.zero_points, wanted.zero_points, strict=True)) if wanted.zero_points else []
+        if any(given is None and other is not None for given, other in pairs):
+            notices.append("the input does not say its zero points (MAGZERO); they were taken to be those of the model")
+        for number, (given, other) in enumerate(pairs):
+            if given is not None and other is not None:
+                factors[number] *= 10 ** (0.4 * (other - given))
+        return factors, notices
+
+
+def apply(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Fluxes `(N, C, H, W)` times a factor for each band, float32."""
+    if (factors == 1).all():
+        return values
+    return (values * factors.astype(np.float32)[:, None, None]).astype(np.float32)
+
+
+def scale_of(unit: str, zero_points: Sequence[float | None], bands: Sequence[int]) -> FluxScale:
+    """The scale of a mosaic's bands, by their numbers in its order."""
+    return FluxScale(unit, tuple(zero_points[band] for band in bands))
+
+
+def _conversion(given: Any, wanted: Any, label: str) -> float:
+    try:
+        return float(given.to(wanted))
+    except Exception:  # of a unit in no standard, or of another kind
+        names = str(given), str(wanted)
+        if names[0].lower() == names[1].lower():
+            return 1.0
+        raise InputError(
+            f"{label}: has BUNIT {printable(names[0])}, the model takes {printable(names[1])}, into which it cannot be "
+            "converted; expected fluxes of that kind: convert the images, or choose another model"
+        ) from None
+
+
+def _parsed(text: str) -> Any:
+    units, photometric = require("astropy.units", "astro"), require("astropy.units.photometric", "astro")
+    with units.add_enabled_units(photometric):  # nanomaggies
+        return units.Unit(text, parse_strict="silent")
+
+
+def _is_density(unit: Any) -> bool:
+    """Whether a unit is one of flux densities, also of an area of the sky, such as nJy or MJy/sr."""
+    units = require("astropy.units", "astro")
+    try:
+        return any(unit.is_equivalent(kind) for kind in (units.Jy, units.Jy / units.sr))
+    except (AttributeError, TypeError):
+        return False
