@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from astrovision import grids
+from astrovision.fluxes import same_unit
 from astrovision.planes import Plane, open_planes, reading
 from astrovision.windows import FLAGS, HAS_INVALID, OFF_IMAGE, PARTIAL, Cutouts, Orientation, Sampling
 from shared_backbones.errors import InputError, require
@@ -360,9 +361,9 @@ def open_mosaic(
 
 
 def _expect_one_unit(planes: Sequence[Plane]) -> None:
-    units = {plane.unit: plane for plane in planes if plane.unit}
-    if len(units) > 1:
-        first, second = list(units.values())[:2]
+    said = [plane for plane in planes if plane.unit]
+    first, second = said[0] if said else None, next((p for p in said if not same_unit(p.unit, said[0].unit)), None)
+    if first is not None and second is not None:
         raise InputError(
             f"{second.label}: has BUNIT {second.unit}, {first.label} has {first.unit}; expected one unit for all "
             "bands: convert one of them"

@@ -67,6 +67,11 @@ def scale_of(unit: str, zero_points: Sequence[float | None], bands: Sequence[int
     return FluxScale(unit, tuple(zero_points[band] for band in bands))
 
 
+def same_unit(first: str, second: str) -> bool:
+    """Whether two texts mean one unit."""
+    return first == second or bool(_parsed(first) == _parsed(second))
+
+
 def _conversion(given: Any, wanted: Any, label: str) -> float:
     try:
         return float(given.to(wanted))

@@ -26,6 +26,9 @@ def same_grid(first: Plane, other: Plane) -> bool:
         return True
     from astropy.wcs.utils import pixel_to_pixel
 
+    for plane in (first, other):
+        if plane.wcs is not None:
+            _frame(plane.wcs, plane.label)
     height, width = first.shape
     x, y = np.array([0, width - 1, 0, width - 1, width / 2]), np.array([0, 0, height - 1, height - 1, height / 2])
     with reading(Path(other.label)):

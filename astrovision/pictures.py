@@ -64,19 +64,34 @@ def draw(image: np.ndarray, cam: np.ndarray, view: SkyView, caption: Sequence[st
     """
     from PIL import Image, ImageDraw
 
-    colours = as_rgb(image, view.bands) if view.of_fits else image
-    factor = max(1, math.ceil(_SIDE / image.shape[-1]))
-    large, heat = _enlarged(view.shown(colours), factor), _enlarged(view.shown(cam)[None], factor)[0]
-    side = large.shape[-1]
-    sheet = Image.new("RGB", (2 * side + _GAP, large.shape[-2] + _LINE * len(caption) + _GAP), "white")
-    for number, overlay in enumerate((np.zeros_like(heat), heat)):
-        sheet.paste(Image.fromarray(cam_overlay(large, overlay)), (number * (side + _GAP), 0))
+    plain = Image.fromarray(annotated(image, view, _SIDE))
+    factor = plain.width // image.shape[-1]
+    heat = _enlarged(view.shown(cam)[None], factor)[0]
+    glowing = cam_overlay(_enlarged(_colours(image, view), factor), heat)
+    sheet = Image.new("RGB", (2 * plain.width + _GAP, plain.height + _LINE * len(caption) + _GAP), "white")
+    sheet.paste(plain, (0, 0))
+    sheet.paste(Image.fromarray(glowing), (plain.width + _GAP, 0))
     pen = ImageDraw.Draw(sheet)
-    _draw_compass(pen, view, side)
-    _draw_bar(pen, view, factor, large.shape[-2])
     for number, line in enumerate(caption):
-        pen.text((2, large.shape[-2] + 2 + number * _LINE), line, fill="black", font=_font())
+        pen.text((2, plain.height + 2 + number * _LINE), line, fill="black", font=_font(14))
     return sheet
+
+
+def annotated(image: np.ndarray, view: SkyView, side: int) -> np.ndarray:
+    """An image `(C, H, W)` from 0 to 1 as `(h, w, 3)` uint8, enlarged to a side or more, with compass and scale bar."""
+    from PIL import Image, ImageDraw
+
+    factor = max(1, math.ceil(side / image.shape[-1]))
+    large = _enlarged(_colours(image, view), factor)
+    sheet = Image.fromarray((large * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+    pen, font = ImageDraw.Draw(sheet), 14 if sheet.width >= _SIDE else 10
+    _draw_compass(pen, view, sheet.width, font)
+    _draw_bar(pen, view, factor, sheet.size, font)
+    return np.asarray(sheet)
+
+
+def _colours(image: np.ndarray, view: SkyView) -> np.ndarray:
+    return view.shown(as_rgb(image, view.bands) if view.of_fits else image)
 
 
 def _enlarged(layers: np.ndarray, factor: int) -> np.ndarray:
@@ -92,33 +107,28 @@ def _enlarged(layers: np.ndarray, factor: int) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes]).clip(0, 1)
 
 
-def _draw_compass(pen: "ImageDraw", view: SkyView, side: int) -> None:
-    """Arrows to north and east in the upper right corner of the left picture."""
+def _draw_compass(pen: "ImageDraw", view: SkyView, side: int, font: int) -> None:
+    """Arrows to north and east in the upper right corner."""
     if not view.of_fits or view.east is None or view.north is None:
         return
-    middle, length = (side - 40.0, 44.0), 22
+    length = 1.6 * font
+    middle = side - 2 * length, 2 * length
     for name, (x, y) in (("N", view.north), ("E", view.east)):
         x = -x if view.is_mirrored else x
-        tip = middle[0] + length * x, middle[1] - length * y
-        pen.line([middle, tip], fill="white", width=2)
-        pen.text(
-            (middle[0] + 1.45 * length * x, middle[1] - 1.45 * length * y),
-            name,
-            fill="white",
-            font=_font(),
-            anchor="mm",
-        )
+        pen.line([middle, (middle[0] + length * x, middle[1] - length * y)], fill="white", width=2)
+        place = middle[0] + 1.45 * length * x, middle[1] - 1.45 * length * y
+        pen.text(place, name, fill="white", font=_font(font), anchor="mm")
 
 
-def _draw_bar(pen: "ImageDraw", view: SkyView, factor: int, height: int) -> None:
+def _draw_bar(pen: "ImageDraw", view: SkyView, factor: int, size: tuple[int, int], font: int) -> None:
     """A bar of a round length in the lower left corner."""
     if view.pixel_scale_arcsec is None:
         return
-    scale = view.pixel_scale_arcsec / factor
-    arcsec, words = _bar(110 * scale)
-    pixels = arcsec / scale
-    pen.line([(12, height - 14), (12 + pixels, height - 14)], fill="white", width=3)
-    pen.text((12, height - 34), words, fill="white", font=_font())
+    scale, (width, height) = view.pixel_scale_arcsec / factor, size
+    arcsec, words = _bar(0.35 * width * scale)
+    left, bottom = 0.8 * font, height - font
+    pen.line([(left, bottom), (left + arcsec / scale, bottom)], fill="white", width=2)
+    pen.text((left, bottom - 1.4 * font), words, fill="white", font=_font(font))
 
 
 def _bar(longest: float) -> tuple[float, str]:
@@ -131,7 +141,7 @@ def _bar(longest: float) -> tuple[float, str]:
     return power, f"{power:g} arcsec"
 
 
-def _font() -> Any:
+def _font(size: int) -> Any:
     from PIL import ImageFont
 
-    return ImageFont.load_default(14)
+    return ImageFont.load_default(size)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,8 @@ class SkyImage:
         own_parity: the images' own, where it is known better than by their WCS.
         flux_scale: unit and zero points of the bands.
         notices: what a user should know of the headers and the catalogue.
+        compass: unit vectors east and north on the cut-outs, as `Mosaic.compass` gives them in the mosaic's middle;
+            None where they are not known, or differ.
         whole: whether images larger than the cut-outs are refused where each is of one object.
     """
 
@@ -84,6 +87,7 @@ class SkyImage:
     own_parity: int | None = None
     flux_scale: FluxScale = field(default_factory=FluxScale)
     notices: tuple[str, ...] = ()
+    compass: tuple[tuple[float, float], tuple[float, float]] | None = None
     whole: bool = False
 
     def cutouts(self, places: Sequence[tuple[float, float]]) -> Iterator[tuple[int, np.ndarray]]:
@@ -197,9 +201,12 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
         if not here.any():
             raise InputError(f"{catalogue.label}: none of its {len(here)} sources lies on {mosaic.label}; give its own")
         blocks = _blocks(mosaic, places, options)
+        settled, (height, width) = cutting.on(mosaic), mosaic.shape
+        compass: Any = mosaic.compass((width - 1) / 2, (height - 1) / 2, settled.parity)
         image = SkyImage(
-            files, path, hdu, mosaic.bands, cutting.on(mosaic), int((~here).sum()), parity,
+            files, path, hdu, mosaic.bands, settled, int((~here).sum()), parity,
             FluxScale(mosaic.unit, mosaic.zero_points), (*mosaic.notices, *catalogue.notices),
+            compass and tuple(tuple(vector.tolist()) for vector in compass),
         )  # fmt: skip
     keys = catalogue.texts(str(options["id"])) if options.get("id") else list(map(str, range(1, len(here) + 1)))
     labels = catalogue.texts(str(options.get("label", "label")))

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astrovision.bands import as_rgb
 from astrovision.classification import GalaxyClassifier
 from astrovision.contract import PARITY, InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
-from astrovision.pictures import SkyView
+from astrovision.pictures import SkyView, annotated
 from pipelines.data.store import Store
-from pipelines.data.stored_images import as_picture
 from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
@@ -23,6 +21,8 @@ from shared_backbones.labelled_images import Item, Layout
 
 if TYPE_CHECKING:
     from astrovision.datasets.mosaics import SkyImage
+
+_SHOWN = 112  # side in pixels of pictures in reports, at least
 
 
 class GalaxyClassification(PictureKind[GalaxyData]):
@@ -120,8 +120,10 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         if self.mosaic is None:
             return super().picture(image)
         parity = self.mosaic.cutting.parity or PARITY
-        view = SkyView(True, self.mosaic.bands, east=(float(parity), 0.0), north=(0.0, 1.0))
-        return as_picture(view.shown(as_rgb(image, self.mosaic.bands)))
+        east, north = self.mosaic.compass or ((float(parity), 0.0), (0.0, 1.0))
+        view = SkyView(True, self.mosaic.bands, east, north, self.mosaic.cutting.pixel_scale_arcsec)
+        values = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
+        return annotated(values, view, _SHOWN)
 
     def contract(self, card: Document) -> InputContract:
         """The contract for astronomical images."""

@@ -172,7 +172,10 @@ def test_a_frame_is_known_in_any_case_of_letters(tmp_path: Path, system: str):
 
 @pytest.mark.parametrize("system", ["XYZ", "gappt"])
 def test_a_frame_that_is_not_known_is_named(tmp_path: Path, system: str):
-    with open_mosaic(write(tmp_path / "m.fits", noise(), sky_wcs(), RADESYS=system)) as mosaic:
+    path = write(tmp_path / "m.fits", noise(), sky_wcs(), RADESYS=system)
+    with pytest.raises(InputError, match=rf"m\.fits\[0\]: its frame is not known \(RADESYS {system.upper()}"):
+        open_mosaic([path, write(tmp_path / "n.fits", noise(), sky_wcs())])
+    with open_mosaic(path) as mosaic:
         for ask in (lambda: mosaic.pixels([150], [2]), lambda: mosaic.sky([[1, 1]])):
             with pytest.raises(InputError, match=rf"m\.fits: its frame is not known \(RADESYS {system.upper()}"):
                 ask()
@@ -199,6 +202,9 @@ def test_bands_in_two_units_are_refused(tmp_path: Path):
     files = [write(tmp_path / f"{unit}.fits", noise(), sky_wcs(), BUNIT=unit) for unit in ("nJy", "adu")]
     with pytest.raises(InputError, match=r"adu\.fits\[0\]: has BUNIT adu, .*nJy\.fits\[0\] has nJy; expected one unit"):
         open_mosaic(files)
+    same = [write(tmp_path / f"{unit}.fits", noise(), sky_wcs(), BUNIT=unit) for unit in ("Jy", "Jansky")]
+    with open_mosaic(same) as mosaic:
+        assert mosaic.unit == "Jy"
 
 
 def test_pv_terms_beside_tan_are_a_distortion_or_are_refused(tmp_path: Path):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
+from apps.cli.shared.outputs import is_ours
 from apps.cli.shared.sharding import Shard, part_of
 from astrovision.catalogues import Column
 from astrovision.classification import GalaxyClassifier
@@ -241,9 +242,12 @@ def _find(text: str) -> tuple[str, list[Path]]:
 
 
 def _by_kind(folder: Path) -> dict[str, list[Path]]:
-    """Images and FITS files of a folder; where it has neither, FITS files of the folders in it."""
+    """Images and FITS files of a folder, without tables of ours; where it has none, FITS files of the folders in it."""
     paths = list_files(folder)
-    images, fits = [path for path in paths if path.suffix.lower() in _IMAGES], [*filter(is_fits, paths)]
+    images, fits = (
+        [path for path in paths if path.suffix.lower() in _IMAGES],
+        [path for path in paths if is_fits(path) and not is_ours(path)],
+    )
     if not images and not fits:
         within = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         fits = [path for inner in within for path in list_files(inner) if is_fits(path)]

@@ -190,6 +190,12 @@ def check_outputs(results: Iterable[Outputs], inputs: Iterable[Path] = ()) -> No
         )
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is a table that a command wrote, as the side-car beside it says."""
+    result = Outputs.table(path, False)
+    return result.files[SIDECAR].is_file() and result.states()["table"] in (State.ours, State.earlier)
+
+
 def sealed(content: Content) -> Entries:
     """The content of a side-car with a digest of all the rest of it, by which changes are seen."""
     rest = {key: value for key, value in content.items() if key != "seal"}

@@ -463,3 +463,29 @@ def test_pictures_have_north_up_the_longest_wavelength_red_and_words(model: Path
         top, bottom = pixels[100, 60], pixels[280, 200]
         assert top[0] > 150 and top[2] < 100 and bottom.max() < 100
     assert len(sizes) == 1
+
+
+def test_a_second_run_does_not_take_its_own_table_for_an_image(model: Path, tmp_path: Path, capsys):
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    for band, plane in zip("grz", sky(), strict=True):
+        write(folder / f"{band}.fits", plane, sky_wcs(), BANDS="", FILTER=band)
+    catalogue = write_catalogue(tmp_path / "c.ecsv")
+    arguments = ["-i", folder, "--catalogue", catalogue, "--model", model, "-o", folder / "out.fits", "-q"]
+    assert classify(*arguments) == 0 and classify(*arguments) == 0
+    assert len(read_table(folder / "out.fits")) == 4
+    write(folder / "foreign.fits", sky()[0], sky_wcs(), BANDS="", FILTER="i")
+    before = (folder / "foreign.fits").read_bytes()
+    refused(capsys, *arguments[:-2], folder / "foreign.fits", "--overwrite")
+    assert (folder / "foreign.fits").read_bytes() == before
+
+
+def test_options_that_mean_nothing_are_refused(model: Path, tmp_path: Path, capsys):
+    colours_model = small_models.classifier(tmp_path / "m")
+    Image.fromarray(small_models.galaxies(1)[0].transpose(1, 2, 0)).save(tmp_path / "a.png")
+    picture = ["-i", tmp_path / "a.png", "--model", colours_model, "-o", tmp_path / "o.csv"]
+    for options in (["--parity", "1"], ["--centre"], ["--keep-columns", "all"]):
+        assert f"is no FITS image, so {options[0]} means nothing" in refused(capsys, *picture, *options)
+    path = write(tmp_path / "a.fits", sky(), sky_wcs())
+    said = refused(capsys, "-i", path, "--model", model, "-o", tmp_path / "o.csv", "--keep-columns", "all")
+    assert "give it with --catalogue" in said
