@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from astrovision import grids
 from astrovision.fluxes import same_unit
+from astrovision.grids import Compass
 from astrovision.planes import Plane, open_planes, reading
 from astrovision.windows import FLAGS, HAS_INVALID, OFF_IMAGE, PARTIAL, Cutouts, Orientation, Sampling
 from shared_backbones.errors import InputError, require
@@ -127,7 +128,7 @@ class Mosaic:
             found[known] = grids.to_sky(self.wcs, self.label, positions[known])
         return found
 
-    def compass(self, x: float, y: float, parity: int | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    def compass(self, x: float, y: float, parity: int | None = None) -> Compass | None:
         """Unit vectors east and north on a cut-out of a parity around a pixel, y along its rows; None without a sky."""
         if self.wcs is None:
             return None
@@ -140,8 +141,8 @@ class Mosaic:
         backwards = self._orientation(parity).backwards
         if backwards is not None:
             vectors[backwards] *= -1
-        east, north = (vectors / np.hypot(*vectors)).T
-        return east, north
+        (east_x, north_x), (east_y, north_y) = (vectors / np.hypot(*vectors)).tolist()
+        return (east_x, east_y), (north_x, north_y)
 
     def touches(self, positions_xy: ArrayLike, size: int, *, pixel_scale_arcsec: float | None = None) -> np.ndarray:
         """Whether any of a window lies on the mosaic, `(N,)` bool: those that `cut` does not flag as off the image.

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from shared_backbones.files import printable
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
+
+Compass: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
+"""Unit vectors `(x, y)` east and north."""
 
 _SAME_PLACE = 0.01  # pixels
 _CYLINDRICAL = ("CAR", "CEA", "MER")  # projections whose rows all have one length
@@ -134,7 +137,7 @@ def to_pixels(wcs: "WCS", label: str, shape: tuple[int, int], ra: np.ndarray, de
     if wcs.wcs.lng == 1:
         world.reverse()
     try:
-        found = np.stack(wcs.all_world2pix(*world, 0), -1)
+        found = np.array(wcs.all_world2pix(*world, 0)).T
     except NoConvergence as error:
         found = np.array(error.best_solution)
         for failed in (error.divergent, error.slow_conv):
@@ -161,11 +164,11 @@ def to_sky(wcs: "WCS", label: str, positions: np.ndarray) -> np.ndarray:
     from astropy.coordinates import SkyCoord
 
     frame, places = _frame(wcs, label), positions
-    world = np.stack(wcs.all_pix2world(*places.T, 0), -1)
+    world = np.array(wcs.all_pix2world(*places.T, 0)).T
     if wcs.wcs.ctype[wcs.wcs.lng][5:8] in _CYLINDRICAL:  # wcslib knows no longitude beyond half a turn
         turn = 360 * np.linalg.inv(_matrix(wcs))[:, 0]
         for moved in (places - turn, places + turn):
-            world = np.where(np.isfinite(world), world, np.stack(wcs.all_pix2world(*moved.T, 0), -1))
+            world = np.where(np.isfinite(world), world, np.array(wcs.all_pix2world(*moved.T, 0)).T)
     found, known = np.full(world.shape, np.nan), np.isfinite(world).all(1)
     lon, lat = world[known].T if wcs.wcs.lng == 0 else world[known, ::-1].T
     sky: Any = SkyCoord(lon, lat, unit="deg", frame=frame).icrs

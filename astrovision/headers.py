@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -10,14 +10,16 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:  # astropy is imported where a file is opened
-    from astropy.io.fits import Header
     from astropy.wcs import WCS
+
+Header: TypeAlias = Any
+"""An `astropy.io.fits.Header`, in whose annotations values cannot be told from headers and comments."""
 
 _FILTERS = ("FILTER", "FILTNAM", "BAND")  # keywords that name a band
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZP", "ZEROPNT", "PHOTZP")  # magnitude of a flux of one
 
 
-def celestial(header: "Header", hdus: Any, label: str) -> tuple["WCS | None", tuple[str, ...]]:
+def celestial(header: Header, hdus: Any, label: str) -> tuple["WCS | None", tuple[str, ...]]:
     """The WCS of columns and rows, if those are longitude and latitude, in either order; and what is odd about it.
 
     Args:
@@ -50,7 +52,7 @@ def celestial(header: "Header", hdus: Any, label: str) -> tuple["WCS | None", tu
     return wcs, tuple(notices)
 
 
-def band_names(header: "Header", primary: "Header", count: int) -> list[str]:
+def band_names(header: Header, primary: Header, count: int) -> list[str]:
     """Names of an HDU's planes that its header or the file's first one gives; "" where it gives none."""
     for cards in (header, primary):
         if count == 1:
@@ -69,7 +71,7 @@ def band_names(header: "Header", primary: "Header", count: int) -> list[str]:
     return [""] * count
 
 
-def zero_point(headers: Sequence["Header"]) -> float | None:
+def zero_point(headers: Sequence[Header]) -> float | None:
     """Magnitude of a flux of one (MAGZERO, ZP and the like); None where no header, or more than one value, says it."""
     for header in headers:
         found = {float(header[key]) for key in _ZERO_POINTS if _is_number(header.get(key))}
@@ -78,7 +80,7 @@ def zero_point(headers: Sequence["Header"]) -> float | None:
     return None
 
 
-def _unambiguous(header: "Header", label: str) -> tuple["Header", list[str]]:
+def _unambiguous(header: Header, label: str) -> tuple[Header, list[str]]:
     """A copy whose frame is in capitals, and whose PV terms mean what their writer meant."""
     header, notices = header.copy(), []
     for key in ("RADESYS", "RADECSYS"):

@@ -100,8 +100,12 @@ def _array(column: Column) -> np.ma.MaskedArray:
     if values.ndim != 1 or values.dtype.kind not in "biufU":
         raise ValueError(f"column {column.name}: {values.shape} {values.dtype}, expected (N,) numbers, bools or text")
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        values = values.astype(np.float64)  # which is all that the formats have
-    return values.astype(values.dtype.newbyteorder("="))  # FITS tables are big-endian, which Parquet has not
+        values = _as_type(values, np.float64)  # which is all that the formats have
+    return _as_type(values, values.dtype.newbyteorder("="))  # FITS tables are big-endian, which Parquet has not
+
+
+def _as_type(values: np.ma.MaskedArray, dtype: Any) -> np.ma.MaskedArray:
+    return np.ma.MaskedArray(np.ma.getdata(values).astype(dtype), mask=np.ma.getmaskarray(values))
 
 
 def _table(columns: Sequence[Column], arrays: Sequence[np.ma.MaskedArray]) -> Table:
@@ -134,8 +138,8 @@ def _fitted(
             array = np.ma.MaskedArray(data, mask=np.ma.getmaskarray(array))
         if array.dtype.kind == "u" and array.dtype.itemsize == 8:
             small = len(array) == 0 or int(array.max() if array.count() else 0) <= np.iinfo(np.int64).max
-            array = array.astype(np.int64 if small else str)
-        values.append(array.astype(_WIDER.get(array.dtype.str[1:], array.dtype)))
+            array = _as_type(array, np.int64 if small else str)
+        values.append(_as_type(array, _WIDER.get(array.dtype.str[1:], array.dtype)))
     return fitted, values
 
 
@@ -146,7 +150,7 @@ def _with_fill_value(array: np.ma.MaskedArray) -> np.ma.MaskedArray:
     taken, limits = set(array.compressed().tolist()), np.iinfo(array.dtype)
     free = next((value for value in range(limits.max, limits.min - 1, -1) if value not in taken), None)
     if free is None:
-        return _with_fill_value(array.astype(f"i{2 * array.dtype.itemsize}"))
+        return _with_fill_value(_as_type(array, f"i{2 * array.dtype.itemsize}"))
     result = array.copy()
     result.fill_value = free
     return result
@@ -187,7 +191,7 @@ def _write_fits(
 
     columns, arrays = _fitted(columns, arrays, _ascii)
     # FITS has a truth value that is missing, astropy writes true for it
-    arrays = [a.astype(np.int16) if a.dtype.kind == "b" and np.ma.getmaskarray(a).any() else a for a in arrays]
+    arrays = [_as_type(a, np.int16) if a.dtype.kind == "b" and np.ma.getmaskarray(a).any() else a for a in arrays]
     # units and descriptions go into the header here: astropy keeps those that are in no standard in comments of its own
     bare = [Column(column.name, None) for column in columns]
     hdu = fits.table_to_hdu(_table(bare, [_with_fill_value(array) for array in arrays]))

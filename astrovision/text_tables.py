@@ -4,20 +4,17 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from shared_backbones.errors import InputError
+from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _FORMATS = {"csv": "csv", "tsv": "tab", "txt": "basic"}
 
 
-def read_text(text: str, kind: str, label: str) -> "Table":
-    """A table of a text.
+def read_text(text: str, kind: str, label: str) -> Any:
+    """An `astropy.table.Table` of a text.
 
     Lines that begin with `#` are passed over, such as the `#Table1` of SkyServer; where the last of them before numbers
     names the columns, it is their header. VizieR's lines of units and dashes below the header are heeded.
@@ -30,9 +27,7 @@ def read_text(text: str, kind: str, label: str) -> "Table":
     Raises:
         InputError: a column's name is repeated.
     """
-    from astropy.io import ascii as text_tables
-    from astropy.units import Unit
-
+    text_tables, units = require("astropy.io.ascii", "astro"), require("astropy.units", "astro")
     if kind == "ecsv":  # with a line break it cannot be taken for a path; the header is read by YAML's safe loader
         return text_tables.read(text + "\n", format=kind, guess=False)
     if kind == "txt" and re.match(r"#\s*1\s+[A-Za-z]\w*", text):
@@ -48,15 +43,15 @@ def read_text(text: str, kind: str, label: str) -> "Table":
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(f"{label}: has column {printable(repeated[0])[:60]} more than once; rename all but one")
-    units: Sequence[str] = ()
+    said: Sequence[str] = ()
     if len(rows) > 1 and delimiter == "\t" and re.fullmatch(r"-[-\t ]*", rows[1]):
-        units, rows = _cells(rows[0], delimiter), rows[2:]
+        said, rows = _cells(rows[0], delimiter), rows[2:]
     # a row of a CSV whose id begins with # is one; a comment has other commas
     rows = [row for row in rows if not row.startswith("#") or (kind == "csv" and len(_cells(row, ",")) == len(names))]
     table = text_tables.read("\n".join([header, *rows, ""]), format=_FORMATS[kind], guess=False, comment=None)
-    for name, unit in zip(table.colnames, units, strict=False):
+    for name, unit in zip(table.colnames, said, strict=False):
         if unit:
-            table[name].unit = Unit(unit, parse_strict="silent")
+            table[name].unit = units.Unit(unit, parse_strict="silent")
     return table
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.contract import PARITY
 from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.fluxes import FluxScale
+from astrovision.grids import Compass
 from astrovision.stretches import Stretch
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -87,7 +87,7 @@ class SkyImage:
     own_parity: int | None = None
     flux_scale: FluxScale = field(default_factory=FluxScale)
     notices: tuple[str, ...] = ()
-    compass: tuple[tuple[float, float], tuple[float, float]] | None = None
+    compass: Compass | None = None
     whole: bool = False
 
     def cutouts(self, places: Sequence[tuple[float, float]]) -> Iterator[tuple[int, np.ndarray]]:
@@ -202,11 +202,11 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
             raise InputError(f"{catalogue.label}: none of its {len(here)} sources lies on {mosaic.label}; give its own")
         blocks = _blocks(mosaic, places, options)
         settled, (height, width) = cutting.on(mosaic), mosaic.shape
-        compass: Any = mosaic.compass((width - 1) / 2, (height - 1) / 2, settled.parity)
+        compass = mosaic.compass((width - 1) / 2, (height - 1) / 2, settled.parity)
         image = SkyImage(
             files, path, hdu, mosaic.bands, settled, int((~here).sum()), parity,
             FluxScale(mosaic.unit, mosaic.zero_points), (*mosaic.notices, *catalogue.notices),
-            compass and tuple(tuple(vector.tolist()) for vector in compass),
+            compass,
         )  # fmt: skip
     keys = catalogue.texts(str(options["id"])) if options.get("id") else list(map(str, range(1, len(here) + 1)))
     labels = catalogue.texts(str(options.get("label", "label")))

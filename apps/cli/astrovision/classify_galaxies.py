@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
@@ -122,7 +123,7 @@ def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | Non
         for rows, images, cutout_flags, shares in source.batches():
             flags[rows], read[rows], valid_share[rows] = cutout_flags, True, shares
             seen = shares > 0
-            rows, images = rows[seen], images[seen]
+            rows, images = rows[seen], images[torch.from_numpy(seen)]
             if len(rows):
                 prediction = classifier.predict(images)
                 probabilities[rows] = prediction.probabilities

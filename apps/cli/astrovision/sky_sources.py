@@ -133,7 +133,7 @@ class _Sight:
         contract, compass = self.classifier.contract, None
         if np.isfinite([x, y]).all():
             compass = self.mosaic.compass(x, y, self.parity)
-        east, north = (None, None) if compass is None else (tuple(map(float, vector)) for vector in compass)
+        east, north = compass or (None, None)
         scale = self.scale or self.mosaic.pixel_scale_arcsec
         pixel = None if scale is None else scale * self.side * contract.crop / contract.size
         return SkyView(True, contract.bands, east, north, pixel)

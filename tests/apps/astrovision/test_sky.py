@@ -410,7 +410,7 @@ def test_catalogues_of_every_frame_mean_the_same_sky(model: Path, tmp_path: Path
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "txt", "vot.gz", "fits.gz", "votable", "csv.bz2", "ecsv.xz"])
 def test_catalogues_of_every_ending_are_read(model: Path, tmp_path: Path, ending: str):
-    path, place = write(tmp_path / "a.fits", sky(), sky_wcs()), Table(positions(sky_wcs()))
+    path, place = write(tmp_path / "a.fits", sky(), sky_wcs()), positions(sky_wcs())
     kinds = {
         "csv": "ascii.csv",
         "tsv": "ascii.tab",
@@ -419,7 +419,7 @@ def test_catalogues_of_every_ending_are_read(model: Path, tmp_path: Path, ending
         "votable": "votable",
     }
     first = ending.split(".")[0]
-    place.write(tmp_path / "plain", format={"fits": "fits", "ecsv": "ascii.ecsv", **kinds}[first])
+    Table(place).write(tmp_path / "plain", format={"fits": "fits", "ecsv": "ascii.ecsv", **kinds}[first])
     content = (tmp_path / "plain").read_bytes()
     if first == "csv":
         content = b"#Table1\n" + content

@@ -85,7 +85,8 @@ def test_cutouts_of_two_parities_and_units_are_seen_as_one(tmp_path: Path, by_ba
     for source in kind.sources:
         images = read_images(source, 40, 1.0, 2)[0]["image"]
         seen |= {item.key: image for item, image in zip(source.items, images, strict=True)}
-    stretch = kind.layout().cutting.stretch
+    layout: Any = kind.layout()
+    stretch = layout.cutting.stretch
     for number in range(24):
         expected = stretch.apply(spiral(number)) * 255
         np.testing.assert_allclose(seen[f"o{number}"], expected, atol=1.01)
