@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from astrovision import frames
+from astrovision.astropy_types import Sky, Table, TableColumn
 from astrovision.table_writing import Column, write_catalogue
-from astrovision.tables import Table, TableColumn, listed, read_table
+from astrovision.tables import listed, read_table
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -140,7 +140,7 @@ def _of_sky(label: str, table: Table, name: str) -> tuple[np.ndarray, np.ndarray
     return np.array(ra, np.float64), np.array(dec, np.float64)
 
 
-def _bare(angle: Any) -> Any:
+def _bare(angle: Sky) -> np.ndarray:
     """Degrees of an astropy angle, masked where it is."""
     degrees = angle.deg
     if hasattr(degrees, "unmasked"):
@@ -182,8 +182,8 @@ def _columns(label: str, table: Table) -> tuple[str, str]:
         return pairs[0][0], pairs[1][0]
 
 
-def _named(table: Table, usual: Iterable[str]) -> list[str]:
-    return [name for name in table.colnames if re.sub(r"[^a-z0-9]", "", name.lower()) in usual]
+def _named(table: Table, names: Iterable[str]) -> list[str]:
+    return [name for name in table.colnames if re.sub(r"[^a-z0-9]", "", name.lower()) in names]
 
 
 def _ucd(table: Table, name: str) -> list[str]:

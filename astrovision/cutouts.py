@@ -123,10 +123,10 @@ class Mosaic:
             raise InputError(f"{self.label}: has no celestial WCS that can be used")
         positions = np.asarray(positions_xy, np.float64).reshape(-1, 2)
         known = np.isfinite(positions).all(1)
-        found = np.full(positions.shape, np.nan)
+        coordinates = np.full(positions.shape, np.nan)
         with reading(self._paths[0]):
-            found[known] = grids.to_sky(self.wcs, self.label, positions[known])
-        return found
+            coordinates[known] = grids.to_sky(self.wcs, self.label, positions[known])
+        return coordinates
 
     def compass(self, x: float, y: float, parity: int | None = None) -> Compass | None:
         """Unit vectors east and north on a cut-out of a parity around a pixel, y along its rows; None without a sky."""

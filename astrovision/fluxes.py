@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from astrovision.astropy_types import Unit
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -72,7 +72,7 @@ def same_unit(first: str, second: str) -> bool:
     return first == second or bool(_parsed(first) == _parsed(second))
 
 
-def _conversion(given: Any, wanted: Any, label: str) -> float:
+def _conversion(given: Unit, wanted: Unit, label: str) -> float:
     try:
         return float(given.to(wanted))
     except Exception:  # of a unit in no standard, or of another kind
@@ -85,13 +85,13 @@ def _conversion(given: Any, wanted: Any, label: str) -> float:
         ) from None
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Unit:
     units, photometric = require("astropy.units", "astro"), require("astropy.units.photometric", "astro")
     with units.add_enabled_units(photometric):  # nanomaggies
         return units.Unit(text, parse_strict="silent")
 
 
-def _is_density(unit: Any) -> bool:
+def _is_density(unit: Unit) -> bool:
     """Whether a unit is one of flux densities, also of an area of the sky, such as nJy or MJy/sr."""
     units = require("astropy.units", "astro")
     try:

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from astrovision.tables import Table
+from astrovision.astropy_types import Frame, Sky, Table
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -23,7 +22,7 @@ _KNOWN = {  # names of systems, without `eq_` and signs
 _UNSAID = ("", "none", "unknown", "nan")
 
 
-def frame_of(label: str, table: Table, names: Sequence[str]) -> Any:
+def frame_of(label: str, table: Table, names: Sequence[str]) -> Frame:
     """The astropy frame of positions.
 
     What a VOTable's COOSYS says of the columns comes first, then names such as `RAB1950` and `GLON`, then RADESYS and
@@ -37,16 +36,16 @@ def frame_of(label: str, table: Table, names: Sequence[str]) -> Any:
     Raises:
         InputError: the two columns are in different frames, or in one that cannot be turned into ICRS.
     """
-    found = [_said_of(table, name) for name in names]
-    if found[0] != found[1]:
+    systems = [_said_of(table, name) for name in names]
+    if systems[0] != systems[1]:
         said = [
             f"{printable(name)} in {printable(frame[0])} {printable(frame[1])}".strip()
-            for name, frame in zip(names, found, strict=True)
+            for name, frame in zip(names, systems, strict=True)
         ]
         raise InputError(
             f"{label}: has {' and '.join(said)}; expected one frame: give other columns with --ra and --dec"
         )
-    system, equinox = found[0]
+    system, equinox = systems[0]
     kind = _KNOWN.get(re.sub(r"[^a-z0-9]", "", re.sub(r"^eq_", "", system.lower())))
     if kind is None:
         raise InputError(
@@ -55,7 +54,7 @@ def frame_of(label: str, table: Table, names: Sequence[str]) -> Any:
         )
     from astropy.coordinates import frame_transform_graph
 
-    cls: Any = frame_transform_graph.lookup_name(kind)
+    cls: Frame = frame_transform_graph.lookup_name(kind)
     if not equinox or "equinox" not in cls.frame_attributes:
         return cls()
     from astropy.time import Time
@@ -68,7 +67,7 @@ def frame_of(label: str, table: Table, names: Sequence[str]) -> Any:
         ) from None
 
 
-def to_icrs(frame: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_icrs(frame: Frame, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Right ascension and declination in degrees of positions in degrees; NaN stays NaN."""
     if frame.name == "icrs":
         return lon, lat
@@ -76,7 +75,7 @@ def to_icrs(frame: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, n
 
     known = np.isfinite(lon) & np.isfinite(lat)
     ra, dec = np.full(len(lon), np.nan), np.full(len(lat), np.nan)
-    sky: Any = SkyCoord(lon[known], lat[known], unit="deg", frame=frame).icrs
+    sky: Sky = SkyCoord(lon[known], lat[known], unit="deg", frame=frame).icrs
     ra[known], dec[known] = sky.ra.deg, sky.dec.deg
     return ra, dec
 

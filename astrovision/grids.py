@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from astrovision.astropy_types import Frame, Sky
 from astrovision.planes import Plane, reading
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -132,27 +133,27 @@ def to_pixels(wcs: "WCS", label: str, shape: tuple[int, int], ra: np.ndarray, de
     from astropy.wcs import NoConvergence
 
     frame = _frame(wcs, label)
-    sky: Any = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(frame).spherical
+    sky: Sky = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(frame).spherical
     world = [sky.lon.deg, sky.lat.deg]
     if wcs.wcs.lng == 1:
         world.reverse()
     try:
-        found = np.array(wcs.all_world2pix(*world, 0)).T
+        places = np.array(wcs.all_world2pix(*world, 0)).T
     except NoConvergence as error:
-        found = np.array(error.best_solution)
+        places = np.array(error.best_solution)
         for failed in (error.divergent, error.slow_conv):
             if failed is not None:
-                found[failed] = np.nan
+                places[failed] = np.nan
     kind = wcs.wcs.ctype[wcs.wcs.lng][5:8]
-    if kind in _WRAPPING and len(found):
+    if kind in _WRAPPING and len(places):
         latitude = np.radians(wcs.wcs.s2p(np.stack(world, -1), 0)["theta"])
         turn = (
             360 * np.linalg.inv(_matrix(wcs))[:, 0] * (np.cos(latitude) if kind == "SFL" else 1 + 0 * latitude)[:, None]
         )
-        for moved in (found - turn, found + turn):
-            found = np.where((~_inside(found, shape) & _inside(moved, shape))[:, None], moved, found)
+        for moved in (places - turn, places + turn):
+            places = np.where((~_inside(places, shape) & _inside(moved, shape))[:, None], moved, places)
     # what is left of WCS arithmetic's rounding would decide whether a window begins at one pixel or the next
-    return np.round(found, 7)
+    return np.round(places, 7)
 
 
 def to_sky(wcs: "WCS", label: str, positions: np.ndarray) -> np.ndarray:
@@ -169,14 +170,14 @@ def to_sky(wcs: "WCS", label: str, positions: np.ndarray) -> np.ndarray:
         turn = 360 * np.linalg.inv(_matrix(wcs))[:, 0]
         for moved in (places - turn, places + turn):
             world = np.where(np.isfinite(world), world, np.array(wcs.all_pix2world(*moved.T, 0)).T)
-    found, known = np.full(world.shape, np.nan), np.isfinite(world).all(1)
+    coordinates, known = np.full(world.shape, np.nan), np.isfinite(world).all(1)
     lon, lat = world[known].T if wcs.wcs.lng == 0 else world[known, ::-1].T
-    sky: Any = SkyCoord(lon, lat, unit="deg", frame=frame).icrs
-    found[known] = np.stack([sky.ra.deg, sky.dec.deg], -1)
-    return found
+    sky: Sky = SkyCoord(lon, lat, unit="deg", frame=frame).icrs
+    coordinates[known] = np.stack([sky.ra.deg, sky.dec.deg], -1)
+    return coordinates
 
 
-def _frame(wcs: "WCS", label: str) -> Any:
+def _frame(wcs: "WCS", label: str) -> Frame:
     """The astropy frame of a WCS."""
     from astropy.wcs.utils import wcs_to_celestial_frame
 

@@ -2,24 +2,22 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astrovision.astropy_types import Hdus, Header
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:  # astropy is imported where a file is opened
     from astropy.wcs import WCS
 
-Header: TypeAlias = Any
-"""An `astropy.io.fits.Header`, in whose annotations values cannot be told from headers and comments."""
-
 _FILTERS = ("FILTER", "FILTNAM", "BAND")  # keywords that name a band
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZP", "ZEROPNT", "PHOTZP")  # magnitude of a flux of one
 
 
-def celestial(header: Header, hdus: Any, label: str) -> tuple["WCS | None", tuple[str, ...]]:
+def celestial(header: Header, hdus: Hdus, label: str) -> tuple["WCS | None", tuple[str, ...]]:
     """The WCS of columns and rows, if those are longitude and latitude, in either order; and what is odd about it.
 
     Args:
@@ -74,9 +72,9 @@ def band_names(header: Header, primary: Header, count: int) -> list[str]:
 def zero_point(headers: Sequence[Header]) -> float | None:
     """Magnitude of a flux of one (MAGZERO, ZP and the like); None where no header, or more than one value, says it."""
     for header in headers:
-        found = {float(header[key]) for key in _ZERO_POINTS if _is_number(header.get(key))}
-        if found:
-            return found.pop() if len(found) == 1 else None
+        points = {float(header[key]) for key in _ZERO_POINTS if _is_number(header.get(key))}
+        if points:
+            return points.pop() if len(points) == 1 else None
     return None
 
 
@@ -110,7 +108,7 @@ def _largest_shift(wcs: "WCS", shape: tuple[int, int]) -> float:
     return float(np.nanmax(np.hypot(moved[0] - x, moved[1] - y)))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 

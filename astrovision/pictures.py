@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from shared_backbones.classification.grad_cam import cam_overlay
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 _SIDE = 320  # pixels of a panel, at least
 _GAP, _LINE = 6, 18
@@ -29,7 +30,7 @@ class SkyView:
         bands: names of its bands.
         east: unit vector `(x, y)` on the image as stored, y along its rows from the first to the last; None where it is
             not known.
-        north: likewise.
+        north: unit vector to the north, `(x, y)` as that to the east.
         pixel_scale_arcsec: side of a pixel; None where it is not known.
     """
 
@@ -141,7 +142,7 @@ def _bar(longest: float) -> tuple[float, str]:
     return power, f"{power:g} arcsec"
 
 
-def _font(size: int) -> Any:
+def _font(size: int) -> "FreeTypeFont | ImageFont":
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
+from astrovision.astropy_types import Hdu, Hdus
 from astrovision.headers import band_names, celestial, zero_point
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -23,16 +24,11 @@ from shared_backbones.files import printable
 if TYPE_CHECKING:  # astropy is imported where a file is opened
     from astropy.wcs import WCS
 
-Hdu: TypeAlias = Any
-"""An HDU of astropy, with what its kind has: annotations say nothing of lazily made attributes."""
-Hdus: TypeAlias = Any
-"""An `astropy.io.fits.HDUList`."""
-
 _TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
 _SHARE = 0.125  # of a compressed image's pixels; when more are asked for, it is decompressed once
 _IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary file
 _BLOCK = 2**22  # values that are decompressed at a time
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by a file's first bytes
+_PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}  # by a file's first bytes
 
 _log = logging.getLogger(__name__)
 
@@ -145,10 +141,10 @@ class PackedPlane(Plane):
                 out[...] = self._section(rows, columns)
 
     def _section(self, rows: slice, columns: slice) -> np.ndarray:
-        found = self._hdu.section[(*self._channel, rows, columns)]
-        if self.blank is None or found.dtype.kind not in "iu":
-            return found
-        return np.where(found == self.blank, np.float32("nan"), found.astype(np.float32))
+        values = self._hdu.section[(*self._channel, rows, columns)]
+        if self.blank is None or values.dtype.kind not in "iu":
+            return values
+        return np.where(values == self.blank, np.float32("nan"), values.astype(np.float32))
 
 
 def open_planes(path: Path, hdu: Sequence[int | str] | None, stack: contextlib.ExitStack) -> list[Plane]:
@@ -269,7 +265,7 @@ def unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
     """
     with path.open("rb") as file:
         start = file.read(6)
-    opener: Any = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+    opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
     if opener is None:
         return path
     target = Path(stack.enter_context(tempfile.TemporaryDirectory()), "unpacked")

@@ -5,16 +5,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from astrovision.tables import Table, format_of, listed
+from astrovision.astropy_types import Header, Table
+from astrovision.tables import format_of, listed
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
-
-if TYPE_CHECKING:  # astropy is imported where a file is written
-    from astropy.io.fits import Header
 
 _RESERVED = re.compile(
     r"SIMPLE|XTENSION|END|BITPIX|NAXIS\d*|[PG]COUNT|GROUPS|TFIELDS|THEAP|T[A-Z]{3,4}\d+|EXT\w*|COMMENT|HISTORY|CONTINUE|"
@@ -104,7 +103,7 @@ def _array(column: Column) -> np.ma.MaskedArray:
     return _as_type(values, values.dtype.newbyteorder("="))  # FITS tables are big-endian, which Parquet has not
 
 
-def _as_type(values: np.ma.MaskedArray, dtype: Any) -> np.ma.MaskedArray:
+def _as_type(values: np.ma.MaskedArray, dtype: DTypeLike) -> np.ma.MaskedArray:
     return np.ma.MaskedArray(np.ma.getdata(values).astype(dtype), mask=np.ma.getmaskarray(values))
 
 
@@ -206,7 +205,7 @@ def _write_fits(
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
 
 
-def _add_card(header: "Header", name: str, value: str) -> None:
+def _add_card(header: Header, name: str, value: str) -> None:
     """A card, over several lines where the value is long; a comment where there can be none of its name or length."""
     free = name.upper() not in header and not _RESERVED.fullmatch(name.upper())
     if free and re.fullmatch(r"[A-Z0-9_-]{1,8}", name.upper()):

@@ -3,21 +3,15 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from astrovision.planes import Hdu, open_fits, reading, unpacked
+from astrovision.astropy_types import Hdu, Table, TableColumn, Unit
+from astrovision.planes import open_fits, reading, unpacked
 from astrovision.text_tables import read_text
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
-Table: TypeAlias = Any
-"""An `astropy.table.Table`, in whose annotations columns cannot be told from rows and tables."""
-TableColumn: TypeAlias = Any
-"""A column of one, masked where values are missing."""
-Unit: TypeAlias = Any
-"""A unit of `astropy.units`, also one that is in no standard."""
 ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
     ".parquet": "parquet",

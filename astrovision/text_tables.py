@@ -4,8 +4,8 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+from astrovision.astropy_types import Table
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -13,7 +13,7 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _FORMATS = {"csv": "csv", "tsv": "tab", "txt": "basic"}
 
 
-def read_text(text: str, kind: str, label: str) -> Any:
+def read_text(text: str, kind: str, label: str) -> Table:
     """An `astropy.table.Table` of a text.
 
     Lines that begin with `#` are passed over, such as the `#Table1` of SkyServer; where the last of them before numbers

@@ -34,8 +34,8 @@ class Cutouts:
 
     def valid_share(self, crop: float = 1.0) -> np.ndarray:
         """Share of the pixels that are valid, in the middle `crop` of the sides, `(N,)` from 0 to 1."""
-        edge = math.floor(self.valid.shape[1] * (1 - crop) / 2 + 1e-6)
-        middle = slice(edge, self.valid.shape[1] - edge)
+        border = math.floor(self.valid.shape[1] * (1 - crop) / 2 + 1e-6)
+        middle = slice(border, self.valid.shape[1] - border)
         return np.asarray(self.valid[:, middle, middle].mean((1, 2)))
 
 
@@ -89,13 +89,13 @@ class Sampling:
 
     def take(self, planes: Sequence[Plane], positions: np.ndarray) -> Cutouts:
         """Windows around places `(N, 2)`, NaN where unknown."""
-        found = self._copied(planes, positions) if self.ratios is None else self._resampled(planes, positions)
+        cutouts = self._copied(planes, positions) if self.ratios is None else self._resampled(planes, positions)
         if self.orientation.backwards is None:
-            return found
+            return cutouts
         axis = -1 - self.orientation.backwards
         return Cutouts(
-            np.ascontiguousarray(np.flip(found.values, axis)), np.ascontiguousarray(np.flip(found.valid, axis)),
-            found.flags,
+            np.ascontiguousarray(np.flip(cutouts.values, axis)), np.ascontiguousarray(np.flip(cutouts.valid, axis)),
+            cutouts.flags,
         )  # fmt: skip
 
     def reach(self) -> int:

@@ -85,15 +85,15 @@ class FitsCutouts(Layout[ObjectItem]):
         splits = table.texts(str(options["split"])) if options.get("split") else [""] * len(keys)
         if not keys:
             raise InputError(f"{printable(path)}: has no row; expected one for each object")
-        found = [object_named(objects, key, printable(path)) for key in keys]
-        image = self._settled(found[0], path, options)
+        matches = [object_named(objects, key, printable(path)) for key in keys]
+        image = self._settled(matches[0], path, options)
         return labelled(
             (
                 (
                     ObjectItem(item.files[0], -1, key, split, place=(0.0, 0.0), mosaic=image, files=item.files),
                     label,
                 )
-                for item, key, split, label in zip(found, keys, splits, labels, strict=True)
+                for item, key, split, label in zip(matches, keys, splits, labels, strict=True)
             ),
             path,
             classes,
@@ -155,5 +155,5 @@ def _middle(item: ObjectItem) -> np.ndarray:
         factors, _ = FluxScale(mosaic.unit, mosaic.zero_points).factors(image.flux_scale, mosaic.label)
         centre = [[(width - 1) / 2, (height - 1) / 2]]
         scale = None if mosaic.wcs is None else cutting.pixel_scale_arcsec
-        found = mosaic.cut(centre, cutting.side, pixel_scale_arcsec=scale, parity=cutting.parity)
-        return np.moveaxis(cutting.stretch.apply(fluxes.apply(found.values, factors)), 1, 3)[0]
+        cutouts = mosaic.cut(centre, cutting.side, pixel_scale_arcsec=scale, parity=cutting.parity)
+        return np.moveaxis(cutting.stretch.apply(fluxes.apply(cutouts.values, factors)), 1, 3)[0]

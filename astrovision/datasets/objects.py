@@ -82,13 +82,13 @@ def object_named(objects: Mapping[str, ObjectFiles], name: str, label: str) -> O
     Raises:
         InputError: there is none.
     """
-    found = objects.get(name) or objects.get(_stem(Path(name)))
-    if found is None:
+    match = objects.get(name) or objects.get(_stem(Path(name)))
+    if match is None:
         raise InputError(
             f"{label}: names {printable(name)[:60]}, but there is no FITS file of that name; fetch it, or leave it out "
             "of the table"
         )
-    return found
+    return match
 
 
 def _stem(path: Path) -> str:

@@ -1,12 +1,12 @@
 """What a table of results takes from a catalogue: identifiers, and columns that are kept."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from astrovision.astropy_types import Table, TableColumn
 from astrovision.table_writing import Column
-from astrovision.tables import Table, listed
+from astrovision.tables import listed
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -14,7 +14,7 @@ _NAMES = ("id", "objid", "objectid", "sourceid", "name", "designation", "number"
 _EXACT = 2**53  # whole numbers beyond which floating point has gaps
 
 
-def identifiers(table: Table, notices: list[str]) -> tuple[Any, str]:
+def identifiers(table: Table, notices: list[str]) -> tuple[np.ndarray, str]:
     """What a catalogue knows its sources by: a column's values, or numbers of rows from 1, and what they are.
 
     Args:
@@ -79,12 +79,12 @@ def kept_columns(table: Table, names: Sequence[str] | None, label: str, notices:
     return [_kept(name, table[name]) for name in wanted]
 
 
-def is_plain(column: Any) -> bool:
+def is_plain(column: TableColumn) -> bool:
     """Whether a column holds one number, truth value or text for each row."""
     return column.ndim == 1 and getattr(column, "dtype", np.dtype("V")).kind in "biufU" and hasattr(column, "info")
 
 
-def _kept(name: str, column: Any) -> Column:
+def _kept(name: str, column: TableColumn) -> Column:
     ucd = str((column.info.meta or {}).get("ucd") or "")
     ucd = ";".join(word for word in ucd.split(";") if word != "meta.main")
     values = np.ma.MaskedArray(np.asarray(column), mask=np.ma.getmaskarray(column))

@@ -120,9 +120,9 @@ def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | Non
     outlier_score = None if classifier.outliers is None else np.full(count, np.nan)
     is_outlier = None if classifier.outliers is None else np.zeros(count, bool)
     with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
-        for rows, images, cutout_flags, shares in source.batches():
-            flags[rows], read[rows], valid_share[rows] = cutout_flags, True, shares
-            seen = shares > 0
+        for rows, images, cutout_flags, valid_shares in source.batches():
+            flags[rows], read[rows], valid_share[rows] = cutout_flags, True, valid_shares
+            seen = valid_shares > 0
             rows, images = rows[seen], images[torch.from_numpy(seen)]
             if len(rows):
                 prediction = classifier.predict(images)
@@ -206,7 +206,7 @@ def _columns(source: Source, results: _Results, classifier: GalaxyClassifier) ->
 
     Kept columns of the catalogue whose names are taken begin with `catalogue_`.
     """
-    share = Column(
+    valid = Column(
         "valid_share", results.valid_share.astype(np.float32), "", "meta.code.qual",
         "share of the pixels that the network sees which have a value",
     )  # fmt: skip
@@ -215,7 +215,7 @@ def _columns(source: Source, results: _Results, classifier: GalaxyClassifier) ->
         *_classes(results, classifier),
         *_sets(results, classifier),
         *_outliers(results, classifier),
-        *([share] if source.from_fits else []),
+        *([valid] if source.from_fits else []),
         _flags(results),
     ]
     taken = {column.name.lower() for column in columns}

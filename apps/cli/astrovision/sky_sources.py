@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +16,16 @@ from apps.cli.astrovision.sources import Batch, Source
 from apps.cli.shared.classification import joint_sha256, read_in_batches, say_unusable
 from apps.cli.shared.sharding import part_of
 from astrovision import fluxes
+from astrovision.astropy_types import Table
 from astrovision.catalogues import Catalogue, read_catalogue
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Cutouts, Mosaic, open_mosaic
 from astrovision.datasets.objects import ObjectFiles, by_band, by_file, object_named
 from astrovision.pictures import SkyView
-from astrovision.tables import Table, read_table
+from astrovision.tables import read_table
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.json_values import Entries
 
 _FILES = ("file", "filename", "image", "path")  # of a column that names files
 _TOLERANCE = 1.01  # how much larger than the model's cut-outs an image may be that is taken for one
@@ -123,7 +124,8 @@ class _Sight:
 
     def see(self, cutouts: Cutouts) -> tuple[Tensor, np.ndarray]:
         """What the network sees of cut-outs, and the share of it that is valid."""
-        stretch: Any = self.classifier.contract.stretch
+        stretch = self.classifier.contract.stretch
+        assert stretch is not None  # noqa: S101 - asked for before the file was opened
         values = fluxes.apply(cutouts.values[:, self.order], self.factors)
         images = self.classifier.prepare(torch.from_numpy(stretch.apply(values)))
         return images, cutouts.valid_share(self.classifier.contract.crop)
@@ -138,7 +140,7 @@ class _Sight:
         pixel = None if scale is None else scale * self.side * contract.crop / contract.size
         return SkyView(True, contract.bands, east, north, pixel)
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> Entries:
         """What a side-car says of the mosaic."""
         mosaic = self.mosaic
         return {
@@ -174,8 +176,8 @@ class _Fits(Source):
         for rows, cutouts in sight.mosaic.batches(
             self.positions, sight.side, sight.classifier.batch_size, pixel_scale_arcsec=sight.scale, parity=sight.parity
         ):
-            images, shares = sight.see(cutouts)
-            yield Batch(rows, images, cutouts.flags, shares)
+            images, valid_share = sight.see(cutouts)
+            yield Batch(rows, images, cutouts.flags, valid_share)
 
     def view(self, row: int) -> SkyView:
         return self.sight.view(*self.positions[row])
@@ -188,7 +190,7 @@ class _Objects(Source):
     """Cut-outs in files of their own."""
 
     def __init__(self, objects: list[ObjectFiles], options: ClassifyOptions, classifier: GalaxyClassifier) -> None:
-        ids: Any = np.array([printable(item.key) for item in objects])
+        ids = np.array([printable(item.key) for item in objects])
         meaning, kept, warnings, described = "name of the file", [], [], {}
         if options.catalogue is not None:
             table = read_table(options.catalogue)
@@ -213,12 +215,12 @@ class _Objects(Source):
         def read(path: Path) -> Batch:
             return self._read(rows[path])
 
-        for _, found in read_in_batches(list(rows), self.classifier.batch_size, read, on_failure):
+        for _, matches in read_in_batches(list(rows), self.classifier.batch_size, read, on_failure):
             yield Batch(
-                np.concatenate([batch.rows for batch in found]),
-                torch.cat([batch.images for batch in found]),
-                np.concatenate([batch.flags for batch in found]),
-                np.concatenate([batch.valid_share for batch in found]),
+                np.concatenate([batch.rows for batch in matches]),
+                torch.cat([batch.images for batch in matches]),
+                np.concatenate([batch.flags for batch in matches]),
+                np.concatenate([batch.valid_share for batch in matches]),
             )
 
     def _read(self, row: int) -> Batch:
@@ -226,13 +228,13 @@ class _Objects(Source):
         with _opened(item.files, self.options, item.bands) as mosaic:
             sight, centre = _at_centre(mosaic, self.classifier, self.options.centre)
             cutouts = mosaic.cut(centre, sight.side, pixel_scale_arcsec=sight.scale, parity=sight.parity)
-            images, shares = sight.see(cutouts)
+            images, valid_share = sight.see(cutouts)
             self.digests.append(bytes.fromhex(mosaic.sha256()))
             self.views[row] = sight.view(*centre[0])
             if mosaic.wcs is not None:
                 self.places["ra"][row], self.places["dec"][row] = mosaic.sky(centre)[0]
             self.warnings += [warning for warning in sight.warnings if warning not in self.warnings]
-        return Batch(np.array([row]), images, cutouts.flags, shares)
+        return Batch(np.array([row]), images, cutouts.flags, valid_share)
 
     def view(self, row: int) -> SkyView:
         return self.views[row]
@@ -269,7 +271,7 @@ def _objects(files: list[Path], options: ClassifyOptions, classifier: GalaxyClas
     with open_mosaic(files[0], hdu=options.hdu) as mosaic:
         alone = len(mosaic.bands)
     # with one band in each file, as many files as bands are one image
-    return by_file(files) if alone == len(bands) and (alone > 1 or len(files) > 1) else None
+    return by_file(files) if alone == len(bands) else None
 
 
 def _at_centre(mosaic: Mosaic, classifier: GalaxyClassifier, centre: bool) -> tuple[_Sight, np.ndarray]:
@@ -344,7 +346,9 @@ def _on_sky(mosaic: Mosaic, positions: np.ndarray) -> dict[str, np.ndarray]:
     return {"ra": ra, "dec": dec}
 
 
-def _in_table(objects: list[ObjectFiles], table: Table, label: str) -> tuple[list[ObjectFiles], Any, str, list[str]]:
+def _in_table(
+    objects: list[ObjectFiles], table: Table, label: str
+) -> tuple[list[ObjectFiles], np.ndarray, str, list[str]]:
     """The objects of a table's rows, their identifiers, what these are, and what a user should know."""
     if not len(table):
         raise InputError(f"{label}: has no row; expected one for each object")
@@ -353,9 +357,9 @@ def _in_table(objects: list[ObjectFiles], table: Table, label: str) -> tuple[lis
     files = [name for name in table.colnames if name.lower().replace("_", "") in _FILES and is_plain(table[name])]
     named = [str(value).strip() for value in (table[files[0]] if files else ids)]
     by_name: Mapping[str, ObjectFiles] = {item.key: item for item in objects}
-    found = [object_named(by_name, Path(name).name, label) for name in named]
-    if len({item.key for item in found}) < len(found):
+    matches = [object_named(by_name, Path(name).name, label) for name in named]
+    if len({item.key for item in matches}) < len(matches):
         raise InputError(f"{label}: names an object twice; expected each once: leave the other rows out")
-    if len(found) < len(objects):
-        notices.append(f"{len(objects) - len(found)} objects are not in the table and were left out")
-    return found, ids, meaning, notices
+    if len(matches) < len(objects):
+        notices.append(f"{len(objects) - len(matches)} objects are not in the table and were left out")
+    return matches, ids, meaning, notices

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,17 +64,17 @@ class Source:
     """
 
     kind: str
-    ids: Any
+    ids: np.ndarray
     id_meaning: str
     places: dict[str, np.ndarray] = field(default_factory=dict)
     described: Entries = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     failed: int = 0
-    numbers: Any = None
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     kept: list[Column] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.numbers is None:
+        if not len(self.numbers):
             self.numbers = np.arange(1, len(self.ids) + 1)
 
     @property
