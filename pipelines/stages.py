@@ -18,12 +18,14 @@ from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.shown import shown, shown_model
 from pipelines.report.results import read_summary
 from pipelines.report.training import training_content, training_report
-from pipelines.runtime import preemption
+from pipelines.runtime import locks, preemption
 from pipelines.runtime.processes import first_process, launcher, tags
 from pipelines.tracking import registry, runs, stores
+from pipelines.tracking.stores import shown_uri
+from pipelines.training.outcome import HISTORY, Diverged, read_lines
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
-from shared_backbones.files import file_sha256, replacing
+from shared_backbones.files import LEFT_OVERS, file_sha256, replacing
 from shared_backbones.json_values import Document
 
 DONE = "done.json"
@@ -62,20 +64,40 @@ class Job:
         """Folder of the trained model."""
         return self.made["train"] / "model"
 
+    @property
+    def last(self) -> int:
+        """Number of the last stage to run: those after it are not looked at."""
+        return max(map(STAGES.index, self.stages), default=0)
+
     @functools.cached_property
     def model_digest(self) -> str:
         """Digest of the trained model's whole folder, read once: nothing changes it after training."""
         return folder_digest(self.model)
 
     def folder(self, stage: str) -> Path:
-        """The folder of a stage's results, named by a hash of its inputs; emptied under `restart`."""
-        content = json.dumps(self.inputs(stage), sort_keys=True, default=str).encode()
-        folder = self.output / stage / hashlib.sha256(content).hexdigest()[:12]
-        if stage in self.restart and first_process():
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.made[stage] = folder
-        return folder
+        """The folder of a stage's results, named by a hash of its inputs."""
+        if stage not in self.made:
+            content = json.dumps(self.inputs(stage), sort_keys=True, default=str).encode()
+            folder = self.output / stage / hashlib.sha256(content).hexdigest()[:12]
+            folder.mkdir(parents=True, exist_ok=True)
+            self.made[stage] = folder
+        return self.made[stage]
+
+    def lock(self, stage: str) -> Path:
+        """The file of a stage's lock."""
+        return self.output / "locks" / f"{stage}-{self.folder(stage).name}.lock"
+
+    @contextlib.contextmanager
+    def alone(self, stage: str) -> Iterator[Path]:
+        """The folder of a stage, for this run alone: without what a killed one left, and empty under `restart`."""
+        folder = self.folder(stage)
+        with locks.locked(self.lock(stage), f"{stage}: another run is at it in {folder}; waiting for what it makes"):
+            for left in [*folder.glob(LEFT_OVERS), *folder.glob(f"*/{LEFT_OVERS}")]:
+                left.unlink()
+            if stage in self.restart:
+                shutil.rmtree(folder)
+                folder.mkdir()
+            yield folder
 
     def inputs(self, stage: str) -> Document:
         """Everything that decides a stage's result: the one place where the stages say what they are made from."""
@@ -87,15 +109,16 @@ class Job:
                 "data": self.prepared.training_digest(),
                 "batches": kind.batch_settings(),
                 "model": shown_model(recipe),
+                "init": kind.init_digest(),
                 "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
                 "seed": recipe.seed,
-                "card": recipe.card,
+                "card": kind.card(self.prepared),
             }
         if stage == "evaluate":
             return {
                 "model": self.model_digest,
                 "settings": recipe.evaluate.model_dump(),
-                "data": kind.evaluation_settings(),
+                "data": {**kind.evaluation_settings(), "skip_unreadable": kind.skips_unreadable()},
                 "cases": kind.identify(kind.test_sources()),
                 "seed": recipe.seed,
             }
@@ -105,12 +128,18 @@ class Job:
                 "model": self.model_digest,
                 "evaluation": folder_digest(self.made["evaluate"]) if self.summary is not None else None,
             }
-        return {"model": self.model_digest, "as": recipe.register_as.model_dump(), "store": self.uri}
+        name = recipe.register_as.name or recipe.name
+        return {
+            "model": self.model_digest,
+            "name": name,
+            "alias": recipe.register_as.alias,
+            "store": shown_uri(self.uri),
+        }
 
 
 def folder_digest(folder: Path) -> str:
     """Digest of all files of a folder, by name and content."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(LEFT_OVERS))
     content = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -131,10 +160,24 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         InputError: something in the recipe or the data is wrong, or the tracking store cannot be used.
         Preempted: the process was asked to stop, and has kept what is done.
     """
+    job = _planned(recipe, STAGES if stages is None else stages, restart)
+    if first_process():
+        stores.open_store(job.uri)  # an unreachable store shows now, not after hours of training
+    _prepare(job)
+    if job.last and "train" not in job.stages and not _finished(job.folder("train")):
+        raise InputError("stage train was not finished before with these settings; add it to --stages")
+    with _tracked(job) as run:
+        for number, stage in enumerate((_train, _evaluate, _report, _register), start=1):
+            if number <= job.last and (first_process() or stage is _train):
+                stage(job, run)
+    return job
+
+
+def _planned(recipe: Recipe, stages: Sequence[str], restart: Collection[str]) -> Job:
+    """The job, once all is checked that can be before anything is made."""
     if restart and launcher():
         raise InputError("--restart: would begin anew each time a scheduler starts the job again; leave it out")
-    chosen = [stage for stage in STAGES if stage in (STAGES if stages is None else stages)]
-    for stage in [*(stages or ()), *restart]:
+    for stage in [*stages, *restart]:
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is unknown; expected some of: {', '.join(STAGES)}")
     init = recipe.model.init
@@ -142,109 +185,137 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         section = recipe.model.model_copy(update={"init": str(registry.resolve_model(init))})
         recipe = recipe.model_copy(update={"model": section})
     kind = find_kind(recipe)
-    if kind.evaluates and "evaluate" in chosen:
+    if kind.evaluates and "evaluate" in stages:
         kind.test_sources()  # if there is none, that shows now, too
     output = Path(recipe.output or f"runs/{recipe.name}")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output}: cannot be made ({error.strerror}); choose another folder") from None
-    job = Job(recipe, kind, output, chosen, restart, stores.tracking_uri())
-    if first_process():
-        stores.open_store(job.uri)  # an unreachable store shows now, not after hours of training
-    _prepare(job)
-    with _tracked(job) as run:
-        _train(job, run)
-        if not first_process():
-            return job
-        with preemption.leaving_at_once():
-            if kind.evaluates:
-                _evaluate(job, run)
-            _report(job, run)
-            _register(job, run)
-    return job
+    return Job(recipe, kind, output, stages, restart, stores.tracking_uri())
 
 
 def _prepare(job: Job) -> None:
-    kind, sources, folder = job.kind, job.kind.find_sources(), job.folder("prepare")
-    if not _finished(folder):
-        if "prepare" not in job.stages:
-            raise InputError("stage prepare was not finished before from these inputs; add it to --stages")
-        _say(f"prepare: {len(sources)} cases")
-        with preemption.leaving_at_once():
-            if first_process():
-                kind.prepare(sources, folder)
-                _finish(folder)
-            else:
-                _wait_for(folder)
-    job.prepared = kind.open(folder)
+    kind, sources = job.kind, job.kind.find_sources()
+    with preemption.leaving_at_once():
+        if first_process():
+            with job.alone("prepare") as folder:
+                if not _finished(folder):
+                    if "prepare" not in job.stages:
+                        raise InputError("stage prepare was not finished before from these inputs; add it to --stages")
+                    _say(f"prepare: {len(sources)} cases")
+                    kind.prepare(sources, folder)
+                    _finish(folder)
+        else:
+            _wait_for(job.folder("prepare"))
+    job.prepared = kind.open(job.folder("prepare"))
+    kind.check_left_out(job.prepared)
     for line in kind.notices(job.prepared):
         _say(line)
 
 
 def _train(job: Job, run: "runs.Run | None") -> None:
-    recipe, folder = job.recipe, job.folder("train")
-    if not _finished(folder):
-        if "train" not in job.stages:
-            raise InputError("stage train was not finished before with these settings; add it to --stages")
-        prepared = job.prepared
-        if recipe.train.local_copy:
-            with preemption.leaving_at_once():
-                prepared = local_copy(prepared, recipe.train.local_copy)
-        _say(f"train: {recipe.model.architecture}")
-        job.kind.train(prepared, folder, None if run is None else run.log_metrics)
-        if first_process():
-            _finish(folder)
+    folder = job.folder("train")
+    if not first_process():
+        if _is_to_train(job):
+            _fit(job, folder, None)
+        return
+    with job.alone("train"):
+        if not _finished(folder):
+            _say(f"train: {job.recipe.model.architecture}")
+            for line in job.kind.label_warnings(job.prepared):
+                _say(f"warning: {line}")
+            _fit(job, folder, run)
+            _finish(folder, None if run is None else {"run_id": run.run_id, "experiment_id": run.experiment_id})
+        elif run is not None:
+            run.show_training(read_lines(folder / HISTORY), json.loads((folder / DONE).read_text(encoding="utf-8")))
     _say(f"model: {job.model}")
 
 
+def _fit(job: Job, folder: Path, run: "runs.Run | None") -> None:
+    prepared, disk = job.prepared, job.recipe.train.local_copy
+    if disk:
+        with preemption.leaving_at_once():
+            prepared = local_copy(prepared, disk)
+    try:
+        job.kind.train(prepared, folder, None if run is None else run.log_metrics)
+    except Diverged as problem:
+        if run is not None:
+            run.set_tag("training.stopped", problem.what)
+        raise
+
+
+def _is_to_train(job: Job) -> bool:
+    """Whether the first process of this job trains, once it has decided; the others of the job follow it."""
+    if launcher() is None:
+        return True  # it has started this one, to train
+    with preemption.leaving_at_once():
+        while not _finished(job.folder("train")):
+            if locks.held_by_us(job.lock("train")):
+                return True
+            time.sleep(0.2)
+    return False
+
+
 def _evaluate(job: Job, run: "runs.Run | None") -> None:
-    kind, sources, folder = job.kind, job.kind.test_sources(), job.folder("evaluate")
-    if not _finished(folder):
-        if "evaluate" not in job.stages:
-            return
-        _say(f"evaluate: {len(sources)} cases")
-        kind.evaluate(job.model, sources, folder)
-        _finish(folder)
-    job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    for line in kind.lines(job.summary):
-        _say(line)
-    if run is not None:
-        run.log_metrics(kind.figures(job.summary), read_card(job.model)["training"]["steps"])
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name != DONE and path.suffix != ".tif":  # maps stay where they are
-                run.log_artifact(path, "evaluation")
+    kind = job.kind
+    if not kind.evaluates:
+        return
+    sources = kind.test_sources()
+    with preemption.leaving_at_once(), job.alone("evaluate") as folder:
+        if not _finished(folder):
+            if "evaluate" not in job.stages:
+                return
+            _say(f"evaluate: {len(sources)} cases")
+            kind.evaluate(job.model, sources, folder)
+            _finish(folder)
+        job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        for line in kind.lines(job.summary):
+            _say(line)
+        if run is not None:
+            run.log_metrics(kind.figures(job.summary), read_card(job.model)["training"]["steps"])
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and path.name != DONE and path.suffix != ".tif":  # maps stay where they are
+                    run.log_artifact(path, "evaluation")
 
 
 def _report(job: Job, run: "runs.Run | None") -> None:
     if "report" not in job.stages:
         return
-    history = job.made["train"] / "history.jsonl"
-    folder = job.folder("report")
-    page = folder / "report.html"
-    made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
-    figures = [path for path in made if path.suffix in {".svg", ".png"}]
-    summary = read_summary(job.made["evaluate"]) if job.summary else None
-    content = training_content(shown(job.recipe), read_card(job.model), history, summary)
-    texts = {page: training_report(content, figures), page.with_suffix(".json"): json.dumps(content, indent=1) + "\n"}
-    for target, text in texts.items():
-        with replacing(target) as path:
-            path.write_text(text, encoding="utf-8")
-    _say(f"report: {page}")
-    if run is not None:
-        run.log_artifact(page)
+    with preemption.leaving_at_once(), job.alone("report") as folder:
+        page = folder / "report.html"
+        made = sorted(job.made["evaluate"].iterdir()) if "evaluate" in job.made else []
+        figures = [path for path in made if path.suffix in {".svg", ".png"}]
+        summary = read_summary(job.made["evaluate"]) if job.summary else None
+        history = job.made["train"] / HISTORY
+        content = training_content(shown(job.recipe), read_card(job.model), history, summary)
+        texts = {
+            page: training_report(content, figures),
+            page.with_suffix(".json"): json.dumps(content, indent=1) + "\n",
+        }
+        for target, text in texts.items():
+            with replacing(target) as path:
+                path.write_text(text, encoding="utf-8")
+        _say(f"report: {page}")
+        if run is not None:
+            run.log_artifact(page)
 
 
 def _register(job: Job, run: "runs.Run | None") -> None:
     if "register" not in job.stages or run is None:
         return
-    folder, section = job.folder("register"), job.recipe.register_as
-    if _finished(folder):
-        return
+    kind, section = job.kind, job.recipe.register_as
     name = section.name or job.recipe.name
-    version = registry.register(run, job.model, name, section.alias, job.kind.example())
-    _finish(folder, {"name": name, "version": version})
-    _say(f"registered: models:/{name}@{section.alias} (version {version})")
+    with preemption.leaving_at_once(), job.alone("register") as folder:
+        version = registry.find_version(run, name, job.model_digest) if _finished(folder) else None
+        if version is not None:
+            _say(f"registered: models:/{name}/{version} (before)")
+            return
+        version = registry.register(
+            run, job.model, name, section.alias, kind.example(), digest=job.model_digest, monitor=kind.monitor
+        )
+        _finish(folder, {"name": name, "version": version})
+        _say(f"registered: models:/{name}@{section.alias} (version {version})")
 
 
 @contextlib.contextmanager
@@ -253,28 +324,37 @@ def _tracked(job: Job) -> "Iterator[runs.Run | None]":
     if not first_process():
         yield None
         return
+    content = json.dumps(job.recipe.model_dump(), sort_keys=True, default=str).encode()
+    name = hashlib.sha256(content).hexdigest()[:12]
+    busy = f"the same recipe is being run with this output ({job.output}); waiting for what it makes"
+    with locks.locked(job.output / "locks" / f"run-{name}.lock", busy), _run_of(job, name) as run:
+        try:
+            yield run
+        finally:
+            if os.environ.get(LOG):
+                run.log_artifact(Path(os.environ[LOG]), "logs")
+
+
+def _run_of(job: Job, name: str) -> "runs.Run":
+    """The run that an earlier start of the same recipe made in the same store, or a new one."""
     recipe, uri = job.recipe, job.uri
-    content = json.dumps(recipe.model_dump(), sort_keys=True, default=str).encode()
-    note = job.output / "runs" / f"{hashlib.sha256(content).hexdigest()[:12]}.json"
+    note = job.output / "runs" / f"{name}.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    with runs.start_run(
+    run = runs.start_run(
         recipe.tracking.experiment or recipe.domain,
         recipe.name,
+        asked=recipe.tracking.experiment is not None,
         uri=uri,
         parameters=shown(recipe),
         tags={"recipe": recipe.name, "domain": recipe.domain, **tags()},
         datasets=job.kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",
         system_metrics=recipe.tracking.system_metrics,
-        run_id=known.get("run_id") if known.get("uri") == uri else None,
-    ) as run:
-        note.parent.mkdir(exist_ok=True)
-        note.write_text(json.dumps({"run_id": run.run_id, "uri": uri}), encoding="utf-8")
-        try:
-            yield run
-        finally:
-            if os.environ.get(LOG):
-                run.log_artifact(Path(os.environ[LOG]), "logs")
+        run_id=known.get("run_id") if known.get("uri") == shown_uri(uri) else None,
+    )
+    with replacing(note) as path:
+        path.write_text(json.dumps({"run_id": run.run_id, "uri": shown_uri(uri)}), encoding="utf-8")
+    return run
 
 
 def _wait_for(folder: Path) -> None:

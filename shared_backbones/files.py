@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from shared_backbones.errors import InputError
 
+LEFT_OVERS = ".tmp-*"
+"""Names of the files that `replacing` leaves where the process is killed."""
 CellT = TypeVar("CellT")
 
 
@@ -21,7 +23,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the system refused to create, write or move it (folder not writable, disk full).
     """
     target = Path(path)
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}"  # short, as the target's name may be as long as can be
+    temporary = (
+        target.parent / f"{LEFT_OVERS[:-1]}{secrets.token_hex(4)}"
+    )  # short, as the target's name may be as long as can be
     try:
         try:
             temporary.touch(exist_ok=False)

@@ -73,8 +73,9 @@ def run_recipe(
     stores.check_seen_from_nodes(uri)
     stores.open_store(uri)
     check(script)
+    experiment = recipe.tracking.experiment
     run_id = os.environ.get("MLFLOW_RUN_ID") or runs.schedule_run(
-        uri, recipe.tracking.experiment or recipe.domain, recipe.name
+        uri, experiment or recipe.domain, recipe.name, asked=experiment is not None
     )
     job = submit(script, settings, uri=uri, run_id=run_id)
     print(f"job {job}: queued; run {run_id}; log {job.log}")

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -319,16 +320,22 @@ def _convert_all(
         for number, source in todo:
             yield number, _attempt(convert, source)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[tuple[int, Future[Sample | str]]] = deque()
-        for number, source in todo:
-            waiting.append((number, pool.submit(_attempt, convert, source)))
-            if len(waiting) > 2 * workers:  # not more at once than memory has room for
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            waiting: deque[tuple[int, Future[Sample | str]]] = deque()
+            for number, source in todo:
+                waiting.append((number, pool.submit(_attempt, convert, source)))
+                if len(waiting) > 2 * workers:  # not more at once than memory has room for
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            f"one of {workers} processes that convert files was killed, most likely for want of memory; lower "
+            "data.workers, or give the job more memory; what is prepared is kept"
+        ) from None
 
 
 def _attempt(convert: Callable[[SourceT], Sample], source: SourceT) -> Sample | str:

@@ -231,6 +231,11 @@ class ClassifierKind(Kind[Images, Store]):
             lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
         return lines
 
+    def label_counts(self, prepared: Store, split: str) -> list[int]:
+        """Images of each class in a split."""
+        counts = [np.asarray(prepared.array(case, "targets")).sum(0) for case in prepared.cases(split)]
+        return np.sum(counts, 0).astype(int).tolist() if counts else []
+
     def batch_settings(self) -> Entries:
         """How batches are drawn and varied, and what is calibrated after training."""
         names = {"size", "augmentation", "balance", "mixup", "smoothing", "symmetries", "coverage"}

@@ -21,6 +21,7 @@ from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
 from pipelines.tracking.runs import DatasetRecord
 from shared_backbones import architectures, weights
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.networks.pyramids import fill_backbone
@@ -43,6 +44,10 @@ KINDS = {
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")
+_CONSEQUENCES = {
+    "train": "the network can learn nothing; look at the labels, or at how the recipe reads them",
+    "validation": "its figures say nothing; give it other cases, or a larger share",
+}
 
 Data = TypeVar("Data", bound=DataSection)
 
@@ -164,6 +169,41 @@ class Kind(Generic[Data, Prepared]):
         if not Path(name_or_folder).is_dir():
             raise InputError(f"model {name_or_folder}: no such folder; expected one with model.json")
         return Path(name_or_folder)
+
+    def init_digest(self) -> str | None:
+        """Sha256 of the weights that training starts from, if it starts from a trained model's."""
+        init = self.recipe.model.init
+        return None if init is None else str(read_card(self.find_model(init))["weights_sha256"])
+
+    def skips_unreadable(self) -> bool:
+        """Whether sources that cannot be used are left out."""
+        return bool(getattr(self.data, "skip_unreadable", False))
+
+    def check_left_out(self, prepared: Prepared) -> None:
+        """Refuse prepared data that an earlier run has left sources out of, where this one is to use them all."""
+        skipped = prepared.manifest["skipped"] if isinstance(prepared, Store) else 0
+        if skipped and not self.skips_unreadable():
+            raise InputError(
+                f"{skipped} cases or parts cannot be used: an earlier run left them out; fix them, leave them out with "
+                "--skip-unreadable (data.skip_unreadable=true), or read them again with --restart prepare"
+            )
+
+    def label_counts(self, prepared: Prepared, split: str) -> Sequence[int]:
+        """How often each class is among the labels of a split; empty where that is not known."""
+        return ()
+
+    def label_warnings(self, prepared: Prepared) -> list[str]:
+        """What labels of training and validation lack, each in a line."""
+        names, lines = self.class_names(), []
+        real = slice(1, None) if self.role == "segmenter" else slice(None)  # without the background
+        for split in ("train", "validation"):
+            counts = list(self.label_counts(prepared, split))
+            lacking = [name for name, count in list(zip(names, counts, strict=False))[real] if not count]
+            if counts and not any(counts[real]):
+                lines.append(f"no {split} label is of any class: {_CONSEQUENCES[split]}")
+            elif any(counts) and lacking:
+                lines.append(f"no {split} label is of: {', '.join(lacking)}")
+        return lines
 
     def notices(self, prepared: Prepared) -> list[str]:
         """What a user should know of the data."""

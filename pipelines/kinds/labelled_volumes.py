@@ -57,7 +57,7 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
     def identify(self, sources: Sequence[Any]) -> list[list[Any]]:
         """Files and splits as they are now: a changed one makes another preparation."""
         paths = [path for case in sources for path in (*case.image, *case.labels)]
-        return [*super().identify(paths), [case.split for case in sources]]
+        return [*super().identify(paths), *([case.split, case.subject, case.mapping] for case in sources)]
 
     def preparation_settings(self) -> Entries:
         """What decides the stored volumes."""
@@ -87,6 +87,11 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
         """What a user should know of the data."""
         skipped = prepared.manifest["skipped"]
         return [f"warning: {skipped} of {skipped + len(prepared.cases())} cases were left out"] if skipped else []
+
+    def label_counts(self, prepared: Store, split: str) -> list[int]:
+        """Voxels of each class in the files of a split."""
+        counts = [case["record"]["voxels"] for case in prepared.cases(split)]
+        return [sum(count[str(entry["id"])] for count in counts) for entry in self.recipe.card["classes"]]
 
     def evaluate(self, model: Path, sources: Sequence[Case], folder: Path) -> None:
         """Segment the test cases from their files, as a user does, and score them on their own grids.

@@ -56,7 +56,7 @@ def leaving_at_once() -> Iterator[None]:
         Preempted: the process was asked to stop, before or now; also where a helper process failed because of that.
     """
     global _at_once
-    _at_once = True
+    before, _at_once = _at_once, True
     try:
         if _asked:
             raise Preempted
@@ -66,7 +66,7 @@ def leaving_at_once() -> Iterator[None]:
             raise Preempted from error
         raise
     finally:
-        _at_once = False
+        _at_once = before
 
 
 def goodbye() -> str:

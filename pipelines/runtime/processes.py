@@ -25,6 +25,17 @@ def launcher() -> str | None:
     return "slurm" if "SLURM_STEP_ID" in os.environ and _number("SLURM_STEP_NUM_TASKS") > 0 else None
 
 
+def job_name() -> str:
+    """What all processes that were started together have in common, and no others do at the same time."""
+    if launcher() == "torchrun":
+        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+    elif launcher() == "slurm":
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    else:
+        return str(os.getpid())
+    return " ".join(os.environ.get(name, "") for name in names)
+
+
 def placement(devices: int) -> tuple[int, int]:
     """Processes of each node, and nodes: as they were started, else `devices` on this one."""
     if launcher() == "torchrun":

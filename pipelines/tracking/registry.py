@@ -9,26 +9,76 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.tracking.runs import Run
-from pipelines.tracking.stores import open_store, reaching, tracking_uri
+from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
 from shared_backbones.weights import WEIGHTS
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
-def register(run: Run, model: Path, name: str, alias: str, example: np.ndarray) -> int:
-    """Register a trained-model folder under a name and an alias; returns the version.
+_DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
+"""Tags of a version: the digest of its folder, and before the name of a figure, the figure."""
+_BEST = "best"
+
+
+def find_version(run: Run, name: str, digest: str) -> int | None:
+    """The version of a registered model that holds a trained-model folder; None where the store has none.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    with reaching(run.uri):
+        versions = run.client.search_model_versions(f"name = '{name}'")
+        found = [int(entry.version) for entry in versions if entry.tags.get(_DIGEST) == digest]
+    return max(found, default=None)
+
+
+def register(
+    run: Run, model: Path, name: str, alias: str, example: np.ndarray, *, digest: str | None = None, monitor: str = ""
+) -> int:
+    """Register a trained-model folder under a name and an alias, unless the store has it; returns the version.
 
     It is kept as MLflow's "model from code", whose code is `served_model.py`; the folder is its only artifact.
     All goes through the client, as MLflow's other ways note the user's name and end the run.
 
+    Args:
+        run: Run that the version belongs to.
+        model: Trained-model folder.
+        name: Name of the registered model.
+        alias: Alias that moves to the version.
+        example: Input of the network.
+        digest: Digest of the whole folder, by which a version that is there is found again.
+        monitor: Validation figure, noted in the model's card, by which the alias `best` moves; higher is better.
+
     Raises:
         InputError: the store does not take it.
     """
+    client = run.client
+    value = read_card(model).get("training", {}).get(monitor)
+    with reaching(run.uri):
+        version = None if digest is None else find_version(run, name, digest)
+        if version is None:
+            logged = _log_model(run, model, example)
+            _make_registered_model(client, name)
+            noted = {_DIGEST: digest, f"{_MONITOR}{monitor}": value}
+            tags = {key: str(what) for key, what in noted.items() if what is not None}
+            made = client.create_model_version(name, f"models:/{logged}", run.run_id, tags=tags, model_id=logged)
+            version = int(made.version)
+        client.set_registered_model_alias(name, alias, str(version))
+        if value is not None and _is_best(client, name, f"{_MONITOR}{monitor}", float(value)):
+            client.set_registered_model_alias(name, _BEST, str(version))
+    return version
+
+
+def _log_model(run: Run, model: Path, example: np.ndarray) -> str:
+    """Keep a trained-model folder as a model of MLflow; returns its id."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -36,15 +86,13 @@ def register(run: Run, model: Path, name: str, alias: str, example: np.ndarray) 
     inputs = TensorSpec(kinds, (-1, *example.shape[1:2], *[-1] * (example.ndim - 2)))
     signature = ModelSignature(Schema([inputs]), Schema([TensorSpec(kinds, (-1,) * example.ndim)]))
     client = run.client
-    with tempfile.TemporaryDirectory() as folder, reaching(run.uri):
+    with tempfile.TemporaryDirectory() as folder:
         bare, packed = Path(folder) / "model", Path(folder) / "packed"
         bare.mkdir()
         for part in (WEIGHTS, CARD, OUTLIERS):
             if part != OUTLIERS or (model / part).exists():
                 shutil.copyfile(model / part, bare / part)
-        logged = client.create_logged_model(
-            client.get_run(run.run_id).info.experiment_id, "model", run.run_id, model_type="pyfunc"
-        )
+        logged = client.create_logged_model(run.experiment_id, "model", run.run_id, model_type="pyfunc")
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
             from mlflow import pyfunc
@@ -58,15 +106,37 @@ def register(run: Run, model: Path, name: str, alias: str, example: np.ndarray) 
                 pip_requirements=[f"domain-vision=={importlib.metadata.version('domain-vision')}"],
                 mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id),
             )
+        described = Model.load(str(packed))
+        for artifact in described.flavors["python_function"]["artifacts"].values():
+            artifact["uri"] = artifact["path"]  # else the folder that the model was packed from
+        described.save(str(packed / "MLmodel"))
         client.log_model_artifacts(logged.model_id, str(packed))
-        client.finalize_logged_model(logged.model_id, "READY")
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        version = client.create_model_version(
-            name, f"models:/{logged.model_id}", run.run_id, model_id=logged.model_id
-        ).version
-        client.set_registered_model_alias(name, alias, version)
-    return int(version)
+    client.finalize_logged_model(logged.model_id, "READY")
+    return logged.model_id
+
+
+def _make_registered_model(client: "MlflowClient", name: str) -> None:
+    """Make a registered model, unless the store has it: another process may make it at the same time."""
+    from mlflow.exceptions import MlflowException
+
+    if client.search_registered_models(f"name = '{name}'"):
+        return
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _is_best(client: "MlflowClient", name: str, tag: str, value: float) -> bool:
+    """Whether no version that is the best so far, by the same figure, is better."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        best = client.get_model_version_by_alias(name, _BEST)
+    except MlflowException:
+        return True  # no version has the alias
+    return tag in best.tags and value > float(best.tags[tag])
 
 
 def resolve_model(uri: str, cache: Path | None = None) -> Path:
@@ -100,8 +170,8 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
             None,
         )
     except Exception as error:
-        reason = str(error).partition("\n")[0][:160]
-        raise InputError(f"model {uri}: not found in {store} ({reason}); see the names there") from None
+        why = reason(error, store)
+        raise InputError(f"model {uri}: not found in {shown_uri(store)} ({why}); see the names there") from None
     if card is None:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
     folder = Path(card).parent.as_posix()

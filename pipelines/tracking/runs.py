@@ -1,6 +1,6 @@
 """Runs of a tracking store: their figures, parameters and files, whatever happens to the process or the server."""
 
-import contextlib
+import functools
 import importlib.metadata
 import json
 import math
@@ -9,15 +9,16 @@ import platform
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pipelines.runtime.preemption import Preempted
-from pipelines.tracking.stores import client_of, open_store, reaching, reason, tracking_uri
+from pipelines.tracking.figures import Sender, now
+from pipelines.tracking.stores import client_of, open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.errors import InputError, require
 from shared_backbones.json_values import Document, Json
 
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 
 _PARAMETER_LENGTH = 500  # what every store keeps of a value
 _AT_ONCE = 100  # parameters in a message
-_BATCH = 500  # figures in a message
-_SECONDS, _SECONDS_AWAY = 15.0, 60.0  # between messages; where the last one was not taken
-
-_Figure: TypeAlias = tuple[str, float, int, int]  # name, value, time in ms, step
+_SECONDS_TO_END = 10.0
+_EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ def start_run(
     experiment: str,
     name: str,
     *,
+    asked: bool = False,
     uri: str,
     parameters: Document,
     tags: Mapping[str, str],
@@ -63,8 +63,10 @@ def start_run(
     """Begin a run, or go on with one: that of `MLFLOW_RUN_ID`, else `run_id` where the store knows it.
 
     Args:
-        experiment: Name of the experiment, which is made where the store has none of that name.
+        experiment: Name of the experiment, which is made where the store has none of that name; MLFLOW_EXPERIMENT_NAME
+            or MLFLOW_EXPERIMENT_ID name another, unless it is `asked` for.
         name: Name of the run.
+        asked: Whether the user asked for that experiment: variables may not contradict it then.
         uri: Address of the store, which `open_store` has checked.
         parameters: Nested parameters, which are noted under dotted names.
         tags: Tags, noted beside the code's version and the kind of machine.
@@ -74,7 +76,8 @@ def start_run(
         run_id: Id of the run that an earlier start of the same job made.
 
     Raises:
-        InputError: the store does not have the run of `MLFLOW_RUN_ID`, or the experiment was deleted.
+        InputError: the store does not have the run of `MLFLOW_RUN_ID`, or that is a run of other settings; or the
+            experiment was deleted, or is not the one that MLflow's variables name.
     """
     with reaching(uri):
         client = client_of(uri)
@@ -82,24 +85,54 @@ def start_run(
         known = _existing(client, needed or run_id)
         if needed and not known:
             raise InputError(f"MLFLOW_RUN_ID={needed}: the tracking store has no such run; unset it")
+        find = functools.partial(_find_experiment, client, uri, experiment, asked)
+        if known and not _suits(client, known, needed, find, parameters):
+            known = None
         if known:
             client.update_run(known, status="RUNNING")
         else:
-            made = client.create_run(_experiment(client, uri, experiment), run_name=name)
+            made = client.create_run(find(), run_name=name)
         run = Run(client, uri, known or made.info.run_id, spool, system_metrics, resumed=bool(known))
         run._describe(parameters, tags, datasets)
     return run
 
 
-def schedule_run(uri: str, experiment: str, name: str) -> str:
-    """Make a run for a job that has yet to start, and that takes it up by `MLFLOW_RUN_ID`.
+def _suits(
+    client: "MlflowClient", run_id: str, needed: str | None, find: Callable[[], str], parameters: Document
+) -> bool:
+    """Whether a run that is there can be gone on with.
+
+    Raises:
+        InputError: it is the one of `MLFLOW_RUN_ID`, and cannot.
+    """
+    there = client.get_run(run_id)
+    chosen = bool(os.environ.get(_EXPERIMENT_NAME) or os.environ.get(_EXPERIMENT_ID))
+    elsewhere = chosen and find() != there.info.experiment_id
+    if needed is None:
+        return not elsewhere
+    if elsewhere:
+        raise InputError(
+            f"MLFLOW_RUN_ID={needed}: is a run of another experiment than {_EXPERIMENT_NAME} or {_EXPERIMENT_ID} says; "
+            "unset these, or MLFLOW_RUN_ID"
+        )
+    for key, value in _as_parameters(parameters).items():
+        if there.data.params.get(key, value) != value:
+            raise InputError(
+                f"MLFLOW_RUN_ID={needed}: is a run with {key}={there.data.params[key]}, found {key}={value} now; unset "
+                "it, or run what it was made for"
+            )
+    return True
+
+
+def schedule_run(uri: str, experiment: str, name: str, *, asked: bool = False) -> str:
+    """Make a run for a job that has yet to start, and that takes it up by `MLFLOW_RUN_ID`; see `start_run`.
 
     Returns:
         Its id.
     """
     with reaching(uri):
         client = client_of(uri)
-        run_id = client.create_run(_experiment(client, uri, experiment), run_name=name).info.run_id
+        run_id = client.create_run(_find_experiment(client, uri, experiment, asked), run_name=name).info.run_id
         client.update_run(run_id, status="SCHEDULED")
     return run_id
 
@@ -126,6 +159,7 @@ class Run:
 
     Attributes:
         run_id: Id of the run.
+        experiment_id: Id of its experiment.
         client: Client of the store.
         uri: Address of the store.
     """
@@ -133,16 +167,13 @@ class Run:
     def __init__(
         self, client: "MlflowClient", uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
     ) -> None:
-        self.run_id, self.client, self.uri, self._resumed = run_id, client, uri, resumed
+        self.run_id, self.client, self.uri, self.experiment_id = run_id, client, uri, ""
         spool.mkdir(parents=True, exist_ok=True)
-        self._spool = spool / f"{run_id}.jsonl"
-        # Left behind by a process that was killed, or that had no server.
-        self._waiting: list[_Figure] = _read_spool(self._spool)
-        self._known: dict[str, set[tuple[str, int, float]]] = {}
-        self._next = time.monotonic() + _SECONDS
-        self._monitor = _monitor(run_id, uri) if system_metrics else None
+        self._figures = Sender(client, run_id, spool / f"{run_id}.jsonl", resumed, self._not_taken)
+        self._monitor = _monitor(run_id, uri, resumed) if system_metrics else None
 
     def __enter__(self) -> "Run":
+        self._figures.start()
         if self._monitor is not None:
             self._monitor.start()
         return self
@@ -152,57 +183,56 @@ class Run:
     ) -> None:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt | Preempted)
         status = "FINISHED" if kind is None else "KILLED" if stopped else "FAILED"
-        if self._monitor is not None:
-            self._monitor.finish()
-        self.flush()
+        if self._monitor is not None:  # which asks the store, for as long as that takes
+            ending = threading.Thread(target=self._monitor.finish, daemon=True)
+            ending.start()
+            ending.join(_SECONDS_TO_END)
+        left = self._figures.close()
         try:
+            if self._figures.away:
+                raise ConnectionError("it took no figures")
             self.client.set_terminated(self.run_id, status)
         except Exception as problem:
             self._warn(f"the tracking store did not take the end of run {self.run_id}", problem)
-        if self._waiting:
-            self._warn(f"{len(self._waiting)} figures could not be sent; the next start of this run sends them", None)
+        if left:
+            self._warn(f"{left} figures could not be sent; the next start of this run sends them", None)
 
     def log_metrics(self, figures: Mapping[str, float], step: int) -> None:
-        """Note figures: in a file at once, so that none is lost, and from time to time in the store.
+        """Note figures: in a file at once, so that none is lost, and from time to time, by a thread, in the store.
 
         Characters of a name that MLflow does not take become `_`. What is not finite is left out.
         """
-        now = int(time.time() * 1000)
-        new = [(_key(name), float(value), now, step) for name, value in figures.items() if math.isfinite(value)]
-        with self._spool.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in new)
-        self._waiting += new
-        if time.monotonic() > self._next:
-            self.flush()
+        at = now()
+        self._figures.add(
+            [(_key(name), float(value), at, step) for name, value in figures.items() if math.isfinite(value)]
+        )
 
     def flush(self) -> None:
         """Send what waits; figures of steps that a resumed run does again are sent once."""
-        from mlflow.entities import Metric
+        self._figures.flush()
 
-        try:
-            while self._waiting:
-                part = {(name, step, value): at for name, value, at, step in self._waiting[:_BATCH]}
-                new = [key for key in part if key not in self._sent(key[0])]
-                if new:
-                    metrics = [Metric(name, value, part[name, step, value], step) for name, step, value in new]
-                    self.client.log_batch(self.run_id, metrics=metrics)
-                if self._resumed:
-                    for key in new:
-                        self._known[key[0]].add(key)
-                del self._waiting[:_BATCH]
-        except Exception as problem:  # whatever it is, training goes on
-            self._warn("the tracking store does not take figures; they are kept in a file", problem)
-            self._next = time.monotonic() + _SECONDS_AWAY
+    def show_training(self, history: Sequence[tuple[int, Mapping[str, float]]], maker: Document) -> None:
+        """Show the curves of a training that another run has made, with a link to that run.
+
+        Args:
+            history: Figures by step.
+            maker: `run_id` and `experiment_id` of that run, where it was tracked.
+        """
+        if maker.get("run_id") == self.run_id:
             return
-        self._spool.unlink(missing_ok=True)
-        self._next = time.monotonic() + _SECONDS
+        for step, figures in history:
+            self.log_metrics(figures, step)
+        if "run_id" in maker:
+            address = f"#/experiments/{maker['experiment_id']}/runs/{maker['run_id']}"
+            self.set_tag("training.run_id", maker["run_id"])
+            self.set_tag("mlflow.note.content", f"Trained by [another run]({address}), whose curves are shown here.")
 
-    def _sent(self, name: str) -> set[tuple[str, int, float]]:
-        """Steps and values of a figure that the store has; it is asked only where another process wrote to the run."""
-        if self._resumed and name not in self._known:
-            history = self.client.get_metric_history(self.run_id, name)
-            self._known[name] = {(name, noted.step, noted.value) for noted in history}
-        return self._known.get(name, set())
+    def set_tag(self, name: str, value: str) -> None:
+        """Note a tag."""
+        try:
+            self.client.set_tag(self.run_id, name, value)
+        except Exception as problem:
+            self._warn(f"the tracking store did not take the tag {name}", problem)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file with the run."""
@@ -215,11 +245,14 @@ class Run:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         there = self.client.get_run(self.run_id)
-        new = [
-            Param(_key(name), str(value)[:_PARAMETER_LENGTH])
-            for name, value in _flatten(parameters)
-            if _key(name) not in there.data.params
-        ]
+        self.experiment_id = there.info.experiment_id
+        if not self.uri.startswith("sqlite:") and _is_local(there.info.artifact_uri):
+            self._warn(
+                "files of this run are kept in a folder of this machine, where others do not find them; use a tracking "
+                "server, or an experiment whose artifact location all machines share",
+                None,
+            )
+        new = [Param(*pair) for pair in _as_parameters(parameters).items() if pair[0] not in there.data.params]
         described = [RunTag(name, str(value)) for name, value in {**tags, **_environment()}.items()]
         self.client.log_batch(self.run_id, tags=described)
         for start in range(0, len(new), _AT_ONCE):
@@ -235,15 +268,22 @@ class Run:
         if inputs and not known:
             self.client.log_inputs(self.run_id, datasets=inputs)
 
+    def _not_taken(self, problem: Exception) -> None:
+        self._warn("the tracking store does not take figures; they are kept in a file", problem)
+
     def _warn(self, line: str, problem: Exception | None) -> None:
-        print(f"warning: {line}{'' if problem is None else f' ({reason(problem)})'}", flush=True)
+        print(f"warning: {line}{'' if problem is None else f' ({reason(problem, self.uri)})'}", flush=True)
 
 
-def _monitor(run_id: str, uri: str) -> "SystemMetricsMonitor":
+def _is_local(artifacts: str) -> bool:
+    return "://" not in artifacts or artifacts.startswith("file:")
+
+
+def _monitor(run_id: str, uri: str, resumed: bool) -> "SystemMetricsMonitor":
     require("psutil", "train")
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    return SystemMetricsMonitor(run_id, tracking_uri=uri)
+    return SystemMetricsMonitor(run_id, tracking_uri=uri, resume_logging=resumed)
 
 
 def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path], *, folder: str) -> None:
@@ -259,11 +299,40 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
     with reaching(store):
         client = client_of(store)
         if _existing(client, run_id) is None:
-            raise InputError(f"run {run_id}: not in {store}; see the ids there, or set MLFLOW_TRACKING_URI")
-        now = int(time.time() * 1000)
-        client.log_batch(run_id, metrics=[Metric(_key(name), float(value), now, 0) for name, value in figures.items()])
+            raise InputError(f"run {run_id}: not in {shown_uri(store)}; see the ids there, or set MLFLOW_TRACKING_URI")
+        at = now()
+        client.log_batch(run_id, metrics=[Metric(_key(name), float(value), at, 0) for name, value in figures.items()])
         for path in files:
             client.log_artifact(run_id, str(path), folder)
+
+
+def _find_experiment(client: "MlflowClient", uri: str, name: str, asked: bool) -> str:
+    """Id of the experiment that is asked for or that MLflow's variables name, else of the one of that name.
+
+    Raises:
+        InputError: a variable contradicts the recipe or the other one, or the experiment is not there or deleted.
+    """
+    wanted = {"tracking.experiment": name} if asked else {}
+    if os.environ.get(_EXPERIMENT_NAME):
+        wanted[_EXPERIMENT_NAME] = os.environ[_EXPERIMENT_NAME]
+    if os.environ.get(_EXPERIMENT_ID):
+        wanted[_EXPERIMENT_ID] = _experiment_of_id(client, os.environ[_EXPERIMENT_ID])
+    if len(set(wanted.values())) > 1:
+        said = ", ".join(f"{key} says {value}" for key, value in wanted.items())
+        raise InputError(f"experiment: {said}; leave all but one out")
+    return _experiment(client, uri, next(iter(wanted.values()), name))
+
+
+def _experiment_of_id(client: "MlflowClient", number: str) -> str:
+    """Name of an experiment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_experiment(number).name
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(f"{_EXPERIMENT_ID}={number}: the tracking store has no such experiment; unset it") from None
 
 
 def _experiment(client: "MlflowClient", uri: str, name: str) -> str:
@@ -301,19 +370,14 @@ def _existing(client: "MlflowClient", run_id: str | None) -> str | None:
     return run_id if run.info.lifecycle_stage == "active" else None
 
 
-def _read_spool(path: Path) -> "list[_Figure]":
-    """Figures of a file; a line that was cut off is left out."""
-    figures: list[_Figure] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            name, value, at, step = json.loads(line)
-            figures.append((name, value, at, step))
-    return figures
-
-
 def _key(name: str) -> str:
     """A name as MLflow takes it."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+
+
+def _as_parameters(parameters: Document) -> dict[str, str]:
+    """Nested parameters as a store keeps them, under dotted names."""
+    return {_key(name): str(value)[:_PARAMETER_LENGTH] for name, value in _flatten(parameters)}
 
 
 def _flatten(parameters: Document, prefix: str = "") -> list[tuple[str, Json]]:

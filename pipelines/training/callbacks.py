@@ -1,6 +1,7 @@
 """What happens beside the steps of a training: statistics, seeds, progress, checkpoints and the trained model."""
 
 import json
+import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,17 +12,19 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from pipelines.recipe.recipe import TrainSection
 from pipelines.runtime import preemption
 from pipelines.runtime.progress import Meter
+from pipelines.training.outcome import Diverged
 from shared_backbones import weights
 from shared_backbones.json_values import Document
 
 LAST = "last.safetensors"
 MODEL = "model"
-HISTORY = "history.jsonl"
 
 Log: TypeAlias = Callable[[Mapping[str, float], int], None]
 Module: TypeAlias = lightning.LightningModule
@@ -77,6 +80,51 @@ class Reseed(Callback):
         """Seed torch by the step, the part of the step, and the process."""
         name = f"{self.seed}:{trainer.global_step}:{batch_idx % trainer.accumulate_grad_batches}:{trainer.global_rank}"
         torch.manual_seed(zlib.crc32(name.encode()))
+
+
+class Finite(Callback):
+    """Ends training at the first loss or gradient that is not finite, before it reaches the weights.
+
+    All processes end at the same step: their gradients are the same, and so is the loss, which is their mean.
+
+    Args:
+        scaled: Whether the loss is scaled, as 16-bit floats need: a gradient that overflows is then skipped, and the
+            scale lowered.
+    """
+
+    def __init__(self, scaled: bool) -> None:
+        self.scaled = scaled
+        self.loss: Tensor | None = None
+
+    def on_before_backward(self, trainer: lightning.Trainer, pl_module: Module, loss: Tensor) -> None:
+        """Remember the loss, which explains a gradient."""
+        self.loss = loss.detach()
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, pl_module: Module, optimizer: Optimizer) -> None:
+        """Look at the gradient of all weights together."""
+        if self.scaled:
+            return
+        gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not math.isfinite(norm):
+            loss = math.nan if self.loss is None else float(self.loss) * trainer.accumulate_grad_batches
+            what = f"a gradient of {norm}, at a loss of {loss:.4g}," if math.isfinite(loss) else f"a loss of {loss}"
+            raise self._diverged(trainer, what)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Module, outputs: Outputs, batch: Batch, batch_idx: int
+    ) -> None:
+        """Look at the loss, where gradients are not looked at."""
+        if self.scaled:
+            loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
+            if not math.isfinite(loss):
+                raise self._diverged(trainer, f"a loss of {loss}")
+
+    @staticmethod
+    def _diverged(trainer: lightning.Trainer, what: str) -> Diverged:
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        return Diverged(f"{what} at step {trainer.global_step + 1}, with learning rate {rate:.3g}")
 
 
 class Keeper(Callback):

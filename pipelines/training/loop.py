@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Sized
@@ -19,9 +20,10 @@ from torch.utils.data import DataLoader
 from pipelines.recipe.recipe import TrainSection
 from pipelines.runtime import processes
 from pipelines.runtime.memory import keep_freed_memory
-from pipelines.training.callbacks import HISTORY, LAST, MODEL, Keeper, Log, Progress, Reseed, Statistics
+from pipelines.training.callbacks import LAST, MODEL, Finite, Keeper, Log, Progress, Reseed, Statistics
 from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.training.fsdp import Sharded
+from pipelines.training.outcome import HISTORY, STOPPED, Diverged, note_stop, read_stop
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
@@ -106,8 +108,8 @@ def fit(
         The trained-model folder.
 
     Raises:
-        InputError: a checkpoint is damaged or of another training, a batch cannot be divided among the processes, or
-            the disk is full.
+        InputError: a checkpoint is damaged or of another training, a batch cannot be divided among the processes, a
+            loss or a gradient is not finite, a process that reads data was killed, or the disk is full.
         Preempted: a scheduler or a user asked the process to stop.
     """
     devices, nodes = processes.placement(settings.devices)
@@ -155,6 +157,7 @@ def fit(
             *([] if sharded else [average]),
             Statistics(batches.statistics),
             Reseed(seed),
+            Finite(settings.precision == "16-mixed"),
             Progress(steps, folder / HISTORY, log),
             keeper,
         ],
@@ -174,13 +177,36 @@ def fit(
         if settings.compile:
             _check_compiler()
             task.get_submodule("model").compile()  # in place: names of weights stay
-        try:
-            trainer.fit(task, batches, ckpt_path=last if done else None)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            if trainer.interrupted:
-                raise KeyboardInterrupt from None
-            raise
+        _fit(trainer, task, batches, folder, done)
     return folder / MODEL
+
+
+def _fit(
+    trainer: lightning.Trainer, task: lightning.LightningModule, batches: Batches, folder: Path, done: int
+) -> None:
+    """Train; what ends it is one line where a user can do something about it."""
+    stopped = read_stop(folder)
+    if stopped and processes.first_process():
+        print(f"note: the last start of this training ended with {stopped}; it goes on from step {done}", flush=True)
+    try:
+        trainer.fit(task, batches, ckpt_path=folder / LAST if done else None)
+    except Diverged as problem:
+        if processes.first_process():
+            note_stop(folder, problem)
+        raise
+    except RuntimeError as error:
+        killed = re.search(r"DataLoader worker .*killed by signal: (\w+)", str(error))
+        if killed is None:
+            raise
+        raise InputError(
+            f"a process that makes training data was killed by signal {killed[1]}, most likely for want of memory; "
+            "lower data.workers or train.batch_size, or give the job more memory"
+        ) from None
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    (folder / STOPPED).unlink(missing_ok=True)
 
 
 def _check_compiler() -> None:
