@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.recipe.section import DataSection, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Entries
 
@@ -61,7 +61,7 @@ class LabelledImages(DataSection):
     """Average over the eight symmetries of the square, in evaluation and in use."""
     coverage: float = Field(default=0.9, gt=0, lt=1)
     """Coverage of the prediction sets that the trained model gives."""
-    merged: dict[str, list[str]] = Field(default_factory=dict)
+    merged: dict[str, Filled[str]] = Field(default_factory=dict)
     """Classes that the evaluation also scores as one, by the name of the whole."""
     corruption_images: NonNegativeInt = 0
     """Test images that are also scored under every corruption of the domain at five severities."""

@@ -1,11 +1,12 @@
 """Reading recipes: bundled ones by name, YAML files by path, with changes from the command line."""
 
+import contextlib
 import difflib
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -16,14 +17,12 @@ from pydantic import (
 from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
+from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-Annotation: TypeAlias = Any
-"""A type, or a form such as `int | None` or `Annotated[...]`, for which there is no type before Python 3.15."""
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -58,7 +57,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
 
     Args:
         name_or_path: name of a bundled recipe (`brain_structures`) or path of a YAML file.
-        overrides: `section.key=value`, the value in YAML syntax.
+        overrides: `section.key=value`, the value as `pipelines.recipe.values.read_typed` reads it.
         domain: program that asks; a recipe of another domain is refused.
 
     Raises:
@@ -116,10 +115,19 @@ def _given_by(where: str, overrides: Sequence[str]) -> str | None:
 
 
 def _parse(text: str, source: str) -> Any:
+    with _reading(source):
+        return read_yaml(text, Recipe)
+
+
+@contextlib.contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """What is wrong with a text, as one line."""
     try:
-        return yaml.safe_load(text)
+        yield
     except yaml.YAMLError as error:
         raise InputError(f"{source}: is not YAML ({' '.join(str(error).split())})") from None
+    except ValueProblem as problem:
+        raise InputError(f"{source}: {problem}") from None
 
 
 def _apply(content: Entries, override: str) -> None:
@@ -127,11 +135,14 @@ def _apply(content: Entries, override: str) -> None:
     if not separator:
         raise InputError(f"{override!r}: expected section.key=value, for example train.steps=100")
     *sections, last = key.split(".")
+    annotation: Annotation = Recipe
     for section in sections:
+        annotation = inner(annotation, section)
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise InputError(f"{override!r}: {section!r} is not a section")
-    content[last] = _parse(value, repr(override))
+    with _reading(f"override {override!r}"):
+        content[last] = read_typed(value, inner(annotation, last), key)
 
 
 def _explain(problem: "ErrorDetails") -> tuple[str, str]:
@@ -150,7 +161,12 @@ def _explain(problem: "ErrorDetails") -> tuple[str, str]:
         model = fields[part].annotation if part in fields else None
     where = ".".join(path)
     if problem["type"] != "extra_forbidden":
-        return where, problem["msg"].removeprefix("Value error, ")
+        found = problem["input"]
+        known = isinstance(found, str | int | float | list) and not isinstance(
+            problem.get("ctx", {}).get("error"), Exception
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        return where, f"{message}, found {found!r}" if known else message
     close = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"expected one of: {', '.join(known)}"
     return where, f"unknown key; {hint}"

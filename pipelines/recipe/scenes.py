@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from pipelines.recipe.images import ImageSplit, LabelledImages
-from pipelines.recipe.section import DataSection, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share
 from shared_backbones.json_values import Entries
 
 
@@ -33,9 +33,9 @@ class SensorData(DataSection):
     domain = "geovision"
     sensor: str
     """Sensor of all scenes; its name in `geovision.sensors`."""
-    bands: list[str]
+    bands: Filled[str]
     """Those the network sees, in its order."""
-    file_bands: list[str] | None = None
+    file_bands: Filled[str] | None = None
     """Names of the files' bands in order, where the files do not say them."""
     scale: float | None = None
     """Value = stored number * scale + offset, where neither file nor sensor say so."""
@@ -84,7 +84,7 @@ class LabelledSceneData(_Scenes):
     """
 
     kind: Literal["scene_mapping"]
-    label_values: list[int] | None = None
+    label_values: Filled[int] | None = None
     """Value of each class in the label rasters; other pixels are left out. By default the classes' numbers."""
     label_column: str | None = None
     """Column of the classes where labels are polygons; by default `class`, `label`, or the only one."""

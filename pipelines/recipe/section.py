@@ -1,17 +1,20 @@
 """What every section of a recipe is."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+ItemT = TypeVar("ItemT")
+Filled = Annotated[list[ItemT], Field(min_length=1)]
+"""A list that holds something."""
 Domain = Literal["medvision", "geovision", "astrovision"]
 
 
 class Section(BaseModel):
     """Part of a recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(Section):

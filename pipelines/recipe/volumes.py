@@ -9,7 +9,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from pipelines.recipe.section import DataSection, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share
 from shared_backbones.json_values import Document
 
 Side: TypeAlias = Annotated[int, Field(ge=8, le=512)]
@@ -22,7 +22,7 @@ class SyntheticData(DataSection):
     kind: Literal["synthetic_volumes"]
     synthesis: dict[str, float] = Field(default_factory=dict)
     """Fields of `medvision.datasets.synthetic.SynthesisSettings` that differ from its defaults."""
-    slices: list[int] = Field(default=[-2, -1, 0, 1, 2])
+    slices: Filled[int] = Field(default=[-2, -1, 0, 1, 2])
     """Offsets of the neighbouring slices that become channels."""
     size: PositiveInt = 128
     """Side of the square crops in voxels."""
@@ -78,9 +78,9 @@ class VolumeData(LabelledVolumes):
     """Labelled volumes for a network of slices."""
 
     kind: Literal["volumes"]
-    slices: list[int] = Field(default=[-1, 0, 1])
+    slices: Filled[int] = Field(default=[-1, 0, 1])
     """Offsets of the neighbouring slices that become channels."""
-    views: list[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
+    views: Filled[Literal["axial", "coronal", "sagittal"]] = Field(default=["axial"])
     """Planes that slices are cut along, in training and later in use."""
     size: PositiveInt = 64
     """Side of the square crops in voxels; smaller slices are padded with their lowest value."""
