@@ -40,4 +40,5 @@ class JobSettings(Section):
             problem = error.errors()[0]
             known = f"; expected some of: {', '.join(cls.model_fields)}" if problem["type"] == "extra_forbidden" else ""
             where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"settings of the job: {where}: {problem['msg']}{known}") from None
+            message = problem["msg"].removeprefix("Value error, ")
+            raise InputError(f"settings of the job: {where}: {message}{known}") from None

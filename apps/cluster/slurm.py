@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from apps.cluster.settings import JobSettings, Word
 from pipelines.recipe.recipe import Recipe
@@ -23,6 +23,40 @@ from shared_backbones.errors import InputError
 _ENDS = {"COMPLETED": "FINISHED", "CANCELLED": "KILLED", "PREEMPTED": "KILLED"} | dict.fromkeys(
     ("BOOT_FAIL", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"), "FAILED"
 )
+
+
+_OWN = {
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "--gpus-per-node"),
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "--mem"),
+    **dict.fromkeys(("requeue", "no-requeue"), "--no-requeue"),
+    **{name: f"--{name}" for name in ("nodes", "cpus-per-task", "partition", "time", "account")},
+}
+"""Options of sbatch that are options of ours, by which one they are given."""
+_SCRIPT, _LOG, _PROCESSES, _RUN = (
+    "the script is made here", "the run keeps the log, across requeues", "each GPU gets a process",
+    "the job needs the variables of its run",
+)  # fmt: skip
+_CONTRADICTIONS = {
+    "array": "a job is one training, with one run and one output; start a command for each member",
+    **dict.fromkeys(("wrap", "parsable", "test-only", "help", "usage", "version"), _SCRIPT),
+    **dict.fromkeys(("output", "error", "open-mode"), _LOG),
+    **dict.fromkeys(("export", "export-file"), _RUN),
+    **dict.fromkeys(
+        ("ntasks", "tasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket",
+         "tasks-per-node", "overcommit"), _PROCESSES,
+    ),
+    "job-name": "it is the recipe's",
+    "signal": "it is what asks for a checkpoint",
+    "chdir": "paths of the recipe are relative to this folder",
+    "wait": "--wait waits, through requeues, too",
+    "wait-all-nodes": "all nodes start together",
+    "no-kill": "processes that train together end together",
+    "clusters": "the job is followed on this cluster",
+    "hold": "the job would not start by itself",
+    "uid": "the job is yours",
+    "gid": "the job is yours",
+}  # fmt: skip
+"""Options of sbatch that contradict the script, and why."""
 
 
 class SlurmSettings(JobSettings):
@@ -39,7 +73,30 @@ class SlurmSettings(JobSettings):
     logs: Word = "slurm-logs"
     """Folder of the job's log."""
     sbatch: list[Word] = Field(default_factory=list)
-    """More options of sbatch, such as `qos=long`."""
+    """More options of sbatch, such as `qos=long`; none that has an option of its own here or contradicts the script."""
+
+    @field_validator("sbatch")
+    @classmethod
+    def _suits_the_script(cls, options: list[str]) -> list[str]:
+        for option in options:
+            name, _, value = option.partition("=")
+            if not re.fullmatch(r"[a-z][a-z-]*", name):
+                raise ValueError(f"found {option!r}, expected a long name without dashes before it, such as qos=long")
+            reason = _contradiction(name, value)
+            if reason:
+                raise ValueError(f"found {option!r}, which contradicts the batch script: {reason}; leave it out")
+        return options
+
+
+def _contradiction(name: str, value: str) -> str | None:
+    """Why an option of sbatch cannot be given; sbatch also takes the beginning of a name for the whole."""
+    if name == "gres" and "gpu" in value:
+        return "GPUs are asked for by --gpus-per-node"
+    meant = [known for known in (*_OWN, *_CONTRADICTIONS) if known.startswith(name)]
+    if not meant:
+        return None
+    known = name if name in meant else meant[0]
+    return _CONTRADICTIONS.get(known) or f"give it as {_OWN[known]}"
 
 
 def run_recipe(
@@ -119,7 +176,11 @@ def batch_script(settings: SlurmSettings, name: str, command: str) -> str:
     )
     templates.filters["quote"] = shlex.quote
     return templates.get_template("job.sbatch.j2").render(
-        options=lines, logs=settings.logs, cpus=settings.cpus_per_task, command=command
+        options=lines,
+        logs=settings.logs,
+        cpus=settings.cpus_per_task,
+        seconds=settings.signal_seconds,
+        command=command,
     )
 
 

@@ -107,8 +107,10 @@ def _log_model(run: Run, model: Path, example: np.ndarray) -> str:
                 mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id),
             )
         described = Model.load(str(packed))
-        for artifact in described.flavors["python_function"]["artifacts"].values():
-            artifact["uri"] = artifact["path"]  # else the folder that the model was packed from
+        flavor = described.flavors["python_function"]
+        flavor["model_code_path"] = Path(flavor["model_code_path"]).name  # without the folders of this machine
+        for artifact in flavor["artifacts"].values():
+            artifact["uri"] = artifact["path"]
         described.save(str(packed / "MLmodel"))
         client.log_model_artifacts(logged.model_id, str(packed))
     client.finalize_logged_model(logged.model_id, "READY")

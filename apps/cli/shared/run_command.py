@@ -80,7 +80,28 @@ class RunOptions(RecipeOptions):
     image: Annotated[str | None, typer.Option(help="Kubernetes: image of the containers.", rich_help_panel=_JOB)] = None
     volume: Annotated[
         list[str] | None,
-        typer.Option(help="Kubernetes: CLAIM:/PATH of a volume; repeatable.", rich_help_panel=_JOB),
+        typer.Option(
+            help="Kubernetes: CLAIM:/PATH of a volume, CLAIM:/PATH:ro of one that is only read; repeatable.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kubernetes: secret with MLflow's user and password, or NAME:KEY of another one; repeatable.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None
+    env: Annotated[
+        list[str] | None, typer.Option(help="Kubernetes: NAME=VALUE of a variable; repeatable.", rich_help_panel=_JOB)
+    ] = None
+    node_selector: Annotated[
+        list[str] | None,
+        typer.Option(help="Kubernetes: KEY=VALUE of a label that nodes must have; repeatable.", rich_help_panel=_JOB),
+    ] = None
+    toleration: Annotated[
+        list[str] | None,
+        typer.Option(help="Kubernetes: KEY[=VALUE][:EFFECT] of a taint; repeatable.", rich_help_panel=_JOB),
     ] = None
     form: Annotated[
         str | None,
@@ -101,7 +122,8 @@ class RunOptions(RecipeOptions):
             "nodes": self.nodes, "gpus_per_node": self.gpus_per_node, "cpus_per_task": self.cpus_per_task,
             "mem": self.mem, "partition": self.partition, "time": self.time, "account": self.account,
             "sbatch": self.sbatch or None, "requeue": False if self.no_requeue else None, "image": self.image,
-            "volumes": self.volume or None, "form": self.form,
+            "volumes": self.volume or None, "form": self.form, "secrets": self.secret or None, "env": self.env or None,
+            "node_selector": self.node_selector or None, "tolerations": self.toleration or None,
         }  # fmt: skip
         return {name: value for name, value in settings.items() if value is not None}
 

@@ -29,6 +29,7 @@ def test_a_dry_run_prints_the_script_and_does_nothing(capsys, tmp_path, monkeypa
     (line,) = (line for line in script.splitlines() if line.startswith("srun "))
     started = shlex.split(shlex.split(line)[-1].partition("exec ")[2])
     assert started[1:] == ["-m", "pipelines", *ARGUMENTS, "--stages=train"]
+    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
@@ -59,6 +60,22 @@ def test_the_script_requeues_a_job_that_left_and_no_other(end: str, tmp_path: Pa
         (["--on=slurm", "--nodes=5"], "train.batch_size=48: cannot be shared out to 5 processes"),
         (["--on=slurm", "--partition=a b"], "settings of the job: partition"),
         (["--on=slurm", "--account=a\n#SBATCH --uid=0"], "settings of the job: account"),
+        (["--on=slurm", "--sbatch=array=1-10"], "found 'array=1-10', which contradicts the batch script: a job is one"),
+        (["--on=slurm", "--sbatch=arr=1-10"], "found 'arr=1-10', which contradicts"),
+        (
+            ["--on=slurm", "--sbatch=qos=a", "--sbatch=nodes=4"],
+            "found 'nodes=4', which contradicts the batch script: give",
+        ),
+        (["--on=slurm", "--sbatch=ntasks-per-node=2"], "each GPU gets a process; leave it out"),
+        (["--on=slurm", "--sbatch=gres=gpu:2"], "GPUs are asked for by --gpus-per-node"),
+        (["--on=slurm", "--sbatch=output=x.log"], "the run keeps the log"),
+        (["--on=slurm", "--sbatch=export=NONE"], "the job needs the variables of its run"),
+        (["--on=slurm", "--sbatch=signal=B:USR1@10"], "it is what asks for a checkpoint"),
+        (["--on=slurm", "--sbatch=requeue"], "give it as --no-requeue"),
+        (["--on=slurm", "--sbatch=time=1:00"], "give it as --time"),
+        (["--on=slurm", "--sbatch=--qos=a"], "expected a long name without dashes"),
+        (["--on=slurm", "--sbatch=a=1-3"], "which contradicts"),
+        (["--on=slurm", "--sbatch=qos=long", "--sbatch=exclusive", "--sbatch=gres=nvme:1"], "sbatch: not found"),
         (["--on=slurm"], "sbatch: not found"),
         (["--on=pbs"], "slurm"),
     ],

@@ -20,9 +20,9 @@ model: {architecture: hbformer}
 train: {steps: 3}
 """
 TEXTS = [
-    "/my data #1", "~/x", "2024", "010", "1:30", "a: b", "- a", "[a, b]", "{a: b}", "no", "1e3", ".inf", "0x1F", "1_000",
-    "2024-01-01", "!tag", "&a", "*a", "@x", "`x`", "%x", "a\\b", "é", "true", "~", " padded ", "it's", "'", '"', "'a' b",
-    "$TMPDIR", "a=b",
+    "/my data #1", "~/x", "2024", "010", "1:30", "a: b", "- a", "[a, b]", "{a: b}", "no", "1e3", ".inf", "0x1F",
+    "1_000", "2024-01-01", "!tag", "&a", "*a", "@x", "`x`", "%x", "a\\b", "é", "true", "~", " padded ", "it's", "'",
+    '"', "'a' b", "$TMPDIR", "a=b",
 ]  # fmt: skip
 
 

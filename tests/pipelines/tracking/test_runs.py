@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -95,6 +96,8 @@ def test_a_registered_model_holds_neither_names_nor_locks_and_the_run_goes_on(
         content = path.read_bytes()
         for private in ("jane_operator", "private_project", "jane_workstation", str(Path.home())):
             assert private.encode() not in content, (path.name, private)
+    descriptions = [path.read_text() for path in written if path.name == "MLmodel"]
+    assert len(descriptions) == 2 and not re.search(r": (file:)?/", "".join(descriptions))  # no path of this machine
     (requirements, _) = (path for path in written if path.name == "requirements.txt")
     asked = [line.partition("==")[0] for line in requirements.read_text().splitlines()]
     assert asked == ["mlflow", "domain-vision"]  # not what an import of everything would find
@@ -143,6 +146,48 @@ def test_the_run_to_go_on_with(store: str, tmp_path: Path, monkeypatch):
         start(store, tmp_path)
 
 
+def test_a_run_of_other_settings_is_not_gone_on_with(store: str, tmp_path: Path, monkeypatch):
+    with start(store, tmp_path, parameters={"train": {"steps": 3}, "seed": 1}) as run:
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.run_id)
+    with pytest.raises(InputError, match=r"is a run with train.steps=3, found train.steps=4 now; unset it"):
+        start(store, tmp_path, parameters={"train": {"steps": 4}, "seed": 1})
+    with start(store, tmp_path, parameters={"train": {"steps": 3, "epochs": 2}, "seed": 1}) as again:
+        assert again.run_id == run.run_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    with pytest.raises(InputError, match="is a run of another experiment than MLFLOW_EXPERIMENT_NAME"):
+        start(store, tmp_path)
+
+
+def test_the_experiment_that_mlflows_variables_name(store: str, tmp_path: Path, monkeypatch):
+    client = stores.client_of(store)
+
+    def experiment(**changes: Any) -> str:
+        with start(store, tmp_path, **changes) as run:
+            return client.get_experiment(run.experiment_id).name
+
+    assert experiment() == "medvision"
+    with start(store, tmp_path) as before:
+        pass
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert experiment() == "mine"
+    with start(store, tmp_path, run_id=before.run_id) as moved:  # noted in a folder, but of another experiment
+        assert moved.run_id != before.run_id
+    with pytest.raises(InputError, match=r"tracking.experiment says medvision, MLFLOW_EXPERIMENT_NAME says mine"):
+        start(store, tmp_path, asked=True)
+    number = client.create_experiment("by number")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
+    with pytest.raises(InputError, match="MLFLOW_EXPERIMENT_NAME says mine, MLFLOW_EXPERIMENT_ID says by number"):
+        start(store, tmp_path)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert experiment() == "by number"
+    assert runs.schedule_run(store, "medvision", "job")
+    assert len(client.search_runs([number])) == 2
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "999")
+    with pytest.raises(InputError, match="MLFLOW_EXPERIMENT_ID=999: the tracking store has no such experiment"):
+        start(store, tmp_path)
+
+
 def test_what_mlflow_would_do_by_itself_is_switched_off(tmp_path: Path, monkeypatch):
     # an old store in the current folder would be taken for the one to use
     (tmp_path / "mlruns/0").mkdir(parents=True)
@@ -176,6 +221,14 @@ def test_the_load_of_the_machine_is_noted_where_it_can_be_read(store: str, tmp_p
             if history(store, run.run_id, "system/cpu_utilization_percentage"):
                 break
     assert history(store, run.run_id, "system/cpu_utilization_percentage")
+    first = history(store, run.run_id, "system/cpu_utilization_percentage")
+    with start(store, tmp_path, system_metrics=True, run_id=run.run_id):  # goes on, and does not begin at 0 again
+        for _ in range(100):
+            time.sleep(0.1)
+            if len(history(store, run.run_id, "system/cpu_utilization_percentage")) > len(first):
+                break
+    steps = [step for step, _ in history(store, run.run_id, "system/cpu_utilization_percentage")]
+    assert len(steps) > len(first) and steps == sorted(set(steps))
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(InputError, match="psutil is not installed; run: pip install"):
         start(store, tmp_path, system_metrics=True)
@@ -200,6 +253,24 @@ def test_processes_that_open_a_fresh_store_at_once(tmp_path: Path):
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("e")
     assert experiment is not None and len(client.search_runs([experiment.experiment_id])) == 3
+
+
+def test_processes_that_register_a_model_at_once(store: str, trained: Path, tmp_path: Path):
+    code = (
+        "import sys; from pathlib import Path; import numpy as np; from pipelines.tracking import registry, runs\n"
+        "run = runs.start_run('new', 'r', uri=sys.argv[1], parameters={}, tags={}, datasets=[], "
+        "spool=Path(sys.argv[2]), system_metrics=False)\n"
+        "with run: registry.register(run, Path(sys.argv[3]), 'small', 'newest', np.zeros((2, 3, 32, 32), np.float32))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, store, str(tmp_path / "spool"), str(trained)]
+    processes = [subprocess.Popen(command, cwd=HERE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+    client = stores.client_of(store)
+    assert [model.name for model in client.search_registered_models()] == ["small"]
+    assert len(client.search_model_versions("name = 'small'")) == 3
+    assert [entry.name for entry in client.search_experiments()].count("new") == 1
 
 
 @contextmanager
