@@ -192,7 +192,17 @@ def manifest(
     if recipe is not None:
         documents.insert(0, _config_map(own, recipe))
     check_manifest(documents)
-    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines, such as recipes, as they are."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
 
 
 def _label(name: str) -> str:
@@ -314,8 +324,8 @@ def _pod(settings: PodSettings, config_map: str | None) -> Entries:
 def _toleration(option: str) -> Document:
     taint, _, effect = option.partition(":")
     key, equals, value = taint.partition("=")
-    found = {"key": key, "operator": "Equal", "value": value} if equals else {"key": key, "operator": "Exists"}
-    return {**found, "effect": effect} if effect else found
+    toleration = {"key": key, "operator": "Equal", "value": value} if equals else {"key": key, "operator": "Exists"}
+    return {**toleration, "effect": effect} if effect else toleration
 
 
 def _secret_variables(settings: PodSettings) -> list[Document]:

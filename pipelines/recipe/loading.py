@@ -6,7 +6,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -19,7 +19,7 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Document, Entries
+from shared_backbones.json_values import Document, Entries, Json
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -114,7 +114,7 @@ def _given_by(where: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _parse(text: str, source: str) -> Any:
+def _parse(text: str, source: str) -> Json:
     with _reading(source):
         return read_yaml(text, Recipe)
 
@@ -161,12 +161,11 @@ def _explain(problem: "ErrorDetails") -> tuple[str, str]:
         model = fields[part].annotation if part in fields else None
     where = ".".join(path)
     if problem["type"] != "extra_forbidden":
-        found = problem["input"]
-        known = isinstance(found, str | int | float | list) and not isinstance(
-            problem.get("ctx", {}).get("error"), Exception
-        )
-        message = problem["msg"].removeprefix("Value error, ")
-        return where, f"{message}, found {found!r}" if known else message
+        value, message = problem["input"], problem["msg"].removeprefix("Value error, ")
+        ours = problem["type"] == "value_error"  # and says itself what it is about
+        return where, message if ours or not isinstance(
+            value, str | int | float | list
+        ) else f"{message}, found {value!r}"
     close = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"expected one of: {', '.join(known)}"
     return where, f"unknown key; {hint}"

@@ -7,12 +7,12 @@ import math
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Entries, Json
 
 Annotation: TypeAlias = Any
 """A type, or a form such as `int | None` or `Annotated[...]`, for which there is no type before Python 3.15."""
@@ -42,7 +42,7 @@ class _PlainLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own name and form
 
 
-def read_yaml(text: str, annotation: Annotation, where: str = "") -> Any:
+def read_yaml(text: str, annotation: Annotation, where: str = "") -> Json:
     """The value of a YAML text.
 
     Args:
@@ -58,7 +58,7 @@ def read_yaml(text: str, annotation: Annotation, where: str = "") -> Any:
     return None if node is None else _construct(node, annotation, where, frozenset())
 
 
-def read_typed(value: str, annotation: Annotation, where: str) -> Any:
+def read_typed(value: str, annotation: Annotation, where: str) -> Json:
     """A value from the command line: what begins with `[`, `{` or a quote is YAML, all else is one value as it is.
 
     Raises:
@@ -73,15 +73,15 @@ def read_typed(value: str, annotation: Annotation, where: str) -> Any:
 
 
 def inner(annotation: Annotation, key: str) -> Annotation:
-    """What stands under a key of a section or a mapping; `Any` where that is not known."""
-    found = []
+    """What stands under a key of a section or a mapping; `object` where that is not known."""
+    below = []
     for kind in _kinds(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if key in kind.model_fields:
-                found.append(kind.model_fields[key].annotation)
-        elif isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
-            found.append(get_args(kind)[1])
-    return Union[tuple(found)] if found else Any  # noqa: UP007 - of types that are known only now
+                below.append(kind.model_fields[key].annotation)
+        elif get_origin(kind) in {dict, Mapping}:
+            below.append(get_args(kind)[1])
+    return Union[tuple(below)] if below else object  # noqa: UP007 - of types that are known only now
 
 
 def holds_text(annotation: Annotation) -> bool:
@@ -90,7 +90,7 @@ def holds_text(annotation: Annotation) -> bool:
     return bool(kinds) and all(kind is str or _is_word(kind) for kind in kinds)
 
 
-def _construct(node: yaml.Node, annotation: Annotation, where: str, above: frozenset[int]) -> Any:
+def _construct(node: yaml.Node, annotation: Annotation, where: str, above: frozenset[int]) -> Json:
     if id(node) in above:
         raise ValueProblem(where, "contains itself; write it out")
     if not node.tag.startswith("tag:yaml.org,2002:"):
@@ -105,28 +105,32 @@ def _construct(node: yaml.Node, annotation: Annotation, where: str, above: froze
             _construct(part, kind, f"{where}.{number}" if where else str(number), above)
             for number, (part, kind) in parts
         ]
+    assert isinstance(node, yaml.MappingNode)  # noqa: S101 - there is no fourth kind
     return _mapping(node, annotation, where, above)
 
 
 def _mapping(node: yaml.MappingNode, annotation: Annotation, where: str, above: frozenset[int]) -> Entries:
-    found: Entries = {}
+    entries: Entries = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise ValueProblem(where, "found a list or a mapping as a key, expected a word")
-        key = key_node.value if key_node.style else _plain(key_node.value, _key_kind(annotation), where)
+        plain = not key_node.style
+        key = cast(
+            "str", _plain(key_node.value, _key_kind(annotation), where) if plain else key_node.value
+        )  # or a number
         path = f"{where}.{key}" if where else str(key)
         if key_node.value == "<<":
             raise ValueProblem(path, "merging is no part of YAML 1.2; write the keys out")
         value = _construct(value_node, inner(annotation, str(key)), path, above)
-        if key in found:
+        if key in entries:
             raise ValueProblem(
-                path, f"is there twice, found {_shown(found[key])} and {_shown(value)}; keep one of them"
+                path, f"is there twice, found {_shown(entries[key])} and {_shown(value)}; keep one of them"
             )
-        found[key] = value
-    return found
+        entries[key] = value
+    return entries
 
 
-def _plain(text: str, annotation: Annotation, where: str) -> Any:
+def _plain(text: str, annotation: Annotation, where: str) -> Json:
     """What an unquoted scalar means, by YAML 1.2's core schema, where it is not text."""
     if text in _NULLS:
         return None
@@ -173,18 +177,18 @@ def _items(annotation: Annotation, count: int) -> list[Annotation]:
             return [arguments[0]] * count
         if get_origin(kind) is tuple and len(arguments) == count:
             return list(arguments)
-    return [Any] * count
+    return [object] * count
 
 
 def _key_kind(annotation: Annotation) -> Annotation:
     """Keys of sections are words; those of other mappings can be numbers, too."""
     sections = all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in _kinds(annotation))
-    return str if sections else Any
+    return str if sections else object
 
 
 def _is_word(kind: Annotation) -> bool:
     return get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Json) -> str:
     return "another section" if isinstance(value, dict | list) else str(value)

@@ -36,8 +36,8 @@ def find_version(run: Run, name: str, digest: str) -> int | None:
     """
     with reaching(run.uri):
         versions = run.client.search_model_versions(f"name = '{name}'")
-        found = [int(entry.version) for entry in versions if entry.tags.get(_DIGEST) == digest]
-    return max(found, default=None)
+        numbers = [int(entry.version) for entry in versions if entry.tags.get(_DIGEST) == digest]
+    return max(numbers, default=None)
 
 
 def register(

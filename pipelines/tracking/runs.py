@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.preemption import Preempted
+from pipelines.tracking.experiments import EXPERIMENT_ID, EXPERIMENT_NAME, find_experiment
 from pipelines.tracking.figures import Sender, now
 from pipelines.tracking.stores import client_of, open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.errors import InputError, require
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _PARAMETER_LENGTH = 500  # what every store keeps of a value
 _AT_ONCE = 100  # parameters in a message
 _SECONDS_TO_END = 10.0
-_EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def start_run(
     """Begin a run, or go on with one: that of `MLFLOW_RUN_ID`, else `run_id` where the store knows it.
 
     Args:
-        experiment: Name of the experiment, which is made where the store has none of that name; MLFLOW_EXPERIMENT_NAME
-            or MLFLOW_EXPERIMENT_ID name another, unless it is `asked` for.
+        experiment: Name of the experiment, which is made where the store has none of that name; MLFLOWEXPERIMENT_NAME
+            or MLFLOWEXPERIMENT_ID name another, unless it is `asked` for.
         name: Name of the run.
         asked: Whether the user asked for that experiment: variables may not contradict it then.
         uri: Address of the store, which `open_store` has checked.
@@ -85,7 +85,7 @@ def start_run(
         known = _existing(client, needed or run_id)
         if needed and not known:
             raise InputError(f"MLFLOW_RUN_ID={needed}: the tracking store has no such run; unset it")
-        find = functools.partial(_find_experiment, client, uri, experiment, asked)
+        find = functools.partial(find_experiment, client, uri, experiment, asked)
         if known and not _suits(client, known, needed, find, parameters):
             known = None
         if known:
@@ -106,13 +106,13 @@ def _suits(
         InputError: it is the one of `MLFLOW_RUN_ID`, and cannot.
     """
     there = client.get_run(run_id)
-    chosen = bool(os.environ.get(_EXPERIMENT_NAME) or os.environ.get(_EXPERIMENT_ID))
+    chosen = bool(os.environ.get(EXPERIMENT_NAME) or os.environ.get(EXPERIMENT_ID))
     elsewhere = chosen and find() != there.info.experiment_id
     if needed is None:
         return not elsewhere
     if elsewhere:
         raise InputError(
-            f"MLFLOW_RUN_ID={needed}: is a run of another experiment than {_EXPERIMENT_NAME} or {_EXPERIMENT_ID} says; "
+            f"MLFLOW_RUN_ID={needed}: is a run of another experiment than {EXPERIMENT_NAME} or {EXPERIMENT_ID} says; "
             "unset these, or MLFLOW_RUN_ID"
         )
     for key, value in _as_parameters(parameters).items():
@@ -132,7 +132,7 @@ def schedule_run(uri: str, experiment: str, name: str, *, asked: bool = False) -
     """
     with reaching(uri):
         client = client_of(uri)
-        run_id = client.create_run(_find_experiment(client, uri, experiment, asked), run_name=name).info.run_id
+        run_id = client.create_run(find_experiment(client, uri, experiment, asked), run_name=name).info.run_id
         client.update_run(run_id, status="SCHEDULED")
     return run_id
 
@@ -275,8 +275,8 @@ class Run:
         print(f"warning: {line}{'' if problem is None else f' ({reason(problem, self.uri)})'}", flush=True)
 
 
-def _is_local(artifacts: str) -> bool:
-    return "://" not in artifacts or artifacts.startswith("file:")
+def _is_local(artifacts: str | None) -> bool:
+    return artifacts is not None and ("://" not in artifacts or artifacts.startswith("file:"))
 
 
 def _monitor(run_id: str, uri: str, resumed: bool) -> "SystemMetricsMonitor":
@@ -304,55 +304,6 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
         client.log_batch(run_id, metrics=[Metric(_key(name), float(value), at, 0) for name, value in figures.items()])
         for path in files:
             client.log_artifact(run_id, str(path), folder)
-
-
-def _find_experiment(client: "MlflowClient", uri: str, name: str, asked: bool) -> str:
-    """Id of the experiment that is asked for or that MLflow's variables name, else of the one of that name.
-
-    Raises:
-        InputError: a variable contradicts the recipe or the other one, or the experiment is not there or deleted.
-    """
-    wanted = {"tracking.experiment": name} if asked else {}
-    if os.environ.get(_EXPERIMENT_NAME):
-        wanted[_EXPERIMENT_NAME] = os.environ[_EXPERIMENT_NAME]
-    if os.environ.get(_EXPERIMENT_ID):
-        wanted[_EXPERIMENT_ID] = _experiment_of_id(client, os.environ[_EXPERIMENT_ID])
-    if len(set(wanted.values())) > 1:
-        said = ", ".join(f"{key} says {value}" for key, value in wanted.items())
-        raise InputError(f"experiment: {said}; leave all but one out")
-    return _experiment(client, uri, next(iter(wanted.values()), name))
-
-
-def _experiment_of_id(client: "MlflowClient", number: str) -> str:
-    """Name of an experiment."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_experiment(number).name
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise InputError(f"{_EXPERIMENT_ID}={number}: the tracking store has no such experiment; unset it") from None
-
-
-def _experiment(client: "MlflowClient", uri: str, name: str) -> str:
-    """Id of the experiment, which is made where the store has none of that name."""
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        location = None
-        if uri.startswith("sqlite:///"):
-            location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
-        try:
-            return client.create_experiment(name, artifact_location=location)
-        except MlflowException:
-            experiment = client.get_experiment_by_name(name)  # another process was faster
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage != "active":
-        raise InputError(f"experiment {name}: was deleted from the tracking store; restore it or name another")
-    return experiment.experiment_id
 
 
 def _existing(client: "MlflowClient", run_id: str | None) -> str | None:

@@ -161,5 +161,5 @@ def _secrets(uri: str) -> list[str]:
         return []
     user, _, password = rest.rpartition("@")[0].partition(":")
     options = [value for _, value in urllib.parse.parse_qsl(rest.partition("?")[2])]
-    found = {form for part in (user, password, *options) for form in (part, urllib.parse.unquote(part))}
-    return sorted((part for part in found if len(part) > 2), key=len, reverse=True)
+    forms = {form for part in (user, password, *options) for form in (part, urllib.parse.unquote(part))}
+    return sorted((part for part in forms if len(part) > 2), key=len, reverse=True)
