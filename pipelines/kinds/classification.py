@@ -81,7 +81,7 @@ class ClassifierKind(Kind[Images, Store]):
             self.class_names(),
             test=self.data.split.test,
             validation=self.data.split.validation,
-            seed=recipe.seed,
+            seed=recipe.split_seed,
             options=self.data.options,
             bands=self.expected_bands(),
             repeats_grey=self.repeats_grey,

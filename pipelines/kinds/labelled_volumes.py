@@ -35,7 +35,11 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.cases = find_cases(
-            self.data.layout, self.root, validation=self.data.validation, seed=recipe.seed, **self.data.options
+            self.data.layout,
+            self.root,
+            validation=self.data.validation,
+            seed=recipe.split_seed,
+            **self.data.options,
         )
 
     def check_settings(self) -> None:

@@ -61,7 +61,7 @@ class ScenePretraining(ScenesKind[SceneData]):
             self.class_names(),
             test=split.test,
             validation=split.validation,
-            seed=self.recipe.seed,
+            seed=self.recipe.split_seed,
             options=self.data.options,
             bands=self.bands,
         )

@@ -107,7 +107,7 @@ class ScenesKind(Kind[Scenes, Store]):
                     raise
                 print(f"cannot be used: {error}", file=sys.stderr, flush=True)
         self.skipped = len(pairs) - len(usable)
-        return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.seed)
+        return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.split_seed)
 
     def find_sources(self) -> Sequence[Source]:
         """The parts of all splits."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.recipe.section import DataSection, Filled, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share, SplitSeed
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Entries
 
@@ -51,6 +51,8 @@ class LabelledImages(DataSection):
     options: Entries = Field(default_factory=dict)
     """Options of the layout."""
     split: ImageSplit = Field(default_factory=ImageSplit)
+    split_seed: SplitSeed = None
+    """Seed of what the split draws; by default the recipe's `seed`."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
     mixup: float = Field(default=0.0, ge=0)

@@ -174,6 +174,12 @@ class Recipe(Section):
     card: Entries = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
 
+    @property
+    def split_seed(self) -> int:
+        """Seed of what the split draws."""
+        own: int | None = getattr(self.data, "split_seed", None)  # synthetic volumes have no split
+        return self.seed if own is None else own
+
     @model_validator(mode="after")
     def _domain_of_the_data(self) -> "Recipe":
         if self.domain != self.data.domain:

@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from pipelines.recipe.images import ImageSplit, LabelledImages
-from pipelines.recipe.section import DataSection, Filled, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share, SplitSeed
 from shared_backbones.json_values import Entries
 
 
@@ -60,6 +60,8 @@ class _Scenes(SensorData):
     min_valid: Share = 0.5
     """Patches with a smaller fraction of valid (and labelled) pixels are left out."""
     split: SceneSplit = Field(default_factory=SceneSplit)
+    split_seed: SplitSeed = None
+    """Seed of what the split draws; by default the recipe's `seed`."""
 
 
 class SceneData(_Scenes):

@@ -8,6 +8,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 ItemT = TypeVar("ItemT")
 Filled = Annotated[list[ItemT], Field(min_length=1)]
 """A list that holds something."""
+SplitSeed = Annotated[int | None, Field(ge=0, lt=2**31)]
 Domain = Literal["medvision", "geovision", "astrovision"]
 
 

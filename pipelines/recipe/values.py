@@ -63,7 +63,7 @@ def read_typed(value: str, annotation: Annotation, where: str) -> Json:
 
     Raises:
         yaml.YAMLError: it begins like YAML, and is not.
-        ValueProblem: see `read_yaml`.
+        ValueProblem: A key stands twice, a number is not finite, or YAML 1.2 does not know what is there.
     """
     if value[:1] in {"'", '"'} and _is_quoted(value):
         return read_yaml(value, annotation, where)

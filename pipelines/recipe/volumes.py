@@ -9,7 +9,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from pipelines.recipe.section import DataSection, Filled, Section, Share
+from pipelines.recipe.section import DataSection, Filled, Section, Share, SplitSeed
 from shared_backbones.json_values import Document
 
 Side: TypeAlias = Annotated[int, Field(ge=8, le=512)]
@@ -64,6 +64,8 @@ class LabelledVolumes(DataSection):
     """Of the layout, such as the rule of its split."""
     validation: Share = 0.1
     """Share of the training subjects that are held out to choose the checkpoint."""
+    split_seed: SplitSeed = None
+    """Seed of what the split draws; by default the recipe's `seed`."""
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
     normalisation: str | dict[str, str | int | float] = "rescale_intensity"

@@ -33,6 +33,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "data.layout": ("msd", NOTHING),  # the layout itself: what it finds decides
     "data.options": (f"{{test: [{MARKER}_001]}}", PREPARE | EVALUATE),
     "data.validation": ("0.5", PREPARE),
+    "data.split_seed": ("5", PREPARE),
     "data.spacing_mm": ("2.0", PREPARE | TRAIN),
     "data.normalisation": ("zscore", PREPARE | TRAIN),
     "data.augmentation": ("{noise: 0.1}", TRAIN),
@@ -128,7 +129,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Changed
     before = inputs(job.recipe)
 
     def stages(*names: str, **others: Any) -> tuple[set[str], bool]:
-        overrides = [f"{name}={texts.get(CHANGES[name][0], CHANGES[name][0])}" for name in names]
+        values = {name: CHANGES[name][0] for name in names} | others.get("fixed", {})
+        overrides = [f"{name}={texts.get(value, value)}" for name, value in values.items()]
         recipe = load_recipe(path, overrides)
         after = inputs(recipe, **others)
         different = {stage for stage in after if after[stage] != before[stage]}
@@ -153,6 +155,12 @@ def test_several_keys_change_what_each_of_them_changes(names: set[str], changed:
     found, is_shown = changed(*names)
     expected = set[str]().union(*(CHANGES[name][1] for name in names))
     assert found - {"report"} == expected and ("report" in found) == is_shown
+
+
+def test_a_seed_of_the_split_alone_leaves_the_rest_of_the_randomness_as_it_is(changed: Changed):
+    assert changed("data.split_seed")[0] == {"prepare", "report"}
+    found, _ = changed("seed", "data.split_seed", fixed={"data.split_seed": "1"})  # the seed that the recipe began with
+    assert "prepare" not in found and {"train", "evaluate"} <= found
 
 
 def test_any_file_of_the_model_folder_changes_all_that_is_made_from_it(changed: Changed, tmp_path: Path):

@@ -1,6 +1,7 @@
 """The packed store: equal bytes however it was made, and nothing half-made."""
 
 import functools
+import os
 import pickle
 import resource
 import signal
@@ -158,3 +159,18 @@ def test_damage_is_found(tmp_path):
     path.write_bytes(content[:-1])
     with pytest.raises(InputError, match=r"image.bin: has \d+ bytes, expected \d+"):
         Store(tmp_path)
+
+
+def killed_at_three(number: int) -> Sample:
+    """What the system does to a process for want of memory."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Sample(f"case-{number}", f"case-{number}", "train", {"image": np.full(4, number, np.uint8)}, {})
+
+
+def test_a_process_that_is_killed_is_one_line_and_what_is_prepared_is_kept(tmp_path):
+    with pytest.raises(InputError) as caught:
+        write_store(tmp_path, range(6), killed_at_three, settings={}, workers=1)
+    line = str(caught.value)
+    assert "one of 1 processes that convert files was killed" in line and "lower data.workers" in line
+    assert "\n" not in line and not (tmp_path / "manifest.json").exists()
