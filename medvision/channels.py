@@ -87,15 +87,20 @@ class Channels:
         if not self.knows_sides:
             return logits.float().softmax(axis)
         count, last = logits.shape[axis] - 1, logits.ndim - 1
-        pieces = []
-        for part in logits.split(max(1, 2**22 // math.prod(logits.shape[:-1])), last):  # few numbers at once
+        shape = [*logits.shape]
+        shape[axis] = len(self.scored) + 1
+        out = torch.zeros(shape, device=logits.device)
+        step = max(
+            1, 2**22 // math.prod(logits.shape[:-1])
+        )  # few numbers at once: logits are the largest tensors of all
+        for part, whole in zip(logits.split(step, last), out.split(step, last), strict=True):
             known = part.narrow(axis, 0, count).float().softmax(axis)
-            if self._group is not None:
-                shape = [*known.shape]
-                shape[axis] = len(self.scored)
-                known = known.new_zeros(shape).index_add_(axis, self._group.to(known.device), known)
-            pieces.append(torch.cat([known, part.narrow(axis, count, 1).float().sigmoid()], axis))
-        return torch.cat(pieces, last)
+            if self._group is None:
+                whole.narrow(axis, 0, count).copy_(known)
+            else:
+                whole.index_add_(axis, self._group.to(known.device), known)
+            whole.narrow(axis, shape[axis] - 1, 1).copy_(part.narrow(axis, count, 1).float().sigmoid())
+        return out
 
     def of_structures(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Labels of the classes that belong to some structures of the card."""

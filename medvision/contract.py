@@ -83,7 +83,7 @@ class InputContract:
         slices: offsets of the neighbouring slices that are its input channels; empty for a 3-D network.
         views: planes it runs over by default; empty for a 3-D network.
         patch: voxels along the RAS axes of what a 3-D network sees at once; None for a network of slices.
-        any_size: whether the patch may be smaller: that of a small volume, or of as many patches of equal size.
+        any_size: whether a volume that is smaller than the patch is seen as it is, in one piece.
         overlap: fraction of a patch's side that the next one covers again.
         window_weights: weights of the logits of patches that overlap: `gaussian`, or `constant`.
         mirror_axes: axes along which a 3-D network's patches are mirrored too; its logits are means over all of them.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medvision.channels import Channels
 from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
 from medvision.scores import CERTAIN
-from medvision.sliding_windows import even_side, slide, window_count
+from medvision.sliding_windows import slide, window_count
 from shared_backbones.errors import InputError
 
 FAST_COARSENING = 1.25
@@ -33,6 +33,10 @@ class Predict(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of a batch."""
+        ...
+
+    def in_rows(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First row and logits of the next rows of a batch."""
         ...
 
 
@@ -140,11 +144,23 @@ class WindowScorer:
         kind = torch.float32 if self.contract.resampling == "monai" else torch.uint8
         channels = len(self.channels.scored) + self.channels.knows_sides
         total = torch.zeros((channels, *image.shape), dtype=kind)
-        window = self.window
-        if self.contract.any_size:
-            window = tuple(even_side(n, side, self.overlap) for n, side in zip(image.shape, window, strict=True))
-        passes = 2 ** len(self.mirror_axes)
-        count = passes * window_count(image.shape, window, self.overlap)
+        whole = self.contract.any_size and all(n <= side for n, side in zip(image.shape, self.window, strict=True))
+        pieces = self._whole(image, predict, progress) if whole else self._windows(image, predict, progress)
+        with torch.inference_mode():
+            for start, probabilities in pieces:
+                total[:, start : start + probabilities.shape[1]] = to_scores(probabilities, kind)
+        return total
+
+    def _whole(self, image: Tensor, predict: Predict, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
+        """First plane and probabilities of the next planes, from a volume that is seen in one piece."""
+        for start, logits in predict.in_rows(image[None, None].to(predict.device)):
+            yield start, self.channels.probabilities(logits[0]).cpu()
+            if progress:
+                progress(start + logits.shape[2], image.shape[0])
+
+    def _windows(self, image: Tensor, predict: Predict, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
+        """First plane and probabilities of the next planes, from windows that overlap."""
+        count = 2 ** len(self.mirror_axes) * window_count(image.shape, self.window, self.overlap)
         done = 0
 
         def counted(windows: Tensor) -> Tensor:
@@ -153,24 +169,19 @@ class WindowScorer:
             done += len(windows)
             if progress:
                 progress(done, count)
-            # of parts there are more logits than probabilities, and these are the smaller
-            return self.channels.probabilities(logits, 1) if self.channels.knows_sides else logits
+            return logits
 
-        voxels = math.prod(window)
         planes = slide(
             image[None],
             counted,
-            window,
+            self.window,
             self.overlap,
-            batch_size=max(1, _BATCH_VOXELS[predict.device.type] // voxels),
+            batch_size=max(1, _BATCH_VOXELS[predict.device.type] // math.prod(self.window)),
             mirror_axes=self.mirror_axes,
             weighting=self.contract.window_weights,
         )
-        with torch.inference_mode():
-            for start, values in planes:
-                probabilities = values if self.channels.knows_sides else self.channels.probabilities(values)
-                total[:, start : start + values.shape[1]] = to_scores(probabilities, kind)
-        return total
+        for start, logits in planes:
+            yield start, self.channels.probabilities(logits)
 
 
 def make_scorer(

@@ -197,6 +197,21 @@ class Segmenter:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.network(images)
 
+    @torch.inference_mode()
+    def in_rows(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First row and logits of the next rows of a batch of volumes, as the network gives them."""
+        rows = getattr(self.network, "in_rows", None)
+        if rows is None:
+            yield 0, self(images)
+            return
+        pieces = rows(images)
+        while True:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
     @property
     def settings(self) -> dict[str, Setting]:
         """What decides a result beside the model and the input."""

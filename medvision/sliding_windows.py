@@ -25,12 +25,6 @@ def window_starts(size: int, side: int, overlap: float) -> list[int]:
     return [min(start, size - side) for start in range(0, size - side + step, step)]
 
 
-def even_side(size: int, side: int, overlap: float) -> int:
-    """The smallest side, of `side` voxels at most, of as many windows as it takes to cover an axis of `size` voxels."""
-    count = len(window_starts(size, side, overlap))
-    return min(side, math.ceil(size / (1 + (count - 1) * (1 - overlap))))
-
-
 def window_count(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
     """Number of windows that cover a volume."""
     return math.prod(len(window_starts(n, side, overlap)) for n, side in zip(shape, window, strict=True))
@@ -79,9 +73,6 @@ def slide(
     predict, weights = _mirrored(predict, mirror_axes), window_weights(window, weighting)
     depths, *starts = (window_starts(n, side, overlap) for n, side in zip(volume.shape[1:], window, strict=True))
     corners = list(itertools.product(*starts))
-    if len(depths) == len(corners) == 1:  # whatever its weights, it is its own mean
-        yield from _planes(0, predict(volume[None]).float().cpu()[0], inner)
-        return
     total, count = None, torch.zeros(window[0], *volume.shape[2:])
     done = 0  # planes of the padded volume that are complete
     for start in depths:
@@ -98,8 +89,9 @@ def slide(
             if total is None:
                 total = torch.zeros(windows.shape[1], *count.shape)
             for (rows, columns), logits in zip(places, windows, strict=True):
-                total[:, :, rows, columns] += logits * weights
+                total[:, :, rows, columns].addcmul_(logits, weights)
                 count[:, rows, columns] += weights
+            del windows, logits  # or they would stay until the next ones are there
     if total is not None:
         yield from _planes(done, total / count, inner)
 

@@ -1,11 +1,13 @@
-"""How a long training keeps the memory that it used a moment ago."""
+"""What becomes of memory that is freed: a long training keeps it, a program that is short of it gives it back."""
 
 import ctypes
 import os
 import platform
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`, see its manual page."""
+_SMALL = 2**21
+_CHOICES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
@@ -18,7 +20,23 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was set: glibc is the C library, and no `MALLOC_...` variable of it says otherwise.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in ("MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")):
+    return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
+
+
+def give_back_freed_memory() -> bool:
+    """Let the C library give back every freed block above 2 MiB, unless the user has set how.
+
+    By default it learns to keep blocks of up to 32 MiB, in a heap with ever larger gaps: a tenth of the peak of a
+    network that runs over a head piece by piece.
+
+    Returns:
+        As `keep_freed_memory`.
+    """
+    return _set({_MMAP_THRESHOLD: _SMALL})
+
+
+def _set(parameters: dict[int, int]) -> bool:
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _CHOICES):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+    return all(mallopt(parameter, value) for parameter, value in parameters.items())

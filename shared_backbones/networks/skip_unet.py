@@ -1,7 +1,7 @@
 """A small U-Net in two or three dimensions whose first skip has the resolution of the input."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from shared_backbones.inference import fold_batch_norm
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_ROWS = 32
+_ROWS = 16
 _ENLARGING = {2: "bilinear", 3: "trilinear"}
 
 
@@ -68,7 +68,41 @@ class SkipUnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, [D,] H, W)` of images `(B, in_chans, [D,] H, W)`."""
         shape = x.shape[2:]
-        padding = [amount for n in reversed(shape) for amount in (0, -n % self.stride)]
+        x, logits, skip = self._but_the_last_level(x)
+        run = recomputed if self.grad_checkpointing and self.training else _called
+        logits = self._enlarged(logits).add_(self.heads[-1](run(self.decoder[-1], x, skip)))
+        for axis, n in enumerate(shape, start=2):
+            logits = logits.narrow(axis, 0, n)
+        return logits
+
+    def in_rows(self, x: Tensor, rows: int = _ROWS) -> Iterator[tuple[int, Tensor]]:
+        """What `forward` gives, a few rows at once, for inference in little memory.
+
+        At full resolution nothing but the first features is held whole; the rest depends on rows nearby.
+
+        Args:
+            x: images `(B, in_chans, D, H, W)`.
+            rows: rows along the first axis of space, an even number.
+
+        Yields:
+            First row and logits `(B, num_classes, n, H, W)` of the next `n` rows.
+        """
+        depth, *sides = x.shape[2:]
+        x, logits, skip = self._but_the_last_level(x)
+        for start in range(0, depth, rows):
+            stop = min(start + rows, skip.shape[2])
+            # one row more of the level below at either end, which is left out again
+            low, high = max(0, start // 2 - 1), min(x.shape[2], -(-stop // 2) + 1)
+            features = self.decoder[-1](x[:, :, low:high], skip[:, :, 2 * low : 2 * high])
+            part = self._enlarged(logits[:, :, low:high]).add_(self.heads[-1](features))
+            part = part[:, :, start - 2 * low :][:, :, : min(stop, depth) - start]
+            for axis, n in enumerate(sides, start=3):
+                part = part.narrow(axis, 0, n)
+            yield start, part
+
+    def _but_the_last_level(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features and logits at half the resolution, and the first features; the border is repeated to a multiple."""
+        padding = [amount for n in reversed(x.shape[2:]) for amount in (0, -n % self.stride)]
         if any(padding):
             x = F.pad(x, padding, mode="replicate")
         run = recomputed if self.grad_checkpointing and self.training else _called
@@ -77,12 +111,13 @@ class SkipUnet(nn.Module):
             features.append(run(down, features[-1]))
         x = features.pop()
         logits = self.heads[0](x)
-        for up, head in zip(self.decoder, self.heads[1:], strict=True):
+        for up, head in zip(self.decoder[:-1], self.heads[1:-1], strict=True):
             x = run(up, x, features.pop())
-            logits = _added(F.interpolate(logits, scale_factor=2, mode=self.enlarging), head, x)
-        for axis, n in enumerate(shape, start=2):
-            logits = logits.narrow(axis, 0, n)
-        return logits
+            logits = self._enlarged(logits).add_(head(x))
+        return x, logits, features.pop()
+
+    def _enlarged(self, logits: Tensor) -> Tensor:
+        return F.interpolate(logits, scale_factor=2, mode=self.enlarging)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass, or keep them."""
@@ -93,27 +128,20 @@ def _called(module: nn.Module, *inputs: Tensor) -> Tensor:
     return module(*inputs)
 
 
-def _added(logits: Tensor, head: nn.Module, x: Tensor) -> Tensor:
-    """Add a head's logits to those from below, in inference a few rows at once: they are the largest tensors of all."""
-    if torch.is_grad_enabled():
-        return logits.add_(head(x))
-    for start in range(0, x.shape[2], _ROWS):
-        logits[:, :, start : start + _ROWS].add_(head(x[:, :, start : start + _ROWS]))
-    return logits
-
-
 def _convolved(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     """A 3x3 convolution, of large volumes in inference a few rows at once: its own copies then stay small."""
-    rows = x.shape[2]
-    if torch.is_grad_enabled() or x.ndim < 5 or conv.stride[0] > 1 or rows <= _ROWS:
+    stride, depth = conv.stride[0], x.shape[2]
+    if torch.is_grad_enabled() or x.ndim < 5 or depth <= 2 * _ROWS or depth % stride:
         return conv(x)
     out = None
-    for start in range(0, rows, _ROWS):
-        low, stop = max(0, start - 1), min(start + _ROWS, rows)
-        part = conv(x[:, :, low : stop + 1])[:, :, start - low : stop - low]  # without what its padding spoils
+    for start in range(0, depth, _ROWS):
+        low, stop = max(0, start - stride), min(start + _ROWS, depth)
+        piece = conv(x[:, :, low : stop + 1 if stride == 1 else stop])
         if out is None:
-            out = part.new_empty(*part.shape[:2], *x.shape[2:])
-        out[:, :, start:stop] = part
+            out = piece.new_empty(*piece.shape[:2], depth // stride, *piece.shape[3:])
+        skipped = (start - low) // stride  # what the padding spoils
+        rows = slice(start // stride, stop // stride)
+        out[:, :, rows] = piece[:, :, skipped : skipped + rows.stop - rows.start]
     return conv(x) if out is None else out
 
 

@@ -30,6 +30,7 @@ from medvision.findings.sidecar import Sidecar, build_sidecar, measured
 from medvision.findings.tables import identifiers, table_text, volume_rows
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
+from pipelines.runtime.memory import give_back_freed_memory
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -40,6 +41,7 @@ def segment_scans(options: SegmentOptions) -> int:
     Raises:
         InputError: nothing could be started, or the only scan failed.
     """
+    give_back_freed_memory()
     inputs = find_inputs(options)
     if options.shard is not None and not inputs.batch:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
