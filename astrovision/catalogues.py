@@ -36,6 +36,7 @@ _UNITS = {
 }  # fmt: skip
 _IN_HOURS = ("hourangle", "h:m:s", "hms", "hh:mm:ss")
 _IN_DEGREES = ("deg", "degree", "degrees", "d:m:s", "dms", "dd:mm:ss")
+_NONE = re.compile(r"-?(9{2,}(\.9*)?|\d(\.\d+)?e\+\d+)")  # numbers that stand for none, such as -999 and 1e+20
 _PARTS = re.compile(r"([+-]?)(\d{1,3})([:\shd°])(\d{1,2})[:\sm'](\d{1,2}(?:\.\d*)?)[s\"]?")
 
 
@@ -149,12 +150,14 @@ def _bare(angle: Sky) -> np.ndarray:
 
 
 def _leave_out(label: str, columns: dict[str, tuple[np.ndarray, float]]) -> tuple[str, ...]:
-    """Make positions NaN that are out of range in some rows; that all of them are means another column."""
+    """Make positions NaN that are out of range; where these are most, and no -999 and the like, it is refused."""
     bad = np.zeros(len(next(iter(columns.values()))[0]), bool)
     for name, (values, limit) in columns.items():
         with np.errstate(invalid="ignore"):
             odd = np.abs(values) > limit
-        if odd.any() and 2 * odd.sum() >= np.isfinite(values).sum():
+        known = np.isfinite(values).sum()
+        of_none = [bool(_NONE.fullmatch(f"{value:g}")) for value in np.unique(values[odd])]
+        if odd.sum() == known > 0 or (2 * odd.sum() >= known and not all(of_none)):
             raise InputError(
                 f"{label}: column {printable(name)} has {values[odd][0]:g} degrees in row {np.argmax(odd) + 1}, "
                 f"expected -{limit} to {limit}; give the right columns with --ra and --dec"
@@ -289,7 +292,7 @@ def _degrees(text: str, known: bool, of_parts: int, of_number: int) -> float | N
         of_parts: degrees to one of the first of three parts that no letter names.
         of_number: degrees to one of a plain number.
     """
-    if text.lower() in ("", "nan", "null", "none", "--"):
+    if text.lower() in ("", "nan", "null", "none", "n/a", "na", "-", "--"):
         return float("nan")
     match = _PARTS.fullmatch(text)
     if match is None:

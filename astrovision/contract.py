@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from astrovision.fluxes import FluxScale
     from astrovision.stretches import Stretch
 
-PARITY = -1
-"""Parity of cut-outs for which nothing else is asked: that of nearly all images, with east left of north."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class InputContract(ImageContract):

@@ -1,5 +1,7 @@
 """Scales of fluxes: from the unit and zero points of a mosaic to those that a model was trained on."""
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +10,14 @@ import numpy as np
 from astrovision.astropy_types import Unit
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+
+_SPELT = {  # by words in small letters; of MJY and the like the letters decide, so they are not here
+    "jy": "Jy", "njy": "nJy", "ujy": "uJy", "kjy": "kJy", "count": "count", "counts": "count", "cts": "count",
+    "ct": "count", "adu": "adu", "electron": "electron", "electrons": "electron", "photons": "photon", "beam": "beam",
+    "nmgy": "nmgy", "nanomaggy": "nmgy", "nanomaggies": "nmgy", "maggies": "mgy", "sr": "sr", "s": "s", "sec": "s",
+    "second": "s", "erg": "erg", "ergs": "erg", "cm": "cm", "hz": "Hz", "arcsec": "arcsec", "pix": "pix",
+    "pixel": "pix", "pixels": "pix",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,13 @@ class FluxScale:
         """
         bands, notices = len(self.zero_points), []
         factors = np.ones(bands)
-        if not wanted.unit and not any(wanted.zero_points):
+        if not wanted.unit and all(point is None for point in wanted.zero_points):
             return factors, []
         if wanted.unit and not self.unit:
             notices.append(f"the input does not say its unit (BUNIT); it was taken to be the model's, {wanted.unit}")
         ours, theirs = _parsed(self.unit), _parsed(wanted.unit)
         if self.unit and wanted.unit and self.unit != wanted.unit:
-            factors *= _conversion(ours, theirs, label)
+            factors *= _conversion(self.unit, wanted.unit, label)
         if _is_density(theirs) or _is_density(ours):
             return factors, notices
         pairs = list(zip(self.zero_points, wanted.zero_points, strict=True)) if wanted.zero_points else []
@@ -72,23 +82,34 @@ def same_unit(first: str, second: str) -> bool:
     return first == second or bool(_parsed(first) == _parsed(second))
 
 
-def _conversion(given: Unit, wanted: Unit, label: str) -> float:
+def _conversion(given: str, wanted: str, label: str) -> float:
+    """What fluxes of one unit are multiplied by to be those of another; units in no standard have to be the same."""
+    units = _parsed(given), _parsed(wanted)
     try:
-        return float(given.to(wanted))
+        return float(units[0].to(units[1]))
     except Exception:  # of a unit in no standard, or of another kind
-        names = str(given), str(wanted)
-        if names[0].lower() == names[1].lower():
+        if not any(_is_known(unit) for unit in units) and given.lower() == wanted.lower():
             return 1.0
         raise InputError(
-            f"{label}: has BUNIT {printable(names[0])}, the model takes {printable(names[1])}, into which it cannot be "
+            f"{label}: has BUNIT {printable(given)}, the model takes {printable(wanted)}, into which it cannot be "
             "converted; expected fluxes of that kind: convert the images, or choose another model"
         ) from None
 
 
 def _parsed(text: str) -> Unit:
+    """A unit as astropy knows it, also where letters or a plural differ from the standard, as in `COUNTS/S`."""
     units, photometric = require("astropy.units", "astro"), require("astropy.units.photometric", "astro")
-    with units.add_enabled_units(photometric):  # nanomaggies
-        return units.Unit(text, parse_strict="silent")
+    with units.add_enabled_units(photometric), warnings.catch_warnings():  # with nanomaggies
+        warnings.simplefilter("ignore")  # of more than one slash
+        unit = units.Unit(text, parse_strict="silent")
+        if not _is_known(unit):
+            spelt = re.sub(r"[A-Za-z]+", lambda match: _SPELT.get(match[0].lower(), match[0]), text)
+            unit = units.Unit(spelt, parse_strict="silent")
+        return unit
+
+
+def _is_known(unit: Unit) -> bool:
+    return not isinstance(unit, require("astropy.units", "astro").UnrecognizedUnit)
 
 
 def _is_density(unit: Unit) -> bool:

@@ -90,27 +90,29 @@ def _said_of(table: Table, name: str) -> tuple[str, str]:
     """System and equinox of a column."""
     coosys = (table[name].info.meta or {}).get("coosys")
     if isinstance(coosys, Mapping) and str(coosys.get("system") or "").lower() not in _UNSAID:
-        return str(coosys["system"]).lower(), _equinox(coosys.get("equinox"))
+        system = str(coosys["system"]).lower()
+        return system, _equinox(coosys.get("equinox"), system)
     if is_galactic(table, name):
         return "galactic", ""
     if match := re.search(r"(b?1950|j?2000|icrs)", name.lower()):
         return ("fk4", "B1950") if "1950" in match[1] else ("icrs", "")
     cards = {str(key).upper(): value for key, value in table.meta.items()}
     system = str(cards.get("RADESYS") or cards.get("RADECSYS") or cards.get("RADESYSA") or "").strip().lower()
-    equinox = _equinox(cards.get("EQUINOX"))
+    equinox = _equinox(cards.get("EQUINOX"), system)
     if system in _UNSAID:  # as the FITS standard has it
         system = "" if not equinox else "fk4" if equinox.startswith("B") else "fk5"
     return (system, "" if system == "icrs" else equinox) if system else ("icrs", "")
 
 
-def _equinox(value: object) -> str:
-    """An equinox as astropy reads it, such as B1950; empty where none is given."""
+def _equinox(value: object, system: str) -> str:
+    """An equinox as astropy reads it, such as B1950; empty where none is given. FK5 has Julian years, FK4 has not."""
     text = str("" if value is None else value).strip().upper()
     try:
         year = float(text)
     except ValueError:
         return "" if text.lower() in _UNSAID else text
-    return f"{'B' if year < 1984 else 'J'}{year:g}" if np.isfinite(year) else ""
+    besselian = "fk4" in system or ("fk5" not in system and year < 1984)
+    return f"{'B' if besselian else 'J'}{year:g}" if np.isfinite(year) else ""
 
 
 def _plain(name: str) -> str:

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 Compass: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 """Unit vectors `(x, y)` east and north."""
+PARITY = -1
+"""Parity of cut-outs for which nothing else is asked: that of nearly all images, with east left of north."""
 
 _SAME_PLACE = 0.01  # pixels
 _CYLINDRICAL = ("CAR", "CEA", "MER")  # projections whose rows all have one length
+_OF_AXES = {"GLON": "galactic", "SLON": "supergalactic", "ELON": "barycentricmeanecliptic"}  # frames by longitude
 _WRAPPING = (*_CYLINDRICAL, "SFL")  # those whose rows are proportional to longitude
 
 
@@ -28,15 +31,9 @@ def same_grid(first: Plane, other: Plane) -> bool:
         return False
     if first.wcs is other.wcs:
         return True
-    from astropy.wcs.utils import pixel_to_pixel
-
-    for plane in (first, other):
-        if plane.wcs is not None:
-            _frame(plane.wcs, plane.label)
     height, width = first.shape
     x, y = np.array([0, width - 1, 0, width - 1, width / 2]), np.array([0, 0, height - 1, height - 1, height / 2])
-    with reading(Path(other.label)):
-        moved = np.abs(np.subtract(pixel_to_pixel(first.wcs, other.wcs, x, y), (x, y)))
+    moved = np.abs(_on_other(first, other, x, y) - (x, y))
     on_sky = np.isfinite(moved)  # the corners of a map of the whole sky are nowhere
     return bool(on_sky.any() and moved[on_sky].max() < _SAME_PLACE)
 
@@ -45,12 +42,9 @@ def difference(first: Plane, other: Plane) -> str:
     """How another grid with a WCS lies on the first one, in numbers: parity, rotation, pixel size and shift."""
     if first.wcs is None or other.wcs is None:
         return ""
-    from astropy.wcs.utils import pixel_to_pixel
-
     height, width = other.shape
     x, y = (width - 1) / 2 + np.array([0, 1, 0]), (height - 1) / 2 + np.array([0, 0, 1])
-    with reading(Path(other.label)):
-        places = np.array(pixel_to_pixel(other.wcs, first.wcs, x, y))
+    places = _on_other(other, first, x, y)
     if not np.isfinite(places).all():
         return "on another part of the sky"
     matrix = np.stack([places[:, 1] - places[:, 0], places[:, 2] - places[:, 0]], 1)
@@ -70,16 +64,27 @@ def difference(first: Plane, other: Plane) -> str:
     return ", ".join(parts)
 
 
+def _on_other(plane: Plane, other: Plane, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where pixels of a plane with a WCS lie on another one, `(2, N)`; NaN where nowhere."""
+    assert plane.wcs is not None and other.wcs is not None  # noqa: S101 - asked for by the callers
+    with reading(Path(plane.label)):
+        ra, dec = to_sky(plane.wcs, plane.label, np.stack([x, y], -1).astype(float)).T
+    places, known = np.full((2, len(x)), np.nan), np.isfinite(ra) & np.isfinite(dec)
+    with reading(Path(other.label)):
+        places[:, known] = to_pixels(other.wcs, other.label, other.shape, ra[known], dec[known]).T
+    return places
+
+
 def described(plane: Plane) -> str:
     """A plane's grid in words: size, pixel scale and centre."""
     height, width = plane.shape
     if plane.wcs is None:
         return f"{height} x {width} pixels, no WCS"
     with reading(Path(plane.label)):
-        centre = plane.wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+        ra, dec = to_sky(plane.wcs, plane.label, np.array([[(width - 1) / 2, (height - 1) / 2]]))[0]
     return (
         f"{height} x {width} pixels of {math.sqrt(math.prod(pixel_scales(plane.wcs))):.4g} arcsec around "
-        f"{centre.ra.deg:.5f}, {centre.dec.deg:.5f}"
+        f"{ra:.5f}, {dec:.5f}"
     )
 
 
@@ -179,17 +184,29 @@ def to_sky(wcs: "WCS", label: str, positions: np.ndarray) -> np.ndarray:
 
 def _frame(wcs: "WCS", label: str) -> Frame:
     """The astropy frame of a WCS."""
+    from astropy.coordinates import frame_transform_graph
+    from astropy.time import Time
     from astropy.wcs.utils import wcs_to_celestial_frame
 
+    axis, system = str(wcs.wcs.ctype[wcs.wcs.lng])[:4], str(wcs.wcs.radesys).strip()
     try:
-        return wcs_to_celestial_frame(wcs)
-    except ValueError:
-        system = printable(str(wcs.wcs.radesys).strip()) or "none"
-        axes = ", ".join(printable(str(name)) for name in wcs.wcs.ctype)
-        raise InputError(
-            f"{label}: its frame is not known (RADESYS {system}, CTYPE {axes}); expected ICRS, FK5, FK4, FK4-NO-E or "
-            "galactic coordinates: fix RADESYS in its header, or give pixel positions with --x and --y"
-        ) from None
+        if axis == "RA--":
+            return wcs_to_celestial_frame(wcs)
+        # astropy takes RADESYS for the frame of any axes, and ICRS where ecliptic ones have none
+        frame: Frame = frame_transform_graph.lookup_name(_OF_AXES[axis])
+        if axis != "ELON":
+            return frame()
+        if system in ("", "ICRS", "FK5"):  # ICRS has no equinox, whatever a header says
+            of_date = system == "FK5" and np.isfinite(wcs.wcs.equinox)
+            return frame(equinox=Time(wcs.wcs.equinox if of_date else 2000, format="jyear"))
+    except (KeyError, ValueError):
+        pass
+    axes = ", ".join(printable(str(name)) for name in wcs.wcs.ctype)
+    raise InputError(
+        f"{label}: its frame is not known (RADESYS {printable(system) or 'none'}, CTYPE {axes}); expected ICRS, FK5, "
+        "FK4, FK4-NO-E, galactic or ecliptic coordinates: fix RADESYS in its header, or give pixel positions with --x "
+        "and --y"
+    )
 
 
 def _matrix(wcs: "WCS") -> np.ndarray:

@@ -79,11 +79,9 @@ def zero_point(headers: Sequence[Header]) -> float | None:
 
 
 def _unambiguous(header: Header, label: str) -> tuple[Header, list[str]]:
-    """A copy whose frame is in capitals, and whose PV terms mean what their writer meant."""
+    """A copy with words as the standard writes them, whose PV terms mean what their writer meant."""
     header, notices = header.copy(), []
-    for key in ("RADESYS", "RADECSYS"):
-        if isinstance(header.get(key), str):
-            header[key] = header[key].strip().upper()
+    _standardise(header)
     names = {axis: str(header.get(f"CTYPE{axis}", "")).strip().upper() for axis in (1, 2)}
     terms = [match for key in header for match in [re.fullmatch(r"PV([12])_(\d+)", str(key))] if match]
     latitude = next((axis for axis, name in names.items() if name.startswith(("DEC", "GLAT", "ELAT"))), 2)
@@ -98,6 +96,24 @@ def _unambiguous(header: Header, label: str) -> tuple[Header, list[str]]:
             header[f"CTYPE{axis}"] = name[:5] + "TPV"
         notices.append(f"has PV terms beside CTYPE {names[1]}; they are applied as the distortion TPV, as SCAMP means")
     return header, notices
+
+
+def _standardise(header: Header) -> None:
+    """Write frames, axes, units and equinoxes as the standard does, which wcslib passes over otherwise."""
+    for key in ("RADESYS", "RADECSYS", "CTYPE1", "CTYPE2"):
+        if isinstance(header.get(key), str):
+            header[key] = header[key].strip().upper()
+    for key in ("CUNIT1", "CUNIT2"):
+        if isinstance(header.get(key), str):
+            header[key] = re.sub(r"^deg(s|rees?)$", "deg", header[key].strip().lower())
+    for key in ("EQUINOX", "EPOCH"):
+        if match := re.fullmatch(r"([BJ]?)(\d{4}(?:\.\d*)?)", str(header.get(key)).strip().upper()):
+            header[key] = float(match[2])
+            if match[1] and not {"RADESYS", "RADECSYS"} & set(header):
+                header["RADESYS"] = "FK4" if match[1] == "B" else "FK5"
+    for axis in (1, 2):  # which wcslib takes to be 0 where nothing is said
+        if str(header.get(f"CTYPE{axis}", ""))[5:8] == "TPV":
+            header.setdefault(f"PV{axis}_1", 1.0)
 
 
 def _largest_shift(wcs: "WCS", shape: tuple[int, int]) -> float:

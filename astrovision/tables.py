@@ -116,7 +116,7 @@ def _read_fits(path: Path) -> Table:
         tables: dict[int, Hdu] = {
             n: hdu for n, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
         }
-        tables = {n: hdu for n, hdu in tables.items() if len(hdu.columns) > 1}
+        tables = {n: hdu for n, hdu in tables.items() if len(hdu.columns) > 1} or tables
         if len(tables) != 1:
             names = ", ".join(f"{n} {printable(hdu.name)}" for n, hdu in tables.items()) or "none"
             raise InputError(f"{printable(path)}: has {len(tables)} tables ({names}); expected one: save it by itself")

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from astrovision.catalogues import Catalogue, read_catalogue
-from astrovision.contract import PARITY
 from astrovision.cutouts import Mosaic, open_mosaic
 from astrovision.fluxes import FluxScale
-from astrovision.grids import Compass
+from astrovision.grids import PARITY, Compass
 from astrovision.stretches import Stretch
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable

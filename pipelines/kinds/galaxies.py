@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from astrovision.classification import GalaxyClassifier
-from astrovision.contract import PARITY, InputContract
+from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
+from astrovision.grids import PARITY
 from astrovision.pictures import SkyView, annotated
 from pipelines.data.store import Store
 from pipelines.kinds.pictures import PictureKind

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import FK5, SkyCoord
 from astropy.io import fits, votable
 from astropy.table import MaskedColumn, QTable, Table
 from hypothesis import given
@@ -460,3 +460,18 @@ def test_masked_text_of_a_table_is_written(tmp_path: Path):
         write_catalogue(tmp_path / f"c.{ending}", [Column("ra", RA), Column("dec", DEC), Column("t", text)], meta={})
         found = read_catalogue(tmp_path / f"c.{ending}").table["t"]
         assert [value or "" for value in np.ma.filled(np.ma.asanyarray(found), "").tolist()] == ["a", "", "c"]
+
+
+@pytest.mark.parametrize("rows", [["150,2", "-999,-999"], ["-99,-99", "-99,-99", "150,2"], ["n/a,-", "150,2"]])
+def test_however_many_rows_without_a_position_are_left_out(tmp_path: Path, rows: list[str]):
+    found = read_catalogue(write_csv(tmp_path / "c.csv", "\n".join(["ra,dec", *rows, ""])))
+    assert found.ra_deg is not None
+    assert np.isnan(found.ra_deg).sum() == len(rows) - 1 and np.nanmax(found.ra_deg) == 150
+
+
+def test_an_equinox_of_fk5_is_a_julian_year(tmp_path: Path):
+    place: Any = SkyCoord(150, 2, unit="deg").transform_to(FK5(equinox="J1975"))
+    table = Table({"ra": [place.ra.deg], "dec": [place.dec.deg]}, meta={"RADESYS": "FK5", "EQUINOX": 1975.0})
+    table.write(tmp_path / "c.fits")
+    found = read_catalogue(tmp_path / "c.fits")
+    np.testing.assert_allclose(found.ra_deg, 150, atol=1e-7)

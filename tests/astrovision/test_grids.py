@@ -170,6 +170,52 @@ def test_a_frame_is_known_in_any_case_of_letters(tmp_path: Path, system: str):
         np.testing.assert_allclose(mosaic.pixels(expected.ra.deg, expected.dec.deg), [[29, 29]], atol=1e-4)
 
 
+@pytest.mark.parametrize("cards", [{}, {"RADESYS": "ICRS"}, {"RADESYS": "FK5", "EQUINOX": 2000.0}, {"EQUINOX": 2000.0}])
+@pytest.mark.parametrize(
+    ("axes", "frame"), [("G", "galactic"), ("E", "barycentricmeanecliptic"), ("S", "supergalactic")]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_axes_decide_the_frame_whatever_radesys_says(tmp_path: Path, cards: dict, axes: str, frame: str, swapped: bool):
+    wcs = sky_wcs()
+    wcs.wcs.ctype = [f"{axes}LON-TAN", f"{axes}LAT-TAN"][:: -1 if swapped else 1]
+    wcs.wcs.crval = (2, 150) if swapped else (150, 2)
+    expected: Any = SkyCoord(150, 2, unit="deg", frame=frame).icrs
+    path = write(tmp_path / "m.fits", noise(), wcs, **cards)
+    with open_mosaic(path) as mosaic:
+        np.testing.assert_allclose(mosaic.pixels(expected.ra.deg, expected.dec.deg), [[29, 29]], atol=1e-4)
+        np.testing.assert_allclose(mosaic.sky([[29, 29]]), [[expected.ra.deg, expected.dec.deg]], atol=1e-7)
+
+
+def test_ecliptic_axes_of_an_old_frame_are_refused(tmp_path: Path):
+    wcs = sky_wcs()
+    wcs.wcs.ctype = ["ELON-TAN", "ELAT-TAN"]
+    with (
+        open_mosaic(write(tmp_path / "m.fits", noise(), wcs, RADESYS="FK4", EQUINOX=1950.0)) as mosaic,
+        pytest.raises(InputError, match=r"its frame is not known \(RADESYS FK4, CTYPE ELON-TAN, ELAT-TAN\)"),
+    ):
+        mosaic.pixels([150], [2])
+
+
+@pytest.mark.parametrize(
+    ("cards", "frame"),
+    [
+        ({"CTYPE1": "ra---tan", "CTYPE2": "Dec--Tan"}, "icrs"), ({"CUNIT1": "DEG", "CUNIT2": "Degrees"}, "icrs"),
+        ({"CUNIT1": "degree", "CUNIT2": "degree"}, "icrs"), ({"EQUINOX": "B1950"}, "fk4"),
+        ({"EQUINOX": "1950.0"}, "fk4"), ({"EPOCH": "1950"}, "fk4"), ({"EQUINOX": " j2000.0"}, "fk5"),
+        ({"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"}, "icrs"),
+    ],
+)  # fmt: skip
+def test_headers_that_differ_from_the_standard_in_spelling_are_read(tmp_path: Path, cards: dict, frame: str):
+    path = write(tmp_path / "m.fits", noise())
+    with fits.open(path, mode="update") as hdus:
+        header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 30.0}
+        hdus[0].header.update({**header, "CRPIX2": 30.0, "CDELT1": -1e-3, "CDELT2": 1e-3, **cards})
+    expected: Any = SkyCoord(150, 2, unit="deg", frame=frame).icrs
+    with open_mosaic(path) as mosaic:
+        assert mosaic.parity == -1 and mosaic.pixel_scale_arcsec == pytest.approx(3.6)
+        np.testing.assert_allclose(mosaic.pixels(expected.ra.deg, expected.dec.deg), [[29, 29]], atol=1e-4)
+
+
 @pytest.mark.parametrize("system", ["XYZ", "gappt"])
 def test_a_frame_that_is_not_known_is_named(tmp_path: Path, system: str):
     path = write(tmp_path / "m.fits", noise(), sky_wcs(), RADESYS=system)

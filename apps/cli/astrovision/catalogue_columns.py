@@ -24,7 +24,7 @@ def identifiers(table: Table, notices: list[str]) -> tuple[np.ndarray, str]:
     described, main, named = [], [], []
     for name in table.colnames:
         column = table[name]
-        if column.ndim != 1 or getattr(column, "dtype", np.dtype("V")).kind not in "iufU":
+        if not is_plain(column):
             continue
         words = str((column.info.meta or {}).get("ucd") or "").lower().split(";")
         if words[0] == "meta.id":
