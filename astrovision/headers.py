@@ -45,8 +45,9 @@ def celestial(header: Header, hdus: Hdus, label: str) -> tuple["WCS | None", tup
                 f"has SIP terms, but no -SIP in CTYPE; they are applied, and shift positions by up to "
                 f"{_largest_shift(wcs, shape):.3g} pixels: add -SIP, or remove the terms"
             )
-    except Exception:  # wcslib raises errors of every kind; where positions are on the sky, that there is none is named
-        return None, ()
+    except Exception as error:  # wcslib raises errors of every kind
+        reason = printable(" ".join(str(error).split()))[:160]
+        return None, (f"has a WCS that cannot be used ({reason}); it is passed over",)
     return wcs, tuple(notices)
 
 

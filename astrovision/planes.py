@@ -24,6 +24,7 @@ from shared_backbones.files import printable
 if TYPE_CHECKING:  # astropy is imported where a file is opened
     from astropy.wcs import WCS
 
+_OF_DISTORTION = ("WCSDVARR", "D2IMARR")  # tables of a WCS that are kept as images
 _TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
 _SHARE = 0.125  # of a compressed image's pixels; when more are asked for, it is decompressed once
 _IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary file
@@ -286,7 +287,13 @@ def _is_image(hdu: Hdu) -> bool:
     from astropy.io import fits
 
     kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
-    return isinstance(hdu, kinds) and len(hdu.shape) >= 2 and min(hdu.shape) > 0 and hdu.header["BITPIX"] in _TYPES
+    return (
+        isinstance(hdu, kinds)
+        and hdu.name not in _OF_DISTORTION
+        and len(hdu.shape) >= 2
+        and min(hdu.shape) > 0
+        and hdu.header["BITPIX"] in _TYPES
+    )
 
 
 def _choose(path: Path, images: dict[int, Hdu], key: int | str) -> int:

@@ -14,6 +14,7 @@ from astrovision.datasets.mosaics import (
     SkyImage,
     SkyItem,
     as_in_a_recipe,
+    check_seen,
     check_stretch,
     names_of,
     parity_of,
@@ -43,8 +44,8 @@ class ObjectItem(SkyItem):
 class FitsCutouts(Layout[ObjectItem]):
     """FITS files of one object each, or of each object and band (`m51_g.fits` or `m51/g.fits`), and a table.
 
-    All are brought to one parity, one pixel scale and one flux scale: those of the first file where the recipe asks for
-    no others.
+    Those without a pixel that has a value are left out. All others are brought to one parity, one pixel scale and one
+    flux scale: those of the first file where the recipe asks for no others.
 
     Options: `images` (images, a folder), `catalogue` (labels.csv, any table), its columns `key` (id: names of files
     without ending and band) and `label` (label) and `split` (none), `bands` (their names, needed where files are named
@@ -87,13 +88,17 @@ class FitsCutouts(Layout[ObjectItem]):
             raise InputError(f"{printable(path)}: has no row; expected one for each object")
         matches = [object_named(objects, key, printable(path)) for key in keys]
         image = self._settled(matches[0], path, options)
+        seen = [bool(_middle(item.files, image)[1].any()) for item in matches]
+        image = replace(image, unseen=seen.count(False))
+        check_seen(seen.count(True), image.unseen, printable(path))
         return labelled(
             (
                 (
                     ObjectItem(item.files[0], -1, key, split, place=(0.0, 0.0), mosaic=image, files=item.files),
                     label,
                 )
-                for item, key, split, label in zip(matches, keys, splits, labels, strict=True)
+                for item, key, split, label, is_seen in zip(matches, keys, splits, labels, seen, strict=True)
+                if is_seen
             ),
             path,
             classes,
@@ -103,7 +108,7 @@ class FitsCutouts(Layout[ObjectItem]):
     def read(self, source: ImageSource[ObjectItem], size: int) -> Iterator[tuple[int, np.ndarray]]:
         """Cut the middles out."""
         for number, item in enumerate(source.items):
-            yield number, _middle(item)
+            yield number, _middle(item.files, item.mosaic)[0]
 
     def files(self, items: Sequence[ObjectItem]) -> list[Path]:
         """The objects' files and the table."""
@@ -136,12 +141,12 @@ def _objects_in(folder: Path, bands: Sequence[str] | None) -> list[ObjectFiles]:
     return (by_band(files, bands) if bands else None) or by_file(files)
 
 
-def _middle(item: ObjectItem) -> np.ndarray:
-    """The stretched cut-out `(side, side, C)` of an object."""
-    image, cutting = item.mosaic, item.mosaic.cutting
+def _middle(files: Sequence[Path], image: SkyImage) -> tuple[np.ndarray, np.ndarray]:
+    """The stretched cut-out `(side, side, C)` of an object, and which of its pixels have a value."""
+    cutting = image.cutting
     with (
         as_in_a_recipe(),
-        open_mosaic(item.files, bands=image.bands, hdu=image.hdu, parity=image.own_parity) as mosaic,
+        open_mosaic(files, bands=image.bands, hdu=image.hdu, parity=image.own_parity) as mosaic,
     ):
         height, width = mosaic.shape
         ratio = 1.0
@@ -156,4 +161,4 @@ def _middle(item: ObjectItem) -> np.ndarray:
         centre = [[(width - 1) / 2, (height - 1) / 2]]
         scale = None if mosaic.wcs is None else cutting.pixel_scale_arcsec
         cutouts = mosaic.cut(centre, cutting.side, pixel_scale_arcsec=scale, parity=cutting.parity)
-        return np.moveaxis(cutting.stretch.apply(fluxes.apply(cutouts.values, factors)), 1, 3)[0]
+        return np.moveaxis(cutting.stretch.apply(fluxes.apply(cutouts.values, factors)), 1, 3)[0], cutouts.valid[0]

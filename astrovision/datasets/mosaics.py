@@ -69,6 +69,7 @@ class SkyImage:
         bands: names, in the order of the cut-outs' channels.
         cutting: its scale is that of the mosaic where no other was asked for; None where there is no WCS.
         left_out: sources of the catalogue that lie off the image, or have no position.
+        unseen: further ones that were left out, as no pixel of their cut-outs has a value.
         own_parity: the images' own, where it is known better than by their WCS.
         flux_scale: unit and zero points of the bands.
         notices: what a user should know of the headers and the catalogue.
@@ -88,6 +89,7 @@ class SkyImage:
     notices: tuple[str, ...] = ()
     compass: Compass | None = None
     whole: bool = False
+    unseen: int = 0
 
     def cutouts(self, places: Sequence[tuple[float, float]]) -> Iterator[tuple[int, np.ndarray]]:
         """Stretched cut-outs around places `(x, y)`: number of each, and `(side, side, C)` float32 from 0 to 1.
@@ -124,7 +126,9 @@ class SkyItem(Item):
 
 
 class MosaicSources(Layout[SkyItem]):
-    """Sources of a FITS mosaic, cut out around the positions of a catalogue; those off the image are left out.
+    """Sources of a FITS mosaic, cut out around the positions of a catalogue.
+
+    Those off the image, and those without a pixel that has a value, are left out.
 
     Cut-outs of neighbours overlap, so that a source of the test split may have been seen beside one of the training
     split: a column of splits by place is better than a draw of single sources, and without one `blocks_arcmin` or
@@ -201,11 +205,14 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
             raise InputError(f"{catalogue.label}: none of its {len(here)} sources lies on {mosaic.label}; give its own")
         blocks = _blocks(mosaic, places, options)
         settled, (height, width) = cutting.on(mosaic), mosaic.shape
+        off_image, here[here] = int((~here).sum()), _have_values(mosaic, places[here], settled)
+        unseen = len(here) - off_image - int(here.sum())
+        check_seen(int(here.sum()), unseen, catalogue.label)
         compass = mosaic.compass((width - 1) / 2, (height - 1) / 2, settled.parity)
         image = SkyImage(
-            files, path, hdu, mosaic.bands, settled, int((~here).sum()), parity,
+            files, path, hdu, mosaic.bands, settled, off_image, parity,
             FluxScale(mosaic.unit, mosaic.zero_points), (*mosaic.notices, *catalogue.notices),
-            compass,
+            compass, unseen=unseen,
         )  # fmt: skip
     keys = catalogue.texts(str(options["id"])) if options.get("id") else list(map(str, range(1, len(here) + 1)))
     labels = catalogue.texts(str(options.get("label", "label")))
@@ -214,6 +221,28 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
         (SkyItem(files[0], -1, keys[row], splits[row], blocks[row], place=(x, y), mosaic=image), labels[row])
         for row, (x, y) in zip(np.flatnonzero(here).tolist(), places[here].tolist(), strict=True)
     ]
+
+
+def _have_values(mosaic: Mosaic, places: np.ndarray, cutting: Cutting) -> np.ndarray:
+    """Whether any pixel of the cut-outs has a value, `(N,)` bool."""
+    found = np.zeros(len(places), bool)
+    for rows, batch in mosaic.batches(
+        places, cutting.side, _AT_ONCE, pixel_scale_arcsec=cutting.pixel_scale_arcsec, parity=cutting.parity
+    ):
+        found[rows] = batch.valid.any((1, 2))
+    return found
+
+
+def check_seen(seen: int, unseen: int, label: str) -> None:
+    """Refuse images of which none has a pixel with a value.
+
+    Raises:
+        InputError: there is none to learn from.
+    """
+    if not seen:
+        raise InputError(
+            f"{label}: none of the cut-outs of its {unseen} sources has a pixel with a value; give other images"
+        )
 
 
 def parity_of(options: Document) -> int | None:

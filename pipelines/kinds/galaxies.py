@@ -86,6 +86,8 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         lines = super().notices(prepared)
         if self.mosaic is not None and self.mosaic.left_out:
             lines.append(f"warning: {self.mosaic.left_out} sources that lie off the image were left out")
+        if self.mosaic is not None and self.mosaic.unseen:
+            lines.append(f"warning: {self.mosaic.unseen} images without a pixel that has a value were left out")
         if self.mosaic is not None:
             lines += [f"warning: the mosaic or its catalogue: {notice}" for notice in self.mosaic.notices]
         return lines

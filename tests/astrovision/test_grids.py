@@ -9,7 +9,7 @@ import pytest
 from astropy import log
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, DistortionLookupTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -302,3 +302,21 @@ def test_packed_files_are_the_file(tmp_path: Path, ending: str):
     (tmp_path / f"m{ending}").write_bytes(pack(plain.read_bytes()))
     with open_mosaic(plain) as expected, open_mosaic(tmp_path / f"m{ending}") as mosaic:
         np.testing.assert_array_equal(mosaic.cut([[9, 9]], 8).values, expected.cut([[9, 9]], 8).values)
+
+
+def test_tables_of_a_distortion_are_no_images_and_are_heeded(tmp_path: Path):
+    wcs = sky_wcs()
+    table = DistortionLookupTable(np.full((4, 4), 3, np.float32), (1.0, 1.0), (1.0, 1.0), (20.0, 20.0))
+    wcs.cpdis1 = wcs.cpdis2 = table
+    hdus = wcs.to_fits()
+    hdus[0] = fits.PrimaryHDU(noise(), hdus[0].header)
+    hdus[0].header["EXTEND"] = True
+    hdus.writeto(tmp_path / "m.fits")
+    with open_mosaic(tmp_path / "m.fits") as mosaic:
+        np.testing.assert_allclose(mosaic.pixels([150], [2]), [[26, 26]], atol=1e-3)
+
+
+def test_a_wcs_that_cannot_be_used_is_named(tmp_path: Path):
+    path = write(tmp_path / "m.fits", noise(), sky_wcs(), CTYPE1="RA---XYZ", CTYPE2="DEC--XYZ")
+    with open_mosaic(path) as mosaic:
+        assert mosaic.wcs is None and "has a WCS that cannot be used" in mosaic.notices[0]

@@ -136,3 +136,22 @@ def test_images_without_a_wcs_and_larger_ones_are_learnt_from_where_that_is_said
     kind = kind_of(survey(tmp_path / "data", side=60, on_sky=False), data__options=options)
     assert read_images(kind.sources[0], 40, 1.0, 2)[0]["image"].shape[1:] == (2, 40, 40)
     assert kind.contract_section([0.2, 0.2], [0.2, 0.2])["parity"] == -1
+
+
+def test_cutouts_without_a_pixel_that_has_a_value_are_not_learnt_from(tmp_path: Path, store: str, capsys: Any):
+    root = survey(tmp_path / "data")
+    for number in (0, 1, 7):
+        with fits.open(root / "images" / f"o{number}.fits", mode="update") as hdus:
+            hdus[0].data[:] = np.nan
+    with fits.open(root / "images" / "o2.fits", mode="update") as hdus:
+        hdus[0].data[:, :20] = np.nan
+    recipe = load_recipe("mosaic_astroformer_cpu", [f"output={tmp_path / 'out'}", *overrides(root)])
+    run_stages(recipe, ["prepare", "train"])
+    assert "warning: 3 images without a pixel that has a value were left out" in capsys.readouterr().out
+    keys = {item.key for source in kind_of(root).sources for item in source.items}
+    assert keys == {f"o{number}" for number in range(24)} - {"o0", "o1", "o7"}
+    for path in (root / "images").iterdir():
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[:] = np.nan
+    with pytest.raises(InputError, match=r"labels.csv: none of the cut-outs of its 24 sources has a pixel with a val"):
+        kind_of(root)

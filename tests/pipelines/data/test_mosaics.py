@@ -363,3 +363,25 @@ def test_the_file_of_galaxy10_may_be_given_itself(tmp_path: Path, store: str):
     for name, layout in (("cutouts_astroformer_cpu", []), ("galaxy10_astroformer_cpu", ["data.layout=folders"])):
         with pytest.raises(InputError, match="not a folder; pass the folder of the data"):
             find_kind(load_recipe(name, [f"data.root={path}", *layout]))
+
+
+def test_sources_without_a_pixel_that_has_a_value_are_left_out(tmp_path: Path, store: str, capsys: Any):
+    root = survey(tmp_path / "data")
+    whole = {item.key: item.place for item in items_of(root)}
+    blank = {key for key, (x, y) in whole.items() if x < 120 and y < 120}
+    for band in "grz":
+        with fits.open(root / f"{band}.fits", mode="update") as hdus:
+            hdus[0].data[:150, :150] = np.nan
+    recipe = load_recipe("mosaic_astroformer_cpu", [*overrides(root), f"output={tmp_path / 'out'}"])
+    run_stages(recipe, ["prepare", "train"])
+    kept = {item.key for item in items_of(root)}
+    left = set(whole) - kept
+    assert blank <= left and blank and all(max(whole[key]) < 150 for key in left)
+    said = capsys.readouterr().out
+    assert f"warning: {len(left)} images without a pixel that has a value were left out" in said
+    assert "warning: 3 sources that lie off the image were left out" in said
+    for band in "grz":
+        with fits.open(root / f"{band}.fits", mode="update") as hdus:
+            hdus[0].data[:] = np.nan
+    with pytest.raises(InputError, match="none of the cut-outs of its 72 sources has a pixel with a value"):
+        kind_of(root)
