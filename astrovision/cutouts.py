@@ -23,6 +23,7 @@ __all__ = ["FLAGS", "HAS_INVALID", "OFF_IMAGE", "PARTIAL", "Cutouts", "Mosaic", 
 
 LARGEST = 8192
 """Side in pixels of the largest cut-out."""
+_NAMED = 8  # files that messages name
 _SAME_SCALE = 1e-3  # scales that differ by less are one
 _SQUARE = 0.01  # pixels whose sides differ by less are taken for square ones
 _SHEARED = 2.0  # degrees, beyond which rows and columns are not taken for perpendicular
@@ -57,7 +58,8 @@ class Mosaic:
         stack: contextlib.ExitStack,
         parity: int | None = None,
     ) -> None:
-        self.label = ", ".join(map(printable, paths))
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        self.label = ", ".join(map(printable, paths[:_NAMED])) + more
         self.bands = tuple(bands)
         self.shape, self.wcs = planes[0].shape, planes[0].wcs
         self.pixel_scale_arcsec = None if self.wcs is None else math.sqrt(math.prod(grids.pixel_scales(self.wcs)))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from astrovision.bands import wavelength
 from astrovision.tables import PACKED
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -34,28 +35,36 @@ def is_fits(path: Path) -> bool:
 
 
 def by_band(files: Sequence[Path], bands: Sequence[str]) -> list[ObjectFiles] | None:
-    """Objects of files that are named by object and band, such as `m51_g.fits` or `m51/g.fits`.
+    """Objects of files that are named by object and band, such as `m51_g.fits`, `m51/g.fits` or `g/m51.fits`.
 
-    None where names do not have all of the bands, or where all files are of one object.
+    Files of other bands are passed over. None where names do not have bands, or where all files are of one object.
 
     Args:
         files: FITS files.
         bands: names of the model's bands.
+
+    Raises:
+        InputError: objects lack a band.
     """
-    groups: dict[str, dict[str, Path]] = {}
-    folders = len({path.parent for path in files}) > 1
-    for path in files:
-        key, band = _split(_stem(path), bands)
-        if folders:
-            key = path.parent.name
-        if band is None or band in groups.setdefault(key, {}):
-            return None
-        groups[key][band] = path
-    if len(groups) < 2 or any(len(group) < len(bands) for group in groups.values()):
-        return None
-    return [
-        ObjectFiles(key, tuple(group[band] for band in bands), tuple(bands)) for key, group in sorted(groups.items())
-    ]
+    for name_of in (_by_name, _by_folder):
+        named = [(path, *name_of(path, bands)) for path in files]
+        ours = [(path, key, band) for path, key, band in named if band in bands]
+        groups: dict[str, dict[str, Path]] = {}
+        for path, key, band in ours:
+            groups.setdefault(key, {})[band] = path
+        if any(band is None for _, _, band in named) or sum(map(len, groups.values())) < len(ours):
+            continue
+        if len(groups) < 2 or all(len(group) == 1 < len(bands) for group in groups.values()):
+            continue
+        for key, group in groups.items():
+            if lacking := [band for band in bands if band not in group]:
+                raise InputError(
+                    f"{printable(next(iter(group.values())))}: {printable(key)[:60]} has no file of band "
+                    f"{', '.join(lacking)}; expected one for each of {', '.join(bands)}: add it, or leave "
+                    "the object out"
+                )
+        return [ObjectFiles(key, tuple(groups[key][band] for band in bands), tuple(bands)) for key in sorted(groups)]
+    return None
 
 
 def by_file(files: Sequence[Path]) -> list[ObjectFiles]:
@@ -99,13 +108,26 @@ def _stem(path: Path) -> str:
     return Path(name).stem if Path(name).suffix.lower() in FITS else path.name
 
 
+def _by_name(path: Path, bands: Sequence[str]) -> tuple[str, str | None]:
+    """Object and band of a file, the object by the folder where the name is that of a band alone."""
+    key, band = _split(_stem(path), bands)
+    return key or path.parent.name, band
+
+
+def _by_folder(path: Path, bands: Sequence[str]) -> tuple[str, str | None]:
+    """Object and band of a file in a folder that is named by the one or the other."""
+    key, band = _split(_stem(path), bands)
+    rest, of_folder = _split(path.parent.name, bands)
+    return (path.parent.name, band) if rest or of_folder is None else (key or _stem(path), of_folder)
+
+
 def _split(stem: str, bands: Sequence[str]) -> tuple[str, str | None]:
-    """A name without its last word that is a band, and that band."""
+    """A name without its last word that is a band, of the model or another one, and that band."""
     words = re.split(r"([-_. ]+)", stem)
     by_name = {band.lower(): band for band in bands}
-    for place in range(len(words) - 1, -1, -2):
-        band = words[place] if words[place] in bands else by_name.get(words[place].lower())
-        if band is not None:
-            rest = words[:place] + words[place + 1 :]
-            return "".join(rest).strip("-_. "), band
+    places = range(len(words) - 1, -1, -2)
+    own = [place for place in places if words[place].lower() in by_name]
+    for place in own or [place for place in places if wavelength(words[place]) is not None]:
+        rest = "".join(words[:place] + words[place + 1 :]).strip("-_. ")
+        return rest, by_name.get(words[place].lower(), words[place])
     return stem, None

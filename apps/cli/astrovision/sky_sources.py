@@ -22,7 +22,7 @@ from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import Cutouts, Mosaic, open_mosaic
 from astrovision.datasets.objects import ObjectFiles, by_band, by_file, object_named
 from astrovision.pictures import SkyView
-from astrovision.tables import read_table
+from astrovision.tables import listed, read_table
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.json_values import Entries
@@ -65,6 +65,10 @@ def open_fits_source(
         if options.shard is not None:
             raise InputError(f"--shard: {label} is one image; give sources with --catalogue")
         source = _cutout(files, mosaic, classifier, options)
+    elif options.centre:
+        raise InputError(
+            f"{label}: --centre is for images of one object, with --catalogue it means nothing; leave it out"
+        )
     else:
         catalogue = read_catalogue(options.catalogue, ra=options.ra, dec=options.dec, x=options.x, y=options.y)
         source = _sources(mosaic, catalogue, classifier, options)
@@ -106,7 +110,7 @@ class _Sight:
         missing = [band for band in contract.bands if band not in mosaic.bands]
         if missing:
             raise InputError(
-                f"{mosaic.label}: has bands {', '.join(mosaic.bands)}, the model takes {', '.join(contract.bands)}; "
+                f"{mosaic.label}: has bands {listed(mosaic.bands)}, the model takes {', '.join(contract.bands)}; "
                 f"name the {len(mosaic.bands)} of the input in their order with --bands"
             )
         order = [mosaic.bands.index(band) for band in contract.bands]
@@ -265,13 +269,23 @@ def _objects(files: list[Path], options: ClassifyOptions, classifier: GalaxyClas
     bands = classifier.contract.bands
     if len(files) < 2 or not Path(options.input).is_dir():
         return None
-    named = by_band(files, bands)
-    if named is not None:
-        return named
-    with open_mosaic(files[0], hdu=options.hdu) as mosaic:
-        alone = len(mosaic.bands)
+    alone = _bands_of_one(files, options)
+    if alone == len(bands) > 1:
+        return by_file(files)
     # with one band in each file, as many files as bands are one image
-    return by_file(files) if alone == len(bands) else None
+    return by_band(files, bands) or (by_file(files) if alone == len(bands) else None)
+
+
+def _bands_of_one(files: list[Path], options: ClassifyOptions) -> int:
+    """Number of bands of the first file that can be read."""
+    for number, path in enumerate(files, 1):
+        try:
+            with open_mosaic(path, hdu=options.hdu) as mosaic:
+                return len(mosaic.bands)
+        except InputError:
+            if not options.skip_unreadable or number == len(files):
+                raise
+    return 0
 
 
 def _at_centre(mosaic: Mosaic, classifier: GalaxyClassifier, centre: bool) -> tuple[_Sight, np.ndarray]:

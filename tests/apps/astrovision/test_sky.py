@@ -168,7 +168,7 @@ def test_fluxes_that_cannot_be_converted_are_refused_and_those_unknown_warned_ab
     catalogue = write_catalogue(tmp_path / "c.ecsv")
     arguments = ["-i", tmp_path / "a.fits", "--catalogue", catalogue, "--model", own, "-o", tmp_path / "o.ecsv"]
     write(tmp_path / "a.fits", sky(), sky_wcs(), BUNIT="MJy/sr")
-    assert "a.fits: has BUNIT MJy / sr, the model takes nJy" in refused(capsys, *arguments)
+    assert "a.fits: has BUNIT MJy/sr, the model takes nJy" in refused(capsys, *arguments)
     write(tmp_path / "a.fits", sky(), sky_wcs())
     assert classify(*arguments) == 0
     assert "warning: the input does not say its unit (BUNIT); it was taken to be the model's" in capsys.readouterr().err
@@ -234,6 +234,32 @@ def test_a_folder_of_cutouts_is_classified_as_the_mosaic_is(model: Path, tmp_pat
     found, expected = probabilities(tmp_path / "o.ecsv"), probabilities(tmp_path / "m.ecsv")
     np.testing.assert_allclose(found[::2], expected[::2], atol=1e-4)
     assert json.loads((tmp_path / "o.json").read_text())["input"]["kind"] == "cutouts"
+
+
+@pytest.mark.parametrize(
+    "name", ["{band}/{key}.fits", "{band}/{key}_{band}.fits", "{key}/img-{band}.fits", "{band}_{key}.fits"]
+)
+def test_files_of_objects_and_bands_are_known_by_names_and_folders(model: Path, tmp_path: Path, name: str, capsys):
+    places = {}
+    for key in ("s1", "s2"):
+        for band in "grzi":
+            place = places[key, band] = tmp_path / "cuts" / name.format(key=key, band=band)
+            place.parent.mkdir(exist_ok=True, parents=True)
+            write(place, sky()["grzi".index(band) % 3, :64, :64], sky_wcs(), BANDS="")
+    arguments = ["-i", tmp_path / "cuts", "--model", model, "-o", tmp_path / "o.ecsv"]
+    assert classify(*arguments, "-q") == 0
+    assert list(read_table(tmp_path / "o.ecsv")["id"]) == ["s1", "s2"]
+    places["s2", "z"].unlink()
+    assert "s2 has no file of band z; expected one for each of g, r, z" in refused(capsys, *arguments)
+
+
+def test_the_first_file_of_a_folder_may_be_left_out(model: Path, tmp_path: Path, capsys):
+    files = objects(tmp_path / "cuts")
+    files["src0"].write_bytes(b"nothing")
+    arguments = ["-i", tmp_path / "cuts", "--model", model, "-o", tmp_path / "o.ecsv"]
+    assert "src0.fits: is no FITS file" in refused(capsys, *arguments)
+    assert classify(*arguments, "--skip-unreadable") == 5
+    assert list(read_table(tmp_path / "o.ecsv")["id"]) == ["src1", "src2", "src3"]
 
 
 def test_a_table_names_the_objects_of_a_folder(model: Path, tmp_path: Path, capsys):
@@ -489,3 +515,5 @@ def test_options_that_mean_nothing_are_refused(model: Path, tmp_path: Path, caps
     path = write(tmp_path / "a.fits", sky(), sky_wcs())
     said = refused(capsys, "-i", path, "--model", model, "-o", tmp_path / "o.csv", "--keep-columns", "all")
     assert "give it with --catalogue" in said
+    sources = ["-i", path, "--catalogue", write_catalogue(tmp_path / "c.ecsv"), "--model", model]
+    assert "--centre is for images of one object" in refused(capsys, *sources, "-o", tmp_path / "o.csv", "--centre")
