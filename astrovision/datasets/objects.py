@@ -48,7 +48,7 @@ def by_band(files: Sequence[Path], bands: Sequence[str]) -> list[ObjectFiles] | 
     """
     for name_of in (_by_name, _by_folder):
         named = [(path, *name_of(path, bands)) for path in files]
-        ours = [(path, key, band) for path, key, band in named if band in bands]
+        ours = [(path, key, band) for path, key, band in named if band is not None and band in bands]
         groups: dict[str, dict[str, Path]] = {}
         for path, key, band in ours:
             groups.setdefault(key, {})[band] = path

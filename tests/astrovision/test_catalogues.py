@@ -473,5 +473,5 @@ def test_an_equinox_of_fk5_is_a_julian_year(tmp_path: Path):
     place: Any = SkyCoord(150, 2, unit="deg").transform_to(FK5(equinox="J1975"))
     table = Table({"ra": [place.ra.deg], "dec": [place.dec.deg]}, meta={"RADESYS": "FK5", "EQUINOX": 1975.0})
     table.write(tmp_path / "c.fits")
-    found = read_catalogue(tmp_path / "c.fits")
+    found: Any = read_catalogue(tmp_path / "c.fits")
     np.testing.assert_allclose(found.ra_deg, 150, atol=1e-7)

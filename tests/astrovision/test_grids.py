@@ -206,10 +206,9 @@ def test_ecliptic_axes_of_an_old_frame_are_refused(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_headers_that_differ_from_the_standard_in_spelling_are_read(tmp_path: Path, cards: dict, frame: str):
-    path = write(tmp_path / "m.fits", noise())
-    with fits.open(path, mode="update") as hdus:
-        header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 30.0}
-        hdus[0].header.update({**header, "CRPIX2": 30.0, "CDELT1": -1e-3, "CDELT2": 1e-3, **cards})
+    header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 30.0}
+    header |= {"CRPIX2": 30.0, "CDELT1": -1e-3, "CDELT2": 1e-3, **cards}
+    path = write(tmp_path / "m.fits", noise(), **header)
     expected: Any = SkyCoord(150, 2, unit="deg", frame=frame).icrs
     with open_mosaic(path) as mosaic:
         assert mosaic.parity == -1 and mosaic.pixel_scale_arcsec == pytest.approx(3.6)
@@ -308,7 +307,7 @@ def test_tables_of_a_distortion_are_no_images_and_are_heeded(tmp_path: Path):
     wcs = sky_wcs()
     table = DistortionLookupTable(np.full((4, 4), 3, np.float32), (1.0, 1.0), (1.0, 1.0), (20.0, 20.0))
     wcs.cpdis1 = wcs.cpdis2 = table
-    hdus = wcs.to_fits()
+    hdus: Any = wcs.to_fits()
     hdus[0] = fits.PrimaryHDU(noise(), hdus[0].header)
     hdus[0].header["EXTEND"] = True
     hdus.writeto(tmp_path / "m.fits")
