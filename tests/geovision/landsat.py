@@ -7,7 +7,8 @@ import numpy as np
 
 from tests.geovision.rasters import write_scene
 
-Groups = dict[str, dict[str, str | float]]
+Group = dict[str, str | float]
+Groups = dict[str, Group]
 CRAFTS = {
     4: ("LT04", "TM", range(1, 8), "6"), 5: ("LT05", "TM", range(1, 8), "6"), 7: ("LE07", "ETM", range(1, 9), "6"),
     8: ("LC08", "OLI_TIRS", range(1, 12), "10"), 9: ("LC09", "OLI_TIRS", range(1, 12), "10"),
@@ -25,15 +26,15 @@ def groups_of(number: int, collection: int, level: int) -> tuple[str, Groups, li
     names = [str(band) for band in bands if not (number == 7 and band == 6)] + (
         ["6_VCID_1", "6_VCID_2"] if number == 7 else []
     )
-    level1 = {f"FILE_NAME_BAND_{band}": f"{name.replace('L2SP', 'L1TP')}_B{band}.TIF" for band in names}
-    factors = {
+    level1: Group = {f"FILE_NAME_BAND_{band}": f"{name.replace('L2SP', 'L1TP')}_B{band}.TIF" for band in names}
+    factors: Group = {
         f"{kind}_{part}_BAND_{band}": value
         for band in names
         for kind, pair in (("REFLECTANCE", TOA), ("RADIANCE", RADIANCE))
         for part, value in zip(("MULT", "ADD"), pair, strict=True)
         if kind == "RADIANCE" or band.partition("_")[0] not in {"6", "10", "11"} or (band == "6" and number > 7)
     }
-    craft = {"SPACECRAFT_ID": f"LANDSAT_{number}", "SENSOR_ID": sensor}
+    craft: Group = {"SPACECRAFT_ID": f"LANDSAT_{number}", "SENSOR_ID": sensor}
     if collection == 1:
         groups: Groups = {
             "METADATA_FILE_INFO": {"LANDSAT_PRODUCT_ID": name, "COLLECTION_NUMBER": 1},
@@ -41,34 +42,36 @@ def groups_of(number: int, collection: int, level: int) -> tuple[str, Groups, li
             "IMAGE_ATTRIBUTES": {"SUN_ELEVATION": ELEVATION},
             "RADIOMETRIC_RESCALING": factors,
         }
-        return name, groups, [*level1.values(), f"{name}_BQA.TIF"]
-    attributes = {**craft, "SUN_ELEVATION": ELEVATION}
-    quality = {"FILE_NAME_QUALITY_L1_PIXEL": f"{name}_QA_PIXEL.TIF"}
+        return name, groups, [*map(str, level1.values()), f"{name}_BQA.TIF"]
+    attributes: Group = {**craft, "SUN_ELEVATION": ELEVATION}
+    quality: Group = {"FILE_NAME_QUALITY_L1_PIXEL": f"{name}_QA_PIXEL.TIF"}
     if level == 1:
         groups = {
             "PRODUCT_CONTENTS": {"PROCESSING_LEVEL": step, "COLLECTION_NUMBER": 2, **level1, **quality},
             "IMAGE_ATTRIBUTES": attributes,
             "LEVEL1_RADIOMETRIC_RESCALING": factors,
         }
-        return name, groups, [*level1.values(), *quality.values()]
+        return name, groups, [*map(str, level1.values()), *map(str, quality.values())]
     surface = [band for band in names if band in {"1", "2", "3", "4", "5", "7"} or (band == "6" and number > 7)]
-    level2 = {f"FILE_NAME_BAND_{band}": f"{name}_SR_B{band}.TIF" for band in surface}
+    level2: Group = {f"FILE_NAME_BAND_{band}": f"{name}_SR_B{band}.TIF" for band in surface}
     level2[f"FILE_NAME_BAND_ST_B{thermal}"] = f"{name}_ST_B{thermal}.TIF"
+    reflectance: Group = {
+        f"REFLECTANCE_{part}_BAND_{band}": value
+        for band in surface
+        for part, value in zip(("MULT", "ADD"), SR, strict=True)
+    }
+    temperature: Group = {
+        f"TEMPERATURE_{part}_BAND_ST_B{thermal}": value for part, value in zip(("MULT", "ADD"), ST, strict=True)
+    }
     groups = {
         "PRODUCT_CONTENTS": {"PROCESSING_LEVEL": step, "COLLECTION_NUMBER": 2, **level2, **quality},
         "IMAGE_ATTRIBUTES": attributes,
-        "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS": {
-            f"REFLECTANCE_{part}_BAND_{band}": value
-            for band in surface
-            for part, value in zip(("MULT", "ADD"), SR, strict=True)
-        },
-        "LEVEL2_SURFACE_TEMPERATURE_PARAMETERS": {
-            f"TEMPERATURE_{part}_BAND_ST_B{thermal}": value for part, value in zip(("MULT", "ADD"), ST, strict=True)
-        },
+        "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS": reflectance,
+        "LEVEL2_SURFACE_TEMPERATURE_PARAMETERS": temperature,
         "LEVEL1_PROCESSING_RECORD": {"PROCESSING_LEVEL": "L1TP", **level1},
         "LEVEL1_RADIOMETRIC_RESCALING": factors,
     }
-    return name, groups, [*level2.values(), *quality.values()]
+    return name, groups, [*map(str, level2.values()), *map(str, quality.values())]
 
 
 def write_mtl(path: Path, groups: Groups) -> None:

@@ -50,7 +50,7 @@ def make_map(
 ) -> np.ndarray:
     mapper = Mapper(folder, **options)
     if network is not None:
-        mapper.network, mapper.margin = network, margin
+        mapper.network, mapper.margin = network, margin or 0
     with open_for_model(path, mapper.contract, sensor="sentinel2_l1c") as scene:
         mapper.map(scene, output, probabilities=output.with_suffix(".prob.tif") if shares else None)
     with rasterio.open(output.with_suffix(".prob.tif") if shares else output) as found:

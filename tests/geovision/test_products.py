@@ -5,6 +5,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -264,7 +265,7 @@ def test_an_offset_alone_keeps_the_sensor_s_scale(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["w", "w:gz"])
-def test_a_landsat_archive_is_read_in_place(tmp_path: Path, kind: str):
+def test_a_landsat_archive_is_read_in_place(tmp_path: Path, kind: Literal["w", "w:gz"]):
     name = landsat.write_product(tmp_path / "p")
     archive = tmp_path / (f"{name}.tar" if kind == "w" else f"{name}.tar.gz")
     with tarfile.open(archive, kind) as packed:

@@ -80,11 +80,11 @@ def test_maps_in_the_folder_of_their_scenes_are_no_scenes(model: Path, tmp_path:
 
 def test_polygons_and_a_picture_lie_beside_a_map(scene: Path, model: Path, tmp_path: Path, capsys):
     output, polygons = tmp_path / "m.tif", tmp_path / "p.gpkg"
-    assert start("-i", scene, "-o", output, "--model", model, "--polygons", polygons, "--tile", 64) == 0
+    assert start("-i", scene, "-o", output, "--model", model, "--polygons", polygons, "--tile", "64") == 0
     side = json.loads((tmp_path / "m.json").read_text())
     assert side["tile"]["size"] == 64 and side["settings"]["tile"] == 64 and side["input"]["clouds"] == "not masked"
     table = geopandas.read_file(polygons)
-    assert table.crs.to_epsg() == 32633 and len(table) == side["polygons"]
+    assert table.crs is not None and table.crs.to_epsg() == 32633 and len(table) == side["polygons"]
     assert table.geometry.is_valid.all() and table.confidence.between(1 / 3 - 1e-6, 1).all()
     with rasterio.open(output) as source:
         labels = source.read(1)
@@ -95,9 +95,14 @@ def test_polygons_and_a_picture_lie_beside_a_map(scene: Path, model: Path, tmp_p
         assert mine.geometry.area.sum() == pytest.approx(100 * row["pixels"])
     degrees, large = tmp_path / "p.geojson", tmp_path / "large.tif"
     smallest = ["--polygons", degrees, "--min-area", "0.1"]
-    assert start("-i", scene, "-o", large, "--model", model, *smallest, "--tile", 64) == 0
+    assert start("-i", scene, "-o", large, "--model", model, *smallest, "--tile", "64") == 0
     kept = geopandas.read_file(degrees)
-    assert kept.crs.to_epsg() == 4326 and len(kept) == (table.area_m2 >= 1000).sum() and (kept.area_m2 >= 1000).all()
+    assert (
+        kept.crs is not None
+        and kept.crs.to_epsg() == 4326
+        and len(kept) == (table.area_m2 >= 1000).sum()
+        and (kept.area_m2 >= 1000).all()
+    )
     with Image.open(tmp_path / "m.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     assert picture.size[0] > 1000
