@@ -6,7 +6,7 @@ import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`, see its manual page."""
-_SMALL = 2**21
+_SMALL = 2**23
 _CHOICES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Let the C library give back every freed block above 2 MiB, unless the user has set how.
+    """Let the C library give back every freed block above 8 MiB, unless the user has set how.
 
     By default it learns to keep blocks of up to 32 MiB, in a heap with ever larger gaps: a tenth of the peak of a
     network that runs over a head piece by piece.
