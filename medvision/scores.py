@@ -136,18 +136,18 @@ class Scores:
 
     def _labelled(self, labels: np.ndarray, counts: Tensor, sums: Tensor) -> Labelled:
         """Labels with their counts and mean scores, from those by class and side `(2, K)`."""
-        found = Labelled(labels, {})
+        labelled = Labelled(labels, {})
         for k, channel in enumerate(self.channels):
             left, right = counts[:, k].tolist()
             if channel.left == channel.right:
                 figures = [(channel.left, left + right, float(sums[:, k].sum()))]
                 if channel.sided:
-                    found.sides[channel.left] = (left, right)
+                    labelled.sides[channel.left] = (left, right)
             else:
                 figures = [(channel.left, left, float(sums[0, k])), (channel.right, right, float(sums[1, k]))]
             for number, count, total in figures:
-                found.confidence[number] = min(1.0, total / count / (CERTAIN * self.views)) if count else None
-        return found
+                labelled.confidence[number] = min(1.0, total / count / (CERTAIN * self.views)) if count else None
+        return labelled
 
     def weakest_slices(self) -> dict[int, tuple[int, float]]:
         """`weakest_slices` by axial slices of the scan, counted upwards."""

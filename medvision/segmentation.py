@@ -258,16 +258,16 @@ class Segmenter:
         values = values[: len(self.channels.scored)]
         outside_share, intracranial_ml = self._clean(values, grid)
         scores = Scores(values, self.scorer.summands, grid, self.channels.scored, right)
-        found = scores.labels()
+        labelled = scores.labels()
         clock.lap("labels")
         if self.contract.resampling == "monai" and (reason := why_not_monais(ras_axes(volume.grid))):
             remarks.append(f"{reason}: the labels may differ from MONAI's own")
         voxel_ml = abs(float(np.linalg.det(volume.grid.affine[:3, :3]))) / 1000
         return Segmentation(
-            labels=found.labels,
+            labels=labelled.labels,
             volume=volume,
             card=self.card,
-            confidence=found.confidence,
+            confidence=labelled.confidence,
             settings=self.settings,
             device=str(self.device),
             precision=self.precision,
@@ -276,7 +276,7 @@ class Segmenter:
             model_sha256=self.model_sha256,
             fallbacks=list(self.warnings),
             weakest_slices=scores.weakest_slices(),
-            sides_ml={k: (left * voxel_ml, right * voxel_ml) for k, (left, right) in found.sides.items()},
+            sides_ml={k: (left * voxel_ml, right * voxel_ml) for k, (left, right) in labelled.sides.items()},
             intracranial_ml=intracranial_ml,
             outside_share=outside_share,
             _scores=scores if keep_scores else None,
@@ -334,9 +334,9 @@ class Segmenter:
             scan cuts it.
         """
         contract, certain, spacing = self.contract, CERTAIN * self.scorer.summands, grid.spacing_mm
-        share = volume_ml = None
+        outside = volume_ml = None
         if contract.intracranial:
-            share = keep_main_body(values, certain, _BRIDGE_MM / max(spacing), contract.smallest_piece)
+            outside = keep_main_body(values, certain, _BRIDGE_MM / max(spacing), contract.smallest_piece)
             inside = values.argmax(0) > 0
             if not grid.cuts(inside):
                 volume_ml = int(inside.sum()) * math.prod(spacing) / 1000
@@ -344,7 +344,7 @@ class Segmenter:
             attached = self.channels.of_structures(contract.attached)
             loose = [k for k, channel in enumerate(self.channels.scored) if channel.left in attached]
             drop_stray_pieces(values, certain, loose, contract.attached_mm / max(spacing), contract.smallest_piece)
-        return share, volume_ml
+        return outside, volume_ml
 
 
 def _card_of(card: Card, channels: Channels) -> Card:

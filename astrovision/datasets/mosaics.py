@@ -225,12 +225,12 @@ def _find_sources(root: Path, options: Document, cutting: Cutting) -> tuple[SkyI
 
 def _have_values(mosaic: Mosaic, places: np.ndarray, cutting: Cutting) -> np.ndarray:
     """Whether any pixel of the cut-outs has a value, `(N,)` bool."""
-    found = np.zeros(len(places), bool)
+    seen = np.zeros(len(places), bool)
     for rows, batch in mosaic.batches(
         places, cutting.side, _AT_ONCE, pixel_scale_arcsec=cutting.pixel_scale_arcsec, parity=cutting.parity
     ):
-        found[rows] = batch.valid.any((1, 2))
-    return found
+        seen[rows] = batch.valid.any((1, 2))
+    return seen
 
 
 def check_seen(seen: int, unseen: int, label: str) -> None:
