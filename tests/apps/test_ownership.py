@@ -86,7 +86,7 @@ def test_a_map_that_was_changed_is_kept_and_said_to_be_there(tmp_path: Path, cap
     arguments = ("map", "-i", scenes, "-o", out, "--model", model, "--sensor", "sentinel2_l1c")
     assert program("geovision", *arguments) == 0
     side = json.loads((out / "s_map.json").read_text())
-    assert set(side["outputs"]) == {"map"} and "s_map" not in (out / "s_map.json").read_text()
+    assert set(side["outputs"]) == {"map", "quicklook"} and "s_map" not in (out / "s_map.json").read_text()
     assert program("geovision", *arguments) == 0, "our own map is replaced"
     with (out / "s_map.tif").open("ab") as file:
         file.write(b"corrected")

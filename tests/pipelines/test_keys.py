@@ -111,7 +111,9 @@ def changed(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Changed
     """The stages that changes of a recipe reach directly, and whether what the report shows is another."""
     folder = tmp_path_factory.mktemp("keys")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{migrated}")
+        store = folder / "mlflow.db"
+        shutil.copyfile(migrated, store)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
         patch.delenv("MLFLOW_RUN_ID", raising=False)
         (folder / "raw").mkdir()
         (folder / "link").symlink_to(write_raw(folder / "raw"))

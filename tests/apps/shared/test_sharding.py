@@ -154,7 +154,9 @@ def test_a_folder_is_mapped_scene_by_scene_and_goes_on(scenes: Path, tmp_path: P
     assert call(geovision.app, *alone) == 0
     for number in (1, 3):
         assert call(geovision.app, *asked, "--shard", f"{number}/3") == 0
-    assert sorted(path.name for path in out.iterdir()) == ["0_map.json", "0_map.tif", "2_map.json", "2_map.tif"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{number}_map.{ending}" for number in (0, 2) for ending in ("json", "png", "tif")
+    ]
     capsys.readouterr()
     assert call(geovision.app, *asked, "--resume") == 0
     assert capsys.readouterr().out.count("skipped") == 2
