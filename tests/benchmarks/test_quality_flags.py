@@ -21,13 +21,14 @@ from medvision.metrics.overlap import compare
 from medvision.segmentation import Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
-from pipelines.evaluation.flag_usefulness import flag_usefulness
+from pipelines.evaluation.flag_usefulness import POOR, flag_usefulness
 from pipelines.evaluation.volume_robustness import measure_volume
 from tests.brain_references import SCORED, manual_scan
 
 REPORTED = ("1006", "1007", "1008")
 SEVERITIES = (3, 5)
 DRAWN = 25
+
 KINDS = list(SCALES["mr"])
 OF = (
     "volumes drawn from two label maps that nothing was trained on (T1-weighted, half of them stripped), a fifth as "
@@ -84,7 +85,7 @@ def drawn_cells(data_root: Path) -> Iterator[tuple[str | None, Volume, np.ndarra
 
 
 def fit(segmenter: Segmenter, data_root: Path) -> dict[str, Any]:
-    """What a card says of confidence; `poor` is more than 0.1 below a structure's median Dice without corruption."""
+    """What a card says of confidence; a structure is poor where its Dice is below `POOR`."""
     cells = []
     for kind, volume, truth in drawn_cells(data_root):
         result = segmenter.segment(volume)
@@ -95,10 +96,9 @@ def fit(segmenter: Segmenter, data_root: Path) -> dict[str, Any]:
         if entry["id"] not in SCORED:
             continue
         pairs = [(kind, *said[entry["name"]]) for kind, said in cells]
-        usual = np.median([dice for kind, _, dice in pairs if kind is None])
         seen = [(confidence, dice) for _, confidence, dice in pairs if confidence is not None]
         knots[entry["name"]] = fit_knots([confidence for confidence, _ in seen], [dice for _, dice in seen])
-        least[entry["name"]] = fit_threshold([c or 0.0 for _, c, _ in pairs], [d < usual - 0.1 for *_, d in pairs])
+        least[entry["name"]] = fit_threshold([c or 0.0 for _, c, _ in pairs], [d < POOR for *_, d in pairs])
     return {"min_confidence": least, "expected_dice": {"cases": len(cells), "of": OF, "knots": knots}}
 
 
