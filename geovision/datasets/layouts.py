@@ -105,7 +105,7 @@ class Folders(SatelliteLayout):
 
 
 class EuroSat(Folders):
-    """EuroSAT's 13 bands in folders of classes; B8A stands last in its files."""
+    """EuroSAT's 13 bands in folders of classes; B8A stands last in its files. Option: `lists` (as for folders)."""
 
     name = "eurosat"
     file_bands = (*(f"B{n}" for n in range(1, 13)), "B8A")
