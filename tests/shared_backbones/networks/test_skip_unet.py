@@ -70,3 +70,16 @@ def test_other_dimensions_are_refused():
         SkipUnet(2, dimensions=4)
     with pytest.raises(ValueError, match="widths"):
         SkipUnet(2, widths=())
+
+
+@pytest.mark.parametrize("shape", [(50, 9, 13), (96, 8, 8), (33, 12, 5), (7, 8, 9)])
+@pytest.mark.parametrize("rows", [4, 16])
+def test_row_by_row_it_gives_the_same(shape: tuple[int, int, int], rows: int):
+    network = lively()
+    x = torch.randn(1, 2, *shape)
+    whole = network(x).detach()  # with gradients, convolutions are not cut
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), whole, atol=1e-5, rtol=1e-5)
+        pieces = list(network.in_rows(x, rows))
+    assert [start for start, _ in pieces] == list(range(0, shape[0], rows))
+    torch.testing.assert_close(torch.cat([part for _, part in pieces], 2), whole, atol=1e-5, rtol=1e-5)
