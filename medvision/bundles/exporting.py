@@ -42,6 +42,8 @@ def export_bundle(model: str | Path, output: Path, approximate: bool = False) ->
             f"model {model}: its architecture is {trained.card['architecture']}; expected a 3-D network of "
             "MONAI, which MONAI can build: train one with model.architecture=monai"
         )
+    if contract.parts:
+        raise InputError(f"model {model}: tells parts and sides apart, which no bundle can say; export another model")
     config = _config(trained.card, contract, str(model))
     differences = list(_differences(contract))
     if differences and not approximate:

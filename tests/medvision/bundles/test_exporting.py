@@ -20,6 +20,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.networks.skip_unet import SkipUnet
 from tests.medvision.bundles.bundles import NETWORK, make_network, monai_labels, write_bundle
 from tests.medvision.bundles.test_importing import save_scan
+from tests.medvision.test_parts import card as parts_card
 from tests.medvision.test_segmentation import make_card
 
 EXACT = {
@@ -34,6 +35,10 @@ def write_model(folder: Path, **changes: Any) -> Path:
     network.network.load_state_dict(make_network().state_dict())
     weights.save(folder, network, make_card(**{**EXACT, **changes}))
     return folder
+
+
+def write_parts_model(folder: Path) -> None:
+    weights.save(folder, MonaiNetwork("BasicUNet", 7, features=[4, 4, 8, 8, 8, 4]), parts_card(**EXACT))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,7 @@ def test_the_largest_component_alone(tmp_path: Path):
     [
         (lambda folder: write_model(folder, normalisation="rescale_intensity"), "rescale_intensity"),
         (lambda folder: weights.save(folder, SkipUnet(4, widths=(4, 8)), make_card(**EXACT)), "skip_unet"),
+        (write_parts_model, "tells parts and sides apart"),
     ],
 )
 def test_models_that_monai_cannot_run_are_refused(make: Callable[[Path], object], part: str, tmp_path: Path):
