@@ -90,9 +90,8 @@ class Channels:
         shape = [*logits.shape]
         shape[axis] = len(self.scored) + 1
         out = torch.zeros(shape, device=logits.device)
-        step = max(
-            1, 2**22 // math.prod(logits.shape[:-1])
-        )  # few numbers at once: logits are the largest tensors of all
+        # few numbers at once: logits are the largest tensors of all
+        step = max(1, 2**22 // math.prod(logits.shape[:-1]))
         for part, whole in zip(logits.split(step, last), out.split(step, last), strict=True):
             known = part.narrow(axis, 0, count).float().softmax(axis)
             if self._group is None:

@@ -12,6 +12,7 @@ from medvision.datasets.fingerprint import take_fingerprint
 from medvision.datasets.layouts import Case, find_cases
 from pipelines.recipe.loading import check_recipe
 from pipelines.recipe.planning import Plan, plan
+from pipelines.runtime.memory import keep_freed_memory
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
@@ -84,6 +85,7 @@ def _seconds_of_a_step(planned: Plan) -> float:
     from shared_backbones import architectures
 
     require("lightning", "train")
+    keep_freed_memory()  # as a training does
     recipe = Recipe.model_validate(planned.recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = architectures.build(recipe.model.architecture, recipe.model.arguments).to(device).train()
