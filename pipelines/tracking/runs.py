@@ -63,8 +63,8 @@ def start_run(
     """Begin a run, or go on with one: that of `MLFLOW_RUN_ID`, else `run_id` where the store knows it.
 
     Args:
-        experiment: Name of the experiment, which is made where the store has none of that name; MLFLOWEXPERIMENT_NAME
-            or MLFLOWEXPERIMENT_ID name another, unless it is `asked` for.
+        experiment: Name of the experiment, which is made where the store has none of that name; MLFLOW_EXPERIMENT_NAME
+            or MLFLOW_EXPERIMENT_ID name another, unless it is `asked` for.
         name: Name of the run.
         asked: Whether the user asked for that experiment: variables may not contradict it then.
         uri: Address of the store, which `open_store` has checked.
