@@ -1,6 +1,7 @@
 """What every test shares: the real data, and limits that keep runs alike on every machine."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,18 @@ settings.register_profile("suite", deadline=None, max_examples=30, derandomize="
 settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_STORE = os.environ.get("MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_another_test() -> Iterator[None]:
+    """MLflow keeps the address it was last given in the environment, where the next test would write to that store."""
+    yield
+    if _STORE is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = _STORE
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,18 @@ from tests.golden.write_trainings import EXPECTED, run_training
 ALL = json.loads(EXPECTED.read_text("utf-8"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tracking_store(tmp_path_factory: pytest.TempPathFactory):
-    """One for all runs: making its tables takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
-        patch.delenv("MLFLOW_RUN_ID", raising=False)
-        yield
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tracking store for all runs: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def tracking_store(address: str, monkeypatch: pytest.MonkeyPatch):
+    """The store that the trainings use."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
 
 
 def test_what_is_expected_is_of_these_trainings():

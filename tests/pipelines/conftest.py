@@ -15,9 +15,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database with its tables."""
     from pipelines.tracking.stores import open_store
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/made.db"
+    with pytest.MonkeyPatch.context() as patch:  # MLflow sets the variable, which later tests would write by
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        open_store(uri)
+    return (folder / "made.db").rename(folder / "mlflow.db")  # where no address leads any more
 
 
 @pytest.fixture
