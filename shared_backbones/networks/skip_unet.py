@@ -1,8 +1,8 @@
 """A small U-Net in two or three dimensions whose first skip has the resolution of the input."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -68,8 +68,9 @@ class SkipUnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, [D,] H, W)` of images `(B, in_chans, [D,] H, W)`."""
         shape = x.shape[2:]
-        x, logits, skip = self._but_the_last_level(x)
-        run = recomputed if self.grad_checkpointing and self.training else _called
+        run = self._run
+        skip = run(self.stem, self._padded(x))
+        x, logits = self._lower_levels(run(self.encoder[0], skip))
         logits = self._enlarged(logits).add_(self.heads[-1](run(self.decoder[-1], x, skip)))
         for axis, n in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, n)
@@ -78,7 +79,7 @@ class SkipUnet(nn.Module):
     def in_rows(self, x: Tensor, rows: int = _ROWS) -> Iterator[tuple[int, Tensor]]:
         """What `forward` gives, a few rows at once, for inference in little memory.
 
-        At full resolution nothing but the first features is held whole; the rest depends on rows nearby.
+        Nothing is held whole at full resolution: the first features are computed twice, as they depend on rows nearby.
 
         Args:
             x: images `(B, in_chans, D, H, W)`.
@@ -88,33 +89,53 @@ class SkipUnet(nn.Module):
             First row and logits `(B, num_classes, n, H, W)` of the next `n` rows.
         """
         depth, *sides = x.shape[2:]
-        x, logits, skip = self._but_the_last_level(x)
+        image = self._padded(x)
+        x, logits = self._lower_levels(self._halved_in_rows(image, rows))
         for start in range(0, depth, rows):
-            stop = min(start + rows, skip.shape[2])
+            stop = min(start + rows, image.shape[2])
             # one row more of the level below at either end, which is left out again
             low, high = max(0, start // 2 - 1), min(x.shape[2], -(-stop // 2) + 1)
-            features = self.decoder[-1](x[:, :, low:high], skip[:, :, 2 * low : 2 * high])
+            features = self.decoder[-1](x[:, :, low:high], self._stem_rows(image, 2 * low, 2 * high))
             part = self._enlarged(logits[:, :, low:high]).add_(self.heads[-1](features))
             part = part[:, :, start - 2 * low :][:, :, : min(stop, depth) - start]
             for axis, n in enumerate(sides, start=3):
                 part = part.narrow(axis, 0, n)
             yield start, part
 
-    def _but_the_last_level(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features and logits at half the resolution, and the first features; the border is repeated to a multiple."""
+    def _padded(self, x: Tensor) -> Tensor:
+        """Images with their border repeated to a multiple of the deepest stride."""
         padding = [amount for n in reversed(x.shape[2:]) for amount in (0, -n % self.stride)]
-        if any(padding):
-            x = F.pad(x, padding, mode="replicate")
-        run = recomputed if self.grad_checkpointing and self.training else _called
-        features = [run(self.stem, x)]
-        for down in self.encoder:
-            features.append(run(down, features[-1]))
+        return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+    @property
+    def _run(self) -> Callable[..., Tensor]:
+        return recomputed if self.grad_checkpointing and self.training else _called
+
+    def _lower_levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded features and logits at half the resolution, from the encoder's features there."""
+        features = [x]
+        for down in self.encoder[1:]:
+            features.append(self._run(down, features[-1]))
         x = features.pop()
         logits = self.heads[0](x)
         for up, head in zip(self.decoder[:-1], self.heads[1:-1], strict=True):
-            x = run(up, x, features.pop())
+            x = self._run(up, x, features.pop())
             logits = self._enlarged(logits).add_(head(x))
-        return x, logits, features.pop()
+        return x, logits
+
+    def _stem_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+        """Some rows of the first features."""
+        low, high = max(0, start - 1), min(image.shape[2], stop + 1)
+        return self.stem(image[:, :, low:high])[:, :, start - low : stop - low]
+
+    def _halved_in_rows(self, image: Tensor, rows: int) -> Tensor:
+        """What the encoder makes of the first features, without holding them whole."""
+        down = cast(Down, self.encoder[0])
+        halved = []
+        for start in range(0, image.shape[2], rows):
+            low, stop = max(0, start - 2), min(start + rows, image.shape[2])
+            halved.append(down.halve(self._stem_rows(image, low, stop))[:, :, (start - low) // 2 :])
+        return down.refined(torch.cat(halved, 2))
 
     def _enlarged(self, logits: Tensor) -> Tensor:
         return F.interpolate(logits, scale_factor=2, mode=self.enlarging)
@@ -174,7 +195,10 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in_channels, 2H, ...)` to `(B, channels, H, ...)`."""
-        x = self.halve(x)
+        return self.refined(self.halve(x))
+
+    def refined(self, x: Tensor) -> Tensor:
+        """Add a convolution of a halved map."""
         return x + self.refine(x)
 
 
