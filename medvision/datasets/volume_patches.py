@@ -101,16 +101,14 @@ class CoveringPatches(Dataset[tuple[Tensor, Tensor]]):
 
 def patch_of(volume: np.ndarray, starts: Sequence[int], size: Sequence[int]) -> Tensor:
     """The box of `size` voxels that begins at `starts`, `(1, *size)`; 0 beyond the volume, integers as uint8."""
-    integers = volume.dtype.kind in "bui"
-    patch = torch.zeros((1, *size), dtype=torch.uint8 if integers else torch.float32)
+    patch = np.zeros((1, *size), np.uint8 if volume.dtype.kind in "bui" else np.float32)
     source, target = [], []
     for start, n, side in zip(starts, volume.shape, size, strict=True):
         low, high = max(start, 0), min(start + side, n)
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
-    part = np.ascontiguousarray(volume[tuple(source)], np.uint8 if integers else np.float32)
-    patch[(0, *target)] = torch.from_numpy(part)
-    return patch
+    patch[(0, *target)] = volume[tuple(source)]
+    return torch.from_numpy(patch)
 
 
 def _anywhere(n: int, side: int, random: np.random.Generator) -> int:
