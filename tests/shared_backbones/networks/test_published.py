@@ -1,0 +1,32 @@
+"""Networks of other authors give what the released code gives, with weights that are named after its entries."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared_backbones import load_official
+from tests.parity.seeded import read_fixture
+from tests.parity.stages import forms
+
+NETWORKS = ("cct", "dhvt", "resformer")
+FIXTURES = sorted(
+    path.stem for path in (Path(__file__).parents[2] / "parity").glob("*.npz") if path.name.split("-")[0] in NETWORKS
+)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_equals_the_released_network(name: str) -> None:
+    fixture = read_fixture(name)
+    meta = fixture.meta
+    variant = meta["class"].split(".")[-1].split(" ")[0]
+    model = load_official(meta["model"], fixture.state(), variant=variant, **meta["kwargs"])
+    assert not model.training
+    x = torch.from_numpy(fixture.input())
+    with torch.inference_mode():
+        for form, dtype in forms(model):
+            fixture.assert_output(form(x.to(dtype)))
+
+
+def test_every_network_has_a_fixture() -> None:
+    assert {name.split("-")[0] for name in FIXTURES} == set(NETWORKS)
