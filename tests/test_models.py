@@ -154,6 +154,32 @@ CASES |= {
     "cct": Case(
         f"{NETWORKS}.cct:CCT", SMALL_VIT | {"img_size": 32, "kernel_size": 3, "stride": 1, "padding": 1}, (3, 32, 32), 5
     ),
+    "cvt": Case(
+        f"{NETWORKS}.cvt:CvT",
+        {"num_classes": 5, "embed_dim": [16, 24, 32], "depth": [1, 1, 2], "num_heads": [1, 3, 4]},
+        (3, 64, 32),
+        5,
+        other=(48, 70),
+        # of the last queries, the class token's alone counts, which skips the convolution
+        unread=tuple(
+            f"stages.2.blocks.1.attention.convolutions.query.{name}"
+            for name in ("convolution.weight", "norm.weight", "norm.bias")
+        ),
+    ),
+    "hornet": Case(
+        f"{NETWORKS}.hornet:HorNet",
+        {"num_classes": 5, "base_dim": 16, "depths": [1, 1, 2, 1], "layer_scale": 0.5},
+        (3, 64, 32),
+        5,
+        other=(40, 70),
+    ),
+    "smt": Case(
+        f"{NETWORKS}.smt:SMT",
+        {"num_classes": 5, "embed_dims": [16, 24, 32, 48], "depths": [1, 1, 2, 1], "sa_num_heads": [-1, -1, 4, 4]},
+        (3, 64, 32),
+        5,
+        other=(40, 70),
+    ),
     "dhvt": Case(f"{NETWORKS}.dhvt:DHVT", SMALL_VIT | {"patch_size": 4}, (3, 32, 32), 5, other=(40, 28)),
     "resformer": Case(
         f"{NETWORKS}.resformer:ResFormer",

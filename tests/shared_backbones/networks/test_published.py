@@ -9,7 +9,7 @@ from shared_backbones import load_official
 from tests.parity.seeded import read_fixture
 from tests.parity.stages import forms
 
-NETWORKS = ("cct", "dhvt", "resformer")
+NETWORKS = ("cct", "cvt", "dhvt", "hornet", "resformer", "smt")
 FIXTURES = sorted(
     path.stem for path in (Path(__file__).parents[2] / "parity").glob("*.npz") if path.name.split("-")[0] in NETWORKS
 )
