@@ -15,12 +15,13 @@ from typing import Any
 from pipelines.data.local_copy import local_copy
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.recipe import STAGES, Recipe
-from pipelines.recipe.shown import shown, shown_model
+from pipelines.recipe.shown import run_name, shown, shown_model
 from pipelines.report.results import read_summary
 from pipelines.report.training import training_content, training_report
 from pipelines.runtime import locks, preemption
 from pipelines.runtime.processes import first_process, launcher, tags
 from pipelines.tracking import registry, runs, stores
+from pipelines.tracking.source import source_tags
 from pipelines.tracking.stores import shown_uri
 from pipelines.training.outcome import HISTORY, Diverged, read_lines
 from shared_backbones.card import read_card
@@ -29,6 +30,8 @@ from shared_backbones.files import LEFT_OVERS, file_sha256, replacing
 from shared_backbones.json_values import Document
 
 DONE = "done.json"
+_NO_RESULT = {"threads", "checkpoint_every", "log_every", "devices", "local_copy"}
+"""Keys of the section `train` that decide no result."""
 LOG = "DOMAIN_VISION_LOG"
 """Variable with the path of the job's log, which is kept with its run."""
 
@@ -110,7 +113,7 @@ class Job:
                 "batches": kind.batch_settings(),
                 "model": shown_model(recipe),
                 "init": kind.init_digest(),
-                "train": recipe.train.model_dump(exclude={"threads", "checkpoint_every", "devices", "local_copy"}),
+                "train": recipe.train.model_dump(exclude=_NO_RESULT),
                 "seed": recipe.seed,
                 "card": kind.card(self.prepared),
             }
@@ -308,14 +311,17 @@ def _register(job: Job, run: "runs.Run | None") -> None:
     name = section.name or job.recipe.name
     with preemption.leaving_at_once(), job.alone("register") as folder:
         version = registry.find_version(run, name, job.model_digest) if _finished(folder) else None
-        if version is not None:
+        if version is None:
+            version = registry.register(
+                run, job.model, name, section.alias, kind.example(), digest=job.model_digest, monitor=kind.monitor
+            )
+            _finish(folder, {"name": name, "version": version})
+            _say(f"registered: models:/{name}@{section.alias} (version {version})")
+        else:
             _say(f"registered: models:/{name}/{version} (before)")
-            return
-        version = registry.register(
-            run, job.model, name, section.alias, kind.example(), digest=job.model_digest, monitor=kind.monitor
-        )
-        _finish(folder, {"name": name, "version": version})
-        _say(f"registered: models:/{name}@{section.alias} (version {version})")
+        steps = int(read_card(job.model)["training"]["steps"])
+        figures = dict(read_lines(job.made["train"] / HISTORY)).get(steps, {})
+        registry.show_figures(run, name, version, figures | (kind.figures(job.summary) if job.summary else {}), steps)
 
 
 @contextlib.contextmanager
@@ -342,11 +348,16 @@ def _run_of(job: Job, name: str) -> "runs.Run":
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     run = runs.start_run(
         recipe.tracking.experiment or recipe.domain,
-        recipe.name,
+        run_name(recipe),
         asked=recipe.tracking.experiment is not None,
         uri=uri,
         parameters=shown(recipe),
-        tags={"recipe": recipe.name, "domain": recipe.domain, **tags()},
+        tags={
+            "recipe": recipe.name,
+            "domain": recipe.domain,
+            **source_tags(f"{recipe.domain} run {recipe.name}", is_job=bool(launcher() or os.environ.get(LOG))),
+            **tags(),
+        },
         datasets=job.kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",
         system_metrics=recipe.tracking.system_metrics,

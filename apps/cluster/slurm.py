@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from apps.cluster.settings import JobSettings, Word
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.shown import run_name
 from pipelines.runtime import processes
 from pipelines.tracking import runs, stores
 from shared_backbones.errors import InputError
@@ -132,7 +133,7 @@ def run_recipe(
     check(script)
     experiment = recipe.tracking.experiment
     run_id = os.environ.get("MLFLOW_RUN_ID") or runs.schedule_run(
-        uri, experiment or recipe.domain, recipe.name, asked=experiment is not None
+        uri, experiment or recipe.domain, run_name(recipe), asked=experiment is not None
     )
     job = submit(script, settings, uri=uri, run_id=run_id)
     print(f"job {job}: queued; run {run_id}; log {job.log}")

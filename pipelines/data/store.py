@@ -133,6 +133,24 @@ class Store:
         read = [case for case in self.cases() if case["split"] != "test"]
         return hashlib.sha256(json.dumps([self.manifest["settings"], read], sort_keys=True).encode()).hexdigest()
 
+    def split_digest(self, split: str) -> str:
+        """Digest of a split: the settings, and its cases, wherever their bytes lie."""
+        cases = [
+            {**case, "arrays": {name: {**where, "offset": 0} for name, where in case["arrays"].items()}}
+            for case in self.cases(split)
+        ]
+        return hashlib.sha256(json.dumps([self.manifest["settings"], cases], sort_keys=True).encode()).hexdigest()
+
+    def fields(self) -> dict[str, str]:
+        """Type and shape of each field, such as `float32 (1, -1, -1)`, where -1 differs between cases."""
+        kinds: dict[str, tuple[str, list[int]]] = {}
+        for name, where in ((name, where) for case in self.cases() for name, where in case["arrays"].items()):
+            dtype, shape = np.dtype(where["dtype"]).name, where["shape"]
+            _, before = kinds.setdefault(name, (dtype, shape))
+            sizes = [size if size == other else -1 for size, other in zip(shape, before, strict=True)]
+            kinds[name] = (dtype, sizes)
+        return {name: f"{dtype} ({', '.join(map(str, sizes))})" for name, (dtype, sizes) in kinds.items()}
+
     def cases(self, split: str | None = None) -> list[CaseEntry]:
         """Entries of the manifest, of one split or all."""
         return [case for case in self.manifest["cases"] if split in {None, case["split"]}]

@@ -223,13 +223,17 @@ class ClassifierKind(Kind[Images, Store]):
 
     def notices(self, prepared: Store) -> list[str]:
         """Images of each split, and what names the split."""
-        counts = {split: sum(case["record"]["images"] for case in prepared.cases(split)) for split in SPLITS}
+        counts = {split: self.count(prepared, split) for split in SPLITS}
         items = [item for source in self.sources for item in source.items]
         lines = ["images: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
         lines.append(f"split: {split_digest(items)[:16]}")
         if prepared.manifest["skipped"]:
             lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
         return lines
+
+    def count(self, prepared: Store, split: str) -> int:
+        """Number of images of a split."""
+        return sum(case["record"]["images"] for case in prepared.cases(split))
 
     def label_counts(self, prepared: Store, split: str) -> list[int]:
         """Images of each class in a split."""

@@ -19,7 +19,7 @@ from pipelines.recipe.section import DataSection
 from pipelines.recipe.shown import shown_init
 from pipelines.runtime.processes import first_process
 from pipelines.runtime.progress import Meter
-from pipelines.tracking.runs import DatasetRecord
+from pipelines.tracking.datasets import DatasetRecord
 from shared_backbones import architectures, weights
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
@@ -246,12 +246,28 @@ class Kind(Generic[Data, Prepared]):
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store: each split of the prepared store."""
-        store = Store(folder)
+        store: Any = Store(folder)  # what `open` returns where there is a store
         return [
-            DatasetRecord(name=f"{self.recipe.name}-{split}", digest=store.digest[:32], context=split)
+            DatasetRecord(
+                name=f"{self.recipe.name}-{split}",
+                digest=store.split_digest(split)[:32],
+                context=split,
+                profile=self.profile(store, split),
+                fields=store.fields(),
+            )
             for split in SPLITS
             if store.cases(split)
         ]
+
+    def profile(self, prepared: Prepared, split: str) -> Entries:
+        """Counts of a split: of its items, and of the labels of each class, in voxels or images."""
+        counts = self.label_counts(prepared, split)
+        labels = dict(zip(self.class_names(), counts, strict=True)) if counts else None
+        return {"num_rows": self.count(prepared, split), **({"labels": labels} if labels else {})}
+
+    def count(self, prepared: Prepared, split: str) -> int:
+        """Number of items of a split."""
+        return len(prepared.cases(split)) if isinstance(prepared, Store) else 0
 
     def evaluation_settings(self) -> Entries:
         """What of the data's section decides an evaluation, beside the recipe's own."""

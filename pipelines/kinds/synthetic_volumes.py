@@ -16,7 +16,7 @@ from pipelines.kinds.kind import TrainingData
 from pipelines.kinds.segmentation import SegmentationKind
 from pipelines.recipe.volumes import SyntheticData
 from pipelines.runtime.processes import share_of
-from pipelines.tracking.runs import DatasetRecord
+from pipelines.tracking.datasets import DatasetRecord
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Entries
 
@@ -73,8 +73,9 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store."""
-        digest = self.open(folder).training_digest()
-        return [DatasetRecord(name=self.recipe.name, digest=digest[:32], context="train")]
+        maps = self.open(folder)
+        profile = {"num_rows": len(maps.files)}
+        return [DatasetRecord(self.recipe.name, maps.training_digest()[:32], "train", profile)]
 
     def input_section(self, prepared: Any = None) -> Entries:
         """The spacing of the synthesis, and the slices that become channels."""

@@ -19,7 +19,7 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Document, Entries, Json
+from shared_backbones.json_values import Document, Entries, Json, leaves
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -73,6 +73,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {type(content).__name__}, expected a YAML mapping of sections")
     notes = use_current_names(content)
+    written = leaves(content)
     for override in overrides:
         _apply(content, override)
         notes += use_current_names(content)
@@ -83,7 +84,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
         raise InputError(
             f"recipe {recipe.name}: is for {recipe.domain}, not {domain}; run it with: {recipe.domain} run"
         )
-    return recipe
+    changed = [key for key, value in leaves(content).items() if key not in written or written[key] != value]
+    return recipe.with_overridden(changed)
 
 
 def check_recipe(content: Document, source: str, overrides: Sequence[str] = ()) -> Recipe:

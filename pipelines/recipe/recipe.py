@@ -1,6 +1,7 @@
 """Recipes: one YAML file holds everything that decides a result, or names the data that does."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -77,6 +78,8 @@ class TrainSection(Section):
     compile: bool = False
     """Compile the network with torch.compile before the first step; needs a C++ compiler."""
     checkpoint_every: PositiveInt = 500
+    log_every: PositiveInt = 50
+    """Steps between the figures of training: loss, gradient norm, learning rate and speed."""
     validate_every: PositiveInt | None = None
     """Steps between validations; by default an epoch."""
     patience: PositiveInt | None = None
@@ -173,6 +176,19 @@ class Recipe(Section):
     tracking: TrackingSection = TrackingSection()
     card: Entries = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
+
+    _overridden: tuple[str, ...] = ()
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """Keys whose values are not those of the recipe's file, such as `train.learning_rate`."""
+        return self._overridden
+
+    def with_overridden(self, keys: Sequence[str]) -> "Recipe":
+        """The recipe, knowing which keys the command line changed."""
+        recipe = self.model_copy()
+        recipe._overridden = tuple(keys)
+        return recipe
 
     @property
     def split_seed(self) -> int:

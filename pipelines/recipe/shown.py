@@ -1,11 +1,15 @@
 """What of a recipe is shown with a run and on its report: no folder, and no name of a subject."""
 
+import json
+from collections import Counter
 from pathlib import Path
 
 from pipelines.recipe.recipe import Recipe
 from shared_backbones.card import read_card
 from shared_backbones.files import file_sha256
-from shared_backbones.json_values import Document
+from shared_backbones.json_values import Document, Json, leaves
+
+_NAME, _VALUE = 120, 24  # characters of a run's name, and of a value in it
 
 
 def shown(recipe: Recipe) -> Document:
@@ -16,6 +20,23 @@ def shown(recipe: Recipe) -> Document:
         content["data"].get("options", {}).pop(key, None)
     content["model"] = shown_model(recipe)
     return content
+
+
+def run_name(recipe: Recipe) -> str:
+    """Name of a run: the recipe's, with what the command line changed of what is shown."""
+    values = leaves(shown(recipe))
+    keys = [key for key in recipe.overridden if key in values and key != "name" and not key.startswith("tracking.")]
+    alike = Counter(key.rpartition(".")[2] for key in keys)
+    short = {key: key.rpartition(".")[2] if alike[key.rpartition(".")[2]] == 1 else key for key in keys}
+    return _cut(" ".join([recipe.name, *(f"{short[key]}={_cut(_text(values[key]), _VALUE)}" for key in keys)]), _NAME)
+
+
+def _text(value: Json) -> str:
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def shown_model(recipe: Recipe) -> Document:

@@ -9,6 +9,7 @@ from shared_backbones.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_KIND, _MODEL_TRAINING = "mlflow.experimentKind", "custom_model_development"  # by which MLflow chooses its pages
 EXPERIMENT_NAME, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 
 
@@ -51,11 +52,13 @@ def _experiment(client: "MlflowClient", uri: str, name: str) -> str:
         if uri.startswith("sqlite:///"):
             location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags={_KIND: _MODEL_TRAINING})
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:
                 raise
     if experiment.lifecycle_stage != "active":
         raise InputError(f"experiment {name}: was deleted from the tracking store; restore it or name another")
+    if _KIND not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, _KIND, _MODEL_TRAINING)
     return experiment.experiment_id

@@ -8,16 +8,18 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.tracking.runs import Run
+from pipelines.tracking.runs import Run, key_of
 from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 from shared_backbones.weights import WEIGHTS
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
 """Tags of a version: the digest of its folder, and before the name of a figure, the figure."""
+_TAG_LENGTH = 500
+_AT_ONCE = 100  # figures in a message
 _BEST = "best"
 
 
@@ -60,16 +64,23 @@ def register(
     Raises:
         InputError: the store does not take it.
     """
-    client = run.client
-    value = read_card(model).get("training", {}).get(monitor)
+    client, card = run.client, read_card(model)
+    value = card.get("training", {}).get(monitor)
     with reaching(run.uri):
         version = None if digest is None else find_version(run, name, digest)
         if version is None:
-            logged = _log_model(run, model, example)
-            _make_registered_model(client, name)
-            noted = {_DIGEST: digest, f"{_MONITOR}{monitor}": value}
-            tags = {key: str(what) for key, what in noted.items() if what is not None}
-            made = client.create_model_version(name, f"models:/{logged}", run.run_id, tags=tags, model_id=logged)
+            tags = _tags(run, card)
+            logged = _log_model(run, model, example, tags)
+            _make_registered_model(client, name, card.get("description"))
+            noted = {**tags, _DIGEST: digest, f"{_MONITOR}{monitor}": value}
+            made = client.create_model_version(
+                name,
+                f"models:/{logged}",
+                run.run_id,
+                tags={key: str(what) for key, what in noted.items() if what is not None},
+                description=_description(card, tags, run, monitor),
+                model_id=logged,
+            )
             version = int(made.version)
         client.set_registered_model_alias(name, alias, str(version))
         if value is not None and _is_best(client, name, f"{_MONITOR}{monitor}", float(value)):
@@ -77,8 +88,76 @@ def register(
     return version
 
 
-def _log_model(run: Run, model: Path, example: np.ndarray) -> str:
-    """Keep a trained-model folder as a model of MLflow; returns its id."""
+def show_figures(run: Run, name: str, version: int, figures: Mapping[str, float], step: int) -> None:
+    """Show figures of a run with a registered version's model, each with its data set, so that models can be ranked.
+
+    The run has logged them, and keeps each once; what it has not sent is left out.
+
+    Args:
+        run: Run that has trained or evaluated the model.
+        name: Name of the registered model.
+        version: Its version.
+        figures: Figures; the name's beginning, `test_` or `validation_`, says of which split.
+        step: Step at which the run has logged them.
+
+    Raises:
+        InputError: the store does not take them.
+    """
+    from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
+
+    run.flush()
+    client, data = run.client, {record.context: record for record in run.datasets}
+    with reaching(run.uri):
+        source = client.get_model_version(name, str(version)).source  # no server tells the id by itself
+        model_id = str(source).removeprefix("models:/")
+        if not model_id.startswith("m-"):
+            return  # a copy of a version of another name
+        model, there = client.get_logged_model(model_id), client.get_run(run.run_id)
+        inputs, outputs = there.inputs, there.outputs
+        kept = [*(inputs.model_inputs if inputs else ()), *(outputs.model_outputs if outputs else ())]
+        if model_id not in {entry.model_id for entry in kept}:
+            if model.source_run_id == run.run_id:
+                client.log_outputs(run.run_id, [LoggedModelOutput(model_id, step)])
+            else:
+                client.log_inputs(run.run_id, models=[LoggedModelInput(model_id)])
+        shown = {(metric.key, metric.value) for metric in model.metrics or () if metric.run_id == run.run_id}
+        metrics = []
+        for key, value in ((key_of(name), value) for name, value in figures.items()):
+            record = data.get(key.partition("_")[0])
+            sent = [at for at in client.get_metric_history(run.run_id, key) if (at.step, at.value) == (step, value)]
+            if sent and record is not None and (key, value) not in shown:
+                about = {"model_id": model_id, "dataset_name": record.name, "dataset_digest": record.digest}
+                metrics.append(Metric(key, value, sent[0].timestamp, step, **about))
+        for start in range(0, len(metrics), _AT_ONCE):
+            client.log_batch(run.run_id, metrics=metrics[start : start + _AT_ONCE])
+
+
+def _tags(run: Run, card: Document) -> dict[str, str]:
+    """What tells models apart: classes, licence, and the digest of the training data."""
+    names = [str(entry["name"]) for entry in card.get("classes", ())]
+    digests = [record.digest for record in run.datasets if record.context == "train"]
+    tags = {"classes": ", ".join(names), "license": str(card.get("license") or ""), "data_digest": "".join(digests)}
+    return {key: text if len(text) <= _TAG_LENGTH else f"{text[:_TAG_LENGTH]}…" for key, text in tags.items() if text}
+
+
+def _description(card: Document, tags: Mapping[str, str], run: Run, monitor: str) -> str:
+    """A version's description, in Markdown."""
+    training = card.get("training", {})
+    value = training.get(monitor)
+    facts = {
+        "Recipe": run.parameters.get("name"),
+        "Architecture": card.get("architecture"),
+        "Classes": tags.get("classes"),
+        "Steps": training.get("steps"),
+        monitor.replace("_", " ").capitalize(): None if value is None else f"{value:.4g}",
+        "Licence": tags.get("license"),
+    }
+    lines = [f"- {key}: {fact}" for key, fact in facts.items() if fact is not None]
+    return "\n".join([*([str(card["description"]), ""] if card.get("description") else []), *lines])
+
+
+def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, str]) -> str:
+    """Keep a trained-model folder as a model of MLflow, with the run's parameters; returns its id."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -92,7 +171,9 @@ def _log_model(run: Run, model: Path, example: np.ndarray) -> str:
         for part in (WEIGHTS, CARD, OUTLIERS):
             if part != OUTLIERS or (model / part).exists():
                 shutil.copyfile(model / part, bare / part)
-        logged = client.create_logged_model(run.experiment_id, "model", run.run_id, model_type="pyfunc")
+        logged = client.create_logged_model(
+            run.experiment_id, "model", run.run_id, tags=dict(tags), params=run.parameters, model_type="pyfunc"
+        )
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
             from mlflow import pyfunc
@@ -117,14 +198,14 @@ def _log_model(run: Run, model: Path, example: np.ndarray) -> str:
     return logged.model_id
 
 
-def _make_registered_model(client: "MlflowClient", name: str) -> None:
+def _make_registered_model(client: "MlflowClient", name: str, description: str | None) -> None:
     """Make a registered model, unless the store has it: another process may make it at the same time."""
     from mlflow.exceptions import MlflowException
 
     if client.search_registered_models(f"name = '{name}'"):
         return
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -1,27 +1,25 @@
 """Runs of a tracking store: their figures, parameters and files, whatever happens to the process or the server."""
 
+import contextlib
 import functools
-import importlib.metadata
-import json
 import math
 import os
-import platform
 import re
-import shutil
-import subprocess
 import threading
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.preemption import Preempted
+from pipelines.tracking.datasets import DatasetRecord, as_input
 from pipelines.tracking.experiments import EXPERIMENT_ID, EXPERIMENT_NAME, find_experiment
 from pipelines.tracking.figures import Sender, now
+from pipelines.tracking.source import environment_tags
 from pipelines.tracking.stores import client_of, open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.errors import InputError, require
-from shared_backbones.json_values import Document, Json
+from shared_backbones.json_values import Document, leaves
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,21 +28,6 @@ if TYPE_CHECKING:
 _PARAMETER_LENGTH = 500  # what every store keeps of a value
 _AT_ONCE = 100  # parameters in a message
 _SECONDS_TO_END = 10.0
-
-
-@dataclass(frozen=True)
-class DatasetRecord:
-    """What a run notes about a data set.
-
-    Attributes:
-        name: Name that MLflow shows.
-        digest: Digest of its content, at most 36 characters.
-        context: Use of it, `train`, `validation` or `test`.
-    """
-
-    name: str
-    digest: str
-    context: str
 
 
 def start_run(
@@ -162,12 +145,16 @@ class Run:
         experiment_id: Id of its experiment.
         client: Client of the store.
         uri: Address of the store.
+        parameters: Parameters, under dotted names.
+        datasets: Data sets that the run reads.
     """
 
     def __init__(
         self, client: "MlflowClient", uri: str, run_id: str, spool: Path, system_metrics: bool, *, resumed: bool = False
     ) -> None:
         self.run_id, self.client, self.uri, self.experiment_id = run_id, client, uri, ""
+        self.parameters: dict[str, str] = {}
+        self.datasets: Sequence[DatasetRecord] = ()
         spool.mkdir(parents=True, exist_ok=True)
         self._figures = Sender(client, run_id, spool / f"{run_id}.jsonl", resumed, self._not_taken)
         self._monitor = _monitor(run_id, uri, resumed) if system_metrics else None
@@ -204,7 +191,7 @@ class Run:
         """
         at = now()
         self._figures.add(
-            [(_key(name), float(value), at, step) for name, value in figures.items() if math.isfinite(value)]
+            [(key_of(name), float(value), at, step) for name, value in figures.items() if math.isfinite(value)]
         )
 
     def flush(self) -> None:
@@ -222,7 +209,9 @@ class Run:
             return
         for step, figures in history:
             self.log_metrics(figures, step)
-        if "run_id" in maker:
+        with contextlib.suppress(Exception):  # which never stops what follows training
+            if _existing(self.client, maker.get("run_id")) is None:
+                return  # not tracked, or in another store, or deleted
             address = f"#/experiments/{maker['experiment_id']}/runs/{maker['run_id']}"
             self.set_tag("training.run_id", maker["run_id"])
             self.set_tag("mlflow.note.content", f"Trained by [another run]({address}), whose curves are shown here.")
@@ -242,8 +231,9 @@ class Run:
             self._warn(f"the tracking store did not take {path.name}", problem)
 
     def _describe(self, parameters: Document, tags: Mapping[str, str], datasets: Sequence[DatasetRecord]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+        from mlflow.entities import Param, RunTag
 
+        self.parameters, self.datasets = _as_parameters(parameters), datasets
         there = self.client.get_run(self.run_id)
         self.experiment_id = there.info.experiment_id
         if not self.uri.startswith("sqlite:") and _is_local(there.info.artifact_uri):
@@ -252,19 +242,16 @@ class Run:
                 "server, or an experiment whose artifact location all machines share",
                 None,
             )
-        new = [Param(*pair) for pair in _as_parameters(parameters).items() if pair[0] not in there.data.params]
-        described = [RunTag(name, str(value)) for name, value in {**tags, **_environment()}.items()]
-        self.client.log_batch(self.run_id, tags=described)
+        new = [Param(*pair) for pair in self.parameters.items() if pair[0] not in there.data.params]
+        tags = {**tags, **environment_tags()}
+        source = {name: value for name, value in tags.items() if name.startswith("mlflow.source.")}
+        if there.data.tags.get("mlflow.source.type") == "PROJECT":  # `mlflow run` made the run, and said what it runs
+            tags = {name: value for name, value in tags.items() if name not in source}
+        self.client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
         for start in range(0, len(new), _AT_ONCE):
             self.client.log_batch(self.run_id, params=new[start : start + _AT_ONCE])
         known = {entry.dataset.digest for entry in there.inputs.dataset_inputs} if there.inputs else set()
-        inputs = [
-            DatasetInput(
-                Dataset(record.name, record.digest, "local", json.dumps({"digest": record.digest})),
-                [InputTag("mlflow.data.context", record.context)],
-            )
-            for record in datasets
-        ]
+        inputs = [as_input(record, source) for record in datasets]
         if inputs and not known:
             self.client.log_inputs(self.run_id, datasets=inputs)
 
@@ -276,7 +263,7 @@ class Run:
 
 
 def _is_local(artifacts: str | None) -> bool:
-    return artifacts is not None and ("://" not in artifacts or artifacts.startswith("file:"))
+    return artifacts is not None and urllib.parse.urlsplit(artifacts).scheme in {"", "file"}
 
 
 def _monitor(run_id: str, uri: str, resumed: bool) -> "SystemMetricsMonitor":
@@ -301,7 +288,7 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
         if _existing(client, run_id) is None:
             raise InputError(f"run {run_id}: not in {shown_uri(store)}; see the ids there, or set MLFLOW_TRACKING_URI")
         at = now()
-        client.log_batch(run_id, metrics=[Metric(_key(name), float(value), at, 0) for name, value in figures.items()])
+        client.log_batch(run_id, metrics=[Metric(key_of(name), float(value), at, 0) for name, value in figures.items()])
         for path in files:
             client.log_artifact(run_id, str(path), folder)
 
@@ -321,41 +308,12 @@ def _existing(client: "MlflowClient", run_id: str | None) -> str | None:
     return run_id if run.info.lifecycle_stage == "active" else None
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """A name as MLflow takes it."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
 def _as_parameters(parameters: Document) -> dict[str, str]:
     """Nested parameters as a store keeps them, under dotted names."""
-    return {_key(name): str(value)[:_PARAMETER_LENGTH] for name, value in _flatten(parameters)}
-
-
-def _flatten(parameters: Document, prefix: str = "") -> list[tuple[str, Json]]:
-    flat = []
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            flat += _flatten(value, f"{prefix}{name}.")
-        elif value is not None:
-            flat.append((f"{prefix}{name}", value))
-    return flat
-
-
-def _environment() -> dict[str, str]:
-    """Versions and the kind of machine; no name of a host, a person or a folder."""
-    versions = {f"version.{package}": importlib.metadata.version(package) for package in ("domain-vision", "torch")}
-    machine = {**versions, "version.python": platform.python_version(), "machine": platform.machine()}
-    here = Path(__file__).parent
-    git = shutil.which("git")
-    if git:
-        commit = _output(git, "-C", str(here), "rev-parse", "HEAD")
-        if commit:
-            changed = _output(git, "-C", str(here), "status", "--porcelain")
-            machine |= {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
-    return machine
-
-
-def _output(*command: str) -> str:
-    """What a program prints; nothing where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - git, with fixed words
-    return done.stdout.strip() if done.returncode == 0 else ""
+    values = leaves(parameters).items()
+    return {key_of(name): str(value)[:_PARAMETER_LENGTH] for name, value in values if value not in (None, {})}

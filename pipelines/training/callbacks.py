@@ -25,6 +25,7 @@ from shared_backbones.json_values import Document
 
 LAST = "last.safetensors"
 MODEL = "model"
+_LOSSES = 50  # that are kept on the device
 
 Log: TypeAlias = Callable[[Mapping[str, float], int], None]
 Module: TypeAlias = lightning.LightningModule
@@ -90,24 +91,30 @@ class Finite(Callback):
     Args:
         scaled: Whether the loss is scaled, as 16-bit floats need: a gradient that overflows is then skipped, and the
             scale lowered.
+        every: Steps between the lines of progress, which show the norm.
+        steps: Optimiser steps in all.
+
+    Attributes:
+        norm: Norm of the last gradient that was looked at, before it is clipped; the lines of progress show it.
     """
 
-    def __init__(self, scaled: bool) -> None:
-        self.scaled = scaled
+    def __init__(self, scaled: bool, every: int, steps: int) -> None:
+        self.scaled, self.every, self.steps = scaled, every, steps
         self.loss: Tensor | None = None
+        self.norm = math.nan
 
     def on_before_backward(self, trainer: lightning.Trainer, pl_module: Module, loss: Tensor) -> None:
         """Remember the loss, which explains a gradient."""
         self.loss = loss.detach()
 
     def on_before_optimizer_step(self, trainer: lightning.Trainer, pl_module: Module, optimizer: Optimizer) -> None:
-        """Look at the gradient of all weights together."""
-        if self.scaled:
+        """Look at the gradient of all weights together; where it may overflow, only for the lines of progress."""
+        if self.scaled and not _is_due(trainer.global_step + 1, self.every, self.steps):
             return
         gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        if not math.isfinite(norm):
+        self.norm = norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not self.scaled and not math.isfinite(norm):
             loss = math.nan if self.loss is None else float(self.loss) * trainer.accumulate_grad_batches
             what = f"a gradient of {norm}, at a loss of {loss:.4g}," if math.isfinite(loss) else f"a loss of {loss}"
             raise self._diverged(trainer, what)
@@ -230,19 +237,34 @@ def _agreed(trainer: lightning.Trainer, asked: bool) -> bool:
     return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
 
-class Progress(Callback):
-    """A line of progress every so many steps; the figures go to a file, too, and to whoever tracks them."""
+def _is_due(step: int, every: int, steps: int) -> bool:
+    """Whether a line of progress follows a step."""
+    return step % every == 0 or step == steps
 
-    def __init__(self, steps: int, history: Path, log: Log | None, every: int = 50) -> None:
-        self.history = history
+
+class Progress(Callback):
+    """A line of progress every so many steps; the figures go to a file, too, and to whoever tracks them.
+
+    Args:
+        steps: Optimiser steps in all.
+        every: Steps between lines.
+        history: File of the figures.
+        log: Function that is called with figures and the step, in the first process only.
+        finite: What looks at the gradients.
+    """
+
+    def __init__(self, steps: int, every: int, history: Path, log: Log | None, finite: Finite) -> None:
+        self.history, self.finite = history, finite
         self.steps, self.sink, self.every = steps, log, every  # `log` is Lightning's own
         self.since, self.counted_from = time.monotonic(), -1
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.losses: list[Tensor] = []  # not added up yet, as reading one waits for the device
         self.meter = Meter("train", every=None)  # where there is no terminal, the lines of figures tell
 
     def state_dict(self) -> Means:
         """The sums so far: means of a resumed run are those of one that never stopped."""
+        self._add_up()
         return {"sums": self.sums, "count": self.count}
 
     def load_state_dict(self, state_dict: Means) -> None:
@@ -263,18 +285,22 @@ class Progress(Callback):
         """Add the loss, and print a line of progress where one is due."""
         step = trainer.global_step
         loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")  # over all processes
-        self.sums["loss"] = self.sums.get("loss", 0.0) + float(loss) * trainer.accumulate_grad_batches
-        self.count += 1
+        self.losses.append(loss * trainer.accumulate_grad_batches)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if self.counted_from < 0:
             self.counted_from = step - 1
         if trainer.is_global_zero:
             self.meter(step, self.steps)
-        if step % self.every and step != self.steps:
+        if len(self.losses) >= _LOSSES:
+            self._add_up()
+        if not _is_due(step, self.every, self.steps):
             return
+        self._add_up()
         now = time.monotonic()
         figures = {name: total / self.count for name, total in self.sums.items()}
+        if math.isfinite(self.finite.norm):
+            figures["gradient_norm"] = self.finite.norm
         figures["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         figures["steps_per_second"] = (step - self.counted_from) / max(now - self.since, 1e-9)
         if trainer.is_global_zero:
@@ -286,6 +312,12 @@ class Progress(Callback):
         if trainer.is_global_zero:
             figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
             self._tell(figures, trainer.global_step)
+
+    def _add_up(self) -> None:
+        for loss in self.losses:
+            self.sums["loss"] = self.sums.get("loss", 0.0) + float(loss)
+        self.count += len(self.losses)
+        self.losses = []
 
     def _tell(self, figures: Mapping[str, float], step: int) -> None:
         if not figures:

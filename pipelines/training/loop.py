@@ -130,6 +130,7 @@ def fit(
     sharded = Sharded(devices * nodes) if settings.strategy == "fsdp" else None  # which averages nothing
     average = WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(settings.ema_decay))
     network = sharded.whole_network if sharded else functools.partial(_averaged, average)
+    finite = Finite(settings.precision == "16-mixed", settings.log_every, steps)
     keeper = Keeper(folder, card, settings, steps, network, monitor if validated else None)
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -157,8 +158,8 @@ def fit(
             *([] if sharded else [average]),
             Statistics(batches.statistics),
             Reseed(seed),
-            Finite(settings.precision == "16-mixed"),
-            Progress(steps, folder / HISTORY, log),
+            finite,
+            Progress(steps, settings.log_every, folder / HISTORY, log, finite),
             keeper,
         ],
     )

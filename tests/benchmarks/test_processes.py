@@ -4,7 +4,6 @@ Beside images a second stands the CPU time that all processes together take for 
 than processes, that alone tells what working together costs. Nothing is asserted but that the work was done.
 """
 
-import functools
 import json
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ from geovision.datasets.patches import Patches
 from pipelines.data.store import Sample, Store, write_store
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import load_recipe
-from pipelines.training import loop
 from tests.conftest import ROOT
 from tests.pipelines.kinds.test_medical_images import npz
 
@@ -37,7 +35,7 @@ def recipe(folder: Path, processes: int, batch: int) -> Any:
         "data.root": folder / "pneumoniamnist.npz", "data.corruption_images": 0, "train.epochs": "null",
         "train.steps": LAST,
         "train.batch_size": batch, "train.devices": processes, "train.threads": 1, "train.validate_every": LAST,
-        "train.checkpoint_every": LAST, "train.norm_images": 0,
+        "train.checkpoint_every": LAST, "train.log_every": FIRST, "train.norm_images": 0,
     }  # fmt: skip
     return load_recipe("pneumoniamnist_medvitv2_cpu", [f"{key}={value}" for key, value in settings.items()])
 
@@ -49,7 +47,6 @@ def train(folder: Path, processes: int, batch: int) -> None:
     def log(figures: Mapping[str, float], step: int) -> None:
         clocks.setdefault(step, (time.perf_counter(), time.process_time()))  # before the validation of that step
 
-    loop.Progress = functools.partial(loop.Progress, every=FIRST)  # in place of 50
     kind = find_kind(recipe(folder, processes, batch))
     kind.train(kind.open(folder / "store"), folder / f"{processes}-{batch}", log)
     if clocks:

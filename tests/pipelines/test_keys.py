@@ -69,6 +69,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "train.precision": ("bf16-mixed", TRAIN),
     "train.compile": ("true", TRAIN),
     "train.checkpoint_every": ("2", NOTHING),
+    "train.log_every": ("2", NOTHING),
     "train.validate_every": ("2", TRAIN),
     "train.patience": ("2", TRAIN),
     "train.devices": ("2", NOTHING),

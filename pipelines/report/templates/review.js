@@ -68,6 +68,11 @@
     linkTables();
   }
 
+  if (window.self !== window.top) { // in a frame, whose sandbox allows neither forms nor downloads
+    for (const part of document.querySelectorAll("form.verdict")) part.hidden = true;
+    for (const part of document.querySelectorAll(".framed")) part.hidden = false;
+  }
+
   document.querySelector("form.verdict")?.addEventListener("submit", (event) => {
     event.preventDefault();
     const form = event.currentTarget;

@@ -76,8 +76,9 @@ class ClassificationTask(Task):
         self.scores.update(self.model(images if self.view is None else self.view(images)), batch["target"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of all processes together."""
-        for name, value in self.scores.compute().items():
+        """Log the figures of all processes together; the loss is that of labels that are not smoothed."""
+        figures = self.scores.compute()
+        for name, value in {"loss": -figures["log_likelihood"], **figures}.items():
             self.log(f"validation_{name}", value.float())
 
     def rate_of(self, name: str) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
 from geovision.contract import InputContract
@@ -37,6 +38,7 @@ class MappingTask(Task):
         super().__init__(model, settings, steps)
         self.contract, self.classes, self.flip = contract, list(classes), flip
         self.counts = MulticlassStatScores(len(self.classes), average="none", ignore_index=IGNORED, validate_args=False)
+        self.losses = MeanMetric().set_dtype(torch.float64)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Cross-entropy of one batch over its labelled pixels."""
@@ -47,26 +49,34 @@ class MappingTask(Task):
             images, labels = images.rot90(int(turns), (2, 3)), labels.rot90(int(turns), (1, 2))
             if mirror:
                 images, labels = images.flip(3), labels.flip(2)
-        # reduced by hand: a batch without a labelled pixel has loss 0, not NaN
-        losses = F.cross_entropy(self.model(images), labels, ignore_index=IGNORED, reduction="sum")
-        loss = losses / (labels != IGNORED).sum().clamp(min=1)
+        loss = _cross_entropy(self.model(images), labels)
         self.log("loss", loss.detach())
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
         self.counts.reset()
+        self.losses.reset()
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Count a batch's pixels, but for those without a label."""
-        images = self.contract.normalise(batch["image"], batch["valid"])
-        self.counts.update(self.model(images).argmax(1), batch["labels"].long())
+        """Count a batch's pixels, but for those without a label, and add their loss."""
+        images, labels = self.contract.normalise(batch["image"], batch["valid"]), batch["labels"].long()
+        logits = self.model(images)
+        self.counts.update(logits.argmax(1), labels)
+        self.losses.update(_cross_entropy(logits, labels), (labels != IGNORED).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean intersection over union of the classes that occur, and the accuracy."""
+        """Log the mean intersection over union of the classes that occur, the accuracy and the loss."""
+        self.log("validation_loss", self.losses.compute().nan_to_num().float())  # without a labelled pixel, 0
         both, only_mapped, _, only_labelled, _ = self.counts.compute().double().unbind(1)
         labelled = both + only_labelled
         present = labelled > 0
         unions = both / (labelled + only_mapped).clamp(min=1)
         self.log("validation_accuracy", (both.sum() / labelled.sum().clamp(min=1)).float())
         self.log("validation_miou", (unions[present].mean() if present.any() else both.sum() * 0).float())
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over labelled pixels, of logits `(B, K, H, W)` and labels `(B, H, W)`; 0, not NaN, where there are none."""
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    return losses / (labels != IGNORED).sum().clamp(min=1)

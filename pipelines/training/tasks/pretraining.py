@@ -63,8 +63,10 @@ class PretrainingTask(Task):
         self.errors.update((reconstruction - images).square()[removed.expand_as(images)])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the peak signal-to-noise ratio over removed pixels, in dB."""
-        value = 10 * torch.log10(span_of(self.contract) ** 2 / self.errors.compute().clamp(min=1e-12))
+        """Log the mean squared error over removed pixels, and their peak signal-to-noise ratio in dB."""
+        error = self.errors.compute()
+        self.log("validation_loss", error.float())
+        value = 10 * torch.log10(span_of(self.contract) ** 2 / error.clamp(min=1e-12))
         self.log("validation_psnr", value.float())
 
 

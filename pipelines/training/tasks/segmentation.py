@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
 from pipelines.recipe.recipe import TrainSection
@@ -25,6 +26,7 @@ class SegmentationTask(Task):
         self.loss = make_loss(settings.loss)
         self.classes = list(classes)
         self.overlap = MulticlassStatScores(len(self.classes), average="none", validate_args=False)
+        self.losses = MeanMetric().set_dtype(torch.float64)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images `(B, C, ...)` and targets `(B, ...)`.
@@ -43,14 +45,18 @@ class SegmentationTask(Task):
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
         self.overlap.reset()
+        self.losses.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Count a batch's voxels."""
+        """Count a batch's voxels, and add its loss."""
         images, targets = batch
-        self.overlap.update(self.model(images).argmax(1), targets.long())
+        logits = self.model(images)
+        self.overlap.update(logits.argmax(1), targets.long())
+        self.losses.update(self.loss(logits, targets[:, None]), len(images))
 
     def on_validation_epoch_end(self) -> None:
-        """Log Dice over all validation voxels, per class and as the mean of the classes that occur."""
+        """Log Dice over all validation voxels, per class and as the mean of the classes that occur, and the loss."""
+        self.log("validation_loss", self.losses.compute().float())
         both, only_predicted, _, only_labelled, _ = self.overlap.compute().double()[1:].unbind(1)
         dice = 2 * both / (2 * both + only_predicted + only_labelled).clamp(min=1)
         for name, value in zip(self.classes[1:], dice, strict=True):

@@ -36,6 +36,17 @@ def write(folder: Path, sources: Sequence[int] = range(8), **options: Any) -> St
     return write_store(folder, list(sources), convert, settings={"spacing": 1.0}, **options)
 
 
+def test_a_split_has_a_digest_of_its_own_wherever_its_bytes_lie(tmp_path: Path):
+    store, longer = write(tmp_path / "store"), write(tmp_path / "longer", [1, *range(2, 8), 0])
+    fewer, other = write(tmp_path / "fewer", range(7)), write(tmp_path / "other", [*range(6), 7, 8])
+    digest = store.split_digest("test")
+    assert digest == longer.split_digest("test") != store.split_digest("train")
+    assert fewer.split_digest("train") == store.split_digest("train") == other.split_digest("train")
+    assert digest not in {fewer.split_digest("test"), other.split_digest("test")}
+    assert store.fields() == {"image": "float16 (-1, 5, 7)", "labels": "uint8 (-1, 5, 7)"}
+    assert write(tmp_path / "one", [0]).fields()["image"] == "float16 (3, 5, 7)"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 

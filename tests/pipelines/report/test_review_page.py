@@ -248,13 +248,18 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
     }
 
 
-def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_path: Path):
+def write_training_report(folder: Path) -> Path:
     recipe = {"name": LEFT, "domain": "geovision", "data": {}, "model": {}, "train": {}, "seed": 1}
     card = {"architecture": "unet", "weights_sha256": "ab" * 32}
-    content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}, "tables": []})
-    (tmp_path / "report.html").write_text(training_report(content), encoding="utf-8")
-    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
-    seen = visit(browser, tmp_path / "report.html")
+    content = training_content(recipe, card, folder / "absent", {"figures": {"accuracy": 0.5}, "tables": []})
+    (folder / "report.html").write_text(training_report(content), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "report.html"
+
+
+def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_path: Path):
+    seen = visit(browser, write_training_report(tmp_path))
+    assert seen.page.is_hidden(".framed")
     seen.page.get_by_label("reject").check()
     with seen.page.expect_download() as download:
         seen.page.get_by_role("button", name="Save the verdict").click()
@@ -267,6 +272,26 @@ def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_p
     assert [address for address in seen.requests if not address.startswith("blob:")] == [
         (tmp_path / "report.html").as_uri()
     ]
+
+
+def test_in_mlflows_frame_the_page_is_complete_and_says_that_it_saves_nothing(browser: Browser, tmp_path: Path):
+    html = write_training_report(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "mlflow.html").write_text("<!DOCTYPE html><title>MLflow</title>", encoding="utf-8")
+    seen = visit(browser, tmp_path / "mlflow.html")
+    seen.page.evaluate(  # as its ShowArtifactHtmlView does
+        """html => {
+            const frame = document.createElement("iframe");
+            frame.setAttribute("sandbox", "allow-scripts");
+            frame.src = URL.createObjectURL(new Blob([html], { type: "text/html" }));
+            document.body.append(frame);
+        }""",
+        html,
+    )
+    frame = seen.page.frame_locator("iframe")
+    frame.get_by_text("download the report and open the file").wait_for()
+    assert frame.locator("form.verdict").is_hidden() and frame.get_by_text("Accuracy").first.is_visible()
+    colour = frame.locator("h2").first.evaluate("title => getComputedStyle(title).fontFamily")
+    assert "serif" not in colour.replace("sans-serif", "") and seen.complaints == []
 
 
 def test_the_page_is_silent_asks_for_nothing_and_hostile_names_are_inert(opened: Visit, report: Path):

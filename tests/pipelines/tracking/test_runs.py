@@ -5,14 +5,11 @@ import json
 import os
 import platform
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from medvision.models.hbformer import HBFormer
 from pipelines.tracking import registry, runs, stores
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from tests.pipelines.tracking.servers import free_port, serving
 
 HERE = Path(__file__).parents[3]
 
@@ -60,7 +58,7 @@ def test_a_store_notes_what_is_asked_for(store: str, tmp_path: Path):
     assert len(noted.data.params) == 131 and noted.data.params["train.steps"] == "3"
     assert noted.data.metrics == {"Dice _left_ ___": 0.5, "loss": 2.0}
     assert noted.info.status == "FINISHED"
-    assert {"version.torch", "version.python", "git.commit"} <= set(noted.data.tags)
+    assert {"version.torch", "version.python", "mlflow.source.git.commit"} <= set(noted.data.tags)
     with start(store, tmp_path, parameters={"train": {"steps": 4}}, datasets=[record], run_id=run.run_id) as again:
         assert again.run_id == run.run_id
     noted = MlflowClient(store).get_run(run.run_id)
@@ -271,38 +269,6 @@ def test_processes_that_register_a_model_at_once(store: str, trained: Path, tmp_
     assert [model.name for model in client.search_registered_models()] == ["small"]
     assert len(client.search_model_versions("name = 'small'")) == 3
     assert [entry.name for entry in client.search_experiments()].count("new") == 1
-
-
-@contextmanager
-def serving(*command: str, ping: str, port: int) -> Iterator[subprocess.Popen]:
-    """A program of MLflow that answers on a port, with all that it starts."""
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts uvicorn by name
-    environment = {**os.environ, "PATH": programs, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
-        env=environment, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(240):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{ping}", timeout=2):
-                    break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.5)
-        else:
-            pytest.fail("the server did not answer")
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_server_that_dies_in_the_middle_loses_no_figure(store: str, tmp_path: Path, capsys, monkeypatch):
