@@ -262,7 +262,7 @@ class Kind(Generic[Data, Prepared]):
     def profile(self, prepared: Prepared, split: str) -> Entries:
         """Counts of a split: of its items, and of the labels of each class, in voxels or images."""
         counts = self.label_counts(prepared, split)
-        labels = dict(zip(self.class_names(), counts, strict=True)) if counts else None
+        labels = dict(zip(self.class_names(), counts, strict=False)) if counts else None
         return {"num_rows": self.count(prepared, split), **({"labels": labels} if labels else {})}
 
     def count(self, prepared: Prepared, split: str) -> int:

@@ -26,7 +26,7 @@ def test_loss_and_gradient_norm_are_those_of_the_steps(
 
     def noting(self: SegmentationTask, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         loss = step(self, batch, batch_index)
-        losses.append(float(loss))
+        losses.append(loss.item())
         return loss
 
     def squared(self: SegmentationTask, optimizer: Any) -> None:
