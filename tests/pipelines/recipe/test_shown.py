@@ -19,7 +19,7 @@ RECIPE = "pneumoniamnist_medvitv2_cpu"
         (["train.learning_rate=3e-4", "seed=7"], " seed=7 learning_rate=0.0003"),
         (["train.learnt=head"], " trainable=head"),  # by its name of today
         (["train.gradient_clip=null", "train.compile=true"], " gradient_clip=null compile=true"),
-        (["data.root=/home/jane", "output=/home/jane/runs", "train.local_copy=/scratch/jane"], ""),
+        (["data.root=/data/jane", "output=/data/jane/runs", "train.local_copy=/scratch/jane"], ""),
         (["tracking.system_metrics=false", "tracking.experiment=mine"], ""),
         (["data.size=32", "model.arguments.size=2"], " data.size=32 model.arguments.size=2"),
     ],
