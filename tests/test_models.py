@@ -154,6 +154,14 @@ CASES |= {
     "cct": Case(
         f"{NETWORKS}.cct:CCT", SMALL_VIT | {"img_size": 32, "kernel_size": 3, "stride": 1, "padding": 1}, (3, 32, 32), 5
     ),
+    "crossformer": Case(
+        f"{NETWORKS}.crossformer:CrossFormer",
+        {"num_classes": 5, "embed_dim": 64, "depths": [2, 1, 4, 2], "num_heads": [2, 4, 8, 16], "use_acl": True}
+        | {"group_size": [4, 4, 4, 4], "crs_interval": [2, 2, 1, 1]},
+        (3, 64, 32),
+        5,
+        other=(40, 70),
+    ),
     "cvt": Case(
         f"{NETWORKS}.cvt:CvT",
         {"num_classes": 5, "embed_dim": [16, 24, 32], "depth": [1, 1, 2], "num_heads": [1, 3, 4]},
@@ -179,6 +187,15 @@ CASES |= {
         (3, 64, 32),
         5,
         other=(40, 70),
+    ),
+    "vit_comer": Case(
+        f"{NETWORKS}.vit_comer:ViTCoMer",
+        {"num_classes": 2, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}
+        | {"interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]], "adapter": {"inplanes": 8, "fusion_ratio": 2.0}},
+        (3, 64, 64),
+        2,
+        other=(96, 64),
+        mapped=True,
     ),
     "dhvt": Case(f"{NETWORKS}.dhvt:DHVT", SMALL_VIT | {"patch_size": 4}, (3, 32, 32), 5, other=(40, 28)),
     "resformer": Case(
