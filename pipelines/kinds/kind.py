@@ -188,6 +188,11 @@ class Kind(Generic[Data, Prepared]):
                 "--skip-unreadable (data.skip_unreadable=true), or read them again with --restart prepare"
             )
 
+    @property
+    def has_background(self) -> bool:
+        """Whether the first class is what is of no other."""
+        return self.role == "segmenter"
+
     def label_counts(self, prepared: Prepared, split: str) -> Sequence[int]:
         """How often each class is among the labels of a split; empty where that is not known."""
         return ()
@@ -195,7 +200,7 @@ class Kind(Generic[Data, Prepared]):
     def label_warnings(self, prepared: Prepared) -> list[str]:
         """What labels of training and validation lack, each in a line."""
         names, lines = self.class_names(), []
-        real = slice(1, None) if self.role == "segmenter" else slice(None)  # without the background
+        real = slice(1, None) if self.has_background else slice(None)
         for split in ("train", "validation"):
             counts = list(self.label_counts(prepared, split))
             lacking = [name for name, count in list(zip(names, counts, strict=False))[real] if not count]

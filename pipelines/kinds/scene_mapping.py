@@ -54,6 +54,17 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
             )
         return tuple(values)
 
+    @property
+    def has_background(self) -> bool:
+        """No: what is of no class has no label."""
+        return False
+
+    def label_counts(self, prepared: Store, split: str) -> list[int]:
+        """Pixels of each class in the patches of a split."""
+        count = len(self.class_names())
+        labels = [np.asarray(prepared.array(case, "labels")) for case in prepared.cases(split)]
+        return sum((np.bincount(part.ravel(), minlength=256)[:count] for part in labels), np.zeros(count, int)).tolist()
+
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes with label rasters."""
         return list(find_labelled(self.root))

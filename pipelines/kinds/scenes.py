@@ -156,8 +156,9 @@ class ScenesKind(Kind[Scenes, Store]):
         store = Store(folder)
         if not any(case["record"]["pixels"] for case in store.cases("train")):
             strange = self._foreign_labels(store)
+            what = " in which a pixel has a label: they may all be empty (nodata)" if self.label_values() else ""
             raise InputError(
-                f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels; lower data.patch or "
+                f"recipe {self.recipe.name}: no training patch of {self.data.patch} pixels{what}; lower data.patch or "
                 f"data.min_valid, or give larger scenes{f' ({strange}: give data.label_values)' if strange else ''}"
             )
         return store

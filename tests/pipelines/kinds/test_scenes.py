@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,35 @@ def test_recipes_that_cannot_be_run_are_refused(tmp_path: Path, store: str, name
     root = tmp_path / "data" / ("images" if name == "scenes_pretraining" else "")
     with pytest.raises(InputError, match=message):
         start(name, root, tmp_path / "out", *overrides)
+
+
+def empty_labels(root: Path, value: int, regions: Sequence[Sequence[int]] = ((0, 0, 128, 128),)) -> None:
+    """Take the labels of a class off in some regions: row, column, height and width."""
+    with rasterio.open(root / "labels" / f"{MARKER}.tif", "r+") as file:
+        labels = file.read()
+        for row, column, height, width in regions:
+            part = labels[..., row : row + height, column : column + width]
+            part[part == value] = 0
+        file.write(labels)
+
+
+def test_labels_that_are_empty_or_lack_a_class_are_said(tmp_path: Path, store: str, capsys):
+    root, split = tmp_path / "data", ["data.split.validation=0.5", "train.steps=2", "train.threads=1"]
+    make_scenes(root, count=1, side=128)
+    job = start("scenes", root, tmp_path / "whole", *split, stages=["prepare", "train"])
+    assert "warning: no" not in capsys.readouterr().out
+    regions = [region for source in job.kind.sources for region in source.regions if source.split == "validation"]
+    empty_labels(root, 2, regions)
+    start("scenes", root, tmp_path / "some", *split, stages=["prepare", "train"])
+    said = capsys.readouterr().out
+    assert "warning: no validation label is of: field" in said and "no train label" not in said
+    empty_labels(root, 4, regions)
+    start("scenes", root, tmp_path / "none", *split, stages=["prepare", "train"])
+    assert "warning: no validation label is of any class: its figures say nothing" in capsys.readouterr().out
+    for value in (2, 4):
+        empty_labels(root, value)
+    with pytest.raises(InputError, match=r"no training patch of 32 pixels in which a pixel has a label: they may all"):
+        start("scenes", root, tmp_path / "empty", *split, stages=["prepare", "train"])
 
 
 def test_an_unreadable_scene_is_named_or_left_out_and_counted(tmp_path: Path, store: str, capsys):
