@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def recipe(tmp_path: Path) -> str:
     return write_recipe(tmp_path / "ball.yaml", write_raw(tmp_path / "raw"), tmp_path / "run")
 
 
-def start(recipe: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines", "run", recipe, *QUICK, *arguments]
+def start(recipe: str, *arguments: str, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "-m", "pipelines", "run", recipe, *QUICK, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -76,6 +77,18 @@ def test_the_same_command_twice_is_one_run_and_one_version(recipe: str, store: s
     assert len(MlflowClient(store).search_model_versions("name = 'ball'")) == 1
     history = MlflowClient(store).get_metric_history(run.info.run_id, "validation_dice")
     assert [entry.step for entry in history] == [3]
+
+
+def test_two_jobs_of_two_processes_each_are_one_training(recipe: str, store: str, tmp_path: Path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    said = printed(*(start(recipe, "--stages=prepare,train", launcher=torchrun) for _ in range(2)))
+    assert sum("prepare: 6 cases" in text for text in said) == 1
+    assert sum("train: hbformer" in text for text in said) == 1
+    assert sum("waiting for what it makes" in text for text in said) == 1
+    (folder,) = (tmp_path / "run/train").iterdir()
+    assert [text.strip().splitlines()[-1] for text in said] == [f"model: {folder / 'model'}"] * 2
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
 
 
 def test_one_that_waits_goes_on_when_the_other_is_killed_and_leaves_nothing_half_written(
