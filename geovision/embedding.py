@@ -93,6 +93,15 @@ class Embedder(LoadedNetwork):
                 return self.network.forward_head(tokens, pre_logits=True).float().cpu().numpy()
         return tokens[:, 1:].mean(1).cpu().numpy()
 
+    def nothing(self) -> Embedded:
+        """The embeddings of a scene without a window."""
+        none = np.zeros(0, np.int64)
+        side = self.contract.size
+        corners = np.zeros((0, 5, 2))
+        return Embedded(
+            np.zeros((0, self.width), np.float32), none, none, (side, side), np.zeros(0, np.float32), corners, []
+        )
+
     def embed(self, scene: Scene, *, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
         """Embed a scene in windows side by side; those at the right and lower border end with the scene.
 
@@ -162,19 +171,56 @@ def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], mod
         "valid": np.concatenate([part.valid for _, _, part in parts]),
         "model_sha256": np.repeat([model_sha256], sum(lengths)),
     }
-    with replacing(path) as temporary:
-        if path.suffix == ".npz":
-            with temporary.open("wb") as file:
-                outlines = np.concatenate([part.footprints for _, _, part in parts])
-                np.savez_compressed(file, geometry=outlines, allow_pickle=False, **columns)
-        else:
-            _write_geoparquet(temporary, columns, [outline for _, _, part in parts for outline in part.outlines])
+    if path.suffix == ".npz":
+        _write_arrays(path, {"geometry": np.concatenate([part.footprints for _, _, part in parts]), **columns})
+    else:
+        _write_geoparquet(path, columns, [outline for _, _, part in parts for outline in part.outlines])
+
+
+def join_embeddings(path: Path, tables: Sequence[Path]) -> None:
+    """Write the rows of several tables of `write_embeddings` as one, complete or not at all.
+
+    Raises:
+        InputError: a table cannot be read, or the file cannot be written.
+    """
+    try:
+        parts = [(_read_arrays if path.suffix == ".npz" else _read_geoparquet)(table) for table in tables]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{printable(path)}: its parts cannot be put together ({error}); write them anew") from None
+    if path.suffix == ".npz":
+        _write_arrays(path, columns)
+    else:
+        import shapely
+
+        _write_geoparquet(path, columns, list(shapely.from_wkb(columns.pop("geometry"))))
 
 
 def check_format(path: Path) -> None:
     """Raise an InputError unless embeddings can be written under this name."""
     if path.suffix not in FORMATS:
         raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_geoparquet(path: Path) -> dict[str, np.ndarray]:
+    parquet = require("pyarrow.parquet", "geo")
+    with path.open("rb") as file:
+        table = parquet.read_table(file)
+    columns = {name: np.array(table[name].to_pylist()) for name in table.column_names if name != "geometry"}
+    outlines = np.empty(len(table), object)
+    outlines[:] = table["geometry"].to_pylist()
+    columns["embedding"] = columns["embedding"].astype(np.float32)
+    return {"geometry": outlines, **columns}
+
+
+def _write_arrays(path: Path, columns: dict[str, np.ndarray]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **columns)
 
 
 def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: Sequence["BaseGeometry"]) -> None:
@@ -198,7 +244,8 @@ def _write_geoparquet(path: Path, columns: dict[str, np.ndarray], outlines: Sequ
         geometry["bbox"] = bounds(outlines)
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     content = pyarrow.table(table).replace_schema_metadata({"geo": json.dumps(geo)})
-    parquet.write_table(content, path, compression="zstd")
+    with replacing(path) as temporary:
+        parquet.write_table(content, temporary, compression="zstd")
 
 
 def _enlarged(numbers: np.ndarray, valid: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

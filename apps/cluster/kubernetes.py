@@ -22,7 +22,9 @@ from shared_backbones.json_values import Document, Entries, Json
 _PORT = 29500
 _MEMORY, _RECIPE_VOLUME = "domain-vision-shm", "domain-vision-recipe"
 _SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun would kill its workers after 30 seconds
-_LABELS = {"app.kubernetes.io/name": "domain-vision"}
+LABELS = {"app.kubernetes.io/name": "domain-vision"}
+EVICTED: Document = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+"""A rule: pods that were evicted do not count as failed."""
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
@@ -175,7 +177,7 @@ def manifest(
     Raises:
         InputError: a server would refuse it, or its pods would never run.
     """
-    label = _label(name)
+    label = label_of(name)
     # Kubernetes itself reads $(NAME) in arguments
     command = ["torchrun", "-m", "pipelines", "run", *(part.replace("$(", "$$(") for part in arguments)]
     own = f"{label}-{secrets.token_hex(3)}"  # no run takes the place of another
@@ -183,14 +185,23 @@ def manifest(
     variables = {_SHUTDOWN: str(settings.grace_seconds), **variables}
     env = [
         *({"name": key, "value": value.replace("$(", "$$(")} for key, value in [*variables.items(), *given]),
-        *_secret_variables(settings),
+        *secret_variables(settings),
     ]
     if settings.form == "trainjob":
-        documents = _train_job(label, command, settings, env, _pod(settings, own if recipe is not None else None))
+        documents = _train_job(label, command, settings, env, pod_spec(settings, own if recipe is not None else None))
     else:
-        documents = _indexed_job(own, command, settings, env, _pod(settings, own if recipe is not None else None))
+        documents = _indexed_job(own, command, settings, env, pod_spec(settings, own if recipe is not None else None))
     if recipe is not None:
         documents.insert(0, _config_map(own, recipe))
+    return dump(documents)
+
+
+def dump(documents: Sequence[Document]) -> str:
+    """Documents as YAML.
+
+    Raises:
+        InputError: a server would refuse them, or their pods would never run.
+    """
     check_manifest(documents)
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
@@ -205,7 +216,7 @@ _Dumper.add_representer(
 )
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
     """A name as RFC 1035 has it: small letters, digits and -, a letter first."""
     label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return (label if label[:1].isalpha() else f"run-{label}")[:40].strip("-")
@@ -215,7 +226,7 @@ def _config_map(name: str, recipe: str) -> Document:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": dict(_LABELS)},
+        "metadata": {"name": name, "labels": dict(LABELS)},
         "data": {_RECIPE_FILE: recipe},
     }
 
@@ -228,7 +239,7 @@ def _train_job(
         {
             "apiVersion": "trainer.kubeflow.org/v1alpha1",
             "kind": "TrainJob",
-            "metadata": {"generateName": f"{label}-", "labels": dict(_LABELS)},
+            "metadata": {"generateName": f"{label}-", "labels": dict(LABELS)},
             "spec": {
                 "runtimeRef": {"name": settings.runtime},
                 "trainer": {
@@ -237,7 +248,7 @@ def _train_job(
                     "numNodes": settings.nodes,
                     "numProcPerNode": max(1, settings.gpus_per_node),
                     "env": env,
-                    **_resources("resourcesPerNode", settings),
+                    **resources("resourcesPerNode", settings),
                 },
                 "runtimePatches": [
                     {
@@ -268,34 +279,33 @@ def _indexed_job(
             *({"name": key, "value": value} for key, value in rendezvous.items()),
             {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": _INDEX}}},
         ],
-        **_resources("resources", settings),
+        **resources("resources", settings),
     }
     pod |= {"subdomain": name, "restartPolicy": "Never"}  # with the service below: a name for each pod
-    evicted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     return [
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": name, "labels": dict(_LABELS)},
+            "metadata": {"name": name, "labels": dict(LABELS)},
             "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector},
         },
         {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": {"name": name, "labels": dict(_LABELS)},
+            "metadata": {"name": name, "labels": dict(LABELS)},
             "spec": {
                 "completionMode": "Indexed",
                 "completions": settings.nodes,
                 "parallelism": settings.nodes,
                 "backoffLimit": settings.retries,
-                "podFailurePolicy": {"rules": [evicted]},
+                "podFailurePolicy": {"rules": [dict(EVICTED)]},
                 "template": {"metadata": {"labels": dict(selector)}, "spec": pod},
             },
         },
     ]
 
 
-def _pod(settings: PodSettings, config_map: str | None) -> Entries:
+def pod_spec(settings: PodSettings, config_map: str | None) -> Entries:
     """What both forms say of a pod: its volumes, where it may run, and how long it has to leave.
 
     The memory is for NCCL and for processes that load data.
@@ -328,7 +338,7 @@ def _toleration(option: str) -> Document:
     return {**toleration, "effect": effect} if effect else toleration
 
 
-def _secret_variables(settings: PodSettings) -> list[Document]:
+def secret_variables(settings: PodSettings) -> list[Document]:
     """Variables that secrets give; of MLflow's, those that are there."""
     variables: list[Document] = []
     for option in settings.secrets:
@@ -339,7 +349,8 @@ def _secret_variables(settings: PodSettings) -> list[Document]:
     return variables
 
 
-def _resources(key: str, settings: PodSettings) -> Document:
+def resources(key: str, settings: PodSettings) -> Document:
+    """What a pod asks for and is limited to, under a key; nothing where nothing is asked for."""
     each = max(1, settings.gpus_per_node)
     cpus = None if settings.cpus_per_task is None else settings.cpus_per_task * each
     asked = {"cpu": cpus, "memory": settings.mem, "nvidia.com/gpu": settings.gpus_per_node or None}

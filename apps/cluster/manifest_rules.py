@@ -75,12 +75,24 @@ def _job_problems(document: Document, documents: Sequence[Document]) -> Iterator
         yield f"Job: restartPolicy is {pod.get('restartPolicy')}, expected Never or OnFailure"
     elif spec.get("podFailurePolicy") and pod["restartPolicy"] != "Never":
         yield "Job: a podFailurePolicy needs restartPolicy Never"
+    if "backoffLimitPerIndex" in spec and (spec.get("completionMode") != "Indexed" or pod["restartPolicy"] != "Never"):
+        yield "Job: backoffLimitPerIndex needs an indexed Job, and restartPolicy Never"
+    for rule in spec.get("podFailurePolicy", {}).get("rules", []):
+        yield from _failure_rule_problems(rule, spec)
     services = {other["metadata"]["name"] for other in documents if other["kind"] == "Service"}
     if "subdomain" in pod and pod["subdomain"] not in services:
         yield f"Job: subdomain {pod['subdomain']} is no service"
     for container in pod["containers"]:
         yield from _variable_problems(container.get("env", []), documents)
     yield from _pod_problems(pod, documents)
+
+
+def _failure_rule_problems(rule: Document, spec: Document) -> Iterator[str]:
+    if rule["action"] == "FailIndex" and "backoffLimitPerIndex" not in spec:
+        yield "Job: a rule that fails an index needs backoffLimitPerIndex"
+    codes = rule.get("onExitCodes", {}).get("values")
+    if codes is not None and (codes != sorted(set(codes)) or not codes or 0 in codes):
+        yield f"Job: exit codes {codes}, expected different ones in ascending order, without 0"
 
 
 def _pod_problems(pod: Document, documents: Sequence[Document]) -> Iterator[str]:

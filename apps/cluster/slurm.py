@@ -191,7 +191,7 @@ def check(script: str, folder: str | None = None) -> None:
     Raises:
         InputError: it would not, or there is no SLURM here.
     """
-    _sbatch(script, ["--test-only"], folder=folder)
+    ask_sbatch(script, ["--test-only"], folder=folder)
 
 
 class SlurmJob:
@@ -205,9 +205,9 @@ class SlurmJob:
 
     def state(self) -> str | None:
         """SLURM's name of its state; None where SLURM has forgotten it, or does not answer now."""
-        asked = _output("squeue", "-h", "-t", "all", "-j", self.number, "-o", "%T")
+        asked = output_of("squeue", "-h", "-t", "all", "-j", self.number, "-o", "%T")
         if not asked and shutil.which("sacct"):
-            asked = _output("sacct", "-n", "-X", "-P", "-o", "State", "-j", self.number)
+            asked = output_of("sacct", "-n", "-X", "-P", "-o", "State", "-j", self.number)
         return asked.split()[0] if asked else None
 
     def status(self) -> str:
@@ -237,7 +237,7 @@ class SlurmJob:
 
     def cancel(self) -> None:
         """Take it out of the queue, or end it."""
-        _output("scancel", self.number)
+        output_of("scancel", self.number)
 
     def note_failure(self) -> None:
         """Note with its run that the job did not complete, unless it has been queued again since."""
@@ -275,7 +275,7 @@ def submit(
             logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{logs}: cannot be made ({error.strerror}); name another folder for logs") from None
-        number = _sbatch(script, ["--parsable"], folder=folder, variables=variables).partition(";")[0]
+        number = ask_sbatch(script, ["--parsable"], folder=folder, variables=variables).partition(";")[0]
     except InputError:
         runs.close_run(uri, run_id, "FAILED")
         raise
@@ -295,12 +295,14 @@ def _follow(job: SlurmJob, settings: SlurmSettings, folder: str | None, variable
     ]  # fmt: skip
     command = shlex.join([sys.executable, "-m", "apps.cluster.slurm", job.number, str(job.log)])
     try:
-        _sbatch(f"#!/bin/bash\n{command}\n", [f"--{option}" for option in options], folder=folder, variables=variables)
+        ask_sbatch(
+            f"#!/bin/bash\n{command}\n", [f"--{option}" for option in options], folder=folder, variables=variables
+        )
     except InputError as error:
         print(f"warning: should job {job} die with its node, its run stays as it is ({error})", file=sys.stderr)
 
 
-def _sbatch(
+def ask_sbatch(
     script: str, options: Sequence[str], *, folder: str | None = None, variables: Mapping[str, str] | None = None
 ) -> str:
     """What sbatch says of a script."""
@@ -327,7 +329,7 @@ def _sbatch(
     return done.stdout.strip()
 
 
-def _output(*command: str) -> str:
+def output_of(*command: str) -> str:
     """What a program of SLURM prints; nothing where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - fixed words and a job's number
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from apps.cli.shared.array_command import ShardsResumeOption, share_out
+from apps.cli.shared.job_options import ArrayOptions
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardedTable, ShardOption
@@ -74,6 +77,7 @@ class ClassifyOptions(ShardedTable):
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     shard: ShardOption = None
+    resume: ShardsResumeOption = False
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out image files that cannot be used, and count them.")
     ] = False
@@ -81,13 +85,24 @@ class ClassifyOptions(ShardedTable):
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
     quiet: QuietOption = False
+    array: ArrayOptions = field(default_factory=ArrayOptions)
 
 
 def classify(options: ClassifyOptions) -> int:
     """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
+    return share_out(options, ("astrovision", "classify"), _classify, check=_check, resumes=False)
+
+
+def _check(options: ClassifyOptions) -> None:
+    from apps.cli.astrovision.sources import find_input
+
+    find_input(options.input)
+
+
+def _classify(options: ClassifyOptions, journal: Journal) -> int:
     from apps.cli.astrovision.classify_galaxies import classify_galaxies
     from apps.cli.shared.classification import report
 
-    content, code = classify_galaxies(options)
+    content, code = classify_galaxies(options, journal)
     report(content, options.table, as_json=options.as_json, quiet=options.quiet)
     return code

@@ -13,8 +13,10 @@ from torch import Tensor
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.sources import Source, open_source
 from apps.cli.shared.classification import check_parents, model_warnings, new_folder, side_car
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
+from apps.cli.shared.sharding import part_facts
 from astrovision.classification import GalaxyClassifier
 from astrovision.cutouts import FLAGS, OFF_IMAGE, flag_names
 from astrovision.pictures import draw
@@ -25,7 +27,7 @@ from shared_backbones.card import CARD
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 from shared_backbones.weights import WEIGHTS
 
 
@@ -62,7 +64,7 @@ class _Results:
         return self.valid_share == 0
 
 
-def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
+def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entries, int]:
     """Classify an input's images and write the table, its side-car and maps; returns the side-car and the exit code.
 
     Raises:
@@ -75,22 +77,16 @@ def classify_galaxies(options: ClassifyOptions) -> tuple[Entries, int]:
     outputs.check()
     classifier = _load(options)
     with contextlib.ExitStack() as stack:
-        source, files = open_source(options, classifier, stack)
+        source, files = open_source(options, classifier, stack, journal)
         outputs.check([*files, classifier.folder / CARD, classifier.folder / WEIGHTS])
         staged = stack.enter_context(outputs.placing())
         pictures = stack.enter_context(new_folder(options.cam_folder)) if options.cam_folder is not None else None
         results = _classify(source, classifier, pictures, quiet=options.quiet or options.as_json)
-        if not len(results.rows):
+        if not len(results.rows) and options.shard is None:
             raise InputError(f"{printable(options.input)}: none of {len(source)} images can be used; give others")
         content = _side_car(source, results, classifier, options)
-        meta = {
-            "model": printable(str(classifier.card.get("name"))),
-            "model_sha256_12": classifier.sha256[:12],
-            "model_sha256": classifier.sha256,
-            "input_sha256": content["input"]["sha256"],
-            "software": f"domain-vision {content['versions']['domain-vision']}",
-        }
-        write_catalogue(staged["table"], _columns(source, results, classifier), meta=meta)
+        content |= part_facts(options.shard, source.inputs, source.facts())
+        write_catalogue(staged["table"], _columns(source, results, classifier), meta=table_meta(content))
         content = outputs.finish(staged, content)
     return content, PARTLY_FAILED if source.failed else COMPLETE
 
@@ -164,12 +160,7 @@ def _draw_maps(
 
 
 def _side_car(source: Source, results: _Results, classifier: GalaxyClassifier, options: ClassifyOptions) -> Entries:
-    count, off_image, blank = len(results.rows), results.off_image, results.unseen & ~results.off_image
-    warnings = []
-    if off_image.any():
-        warnings.append(f"{off_image.sum()} of {count} sources lie off the image and have no class")
-    if blank.any():
-        warnings.append(f"{blank.sum()} of {count} sources have no pixel with a value and have no class")
+    counts = _counts(results, classifier.names)
     return side_car(
         classifier,
         source.sha256(),
@@ -181,11 +172,31 @@ def _side_car(source: Source, results: _Results, classifier: GalaxyClassifier, o
             "centre": options.centre,
             "keep_columns": options.keep_columns,
         },
-        _counts(results, classifier.names),
+        counts,
         failed=source.failed,
-        warnings=[*source.warnings, *warnings, *model_warnings(classifier)],
+        warnings=[*source.warnings, *unseen_warnings(counts), *model_warnings(classifier)],
         packages=("domain-vision", "torch", "numpy", "astropy"),
     )
+
+
+def table_meta(content: Document) -> dict[str, str]:
+    """What is said of a table in its header, of its side-car."""
+    sha256 = content["model"]["sha256"]
+    return {
+        "model": printable(str(content["model"]["name"])),
+        "model_sha256_12": sha256[:12],
+        "model_sha256": sha256,
+        "input_sha256": content["input"]["sha256"],
+        "software": f"domain-vision {content['versions']['domain-vision']}",
+    }
+
+
+def unseen_warnings(counts: Document) -> list[str]:
+    """What a user should know of sources without a class; those off the image have no pixel either."""
+    count, off_image = counts["rows"], counts["flags"]["off_image"]
+    blank = count - counts["classified"] - off_image
+    whys = ((off_image, "lie off the image"), (blank, "have no pixel with a value"))
+    return [f"{number} of {count} sources {why} and have no class" for number, why in whys if number]
 
 
 def _counts(results: _Results, names: Sequence[str]) -> Entries:

@@ -1,17 +1,22 @@
 """The program `astrovision`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from apps.cli.astrovision.classify import classify
 from apps.cli.astrovision.robustness import robustness
 from apps.cli.shared.import_command import add_import
+from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
+
+if TYPE_CHECKING:
+    from apps.cli.shared.merging import Join
 
 app = typer.Typer(name="astrovision", add_completion=False)
 add_import(app, "astrovision")
@@ -20,6 +25,15 @@ add_review(app)
 add_run(app, "astrovision")
 add_verb(app, classify)
 add_verb(app, robustness)
+
+
+def _join() -> "Join":
+    from apps.cli.astrovision.joined_tables import join_tables
+
+    return join_tables
+
+
+add_merge(app, _join)
 
 
 @app.callback()

@@ -14,6 +14,7 @@ from apps.cli.astrovision.catalogue_columns import identifiers, is_plain, kept_c
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.sources import Batch, Source
 from apps.cli.shared.classification import joint_sha256, read_in_batches, say_unusable
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.sharding import part_of
 from astrovision import fluxes
 from astrovision.astropy_types import Table
@@ -32,7 +33,11 @@ _TOLERANCE = 1.01  # how much larger than the model's cut-outs an image may be t
 
 
 def open_fits_source(
-    files: list[Path], options: ClassifyOptions, classifier: GalaxyClassifier, stack: contextlib.ExitStack
+    files: list[Path],
+    options: ClassifyOptions,
+    classifier: GalaxyClassifier,
+    stack: contextlib.ExitStack,
+    journal: Journal,
 ) -> tuple[Source, list[Path]]:
     """Open a FITS image that is a cut-out, a catalogue's sources in one, or cut-outs of one object each.
 
@@ -41,6 +46,7 @@ def open_fits_source(
         options: how they are read.
         classifier: the model that the images are prepared for.
         stack: closes what is opened.
+        journal: notes which file is read.
 
     Returns:
         The sources, and all files that they are read from.
@@ -59,7 +65,7 @@ def open_fits_source(
     except ValueError as error:
         raise InputError(f"the model's card cannot be used ({error}); choose another model") from None
     if objects := _objects(files, options, classifier):
-        return _Objects(objects, options, classifier), _read_from(files, options)
+        return _Objects(objects, options, classifier, journal), _read_from(files, options)
     mosaic = stack.enter_context(_opened(files, options))
     if options.catalogue is None:
         if options.shard is not None:
@@ -193,7 +199,9 @@ class _Fits(Source):
 class _Objects(Source):
     """Cut-outs in files of their own."""
 
-    def __init__(self, objects: list[ObjectFiles], options: ClassifyOptions, classifier: GalaxyClassifier) -> None:
+    def __init__(
+        self, objects: list[ObjectFiles], options: ClassifyOptions, classifier: GalaxyClassifier, journal: Journal
+    ) -> None:
         ids = np.array([printable(item.key) for item in objects])
         meaning, kept, warnings, described = "name of the file", [], [], {}
         if options.catalogue is not None:
@@ -205,21 +213,27 @@ class _Objects(Source):
         part = slice(rows.start, rows.stop)
         super().__init__(
             "cutouts", ids[part], meaning, {}, described, warnings, numbers=np.array(rows) + 1,
-            kept=[column.part(part) for column in kept],
+            kept=[column.part(part) for column in kept], inputs=len(objects),
         )  # fmt: skip
         self.objects, self.options, self.classifier = part_of(objects, options.shard), options, classifier
+        self.journal = journal
         self.places = {name: np.full(len(self), np.nan) for name in ("ra", "dec")}
         self.views = [SkyView()] * len(self)
         self.digests: list[bytes] = []
 
     def batches(self) -> Iterator[Batch]:
-        on_failure = self._fail if self.options.skip_unreadable else None
         rows = {item.files[0]: row for row, item in enumerate(self.objects)}
 
         def read(path: Path) -> Batch:
             return self._read(rows[path])
 
-        for _, matches in read_in_batches(list(rows), self.classifier.batch_size, read, on_failure):
+        for _, matches in read_in_batches(
+            list(rows),
+            self.classifier.batch_size,
+            self.journal.noting(read),
+            self._fail,
+            skip_unreadable=self.options.skip_unreadable,
+        ):
             yield Batch(
                 np.concatenate([batch.rows for batch in matches]),
                 torch.cat([batch.images for batch in matches]),
@@ -245,6 +259,9 @@ class _Objects(Source):
 
     def sha256(self) -> str:
         return joint_sha256(self.digests)
+
+    def facts(self) -> Entries:
+        return {"digests": [digest.hex() for digest in self.digests]}
 
     def _fail(self, reason: str) -> None:
         self.failed += 1
@@ -346,7 +363,7 @@ def _sources(mosaic: Mosaic, catalogue: Catalogue, classifier: GalaxyClassifier,
     source = _Fits(
         "mosaic", ids[part], meaning, {name: values[part] for name, values in places.items()},
         {"catalogue_sha256": file_sha256(path)}, noted, numbers=np.array(rows) + 1,
-        kept=[column.part(part) for column in kept],
+        kept=[column.part(part) for column in kept], inputs=len(catalogue),
     )  # fmt: skip
     side = contract.cutout or round(contract.size / contract.crop)
     return source.cut(_Sight.of(mosaic, side, contract.pixel_scale_arcsec, classifier), positions[part])

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.shared.classification import joint_sha256, list_files, read_in_batches, say_unusable
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import is_ours
 from apps.cli.shared.sharding import Shard, part_of
 from astrovision.catalogues import Column
@@ -61,6 +62,7 @@ class Source:
         failed: images that could not be used, as far as they were read.
         numbers: `(N,)` number of each source in the whole input, from 1; by default 1, 2, ...
         kept: columns of a catalogue that are kept in the table, `(N,)` values each.
+        inputs: number of sources of all shards together; by default those that there are.
     """
 
     kind: str
@@ -72,10 +74,12 @@ class Source:
     failed: int = 0
     numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     kept: list[Column] = field(default_factory=list)
+    inputs: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.numbers):
             self.numbers = np.arange(1, len(self.ids) + 1)
+        self.inputs = self.inputs or len(self.ids)
 
     @property
     def from_fits(self) -> bool:
@@ -97,9 +101,13 @@ class Source:
         """SHA-256 of the input, once its batches were read."""
         raise NotImplementedError
 
+    def facts(self) -> Entries:
+        """What the side-car of a shard says of its sources, so that the whole one can be made of all."""
+        return {}
+
 
 def open_source(
-    options: ClassifyOptions, classifier: GalaxyClassifier, stack: contextlib.ExitStack
+    options: ClassifyOptions, classifier: GalaxyClassifier, stack: contextlib.ExitStack, journal: Journal
 ) -> tuple[Source, list[Path]]:
     """Open an input.
 
@@ -107,6 +115,7 @@ def open_source(
         options: the input, a file or folder or FITS files with commas between them, and how it is read.
         classifier: the model that the images are prepared for.
         stack: closes what is opened.
+        journal: notes which file is read.
 
     Returns:
         The sources, and all files that they are read from.
@@ -114,7 +123,7 @@ def open_source(
     Raises:
         InputError: the input is absent or of no known kind, or does not go with the options or the model.
     """
-    kind, files = _find(options.input)
+    kind, files = find_input(options.input)
     label, contract = printable(options.input), classifier.contract
     for name in () if kind == "fits" else _FITS_OPTIONS:
         if getattr(options, name) is not None:
@@ -129,16 +138,14 @@ def open_source(
     if kind == "fits":
         from apps.cli.astrovision.sky_sources import open_fits_source
 
-        return open_fits_source(files, options, classifier, stack)
+        return open_fits_source(files, options, classifier, stack, journal)
     if contract.stretch is not None:
         raise InputError(
             f"{label}: holds colour images, the model takes fluxes of {', '.join(contract.bands)}; give FITS"
         )
     if kind == "hdf5":
         return _Hdf5(files[0], classifier, options.shard), files
-    numbers = range(len(files)) if options.shard is None else options.shard.rows(len(files))
-    files = part_of(files, options.shard)
-    return _Images(files, numbers, classifier, say_unusable if options.skip_unreadable else None), files
+    return _Images(files, classifier, options, journal), files
 
 
 class _Images(Source):
@@ -147,22 +154,27 @@ class _Images(Source):
     def __init__(
         self,
         files: Sequence[Path],
-        numbers: range,
         classifier: GalaxyClassifier,
-        on_failure: Callable[[str], None] | None,
+        options: ClassifyOptions,
+        journal: Journal,
     ) -> None:
-        ids = np.array([printable(path.name) for path in files])
-        super().__init__("images", ids, "name of the image file", numbers=np.array(numbers) + 1)
-        self.files, self.classifier, self.on_failure = files, classifier, on_failure
+        numbers = part_of(range(len(files)), options.shard)
+        self.files = [files[number] for number in numbers]
+        ids = np.array([printable(path.name) for path in self.files])
+        super().__init__("images", ids, "name of the image file", numbers=np.array(numbers) + 1, inputs=len(files))
+        self.classifier, self.skip_unreadable, self.journal = classifier, options.skip_unreadable, journal
         self.digests: list[bytes] = []
 
     def batches(self) -> Iterator[Batch]:
-        size, on_failure = self.classifier.batch_size, self.on_failure and self._fail
-        for rows, images in read_in_batches(self.files, size, self._read, on_failure):
+        size, read = self.classifier.batch_size, self.journal.noting(self._read)
+        for rows, images in read_in_batches(self.files, size, read, self._fail, skip_unreadable=self.skip_unreadable):
             yield Batch(np.array(rows), torch.cat(images), np.zeros(len(rows), np.uint8), np.ones(len(rows)))
 
     def sha256(self) -> str:
         return joint_sha256(self.digests)
+
+    def facts(self) -> Entries:
+        return {"digests": [digest.hex() for digest in self.digests]}
 
     def _read(self, path: Path) -> Tensor:
         image, digest = read_image(path, len(self.classifier.contract.bands))
@@ -170,9 +182,8 @@ class _Images(Source):
         return self.classifier.prepare(torch.from_numpy(image)[None])
 
     def _fail(self, reason: str) -> None:
-        assert self.on_failure is not None  # noqa: S101 - else failures are raised
         self.failed += 1
-        self.on_failure(reason)
+        say_unusable(reason)
 
 
 class _Hdf5(Source):
@@ -197,7 +208,7 @@ class _Hdf5(Source):
         self.rows = range(count) if shard is None else shard.rows(count)
         places = {name: values[self.rows.start : self.rows.stop] for name, values in places.items()}
         rows = np.array(self.rows)
-        super().__init__("hdf5", rows, "row in the HDF5 file, from 0", places, numbers=rows + 1)
+        super().__init__("hdf5", rows, "row in the HDF5 file, from 0", places, numbers=rows + 1, inputs=count)
         self.path, self.classifier = path, classifier
 
     def batches(self) -> Iterator[Batch]:
@@ -213,8 +224,12 @@ class _Hdf5(Source):
         return file_sha256(self.path)
 
 
-def _find(text: str) -> tuple[str, list[Path]]:
-    """Kind of an input and its files."""
+def find_input(text: str) -> tuple[str, list[Path]]:
+    """Kind of an input and its files.
+
+    Raises:
+        InputError: it is absent or of no known kind.
+    """
     paths = [Path(text)]
     if not paths[0].exists() and "," in text:
         paths = [Path(part.strip()) for part in text.split(",") if part.strip()]

@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.array_command import ShardsResumeOption, share_out
+from apps.cli.shared.job_options import ArrayOptions
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardedTable, ShardOption
@@ -31,6 +34,7 @@ class ClassifyOptions(ShardedTable):
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     shard: ShardOption = None
+    resume: ShardsResumeOption = False
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be used, and count them.")
     ] = False
@@ -40,13 +44,24 @@ class ClassifyOptions(ShardedTable):
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
     quiet: QuietOption = False
+    array: ArrayOptions = field(default_factory=ArrayOptions)
 
 
 def classify(options: ClassifyOptions) -> int:
     """Classify satellite images: a table of classes, probabilities, prediction sets and outliers, and a side-car."""
+    return share_out(options, ("geovision", "classify"), _classify, check=_check, resumes=False)
+
+
+def _check(options: ClassifyOptions) -> None:
+    from geovision.scenes import find_scenes
+
+    find_scenes(options.input)
+
+
+def _classify(options: ClassifyOptions, journal: Journal) -> int:
     from apps.cli.geovision.classify_images import classify_images
     from apps.cli.shared.classification import report
 
-    content, code = classify_images(options)
+    content, code = classify_images(options, journal)
     report(content, options.table, as_json=options.as_json, quiet=options.quiet)
     return code

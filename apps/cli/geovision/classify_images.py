@@ -8,6 +8,7 @@ import numpy as np
 
 from apps.cli.geovision.classify import ClassifyOptions
 from apps.cli.shared.classified_images import ImageFiles, ReadImage, check_table, write_classes
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import find_model
 from apps.cli.shared.sharding import part_of
@@ -20,19 +21,20 @@ from shared_backbones.json_values import Entries
 from shared_backbones.weights import WEIGHTS
 
 
-def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
+def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries, int]:
     """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
 
     Raises:
         InputError: input, model, options and output do not go together, or nothing could be classified.
     """
     check_table(options.table, options.cam_folder)
-    files = part_of(find_scenes(options.input), options.shard)
+    scenes = find_scenes(options.input)
+    files = part_of(scenes, options.shard)
     model = find_model(options.model)
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for image in files for file in files_of(image)), model / CARD, model / WEIGHTS])
     classifier = SatelliteClassifier(model, batch_size=options.batch_size, **asdict(options.network))
-    home = options.input if options.input.is_dir() and files != [options.input] else options.input.parent
+    home = options.input if options.input.is_dir() and scenes != [options.input] else options.input.parent
     open_source = functools.partial(
         ImageFiles,
         files,
@@ -40,6 +42,8 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
         classifier.batch_size,
         ids=[path.relative_to(home).as_posix() for path in files],
         skip_unreadable=options.skip_unreadable,
+        journal=journal,
+        inputs=len(scenes),
     )
     return write_classes(
         open_source,
@@ -50,6 +54,7 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
         quiet=options.quiet or options.as_json,
         settings={**asdict(options.reading), "any_resolution": options.any_resolution},
         packages=("domain-vision", "torch", "numpy", "rasterio"),
+        shard=options.shard,
         picture=functools.partial(_picture, classifier),
     )
 

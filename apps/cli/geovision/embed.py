@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.array_command import ShardsResumeOption, share_out
+from apps.cli.shared.job_options import ArrayOptions
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
@@ -28,11 +31,13 @@ class EmbedOptions:
         bool, typer.Option("--skip-unreadable", help="Leave out scenes that cannot be used, and count them.")
     ] = False
     shard: ShardOption = None
+    resume: ShardsResumeOption = False
     overwrite: OverwriteOption = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     any_resolution: AnyResolutionOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
+    array: ArrayOptions = field(default_factory=ArrayOptions)
 
     @property
     def table(self) -> Path:
@@ -42,9 +47,19 @@ class EmbedOptions:
 
 def embed(options: EmbedOptions) -> int:
     """Embed scenes window by window: vectors with footprints, scene and model, as GeoParquet or NumPy arrays."""
+    return share_out(options, ("geovision", "embed"), _embed, check=_check, resumes=False)
+
+
+def _check(options: EmbedOptions) -> None:
+    from geovision.scenes import find_scenes
+
+    find_scenes(options.input)
+
+
+def _embed(options: EmbedOptions, journal: Journal) -> int:
     from apps.cli.geovision.scene_embeddings import embed_scenes
 
-    content, code = embed_scenes(options)
+    content, code = embed_scenes(options, journal)
     if options.as_json:
         print(json.dumps(content, indent=2))
     else:

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from apps.cli.geovision.reading import AnyResolutionOption, ReadingOptions
+from apps.cli.shared.array_command import share_out
+from apps.cli.shared.job_options import ArrayOptions
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.program import COMPLETE
@@ -52,10 +55,21 @@ class MapOptions:
     any_resolution: AnyResolutionOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
     as_json: JsonOption = False
+    array: ArrayOptions = field(default_factory=ArrayOptions)
 
 
 def map_scenes(options: MapOptions) -> int:
     """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes on its own grid, and a side-car."""
+    return share_out(options, ("geovision", "map"), _map, check=_check, resumes=True)
+
+
+def _check(options: MapOptions) -> None:
+    from geovision.scenes import find_scenes
+
+    find_scenes(options.input)
+
+
+def _map(options: MapOptions, journal: Journal) -> int:
     from apps.cli.geovision.scene_maps import map_folder, map_scene
     from geovision.scenes import is_product
 
@@ -63,7 +77,7 @@ def map_scenes(options: MapOptions) -> int:
         for name in ("probabilities", "polygons"):
             if getattr(options, name) is not None:
                 raise InputError(f"--{name}: means nothing for a folder of scenes; map one scene, or leave it out")
-        results, code = map_folder(options)
+        results, code = map_folder(options, journal)
         if options.as_json:
             print(json.dumps({"results": results}, indent=2))
         return code

@@ -1,6 +1,7 @@
 """The program `geovision`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,11 +11,15 @@ from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
 from apps.cli.shared.import_command import add_import
+from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run, add_run_of_kind
+
+if TYPE_CHECKING:
+    from apps.cli.shared.merging import Join
 
 app = typer.Typer(name="geovision", add_completion=False)
 add_import(app, "geovision")
@@ -35,6 +40,15 @@ add_verb(app, map_scenes, "map")
 add_verb(app, embed)
 add_verb(app, classify)
 add_verb(app, robustness)
+
+
+def _join() -> "Join":
+    from apps.cli.geovision.joined_tables import join_tables
+
+    return join_tables
+
+
+add_merge(app, _join)
 
 
 @app.callback()

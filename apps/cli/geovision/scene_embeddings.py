@@ -8,9 +8,10 @@ from pathlib import Path
 from apps.cli.geovision.embed import EmbedOptions
 from apps.cli.geovision.scene_maps import model_files
 from apps.cli.geovision.side_cars import describe_input, now, versions
+from apps.cli.shared.journal import Journal, LeftOut
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
-from apps.cli.shared.sharding import part_of
+from apps.cli.shared.sharding import part_facts, part_of
 from geovision.embedding import Embedded, Embedder, check_format, write_embeddings
 from geovision.scenes import files_of, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
@@ -19,14 +20,15 @@ from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
 
 
-def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
+def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]:
     """Embed a scene or all scenes of a folder into one table; returns the side-car's content and the exit code.
 
     Raises:
         InputError: nothing could be embedded, or a scene cannot be used and is not to be skipped.
     """
     check_format(options.output)
-    scenes = part_of(find_scenes(options.input), options.shard)
+    every = find_scenes(options.input)
+    scenes = part_of(every, options.shard)
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for scene in scenes for file in files_of(scene)), *model_files(options.model)])
     embedder = Embedder(
@@ -38,9 +40,10 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
     with contextlib.closing(Meter("embed")) as meter:
         for number, path in enumerate(scenes, 1):
             try:
-                embedded, described = _embed(embedder, path, options, meter if len(scenes) == 1 else None)
+                with journal.working_on(path):
+                    embedded, described = _embed(embedder, path, options, meter if len(scenes) == 1 else None)
             except InputError as error:
-                if not options.skip_unreadable:
+                if not options.skip_unreadable and not isinstance(error, LeftOut):
                     raise
                 failed += 1
                 print(f"cannot be used: {error}", file=sys.stderr)
@@ -49,13 +52,14 @@ def embed_scenes(options: EmbedOptions) -> tuple[Entries, int]:
             inputs.append({**described, "windows": len(embedded.vectors)})
             if len(scenes) > 1:
                 meter(number, len(scenes))
-    if not any(len(embedded.vectors) for _, _, embedded in parts):
+    if options.shard is None and not any(len(embedded.vectors) for _, _, embedded in parts):
         raise InputError(
             f"{printable(options.input)}: no window with enough valid pixels; lower --min-valid, or mend the scenes"
         )
     with outputs.placing() as staged:
-        write_embeddings(staged["table"], parts, embedder.sha256)
-        content = outputs.finish(staged, _side_car(embedder, inputs, failed, options))
+        write_embeddings(staged["table"], parts or [("", "", embedder.nothing())], embedder.sha256)
+        content = _side_car(embedder, inputs, failed, options)
+        content = outputs.finish(staged, content | part_facts(options.shard, len(every), {}))
     return content, PARTLY_FAILED if failed else COMPLETE
 
 

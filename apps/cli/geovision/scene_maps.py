@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
+from apps.cli.geovision.map_index import MappedScene, index_files, write_index
 from apps.cli.geovision.quicklook import write_quicklook
 from apps.cli.geovision.side_cars import describe_run, software
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
@@ -47,10 +49,11 @@ def map_scene(options: MapOptions) -> Entries:
         return _write_map(mapper, scene, scene.sha256(), outputs, options)
 
 
-def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
+def map_folder(options: MapOptions, journal: Journal) -> tuple[list[Entries], int]:
     """Map the scenes of a folder into another one, which is made where it is absent, with the model loaded once.
 
-    Each gets `<scene>_map.tif` and its side-car. One that cannot be used fails alone.
+    Each gets `<scene>_map.tif` and its side-car. One that cannot be used fails alone. An index of all is written, but
+    where only a shard of them is mapped.
 
     Returns:
         For each scene its `input` and `status` (`done`, `skipped` with the files that were `changed` since, or `failed`
@@ -64,33 +67,43 @@ def map_folder(options: MapOptions) -> tuple[list[Entries], int]:
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise InputError(f"{printable(options.input)}: holds several scenes named {printable(twice)}; rename them")
+    part = part_of(list(zip(scenes, stems, strict=True)), options.shard)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"cannot be made ({error.strerror})"
         raise InputError(f"{printable(options.output)}: {reason}; choose another folder") from None
-    chosen = [
-        (path, _outputs(options.output / f"{stem}_map.tif", options))
-        for path, stem in part_of(list(zip(scenes, stems, strict=True)), options.shard)
-    ]
+    chosen = [(path, _outputs(options.output / f"{stem}_map.tif", options)) for path, stem in part]
     # of those that were changed it is not known before the scene is opened whether they are to be resumed
     firm = [out for _, out in chosen if not options.resume or State.foreign in out.states().values()]
     inputs = [file for scene in scenes for file in files_of(scene)]
+    if options.shard is None:
+        firm.append(index_files(options.output, options.overwrite))
     check_outputs(firm, [*inputs, *model_files(options.model)])
     mapper, lines = _load(options), sys.stderr if options.as_json else sys.stdout
     results = []
     for number, (path, outputs) in enumerate(chosen, 1):
         result: Entries = {"input": printable(path)}
         try:
-            result |= _map_one_of_many(mapper, path, outputs, options)
+            with journal.working_on(path):
+                result |= _map_one_of_many(mapper, path, outputs, options)
         except InputError as error:
             result |= {"status": "failed", "error": str(error)}
         results.append(result)
         since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
         said = "; ".join([result.get("error", result["status"]), *since])
         print(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True, file=lines)
+    if options.shard is None:  # jobs side by side would write over one another's
+        mapped = [MappedScene(*of, _of_array(result, options)) for of, result in zip(chosen, results, strict=True)]
+        write_index(options.output, mapped, mapper.provenance(), overwrite=options.overwrite)
     failed = any(result["status"] == "failed" for result in results)
     return results, PARTLY_FAILED if failed else COMPLETE
+
+
+def _of_array(result: Entries, options: MapOptions) -> Entries:
+    """A result; what the shards of an array have just done is done."""
+    just_done = options.array.journal is not None and result["status"] == "skipped" and not result.get("changed")
+    return {**result, "status": "done"} if just_done else result
 
 
 def _load(options: MapOptions) -> Mapper:

@@ -5,6 +5,7 @@ import functools
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.medvision.image_sources import find_files, open_source
 from apps.cli.shared.classified_images import check_table, write_classes
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import find_model as find_registered
 from medvision.classification import MedicalClassifier
@@ -15,7 +16,7 @@ from shared_backbones.json_values import Entries
 from shared_backbones.weights import WEIGHTS
 
 
-def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
+def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries, int]:
     """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
 
     Raises:
@@ -33,7 +34,7 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
         precision=options.network.precision,
     )
     return write_classes(
-        functools.partial(open_source, options, classifier, files),
+        functools.partial(open_source, options, classifier, files, journal),
         classifier,
         outputs,
         label=printable(options.input),
@@ -41,4 +42,5 @@ def classify_images(options: ClassifyOptions) -> tuple[Entries, int]:
         quiet=options.quiet or options.as_json,
         settings={},
         packages=("domain-vision", "torch", "numpy", "pillow"),
+        shard=options.shard,
     )

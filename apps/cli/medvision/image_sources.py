@@ -13,6 +13,7 @@ from torch import Tensor
 from apps.cli.medvision.classify import ClassifyOptions
 from apps.cli.shared.classification import list_files
 from apps.cli.shared.classified_images import ClassifyInput, ImageFiles, ReadImage
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
 from medvision.datasets.medmnist import MedMnistSet, read_medmnist, set_for
@@ -25,23 +26,29 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.json_values import Entries
 
+NO_CLASS = "no image has any of the classes; there are no figures"
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def open_source(options: ClassifyOptions, classifier: MedicalClassifier, files: Sequence[Path]) -> ClassifyInput:
-    """The images that the options name; `files` are those of `find_files`.
+def open_source(
+    options: ClassifyOptions, classifier: MedicalClassifier, files: Sequence[Path], journal: Journal
+) -> ClassifyInput:
+    """The images that the options name, or a shard of them; `files` are those of `find_files`.
 
     Raises:
         InputError: a file of MedMNIST cannot be read.
     """
     if holds_rows(options.input):
         return _MedMnist(options, classifier)
+    part = part_of(files, options.shard)
     return ImageFiles(
-        files,
+        part,
         functools.partial(_read, classifier, int(options.max_gigabytes * 2**30)),
         classifier.batch_size,
-        ids=[path.name for path in files],
+        ids=[path.name for path in part],
         skip_unreadable=options.skip_unreadable,
+        journal=journal,
+        inputs=len(files),
     )
 
 
@@ -51,7 +58,7 @@ def holds_rows(path: Path) -> bool:
 
 
 def find_files(options: ClassifyOptions) -> list[Path]:
-    """The files of an input, or of a shard of it.
+    """The files of an input.
 
     Raises:
         InputError: there is none, or `--split` has no meaning for it.
@@ -71,7 +78,7 @@ def find_files(options: ClassifyOptions) -> list[Path]:
         raise InputError(f"{name}: ends in {printable(path.suffix) or 'nothing'}; expected {known}, or DICOM")
     if split is not None and not holds_rows(path):
         raise InputError(f"{name}: is no .npz file of MedMNIST, so --split means nothing; leave it out")
-    return files if holds_rows(path) else part_of(files, options.shard)  # else rows are shared out
+    return files
 
 
 def _is_dicom(path: Path) -> bool:
@@ -100,13 +107,13 @@ class _MedMnist:
         split = options.split or "test"
         facts = set_for(self.path, split, classifier.names, multi_label=classifier.multi_label)
         given = read_medmnist(self.path, split, facts, max_gigabytes=options.max_gigabytes)
-        count = len(given.images)
-        rows = range(count) if options.shard is None else options.shard.rows(count)
+        self.inputs = len(given.images)
+        rows = range(self.inputs) if options.shard is None else options.shard.rows(self.inputs)
         part = slice(rows.start, rows.stop)
         self.given = replace(given, images=given.images[part], targets=given.targets[part])
         self.ids = np.array(rows)
         self.described: Entries = {
-            "kind": "medmnist", "set": self.given.facts.name, "split": split, "shape": list(self.given.images.shape)
+            "kind": "medmnist", "set": self.given.facts.name, "split": split, "shape": list(given.images.shape)
         }  # fmt: skip
         self.warnings = self.given.notices
 
@@ -125,22 +132,41 @@ class _MedMnist:
         """Digest of the file."""
         return file_sha256(self.path)
 
+    def facts(self) -> Entries:
+        """What the images show, where the model has these classes."""
+        if differing_classes(self.given.facts, self.classifier) is not None:
+            return {}
+        return {"targets": self.given.targets.tolist()}
+
     def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
         """What the probabilities are worth; None with the reason where that cannot be said."""
-        from shared_backbones.classification.figures import class_figures
-
         facts = self.given.facts
         difference = differing_classes(facts, self.classifier)
         if difference is not None:
             return None, [f"{difference}; there are no figures"]
-        if not self.given.targets.any():
-            return None, ["no image has any of the classes; there are no figures"]
-        try:
-            return class_figures(prediction.probabilities, self.given.targets, multi_label=facts.multi_label), []
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "sklearn":
-                raise
-            return None, ['figures need scikit-learn; run: pip install "domain-vision[train]"']
+        return figures_of(prediction.probabilities, self.given.targets, multi_label=facts.multi_label)
+
+
+def figures_of(
+    probabilities: np.ndarray, targets: np.ndarray, *, multi_label: bool
+) -> tuple[Figures | None, list[str]]:
+    """What probabilities `(N, K)` are worth, and None with the reason where that cannot be said.
+
+    Args:
+        probabilities: `(N, K)`.
+        targets: `(N, K)`, 1 for the classes that an image has.
+        multi_label: Whether it can have several.
+    """
+    from shared_backbones.classification.figures import class_figures
+
+    if not targets.any():
+        return None, [NO_CLASS]
+    try:
+        return class_figures(probabilities, targets, multi_label=multi_label), []
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        return None, ['figures need scikit-learn; run: pip install "domain-vision[train]"']
 
 
 def as_tensor(images: np.ndarray) -> Tensor:

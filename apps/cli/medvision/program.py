@@ -1,6 +1,7 @@
 """The program `medvision`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,11 +13,15 @@ from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
 from apps.cli.medvision.series import series
+from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
+
+if TYPE_CHECKING:
+    from apps.cli.shared.merging import Join
 
 app = typer.Typer(name="medvision", add_completion=False)
 add_verb(app, segment)
@@ -29,6 +34,15 @@ add_verb(app, export)
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_run(app, "medvision")
 add_review(app)
+
+
+def _join() -> "Join":
+    from apps.cli.medvision.joined_tables import join_tables
+
+    return join_tables
+
+
+add_merge(app, _join)
 
 
 @app.callback()

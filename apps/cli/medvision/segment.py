@@ -1,12 +1,15 @@
 """The verb `segment`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from apps.cli.shared.array_command import share_out
+from apps.cli.shared.job_options import ArrayOptions
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import (
     CommaSeparated,
     DeviceOption,
@@ -20,6 +23,7 @@ from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
 from medvision.parts import Detail
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 
 class Stats(StrEnum):
@@ -137,6 +141,7 @@ class SegmentOptions:
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the table of structures and timings.")] = False
+    array: ArrayOptions = field(default_factory=ArrayOptions)
     version: VersionOption = False
 
     def __post_init__(self) -> None:
@@ -160,6 +165,17 @@ class SegmentOptions:
 
 def segment(options: SegmentOptions) -> int:
     """Segment scans: a label map on the scan's own grid, a side-car, a table of volumes and a report."""
+    return share_out(options, ("medvision", "segment"), _segment, check=_check, resumes=True)
+
+
+def _check(options: SegmentOptions) -> None:
+    from apps.cli.medvision.scans import find_inputs
+
+    if not find_inputs(options).batch:
+        raise InputError(f"--shards: {printable(options.input)} is one scan; expected a folder of them")
+
+
+def _segment(options: SegmentOptions, journal: Journal) -> int:
     from apps.cli.medvision.segment_scans import segment_scans
 
-    return segment_scans(options)
+    return segment_scans(options, journal)

@@ -19,6 +19,7 @@ from apps.cli.medvision.results import changed_files, make_writable, result_file
 from apps.cli.medvision.scans import Inputs, Scan, find_inputs
 from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.medvision.terminal import Progress, ScanResult, print_result, progress_of
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
@@ -35,7 +36,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
 
-def segment_scans(options: SegmentOptions) -> int:
+def segment_scans(options: SegmentOptions, journal: Journal) -> int:
     """Segment a scan, a folder of scans or a DICOM series, and return the exit code.
 
     Raises:
@@ -59,7 +60,7 @@ def segment_scans(options: SegmentOptions) -> int:
     kept = segmenter.channels.label_ids(options.labels) if options.labels is not None else None
     ids = [entry["id"] for entry in segmenter.channels.classes]
     label_map = read_label_map(options.label_map, ids) if options.label_map is not None else None
-    work = _Work(options, segmenter, kept, label_map, inputs.folder)
+    work = _Work(options, segmenter, kept, label_map, inputs.folder, journal)
     _check_targets(work, scans, batch=inputs.batch)
     if inputs.batch:
         make_writable(inputs.folder)
@@ -93,7 +94,8 @@ def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) ->
     prefix = f"[{number}/{count}] " if batch else ""
     with progress_of(prefix + name, shown=not (options.quiet or options.as_json)) as progress:
         try:
-            result = work.segment(scan, progress)
+            with work.journal.working_on(scan.path):
+                result = work.segment(scan, progress)
         except (InputError, MemoryError) as error:
             if not batch:
                 raise
@@ -135,6 +137,7 @@ class _Work:
         kept: ids of the classes to keep; None for all.
         label_map: class ids by the reference's; None where they are the same.
         folder: folder for the results.
+        journal: notes which scan is worked on.
     """
 
     options: SegmentOptions
@@ -142,6 +145,7 @@ class _Work:
     kept: list[int] | None
     label_map: Mapping[int, int] | None
     folder: Path
+    journal: Journal
 
     @property
     def label(self) -> str:
@@ -201,6 +205,8 @@ class _Work:
             return Outcome(scan, case, result["status"], reason=result["error"])
         files = self.files(scan).files
         status = "changed" if result.get("changed") else result["status"]
+        if status == "skipped" and self.options.array.journal is not None:  # the shards have just done it
+            status = "done"
         return Outcome(scan, case, status, sidecar=files["sidecar"], report=files["report"])
 
     def changed(self, files: Outputs, scan: Scan) -> list[Path] | None:

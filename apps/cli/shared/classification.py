@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from apps.cli.shared.journal import LeftOut
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
@@ -74,7 +75,12 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read_in_batches(
-    files: Sequence[Path], size: int, read: Callable[[Path], T], on_failure: Callable[[str], None] | None
+    files: Sequence[Path],
+    size: int,
+    read: Callable[[Path], T],
+    on_failure: Callable[[str], None],
+    *,
+    skip_unreadable: bool,
 ) -> Iterator[tuple[list[int], list[T]]]:
     """Numbers of files, and what was read of them, so many at once.
 
@@ -82,7 +88,8 @@ def read_in_batches(
         files: Files to read.
         size: Files of a batch, before files that cannot be used are left out.
         read: Reads one file.
-        on_failure: Called with the reason why a file is left out; None to leave none out.
+        on_failure: Called with the reason why a file is left out.
+        skip_unreadable: Whether files that cannot be used are left out, and not only those that killed a process.
 
     Raises:
         InputError: a file cannot be used.
@@ -93,7 +100,7 @@ def read_in_batches(
             try:
                 values.append(read(path))
             except InputError as error:
-                if on_failure is None:
+                if not skip_unreadable and not isinstance(error, LeftOut):
                     raise
                 on_failure(str(error))
                 continue

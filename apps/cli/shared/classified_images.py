@@ -20,14 +20,16 @@ from apps.cli.shared.classification import (
     say_unusable,
     side_car,
 )
+from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
+from apps.cli.shared.sharding import Shard, part_facts
 from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, spreadsheet_safe
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
 
@@ -40,12 +42,14 @@ class ClassifyInput(Protocol):
         described: What the side-car says of the input.
         warnings: What a user should know.
         failed: Images that were left out so far.
+        inputs: Number of images, of all shards together.
     """
 
     ids: np.ndarray
     described: Entries
     warnings: list[str]
     failed: int
+    inputs: int
 
     def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Rows, and what the network sees of each, `(n, C, size, size)`."""
@@ -53,6 +57,10 @@ class ClassifyInput(Protocol):
 
     def sha256(self) -> str:
         """Digest of what was read."""
+        ...
+
+    def facts(self) -> Entries:
+        """What the side-car of a shard says of its images, so that the whole one can be made of all."""
         ...
 
     def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
@@ -83,6 +91,8 @@ class ImageFiles:
         batch_size: Files that are read at once.
         ids: Names of the files in the table.
         skip_unreadable: Whether files that cannot be used are left out, and counted.
+        journal: Notes which file is read.
+        inputs: Number of files, of all shards together.
     """
 
     def __init__(
@@ -93,8 +103,11 @@ class ImageFiles:
         *,
         ids: Sequence[str],
         skip_unreadable: bool,
+        journal: Journal,
+        inputs: int,
     ) -> None:
-        self.files, self.read, self.batch_size, self.skip_unreadable = files, read, batch_size, skip_unreadable
+        self.files, self.batch_size, self.skip_unreadable, self.inputs = files, batch_size, skip_unreadable, inputs
+        self.read = journal.noting(read)
         self.ids = np.array([printable(name) for name in ids])
         self.described: Entries = {"kind": "images"}
         self.warnings: list[str] = []
@@ -103,13 +116,18 @@ class ImageFiles:
 
     def batches(self) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Rows, and what the network sees of each, `(n, C, size, size)`."""
-        on_failure = self._fail if self.skip_unreadable else None
-        for rows, images in read_in_batches(self.files, self.batch_size, self._read, on_failure):
+        for rows, images in read_in_batches(
+            self.files, self.batch_size, self._read, self._fail, skip_unreadable=self.skip_unreadable
+        ):
             yield rows, torch.cat(images)
 
     def sha256(self) -> str:
         """Digest of the files that were read."""
         return joint_sha256(self.digests)
+
+    def facts(self) -> Entries:
+        """Digests of the files that were read."""
+        return {"digests": [digest.hex() for digest in self.digests]}
 
     def figures(self, prediction: Prediction) -> tuple[Figures | None, list[str]]:
         """None, as nobody says what they show."""
@@ -149,6 +167,7 @@ def write_classes(
     quiet: bool,
     settings: Entries,
     packages: Sequence[str],
+    shard: Shard | None,
     picture: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Entries, int]:
     """Classify images and write the table, its side-car and maps; returns the side-car and the exit code.
@@ -162,6 +181,7 @@ def write_classes(
         quiet: Whether no progress is shown.
         settings: Settings that decided the result, beyond the classifier's.
         packages: Packages whose versions are noted.
+        shard: Part of the input that the images are.
         picture: Makes of what the network sees an image `(3, H, W)` uint8 for those who look at the maps.
 
     Raises:
@@ -171,7 +191,9 @@ def write_classes(
         staged = stack.enter_context(outputs.placing())
         pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
         source = open_source()
-        ids, prediction = _classify(source, classifier, pictures, picture, label, quiet=quiet)
+        ids, prediction = _classify(source, classifier, pictures, picture, quiet=quiet)
+        if not len(ids) and shard is None:
+            raise InputError(f"{label}: none of {len(source.ids)} images can be used; give others")
         figures, remarks = source.figures(prediction)
         content = side_car(
             classifier,
@@ -183,15 +205,20 @@ def write_classes(
             warnings=[*source.warnings, *remarks, *model_warnings(classifier)],
             packages=packages,
         )
-        meta = {
-            "model": printable(str(classifier.card.get("name"))),
-            "model_sha256": classifier.sha256,
-            "input_sha256": content["input"]["sha256"],
-            "software": f"domain-vision {content['versions']['domain-vision']}",
-        }
-        _write_table(staged["table"], _columns(ids, prediction, classifier), meta)
+        content |= part_facts(shard, source.inputs, source.facts())
+        _write_table(staged["table"], _columns(ids, prediction, classifier), table_meta(content))
         content = outputs.finish(staged, content)
     return content, PARTLY_FAILED if source.failed else COMPLETE
+
+
+def table_meta(content: Document) -> dict[str, str]:
+    """What is said of a table in its schema, of its side-car."""
+    return {
+        "model": printable(str(content["model"]["name"])),
+        "model_sha256": content["model"]["sha256"],
+        "input_sha256": content["input"]["sha256"],
+        "software": f"domain-vision {content['versions']['domain-vision']}",
+    }
 
 
 def _classify(
@@ -199,7 +226,6 @@ def _classify(
     classifier: ImageClassifier[Any],
     pictures: Path | None,
     picture: Callable[[np.ndarray], np.ndarray] | None,
-    label: str,
     *,
     quiet: bool,
 ) -> tuple[np.ndarray, Prediction]:
@@ -216,10 +242,9 @@ def _classify(
             if not quiet:
                 meter(len(rows) + source.failed, len(source.ids))
 
-    if not parts:
-        raise InputError(f"{label}: none of {len(source.ids)} images can be used; give others")
+    none = np.empty((0, len(classifier.names)), np.float32)
     return source.ids[rows], Prediction(
-        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([none, *(part.probabilities for part in parts)]),
         _joined([part.sets for part in parts]),
         _joined([part.outlier_score for part in parts]),
         _joined([part.is_outlier for part in parts]),

@@ -17,12 +17,13 @@ one text and kept as what the function makes of it.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 
 class Dataclass(Protocol):
@@ -51,9 +52,11 @@ class Parsed(Generic[Value]):
 
     Attributes:
         parse: Function that makes the value of the text, or raises an InputError.
+        show: Function that makes the text of the value.
     """
 
     parse: Callable[[str], Value]
+    show: Callable[[Value], str] = str
 
 
 def _split(text: str) -> list[str]:
@@ -61,7 +64,7 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-CommaSeparated = Parsed(_split)
+CommaSeparated = Parsed(_split, ",".join)
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
@@ -112,6 +115,37 @@ def add_verb(
     command.__dict__["__signature__"] = inspect.Signature(list(_parameters(options)))
     command.__doc__ = verb.__doc__
     app.command(name or verb.__name__, help=help)(command)
+
+
+def arguments_of(options: Dataclass, without: Collection[str] = ()) -> list[str]:
+    """What to type to get the options: those that differ from their defaults.
+
+    Args:
+        options: Options of a verb.
+        without: Names of fields that are left out.
+    """
+    arguments: list[str] = []
+    for field, hint in _fields(type(options)):
+        value = getattr(options, field.name)
+        if field.name in without or value is None:
+            continue
+        if is_dataclass(value) and not isinstance(value, type):
+            arguments += arguments_of(value, without)
+        elif field.default is MISSING or value != field.default:
+            arguments += _typed(field.name, hint, value)
+    return arguments
+
+
+def _typed(name: str, hint: Annotation, value: Any) -> list[str]:
+    """What to type to give an option a value."""
+    option = next(mark for mark in get_args(hint)[1:] if isinstance(mark, OptionInfo))
+    names = [str(option.default), *(option.param_decls or ())]  # in `Annotated`, Typer has the first name as default
+    flag = next((part for part in names if part.startswith("--")), f"--{name.replace('_', '-')}")
+    if isinstance(value, bool):
+        return [flag]
+    parsed = next((mark for mark in get_args(hint)[1:] if isinstance(mark, Parsed)), None)
+    texts = [parsed.show(value)] if parsed else value if isinstance(value, list) else [value]
+    return [f"{flag}={text}" for text in texts]
 
 
 def _parameters(options: type[Options]) -> Iterator[inspect.Parameter]:

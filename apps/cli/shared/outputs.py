@@ -68,7 +68,7 @@ class Outputs:
 
     def states(self) -> dict[str, State]:
         """What lies at each name."""
-        sidecar = _read(self.files[SIDECAR])
+        sidecar = read_sidecar(self.files[SIDECAR])
         ours, earlier = _listed(sidecar, "outputs"), _listed(sidecar, "earlier_outputs")
         states = {kind: _state(path, ours.get(kind), earlier.get(kind)) for kind, path in self.files.items()}
         if sidecar:
@@ -91,7 +91,7 @@ class Outputs:
         """
         states = self.states()
         try:
-            same = is_same(_read(self.files[SIDECAR]))
+            same = is_same(read_sidecar(self.files[SIDECAR]))
         except (InputError, AttributeError, KeyError, TypeError, ValueError):
             return None
         if not same or not {*states.values()} <= {State.ours, State.changed}:
@@ -130,7 +130,7 @@ class Outputs:
     def finish(self, staged: Mapping[str, Path], content: Content) -> Entries:
         """Write the side-car, which lists the files that are staged, and those of earlier runs; returns its content."""
         written = {kind: file_sha256(path) for kind, path in staged.items() if kind != SIDECAR}
-        sidecar, states = _read(self.files[SIDECAR]), self.states()
+        sidecar, states = read_sidecar(self.files[SIDECAR]), self.states()
         earlier = _listed(sidecar, "earlier_outputs") | _listed(sidecar, "outputs")
         for kind in written:
             earlier.pop(kind, None)
@@ -241,7 +241,7 @@ def _state(path: Path, ours: str | None, earlier: str | None) -> State:
     return State.ours if digest == ours else State.earlier if digest == earlier else State.changed
 
 
-def _read(path: Path) -> Content:
+def read_sidecar(path: Path) -> Content:
     """Content of a side-car of ours; empty where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apps.cli.shared.job_options import JOB, JobOptions, JobSettings, Scheduler, given
 from apps.cli.shared.options import CommaSeparated, add_verb
 from pipelines.runtime import preemption
 from shared_backbones.errors import InputError, require
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from pipelines.recipe.section import Domain
 
 _Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a bundled recipe, or path of a YAML file.")]
-_JOB = "With --on"
-
-
-class _Scheduler(StrEnum):
-    slurm = "slurm"
-    kubernetes = "kubernetes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,78 +48,19 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(RecipeOptions):
+class RunOptions(JobOptions, RecipeOptions):
     """What a user asks `run` for: a recipe, here or as a job."""
 
-    on: Annotated[
-        _Scheduler | None, typer.Option(help="Queue it as a job of SLURM, or print it as one of Kubernetes.")
-    ] = None
-    nodes: Annotated[int | None, typer.Option(min=1, help="Machines that train together.", rich_help_panel=_JOB)] = None
-    gpus_per_node: Annotated[
-        int | None, typer.Option(min=1, help="Each gets a process; by default one per node.", rich_help_panel=_JOB)
-    ] = None
-    cpus_per_task: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores of each process.", rich_help_panel=_JOB)
-    ] = None
-    mem: Annotated[str | None, typer.Option(help="Memory of each node, such as 64G.", rich_help_panel=_JOB)] = None
-    partition: Annotated[str | None, typer.Option(help="Of SLURM; sinfo lists them.", rich_help_panel=_JOB)] = None
-    time: Annotated[
-        str | None, typer.Option(help="Longest time of one start, such as 12:00:00.", rich_help_panel=_JOB)
-    ] = None
-    account: Annotated[str | None, typer.Option(help="Of SLURM.", rich_help_panel=_JOB)] = None
-    sbatch: Annotated[
-        list[str] | None,
-        typer.Option(help="Another option of sbatch, such as qos=long; repeatable.", rich_help_panel=_JOB),
-    ] = None
-    image: Annotated[str | None, typer.Option(help="Kubernetes: image of the containers.", rich_help_panel=_JOB)] = None
-    volume: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Kubernetes: CLAIM:/PATH of a volume, CLAIM:/PATH:ro of one that is only read; repeatable.",
-            rich_help_panel=_JOB,
-        ),
-    ] = None
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Kubernetes: secret with MLflow's user and password, or NAME:KEY of another one; repeatable.",
-            rich_help_panel=_JOB,
-        ),
-    ] = None
-    env: Annotated[
-        list[str] | None, typer.Option(help="Kubernetes: NAME=VALUE of a variable; repeatable.", rich_help_panel=_JOB)
-    ] = None
-    node_selector: Annotated[
-        list[str] | None,
-        typer.Option(help="Kubernetes: KEY=VALUE of a label that nodes must have; repeatable.", rich_help_panel=_JOB),
-    ] = None
-    toleration: Annotated[
-        list[str] | None,
-        typer.Option(help="Kubernetes: KEY[=VALUE][:EFFECT] of a taint; repeatable.", rich_help_panel=_JOB),
-    ] = None
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines that train together.", rich_help_panel=JOB)] = None
     form: Annotated[
         str | None,
-        typer.Option(help="Kubernetes: trainjob (of Kubeflow, the default) or job.", rich_help_panel=_JOB),
+        typer.Option(help="Kubernetes: trainjob (of Kubeflow, the default) or job.", rich_help_panel=JOB),
     ] = None
-    no_requeue: Annotated[
-        bool, typer.Option("--no-requeue", help="End where the job would be requeued.", rich_help_panel=_JOB)
-    ] = False
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.", rich_help_panel=_JOB)] = False
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the batch script, and queue nothing.", rich_help_panel=_JOB)
-    ] = False
 
     @property
-    def job_settings(self) -> dict[str, int | str | bool | list[str]]:
+    def job_settings(self) -> JobSettings:
         """Settings of the job that were given, by the names that schedulers' settings have."""
-        settings = {
-            "nodes": self.nodes, "gpus_per_node": self.gpus_per_node, "cpus_per_task": self.cpus_per_task,
-            "mem": self.mem, "partition": self.partition, "time": self.time, "account": self.account,
-            "sbatch": self.sbatch or None, "requeue": False if self.no_requeue else None, "image": self.image,
-            "volumes": self.volume or None, "form": self.form, "secrets": self.secret or None, "env": self.env or None,
-            "node_selector": self.node_selector or None, "tolerations": self.toleration or None,
-        }  # fmt: skip
-        return {name: value for name, value in settings.items() if value is not None}
+        return super().job_settings | given({"nodes": self.nodes, "form": self.form})
 
 
 def add_run_of_kind(
@@ -179,7 +114,7 @@ def _queue(domain: "Domain", options: RunOptions) -> None:
         raise InputError("--restart: a job would begin anew each time it is requeued; leave it out")
     stages = [f"--stages={','.join(options.stages)}"] if options.stages else []
     arguments = [options.recipe, *overrides, *stages]
-    if options.on is _Scheduler.kubernetes:
+    if options.on is Scheduler.kubernetes:
         from apps.cluster.kubernetes import PodSettings, print_recipe
 
         print_recipe(recipe, arguments, PodSettings.read(options.job_settings))

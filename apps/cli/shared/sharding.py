@@ -11,8 +11,13 @@ import typer
 from apps.cli.shared.options import Parsed
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.json_values import Entries
 
 T = TypeVar("T")
+
+
+class NoInputs(Exception):
+    """A shard has no input, which is no failure: there is nothing to do and nothing to write."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,9 @@ class Shard:
 
     number: int
     count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
     @classmethod
     def read(cls, text: str) -> "Shard":
@@ -38,11 +46,11 @@ class Shard:
         """The numbers of its items among `count`: a run of them; all shards together have each once.
 
         Raises:
-            InputError: it has none.
+            NoInputs: it has none.
         """
         rows = range(count * (self.number - 1) // self.count, count * self.number // self.count)
         if not rows:
-            raise InputError(f"--shard {self.number}/{self.count}: has none of {count} inputs; take fewer shards")
+            raise NoInputs(f"shard {self}: has none of {count} inputs; nothing to do")
         return rows
 
     def beside(self, path: Path) -> Path:
@@ -75,8 +83,23 @@ class ShardedTable:
 
 
 def part_of(items: Sequence[T], shard: Shard | None) -> list[T]:
-    """The shard's items; all without one."""
+    """The shard's items; all without one.
+
+    Raises:
+        NoInputs: it has none.
+    """
     return list(items) if shard is None else [items[row] for row in shard.rows(len(items))]
+
+
+def part_facts(shard: Shard | None, inputs: int, facts: Entries) -> Entries:
+    """What the side-car of a part says, so that the parts can become one table again; nothing for a whole one.
+
+    Args:
+        shard: The part.
+        inputs: Number of inputs of all parts together.
+        facts: What only the inputs themselves say, such as `digests`.
+    """
+    return {} if shard is None else {"shard": {"number": shard.number, "count": shard.count, "inputs": inputs, **facts}}
 
 
 ShardOption = Annotated[

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from apps.cli.shared.options import CommaSeparated, NetworkOptions, Precision, add_verb
+from apps.cli.shared.options import CommaSeparated, NetworkOptions, Precision, add_verb, arguments_of
 from apps.cli.shared.program import run
 from apps.cli.shared.sharding import Shard, ShardOption
 
@@ -80,3 +82,46 @@ def test_help_has_the_fields_in_their_order(app, capsys):
     names = ["File to copy.", "--output", "--bands", "--shard", "--device", "--threads", "--precision", "--times"]
     places = [text.index(name) for name in names]
     assert places == sorted(places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inner:
+    scale: Annotated[float | None, typer.Option(help="A number.")] = None
+    names: Annotated[list[str] | None, CommaSeparated, typer.Option(help="Names.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Everything:
+    input: Annotated[Path, typer.Option("--input", "-i", help="A path.")]
+    precision: Annotated[Precision, typer.Option(help="A choice.")] = Precision.auto
+    as_json: Annotated[bool, typer.Option("--json", help="A flag.")] = False
+    count: Annotated[int, typer.Option(help="A whole number.")] = 3
+    many: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None
+    inner: _Inner = field(default_factory=_Inner)
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5)
+NAMES = st.text("abc_é ", min_size=1, max_size=4).filter(lambda name: name == name.strip() != "")
+
+
+@given(
+    st.builds(
+        _Everything, input=WORDS.map(Path), precision=st.sampled_from(Precision), as_json=st.booleans(),
+        count=st.integers(-9, 9), many=st.none() | st.lists(WORDS, min_size=1, max_size=3),
+        inner=st.builds(
+            _Inner, scale=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            names=st.none() | st.lists(NAMES, min_size=1, max_size=3),
+        ),
+    )
+)  # fmt: skip
+def test_what_is_typed_again_gives_the_same_options(options: _Everything):
+    given_again: list[_Everything] = []
+
+    def verb(options: _Everything) -> None:
+        given_again.append(options)
+
+    app = typer.Typer()
+    add_verb(app, verb)
+    assert run(app, arguments_of(options)) == 0
+    assert given_again == [options]
+    assert not any(part.startswith("--scale") for part in arguments_of(options, without=("inner",)))

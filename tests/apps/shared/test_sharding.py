@@ -17,7 +17,7 @@ from apps.cli.astrovision import program as astrovision
 from apps.cli.geovision import program as geovision
 from apps.cli.medvision import program as medvision
 from apps.cli.shared.program import run
-from apps.cli.shared.sharding import Shard, part_of
+from apps.cli.shared.sharding import NoInputs, Shard, part_of
 from shared_backbones.errors import InputError
 from tests.apps.conftest import SHAPE, contents
 from tests.astrovision import small_models as sky_models
@@ -43,7 +43,7 @@ def test_what_is_no_shard_is_said(text: str):
 
 
 def test_more_shards_than_inputs_leave_some_with_none():
-    with pytest.raises(InputError, match="--shard 1/5: has none of 3 inputs; take fewer shards"):
+    with pytest.raises(NoInputs, match="shard 1/5: has none of 3 inputs; nothing to do"):
         part_of("abc", Shard(1, 5))
 
 
@@ -167,6 +167,10 @@ def test_a_folder_is_mapped_scene_by_scene_and_goes_on(scenes: Path, tmp_path: P
     found = json.loads(said[said.index("{") :])["results"]
     assert [entry["status"] for entry in found] == ["done", "done", "done", "failed"]
     assert "u.tif: cannot be read" in found[3]["error"] and not (out / "u_map.tif").exists()
+    index = json.loads((out / "index.json").read_text())
+    assert index["count"] == {"scenes": 4, "done": 3, "failed": 1} and index["cases"][0]["status"] == "failed"
+    page = (out / "index.html").read_text()
+    assert "cannot be read" in page and "u.tif" not in page + json.dumps(index) and page.count("data:image/png") == 3
 
 
 def test_options_of_folders_and_of_scenes_are_told_apart(scenes: Path, tmp_path: Path, capsys):
@@ -175,7 +179,6 @@ def test_options_of_folders_and_of_scenes_are_told_apart(scenes: Path, tmp_path:
     for options, message in (
         (("-i", scenes / "0.tif", "-o", tmp_path / "o.tif", "--resume"), "is one scene; --resume and --shard"),
         (("-i", scenes, "-o", tmp_path / "o", "--probabilities", tmp_path / "p.tif"), "for a folder of scenes"),
-        (("-i", scenes, "-o", tmp_path / "o", "--shard", "1/9"), "has none of 3 inputs"),
     ):
         capsys.readouterr()
         assert call(geovision.app, "map", *options, *tail) == 2

@@ -1,0 +1,139 @@
+"""The index of a folder of maps: one row a scene, failed ones first, as a page and as its JSON twin."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from pipelines.report.page import render_page
+from pipelines.report.sections import Cell, Column, Page, Section, Table, Text
+from pipelines.report.text import DASH, heading, text_at, without_paths
+from shared_backbones.json_values import Document, Json
+
+TITLE = "Index of maps"
+_STATUS = {"done": "Done", "skipped": "Done before", "changed": "Changed since", "failed": "Failed"}
+
+
+class MapRow(TypedDict):
+    """What an index says of one scene.
+
+    Attributes:
+        case: `case-` and 8 hex digits, or `unreadable-` and a number for a scene that has no map.
+        status: `done`, `skipped`, `changed` (skipped, but a file of it was changed since) or `failed`.
+        reason: Why it was not done.
+        classes: `name`, `pixels` and `hectares` of each class; hectares are None where the scene has no place.
+        warnings: Warnings of the map.
+    """
+
+    case: str
+    status: str
+    reason: str | None
+    classes: list[dict[str, Json]]
+    warnings: list[str]
+
+
+class MapIndex(TypedDict):
+    """The JSON twin of an index."""
+
+    schema_version: int
+    created: str
+    model: Mapping[str, Json]
+    count: dict[str, int]
+    cases: list[MapRow]
+
+
+def map_row(case: str, status: str, sidecar: Document, reason: str | None = None) -> MapRow:
+    """What an index says of one scene; names of files in the reason are the caller's to leave out."""
+    names = ("name", "pixels", "hectares")
+    return {
+        "case": case,
+        "status": status,
+        "reason": without_paths(reason),
+        "classes": [{name: entry[name] for name in names} for entry in sidecar.get("classes", ())],
+        "warnings": list(sidecar.get("warnings", ())),
+    }
+
+
+def map_index(rows: Sequence[MapRow], model: Mapping[str, Json]) -> MapIndex:
+    """The JSON twin: failed scenes first, the others in their order."""
+    return {
+        "schema_version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": without_paths(dict(model)),
+        "count": {"scenes": len(rows), **Counter(row["status"] for row in rows)},
+        "cases": sorted(rows, key=lambda row: row["status"] != "failed"),
+    }
+
+
+def map_index_page(index: MapIndex, pictures: Mapping[str, str]) -> str:
+    """The page of an index, with a table that a small script makes sortable.
+
+    Args:
+        index: What it says.
+        pictures: Data URI of a small picture of each map, by case.
+    """
+    count, rows = index["count"], index["cases"]
+    names = list(dict.fromkeys(str(entry["name"]) for row in rows for entry in row["classes"]))
+    columns = [
+        Column("Map"),
+        Column("Case", sort="text"),
+        Column("Status", sort="text"),
+        *(Column(heading(name), numeric=True, sort="number") for name in names),
+        Column("Warnings", sort="number"),
+    ]
+    cells = [[*_beginning(row, pictures), *_areas(row, names), _warnings(row)] for row in rows]
+    about = Text(
+        "Each class's share of the map, and its area. A case is named by its content, the first 8 digits of its "
+        "SHA-256; which scene that was, the map's side-car and the program's lines on the terminal say.",
+        small=True,
+    )
+    page = Page(
+        title=TITLE,
+        kind=TITLE,
+        heading=f"{count['scenes']} scene{'' if count['scenes'] == 1 else 's'}",
+        lead=f"{text_at(index['model'], 'name') or 'unnamed model'}, {index['created']}",
+        facts=[(title, str(count[status])) for status, title in _STATUS.items() if count.get(status)],
+        sections=[Section("cases", "Scenes", [about, Table(columns, cells, header=1)])],
+        footer="Every figure of this page is in index.json beside it. The page loads nothing; its one script sorts the "
+        "table.",
+        medical=False,
+    )
+    return render_page(page, script="index.js")
+
+
+def _beginning(row: MapRow, pictures: Mapping[str, str]) -> list[Cell]:
+    failed = row["status"] == "failed"
+    picture = pictures.get(row["case"])
+    return [
+        Cell(picture=picture) if picture else Cell(),
+        Cell(row["case"], sort=row["case"]),
+        Cell(
+            _STATUS[row["status"]].lower(),
+            alert=failed,
+            rest=f": {row['reason'] or 'no reason known'}" if failed else "",
+            sort=row["status"],
+        ),
+    ]
+
+
+def _areas(row: MapRow, names: Sequence[str]) -> list[Cell]:
+    areas = {str(entry["name"]): entry for entry in row["classes"]}
+    total = sum(float(str(entry["pixels"])) for entry in areas.values())
+    cells = []
+    for name in names:
+        entry = areas.get(name)
+        if entry is None or not total:
+            cells.append(Cell(DASH, sort=""))
+            continue
+        fraction = float(str(entry["pixels"])) / total
+        hectares = entry["hectares"]
+        remark = f"{hectares:,.1f} ha" if isinstance(hectares, int | float) else ""
+        cells.append(Cell(f"{fraction:.1%}", sort=f"{fraction:.6f}", remark=remark))
+    return cells
+
+
+def _warnings(row: MapRow) -> Cell:
+    if not row["classes"]:
+        return Cell(DASH, sort="")
+    count = len(row["warnings"])
+    return Cell(f"{count}:" if count else "none", remark="; ".join(row["warnings"]), sort=str(count))
