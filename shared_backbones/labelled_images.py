@@ -13,6 +13,7 @@ import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.folds import fold_name
 from shared_backbones.json_values import Document
 
 COLORS = ("red", "green", "blue")
@@ -135,7 +136,7 @@ class ImageSource(Generic[ItemT]):
 
     Attributes:
         items: The images, in the order of reading.
-        split: Split of all of them.
+        split: Split, or fold, of all of them.
         layout: Layout that found them, and reads them.
         bands: Names of the images' bands.
         repeats_grey: Whether grey images are repeated where colours are asked for.
@@ -187,6 +188,7 @@ def find_images(
     test: float,
     validation: float,
     seed: int,
+    folds: int | None = None,
     options: Document | None = None,
     bands: tuple[str, ...] = COLORS,
     repeats_grey: bool = False,
@@ -204,6 +206,8 @@ def find_images(
         test: Share of the images.
         validation: Share of the training images.
         seed: Seed of the draw.
+        folds: Number of folds that all images outside the test are divided into, each class by itself and groups as
+            wholes; in place of training and validation, the data set's own included.
         options: Options of the layout.
         bands: Bands that images are to have, where the files do not fix them: `COLORS` or `GREY`.
         repeats_grey: Whether grey images are taken, and repeated, where colours are asked for.
@@ -216,7 +220,8 @@ def find_images(
         raise InputError(f"{printable(root)}: holds no image in the layout {layout.name}")
     if layout.needs_every_class:
         _check_classes(items, classes, root)
-    divided = _divided(items, test, validation, seed, draws_from_all=layout.draws_from_all)
+    draws_from_all = layout.draws_from_all
+    divided = _divided(items, test, 0.0 if folds else validation, seed, folds=folds, draws_from_all=draws_from_all)
     blocks = [
         (first, split, members)
         for split, part in sorted(divided.items())
@@ -241,9 +246,9 @@ def _check_classes(items: Sequence[Item], classes: Sequence[str], root: Path) ->
 
 
 def _divided(
-    items: Sequence[ItemT], test: float, validation: float, seed: int, *, draws_from_all: bool
+    items: Sequence[ItemT], test: float, validation: float, seed: int, *, folds: int | None, draws_from_all: bool
 ) -> dict[str, list[ItemT]]:
-    """Images by split: each class is divided by itself, images in groups or with several classes as one."""
+    """Images by split or fold: each class is divided by itself, images in groups or with several classes as one."""
     present = {item.split for item in items}
     fractions = (0.0 if "test" in present else test, 0.0 if "validation" in present else validation)
     strata: dict[tuple[int, ...], list[ItemT]] = {}
@@ -251,10 +256,34 @@ def _divided(
         labels = labels_of(item)
         strata.setdefault(labels if len(labels) == 1 and not item.group else (), []).append(item)
     divided: dict[str, list[ItemT]] = {}
+    sizes = dict.fromkeys(map(fold_name, range(1, (folds or 0) + 1)), 0)
     for members in strata.values():
-        for item in _drawn(members, *fractions, seed, draws_from_all):
+        drawn = list(_drawn(members, *fractions, seed, draws_from_all))
+        for item in _in_folds(drawn, sizes, seed) if folds else drawn:
             divided.setdefault(item.split, []).append(item)
     return divided
+
+
+def _in_folds(items: Sequence[ItemT], sizes: dict[str, int], seed: int) -> Iterator[ItemT]:
+    """Images with a fold in place of training or validation: whole groups by their hash, each into the smallest fold.
+
+    Args:
+        items: Images of a class, or all that are divided together.
+        sizes: Images in each fold so far, of all classes; those of this one are added.
+        seed: Seed of the draw.
+    """
+    groups: dict[str, list[ItemT]] = {}
+    for item in items:
+        if item.split == "test":
+            yield item
+        else:
+            groups.setdefault(item.group or item.key, []).append(item)
+    own = dict.fromkeys(sizes, 0)
+    for name in sorted(groups, key=lambda name: text_hash(f"{seed}:fold:{name}")):
+        fold = min(sizes, key=lambda fold: (own[fold], sizes[fold]))
+        own[fold] += len(groups[name])
+        sizes[fold] += len(groups[name])
+        yield from (replace(item, split=fold) for item in groups[name])
 
 
 def _drawn(items: Sequence[ItemT], test: float, validation: float, seed: int, draws_from_all: bool) -> Iterator[ItemT]:

@@ -1,5 +1,6 @@
 """Patches cut from scenes: where they lie, which split they belong to, and how they are read again."""
 
+import functools
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from geovision.scenes import find_scenes, open_scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.folds import fold_name
 from shared_backbones.json_values import Entries
 
 _PORTION = 2**22  # pixels of a scene that are cut at once
@@ -33,7 +35,7 @@ class PatchSource:
     Attributes:
         scene: its path.
         labels: path of its label raster, if any.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation`, `test` or a fold.
         regions: row, column, height and width of the parts of the scene that belong to the split.
     """
 
@@ -112,6 +114,7 @@ def divide(
     validation: float,
     block: int,
     seed: int,
+    folds: int | None = None,
 ) -> list[PatchSource]:
     """Divide scenes into splits by place, so that no pixel, and no neighbour of it in a block, is in two of them.
 
@@ -126,14 +129,17 @@ def divide(
         validation: share of the rest; of halves, the southern part of the north.
         block: side of the blocks in pixels.
         seed: seed of the draw.
+        folds: number of folds that all outside the test is divided into, in place of training and validation; not for
+            halves.
     """
+    draw = functools.partial(_draw, test=test, validation=validation, folds=folds)
     regions_of: dict[tuple[int, str], list[Region]] = {}
     count = max(1, len(pairs))
     order = (np.random.default_rng(seed).permutation(len(pairs)) if by == "scenes" else np.arange(count)[::-1]) / count
     for number, (height, width) in enumerate(shapes):
         if by in {"scenes", "last"}:
             whole = (0, 0, height, width)
-            regions_of.setdefault((number, _draw(float(order[number]), test, validation)), []).append(whole)
+            regions_of.setdefault((number, draw(float(order[number]))), []).append(whole)
         elif by == "halves":
             middle = height // 2
             border = middle - round(middle * validation)
@@ -145,7 +151,7 @@ def divide(
                 for column in range(0, width, block):
                     position = zlib.crc32(f"{seed}:{row // block}:{column // block}".encode()) / 2**32
                     region = (row, column, min(block, height - row), min(block, width - column))
-                    regions_of.setdefault((number, _draw(position, test, validation)), []).append(region)
+                    regions_of.setdefault((number, draw(position)), []).append(region)
     return [
         PatchSource(*pairs[number], split, portion)
         for (number, split), regions in regions_of.items()
@@ -334,9 +340,11 @@ def packed(values: np.ndarray) -> np.ndarray:
     return values if values.size else values.astype(np.uint16)
 
 
-def _draw(position: float, test: float, validation: float) -> str:
+def _draw(position: float, test: float, validation: float, folds: int | None) -> str:
     if position < test:
         return "test"
+    if folds:
+        return fold_name(int((position - test) / (1 - test) * folds) + 1)
     return "validation" if position < test + (1 - test) * validation else "train"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from medvision.volumes.files import is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.folds import fold_name
 
 SYNAPSE_TEST = ("0008", "0022", "0038", "0036", "0032", "0002", "0029", "0003", "0001", "0004", "0025", "0035")
 SYNAPSE_TRAIN = (
@@ -35,7 +36,7 @@ class Case:
         subject: whom it shows; several cases may show one.
         image: files of the image: one volume, or slices in order.
         labels: files of its labels, in the same order; empty where they are in the image's files.
-        split: `train`, `validation` or `test`; empty until one is given.
+        split: `train`, `validation`, `test` or a fold; empty until one is given.
         mapping: pairs of a label in the files and the one it becomes; other labels become 0. Empty keeps them.
     """
 
@@ -53,6 +54,7 @@ def find_cases(
     *,
     validation: float = 0.0,
     seed: int = 0,
+    folds: int | None = None,
     test: Sequence[str] | None = None,
     test_ids_above: int | None = None,
     test_share: float | None = None,
@@ -65,6 +67,7 @@ def find_cases(
         root: folder of the data set.
         validation: fraction of the training subjects that form the validation set, in [0, 1).
         seed: seed of the draws of subjects.
+        folds: number of folds that all subjects outside the test are divided into, in place of training and validation.
         test: names of the test subjects; by default the published split, where there is one.
         test_ids_above: test subjects are those whose number is higher.
         test_share: fraction of the subjects drawn as test, where nothing else says which they are.
@@ -74,7 +77,7 @@ def find_cases(
         Cases in the order of their names, each with its split.
 
     Raises:
-        InputError: an unknown layout, nothing found, or an image without labels.
+        InputError: an unknown layout, nothing found, an image without labels, or fewer subjects than folds.
     """
     if layout not in LAYOUTS:
         raise InputError(f"data.layout {layout!r} is unknown; expected one of: {', '.join(LAYOUTS)}")
@@ -86,7 +89,8 @@ def find_cases(
     if not cases:
         raise InputError(f"{printable(root)}: no case of layout {layout} found; expected {shape}")
     _check_cases(cases, root, test)
-    return _hold_out(_part(cases, test, test_ids_above, test_share, seed), validation, seed)
+    parted = _part(cases, test, test_ids_above, test_share, seed)
+    return _in_folds(parted, folds, seed) if folds else _hold_out(parted, validation, seed)
 
 
 def _check_cases(cases: Sequence[Case], root: Path, test: Sequence[str] | None) -> None:
@@ -125,6 +129,16 @@ def _hold_out(cases: list[Case], fraction: float, seed: int) -> list[Case]:
         _draw(sorted({case.subject for case in cases if case.split == "train"}), fraction, seed + 1)
     )
     return [replace(case, split="validation") if case.subject in validation_subjects else case for case in cases]
+
+
+def _in_folds(cases: list[Case], folds: int, seed: int) -> list[Case]:
+    """Divide the subjects outside the test into folds, of which the largest has one subject more than the smallest."""
+    subjects = sorted({case.subject for case in cases if case.split != "test"})
+    if len(subjects) < folds:
+        raise InputError(f"fold.of={folds}: there are {len(subjects)} subjects outside the test; give fewer folds")
+    order = np.random.default_rng(seed + 1).permutation(len(subjects))
+    home = {subjects[place]: fold_name(rank % folds + 1) for rank, place in enumerate(order)}
+    return [case if case.split == "test" else replace(case, split=home[case.subject]) for case in cases]
 
 
 def _draw(subjects: list[str], fraction: float, seed: int) -> list[str]:

@@ -256,8 +256,11 @@ class MedMnist(Layout[RowItem]):
         yield from enumerate(with_bands(image, source.bands, path) for image in images)
 
     def blocks(self, items: Sequence[RowItem]) -> Mapping[int, list[RowItem]]:
-        """One block in the file's order, by which a split's images are numbered."""
-        return {0: sorted(items, key=lambda item: item.row)}
+        """A block for each split of the file, in its order, by which the split's images are numbered."""
+        parts: dict[str, list[RowItem]] = {}
+        for item in sorted(items, key=lambda item: item.row):
+            parts.setdefault(item.key.partition("-")[0], []).append(item)
+        return dict(enumerate(parts[name] for name in SPLITS if name in parts))  # several where images are in folds
 
 
 class _Rows:

@@ -43,7 +43,7 @@ def local_copy(store: Store, disk: str) -> Store:
         with _locked(home / f"{target.name}.lock"):
             if not _is_complete(target, store):
                 _copy(store, target)
-        return Store(target)
+        return Store(target, store.fold)
     except OSError as error:
         reason = error.strerror or error
         print(f"warning: no copy in {printable(home)} ({reason}); data are read where they are", file=sys.stderr)

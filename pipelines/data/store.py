@@ -22,6 +22,7 @@ import numpy as np
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.folds import split_of
 from shared_backbones.json_values import Document
 
 MANIFEST = "manifest.json"
@@ -87,7 +88,7 @@ class Sample:
     Attributes:
         id: Name of the case, such as `case-0123abcd`.
         group: Name of what must stay in one split, such as the subject; a text that says nothing about a person.
-        split: Split: `train`, `validation` or `test`.
+        split: Split, `train`, `validation` or `test`, or a fold by its name (`shared_backbones.folds`).
         arrays: Arrays by field; empty for a case that is only checked and noted.
         record: What the manifest says of it, in JSON types.
     """
@@ -102,14 +103,19 @@ class Sample:
 class Store:
     """A finished store, opened for reading; it can be sent to other processes, which open it again.
 
+    Args:
+        folder: Folder of the store.
+        fold: Fold that is validated on, where cases are divided into folds: they are then of training or validation.
+
     Attributes:
         folder: Folder of the store.
+        fold: Fold that is validated on.
         manifest: Content of its manifest.
         digest: Sha256 of the manifest, which stands for the bytes of all fields.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, fold: int | None = None) -> None:
+        self.folder, self.fold = Path(folder), fold
         path = self.folder / MANIFEST
         try:
             content = path.read_bytes()
@@ -119,6 +125,8 @@ class Store:
         except ValueError:
             raise InputError(f"{path}: damaged; delete its folder and run the stage prepare again") from None
         self.digest = hashlib.sha256(content).hexdigest()
+        for case in self.manifest["cases"]:
+            case["split"] = split_of(case["split"], fold)
         self._maps: dict[str, np.ndarray] = {}
         for field, size in self.manifest["bytes"].items():
             file = self.folder / f"{field}.bin"
@@ -155,6 +163,14 @@ class Store:
         """Entries of the manifest, of one split or all."""
         return [case for case in self.manifest["cases"] if split in {None, case["split"]}]
 
+    def measured_cases(self) -> list[CaseEntry]:
+        """Cases that means and deviations are of: training, and with folds all outside the test.
+
+        So models of all folds expect the same input.
+        """
+        splits = {"train"} if self.fold is None else {"train", "validation"}
+        return [case for case in self.cases() if case["split"] in splits]
+
     def array(self, case: CaseEntry, field: str) -> np.ndarray:
         """A field of a case: a view of the file, not a copy."""
         if field not in self._maps:
@@ -174,11 +190,11 @@ class Store:
                 if zlib.crc32(np.ascontiguousarray(self.array(case, field)).view(np.uint8).data) != where["crc32"]:
                     raise InputError(f"{self.folder}: {field} of {case['id']} is damaged; run the stage prepare again")
 
-    def __getstate__(self) -> dict[str, Path]:
-        return {"folder": self.folder}
+    def __getstate__(self) -> tuple[Path, int | None]:
+        return self.folder, self.fold
 
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__init__(state["folder"])
+    def __setstate__(self, state: tuple[Path, int | None]) -> None:
+        self.__init__(*state)
 
 
 def write_store(

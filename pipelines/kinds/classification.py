@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -82,6 +83,7 @@ class ClassifierKind(Kind[Images, Store]):
             test=self.data.split.test,
             validation=self.data.split.validation,
             seed=recipe.split_seed,
+            folds=recipe.folds,
             options=self.data.options,
             bands=self.expected_bands(),
             repeats_grey=self.repeats_grey,
@@ -214,19 +216,18 @@ class ClassifierKind(Kind[Images, Store]):
             functools.partial(to_sample, read=self.reader()),
             workers=self.data.workers,
             skip_unreadable=self.data.skip_unreadable,
-            splits=("train",),
+            splits=self.needed_splits("train"),
         )
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""
-        return Store(folder)
+        return self.store(folder)
 
     def notices(self, prepared: Store) -> list[str]:
         """Images of each split, and what names the split."""
         counts = {split: self.count(prepared, split) for split in SPLITS}
-        items = [item for source in self.sources for item in source.items]
         lines = ["images: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
-        lines.append(f"split: {split_digest(items)[:16]}")
+        lines.append(f"split: {self._split_digest()[:16]}")
         if prepared.manifest["skipped"]:
             lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
         return lines
@@ -255,7 +256,11 @@ class ClassifierKind(Kind[Images, Store]):
 
     def training_section(self) -> Entries:
         """What names the split."""
-        return {"split": split_digest([item for source in self.sources for item in source.items])}
+        return {"split": self._split_digest()}
+
+    def _split_digest(self) -> str:
+        items = [item for source in self.sources for item in source.items]
+        return split_digest(replace(item, split=self.split_of(item)) for item in items)
 
     def task(self, card: Document, steps: int) -> ClassificationTask:
         """The classifier's task."""

@@ -23,6 +23,7 @@ from pipelines.tracking.datasets import DatasetRecord
 from shared_backbones import architectures, weights
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
+from shared_backbones.folds import fold_name, split_of
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.networks.pyramids import fill_backbone
 
@@ -219,6 +220,18 @@ class Kind(Generic[Data, Prepared]):
         stats = [(path, path.stat()) for path in sources]
         return [[os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
+    def store(self, folder: Path) -> Store:
+        """A prepared store, with the fold that the recipe validates on."""
+        return Store(folder, self.recipe.fold.number if self.recipe.fold else None)
+
+    def needed_splits(self, *splits: str) -> tuple[str, ...]:
+        """Splits that must not be empty: those given, or every fold."""
+        return tuple(map(fold_name, range(1, self.recipe.folds + 1))) if self.recipe.folds else splits
+
+    def split_of(self, source: Any) -> str:
+        """The split of a source, or of an item of one, while the recipe's fold is validated on."""
+        return split_of(source.split, self.recipe.fold.number if self.recipe.fold else None)
+
     def fill_store(
         self, folder: Path, sources: Sequence[Any], convert: Callable[[Any], Sample], **options: Any
     ) -> None:
@@ -251,7 +264,7 @@ class Kind(Generic[Data, Prepared]):
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store: each split of the prepared store."""
-        store: Any = Store(folder)  # what `open` returns where there is a store
+        store = self.store(folder)
         return [
             DatasetRecord(
                 name=f"{self.recipe.name}-{split}",
@@ -312,6 +325,7 @@ class Kind(Generic[Data, Prepared]):
                 "recipe": recipe.name,
                 "seed": recipe.seed,
                 "init": shown_init(recipe),
+                **({"fold": recipe.fold.model_dump()} if recipe.fold else {}),
                 "batch_size": recipe.train.batch_size * recipe.train.accumulate,
                 **self.training_section(),
             },

@@ -39,6 +39,7 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             self.root,
             validation=self.data.validation,
             seed=recipe.split_seed,
+            folds=recipe.folds,
             **self.data.options,
         )
 
@@ -79,13 +80,13 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             functools.partial(to_sample, contract=self.contract),
             workers=self.data.workers,
             skip_unreadable=self.data.skip_unreadable,
-            splits=("train", "validation") if self.data.validation else ("train",),
+            splits=self.needed_splits("train", *(["validation"] if self.data.validation else [])),
             estimate=functools.partial(bytes_of, contract=self.contract),
         )
 
     def open(self, folder: Path) -> Store:
         """The prepared store."""
-        return Store(folder)
+        return self.store(folder)
 
     def notices(self, prepared: Store) -> list[str]:
         """What a user should know of the data."""

@@ -95,7 +95,7 @@ class PictureKind(ClassifierKind[Pictures]):
 
     def input_section(self, prepared: Store) -> Entries:
         """The domain's contract, with mean and standard deviation of each band of the training images."""
-        records = [case["record"] for case in prepared.cases("train")]
+        records = [case["record"] for case in prepared.measured_cases()]
         count = sum(record["pixels"] for record in records)
         mean = np.sum([record["sums"] for record in records], 0) / count
         variance = np.sum([record["squares"] for record in records], 0) / count - mean**2

@@ -150,7 +150,9 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
     def further_figures(self, classifier: Classifier, tested: TestedImages) -> Figures:
         """What the nearest neighbours among the training images say of the test images."""
         known, labels = [], []
-        for _, images in self.read_parts([source for source in self.sources if source.split == "train"], classifier):
+        for _, images in self.read_parts(
+            [source for source in self.sources if self.split_of(source) == "train"], classifier
+        ):
             known.append(features(classifier, images))
             labels.append(images.targets())
         nearest = nearest_neighbours(
@@ -164,7 +166,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         """Score the test images, and say with the figures what decides the split."""
         super().evaluate(model, sources, folder)
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        counts = Counter(source.split for source in self.sources for _ in source.items)
+        counts = Counter(self.split_of(source) for source in self.sources for _ in source.items)
         table: ResultTable = {
             "title": f"Split: {self.split_origin}",
             "columns": ["Part", "Images"],
@@ -198,7 +200,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
 
     def input_section(self, prepared: Store) -> Entries:
         """The domain's contract, with the statistics that the recipe asks for."""
-        return self._section([case["record"] for case in prepared.cases("train")])
+        return self._section([case["record"] for case in prepared.measured_cases()])
 
     def _section(self, records: Sequence[Document] | None) -> Entries:
         section = section_of(self.data, self.bands, self.size, records)

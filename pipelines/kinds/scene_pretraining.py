@@ -62,6 +62,7 @@ class ScenePretraining(ScenesKind[SceneData]):
             test=split.test,
             validation=split.validation,
             seed=self.recipe.split_seed,
+            folds=self.recipe.folds,
             options=self.data.options,
             bands=self.bands,
         )

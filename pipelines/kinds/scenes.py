@@ -107,7 +107,9 @@ class ScenesKind(Kind[Scenes, Store]):
                     raise
                 print(f"cannot be used: {error}", file=sys.stderr, flush=True)
         self.skipped = len(pairs) - len(usable)
-        return divide(usable, shapes, **self.data.split.model_dump(), seed=self.recipe.split_seed)
+        return divide(
+            usable, shapes, **self.data.split.model_dump(), seed=self.recipe.split_seed, folds=self.recipe.folds
+        )
 
     def find_sources(self) -> Sequence[Source]:
         """The parts of all splits."""
@@ -153,7 +155,7 @@ class ScenesKind(Kind[Scenes, Store]):
         Raises:
             InputError: no training patch came of the scenes.
         """
-        store = Store(folder)
+        store = self.store(folder)
         if not any(case["record"]["pixels"] for case in store.cases("train")):
             strange = self._foreign_labels(store)
             what = " in which a pixel has a label: they may all be empty (nodata)" if self.label_values() else ""
@@ -196,7 +198,7 @@ class ScenesKind(Kind[Scenes, Store]):
 
     def input_section(self, prepared: Store | None) -> Entries:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
-        records = None if prepared is None else [case["record"] for case in prepared.cases("train")]
+        records = None if prepared is None else [case["record"] for case in prepared.measured_cases()]
         return {**self.recipe.card.get("input", {}), **section_of(self.data, self.bands, self.size, records)}
 
     def example(self) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Recipes: one YAML file holds everything that decides a result, or names the data that does."""
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,6 +17,7 @@ from pydantic import (
 
 from pipelines.recipe.images import GalaxyData, MedicalImageData
 from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData
+from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
 from shared_backbones.json_values import Entries
@@ -116,6 +119,21 @@ class TrainSection(Section):
         return self
 
 
+class FoldSection(Section):
+    """Cross-validation: all cases outside the test are divided into folds, by subject or group; one is validated on."""
+
+    number: PositiveInt
+    """Fold that is validated on, from 1; the network learns from the others."""
+    of: int = Field(ge=2, le=100)
+    """Number of folds, which take the place of the data's own validation split."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "FoldSection":
+        if self.number > self.of:
+            raise ValueError(f"number is {self.number}, expected 1 to {self.of}")
+        return self
+
+
 class EvaluateSection(Section):
     """How the test cases are scored."""
 
@@ -171,6 +189,8 @@ class Recipe(Section):
     """Follows from `data.kind`; where it is given, it must be that one."""
     model: ModelSection
     train: TrainSection
+    fold: FoldSection | None = Field(default=None, exclude_if=lambda fold: fold is None)
+    search: SearchSection | None = Field(default=None, exclude_if=lambda search: search is None)
     evaluate: EvaluateSection = EvaluateSection()
     register_as: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
@@ -191,6 +211,17 @@ class Recipe(Section):
         return recipe
 
     @property
+    def digest(self) -> str:
+        """Digest of everything that the recipe says, which names its run in the output folder."""
+        content = json.dumps(self.model_dump(), sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def folds(self) -> int | None:
+        """Number of folds that the cases outside the test are divided into, if they are."""
+        return self.fold.of if self.fold else None
+
+    @property
     def split_seed(self) -> int:
         """Seed of what the split draws."""
         own: int | None = getattr(self.data, "split_seed", None)  # synthetic volumes have no split
@@ -202,6 +233,14 @@ class Recipe(Section):
             raise ValueError(
                 f"domain is {self.domain}, but data.kind={self.data.kind} is of {self.data.domain}; leave domain out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_divide(self) -> "Recipe":
+        if self.fold and self.data.kind == "synthetic_volumes":
+            raise ValueError("fold: synthetic slices are drawn anew, there is nothing to divide; leave it out")
+        if self.fold and getattr(getattr(self.data, "split", None), "by", "") == "halves":
+            raise ValueError("fold: data.split.by=halves has two fixed parts; give scenes, last or blocks")
         return self
 
     @model_validator(mode="after")

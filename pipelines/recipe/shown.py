@@ -14,7 +14,7 @@ _NAME, _VALUE = 120, 24  # characters of a run's name, and of a value in it
 
 def shown(recipe: Recipe) -> Document:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
-    content = recipe.model_dump(exclude={"output": True, "card": True, "train": {"local_copy"}})
+    content = recipe.model_dump(exclude={"output": True, "card": True, "search": True, "train": {"local_copy"}})
     content["data"].pop("root", None)
     for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
         content["data"].get("options", {}).pop(key, None)

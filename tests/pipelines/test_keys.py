@@ -77,6 +77,8 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "train.sync_batchnorm": ("true", TRAIN),
     "train.local_copy": ("{link}", NOTHING),
     "train.threads": ("1", NOTHING),
+    "fold": ("{number: 1, of: 2}", PREPARE | TRAIN),
+    "search": ("{trials: 2, space: {train.learning_rate: {low: 0.1, high: 1}}}", NOTHING),
     "evaluate.protocol": ("monai", EVALUATE),
     "evaluate.resamples": ("60", EVALUATE),
     "register_as.name": ("other", REGISTER),
