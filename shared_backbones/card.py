@@ -49,6 +49,20 @@ class Calibration(TypedDict, total=False):
     symmetries: bool
 
 
+class Member(TypedDict, total=False):
+    """A network of an ensemble.
+
+    Attributes:
+        weights_sha256: SHA-256 of the weights that it was trained to.
+        seed: Seed of its training.
+        fold: Number of the fold that it was validated on.
+    """
+
+    weights_sha256: Required[str]
+    seed: int
+    fold: int | None
+
+
 class Card(TypedDict, total=False):
     """The content of `model.json`; what a domain expects of its inputs is read by the domain's contract.
 
@@ -71,6 +85,7 @@ class Card(TypedDict, total=False):
         training: Data and settings of the training.
         metrics: Figures of an evaluation.
         limits: What the model must not be used for.
+        members: Trained networks that an ensemble is made of.
     """
 
     schema_version: Required[int]
@@ -91,6 +106,7 @@ class Card(TypedDict, total=False):
     training: Document
     metrics: Document
     limits: list[str]
+    members: list[Member]
 
 
 def read_card(folder: str | Path) -> Card:
