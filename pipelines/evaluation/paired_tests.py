@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.evaluation.image_robustness import SEVERITIES, ImageMeasurement, PairedTest, Right
+from pipelines.evaluation.paired_cases import holm
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -29,9 +30,8 @@ def paired_tests(own: ImageMeasurement, other: ImageMeasurement) -> list[PairedT
         name, severity = cell["corruption"], cell["severity"]
         check_same(cell["sha256"], theirs[name, severity], f"under {name} at severity {severity}")
     rows = [_paired_test(own, other, name, severity) for name, severity in _states(own)]
-    largest = 0.0
-    for rank, row in enumerate(sorted(rows, key=lambda row: row["p"])):
-        largest = row["p_holm"] = max(largest, min(1.0, row["p"] * (len(rows) - rank)))
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
     return rows
 
 
