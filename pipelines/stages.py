@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.local_copy import local_copy
 from pipelines.kinds.kind import find_kind
+from pipelines.outcome import Watch, note_outcome, sink_of
 from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.shown import run_name, shown, shown_model
 from pipelines.report.results import read_summary
@@ -21,6 +22,7 @@ from pipelines.report.training import training_content, training_report
 from pipelines.runtime import locks, preemption
 from pipelines.runtime.processes import first_process, launcher, tags
 from pipelines.tracking import registry, runs, stores
+from pipelines.tracking.notes import read_note, write_note
 from pipelines.tracking.source import source_tags
 from pipelines.tracking.stores import shown_uri
 from pipelines.training.outcome import HISTORY, Diverged, read_lines
@@ -47,6 +49,9 @@ class Job:
         stages: Stages to run.
         restart: Stages whose earlier results are not used.
         uri: Address of the tracking store.
+        tags: Tags of the run, beside those of every run.
+        watch: Function that is given each validation's figures and its step, and may end the training by an error.
+        run_id: Id of the run, once there is one.
         made: Folder of each stage's results.
         prepared: Prepared data, opened.
         summary: Summary of the evaluation.
@@ -58,6 +63,9 @@ class Job:
     stages: Sequence[str]
     restart: Collection[str]
     uri: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
+    run_id: str | None = None
     made: dict[str, Path] = field(default_factory=dict)
     prepared: Any = None
     summary: Document | None = None
@@ -147,7 +155,14 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: Collection[str] = ()) -> Job:
+def run_stages(
+    recipe: Recipe,
+    stages: Sequence[str] | None = None,
+    *,
+    restart: Collection[str] = (),
+    tags: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
+) -> Job:
     """Run stages of a recipe, in their order; results of an earlier run from the same inputs are used again.
 
     Args:
@@ -155,6 +170,8 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         stages: some of `prepare`, `train`, `evaluate`, `report`, `register`; by default all that apply. A stage that is
             left out must have been run before, where a later one needs it.
         restart: stages whose earlier results are not used.
+        tags: tags of the run, such as the sweep that it belongs to.
+        watch: function that is given figures of the training and their step, and may end it by an error.
 
     Returns:
         The job, with what was made.
@@ -164,6 +181,7 @@ def run_stages(recipe: Recipe, stages: Sequence[str] | None = None, *, restart: 
         Preempted: the process was asked to stop, and has kept what is done.
     """
     job = _planned(recipe, STAGES if stages is None else stages, restart)
+    job.tags, job.watch = tags or {}, watch
     if first_process():
         stores.open_store(job.uri)  # an unreachable store shows now, not after hours of training
     _prepare(job)
@@ -241,7 +259,7 @@ def _fit(job: Job, folder: Path, run: "runs.Run | None") -> None:
         with preemption.leaving_at_once():
             prepared = local_copy(prepared, disk)
     try:
-        job.kind.train(prepared, folder, None if run is None else run.log_metrics)
+        job.kind.train(prepared, folder, sink_of(run, job.watch))
     except Diverged as problem:
         if run is not None:
             run.set_tag("training.stopped", problem.what)
@@ -330,22 +348,21 @@ def _tracked(job: Job) -> "Iterator[runs.Run | None]":
     if not first_process():
         yield None
         return
-    content = json.dumps(job.recipe.model_dump(), sort_keys=True, default=str).encode()
-    name = hashlib.sha256(content).hexdigest()[:12]
+    name = job.recipe.digest
+    path = job.output / "runs" / f"{name}.json"
     busy = f"the same recipe is being run with this output ({job.output}); waiting for what it makes"
-    with locks.locked(job.output / "locks" / f"run-{name}.lock", busy), _run_of(job, name) as run:
+    with locks.locked(job.output / "locks" / f"run-{name}.lock", busy), _run_of(job, path) as run:
         try:
             yield run
+            note_outcome(job, path)
         finally:
             if os.environ.get(LOG):
                 run.log_artifact(Path(os.environ[LOG]), "logs")
 
 
-def _run_of(job: Job, name: str) -> "runs.Run":
+def _run_of(job: Job, note: Path) -> "runs.Run":
     """The run that an earlier start of the same recipe made in the same store, or a new one."""
-    recipe, uri = job.recipe, job.uri
-    note = job.output / "runs" / f"{name}.json"
-    known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    recipe, uri, known = job.recipe, job.uri, read_note(note)
     run = runs.start_run(
         recipe.tracking.experiment or recipe.domain,
         run_name(recipe),
@@ -357,14 +374,15 @@ def _run_of(job: Job, name: str) -> "runs.Run":
             "domain": recipe.domain,
             **source_tags(f"{recipe.domain} run {recipe.name}", is_job=bool(launcher() or os.environ.get(LOG))),
             **tags(),
+            **job.tags,
         },
         datasets=job.kind.dataset_records(job.made["prepare"]),
         spool=job.output / "runs",
         system_metrics=recipe.tracking.system_metrics,
-        run_id=known.get("run_id") if known.get("uri") == shown_uri(uri) else None,
+        run_id=known["run_id"] if known and known["uri"] == shown_uri(uri) else None,
     )
-    with replacing(note) as path:
-        path.write_text(json.dumps({"run_id": run.run_id, "uri": shown_uri(uri)}), encoding="utf-8")
+    job.run_id = run.run_id
+    write_note(note, {"run_id": run.run_id, "uri": shown_uri(uri)})
     return run
 
 

@@ -264,7 +264,7 @@ class Kind(Generic[Data, Prepared]):
 
     def dataset_records(self, folder: Path) -> list[DatasetRecord]:
         """What is noted of the data in the tracking store: each split of the prepared store."""
-        store = self.store(folder)
+        store: Any = self.store(folder)  # what `open` returns where there is a store
         return [
             DatasetRecord(
                 name=f"{self.recipe.name}-{split}",

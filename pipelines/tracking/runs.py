@@ -98,7 +98,7 @@ def _suits(
             f"MLFLOW_RUN_ID={needed}: is a run of another experiment than {EXPERIMENT_NAME} or {EXPERIMENT_ID} says; "
             "unset these, or MLFLOW_RUN_ID"
         )
-    for key, value in _as_parameters(parameters).items():
+    for key, value in as_parameters(parameters).items():
         if there.data.params.get(key, value) != value:
             raise InputError(
                 f"MLFLOW_RUN_ID={needed}: is a run with {key}={there.data.params[key]}, found {key}={value} now; unset "
@@ -233,7 +233,7 @@ class Run:
     def _describe(self, parameters: Document, tags: Mapping[str, str], datasets: Sequence[DatasetRecord]) -> None:
         from mlflow.entities import Param, RunTag
 
-        self.parameters, self.datasets = _as_parameters(parameters), datasets
+        self.parameters, self.datasets = as_parameters(parameters), datasets
         there = self.client.get_run(self.run_id)
         self.experiment_id = there.info.experiment_id
         if not self.uri.startswith("sqlite:") and _is_local(there.info.artifact_uri):
@@ -313,7 +313,7 @@ def key_of(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
-def _as_parameters(parameters: Document) -> dict[str, str]:
+def as_parameters(parameters: Document) -> dict[str, str]:
     """Nested parameters as a store keeps them, under dotted names."""
     values = leaves(parameters).items()
     return {key_of(name): str(value)[:_PARAMETER_LENGTH] for name, value in values if value not in (None, {})}
