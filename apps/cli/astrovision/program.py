@@ -14,6 +14,7 @@ from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
+from apps.cli.shared.runs_command import add_runs
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -23,6 +24,7 @@ add_import(app, "astrovision")
 add_models(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")
+add_runs(app)
 add_verb(app, classify)
 add_verb(app, robustness)
 

@@ -17,6 +17,7 @@ from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run, add_run_of_kind
+from apps.cli.shared.runs_command import add_runs
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -26,6 +27,7 @@ add_import(app, "geovision")
 add_models(app, "geovision")
 add_review(app)
 add_run(app, "geovision")
+add_runs(app)
 add_run_of_kind(
     app, "geovision", "pretrain", "scene_pretraining", "Pretrain an encoder: `run`, for recipes that pretrain."
 )

@@ -19,6 +19,7 @@ from apps.cli.shared.options import VersionOption, add_verb
 from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
+from apps.cli.shared.runs_command import add_runs
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -33,6 +34,7 @@ add_verb(app, import_model, "import")
 add_verb(app, export)
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_run(app, "medvision")
+add_runs(app)
 add_review(app)
 
 
