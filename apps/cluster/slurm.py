@@ -38,7 +38,7 @@ _SCRIPT, _LOG, _PROCESSES, _RUN = (
     "the job needs the variables of its run",
 )  # fmt: skip
 _CONTRADICTIONS = {
-    "array": "a job is one training, with one run and one output; start a command for each member",
+    "array": "a job is one training, with one run and one output; give --sweep, --seeds or --folds for many",
     **dict.fromkeys(("wrap", "parsable", "test-only", "help", "usage", "version"), _SCRIPT),
     **dict.fromkeys(("output", "error", "open-mode"), _LOG),
     **dict.fromkeys(("export", "export-file"), _RUN),
@@ -138,25 +138,36 @@ def run_recipe(
     job = submit(script, settings, uri=uri, run_id=run_id)
     print(f"job {job}: queued; run {run_id}; log {job.log}")
     if wait:
-        try:
-            state = job.wait()
-        except KeyboardInterrupt:
-            print(f"job {job} goes on; scancel {job} ends it")
-            raise
-        print(f"job {job}: {state}")
-        if state != "COMPLETED":
-            raise InputError(f"job {job}: ended as {state}; its log says more: {job.log}")
+        wait_for(job)
 
 
-def batch_script(settings: SlurmSettings, name: str, command: str) -> str:
+def wait_for(job: "SlurmJob") -> None:
+    """Wait until a job has ended, and say how.
+
+    Raises:
+        InputError: it did not complete.
+    """
+    try:
+        state = job.wait()
+    except KeyboardInterrupt:
+        print(f"job {job} goes on; scancel {job} ends it")
+        raise
+    print(f"job {job}: {state}")
+    if state != "COMPLETED":
+        raise InputError(f"job {job}: ended as {state}; its log says more: {job.log}")
+
+
+def batch_script(settings: SlurmSettings, name: str, command: str, *, array: int = 0) -> str:
     """The script that sbatch takes.
 
     Args:
         settings: Settings of the job.
         name: Name of the recipe.
         command: Shell command, which is started once for each process.
+        array: Number of tasks of an array, from 1; 0 for a job that is none.
     """
     options = {
+        "array": f"1-{array}" if array else None,
         "job-name": f"domain-vision-{name}",
         "nodes": settings.nodes,
         "ntasks-per-node": max(1, settings.gpus_per_node),
@@ -204,11 +215,16 @@ class SlurmJob:
         return self.number
 
     def state(self) -> str | None:
-        """SLURM's name of its state; None where SLURM has forgotten it, or does not answer now."""
+        """SLURM's name of its state; None where SLURM has forgotten it, or does not answer now.
+
+        An array is in the state of the first task that has not ended, and after all of the first that did not complete.
+        """
         asked = output_of("squeue", "-h", "-t", "all", "-j", self.number, "-o", "%T")
         if not asked and shutil.which("sacct"):
             asked = output_of("sacct", "-n", "-X", "-P", "-o", "State", "-j", self.number)
-        return asked.split()[0] if asked else None
+        states = [line.split()[0] for line in asked.splitlines() if line.strip()]
+        rest = [state for state in states if state not in _ENDS] or [state for state in states if state != "COMPLETED"]
+        return (rest or states or [None])[0]
 
     def status(self) -> str:
         """State of its run in the tracking store: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
@@ -254,6 +270,7 @@ def submit(
     run_id: str,
     folder: str | None = None,
     environment: Mapping[str, str] | None = None,
+    after_failure: str | None = None,
 ) -> SlurmJob:
     """Queue a job, and behind it a small one that notes in the run that it failed: one that dies with its node cannot.
 
@@ -264,6 +281,7 @@ def submit(
         run_id: Id of the run that the job continues at every start.
         folder: Folder in which it runs; by default the current one.
         environment: Environment variables beside those that are set here.
+        after_failure: Shell command of the small job, in place of noting the failure.
 
     Raises:
         InputError: SLURM does not take it; the run is then noted as failed.
@@ -280,11 +298,13 @@ def submit(
         runs.close_run(uri, run_id, "FAILED")
         raise
     job = SlurmJob(number, logs / f"job-{number}.log", uri, run_id)
-    _follow(job, settings, folder, variables)
+    _follow(job, settings, folder, variables, after_failure)
     return job
 
 
-def _follow(job: SlurmJob, settings: SlurmSettings, folder: str | None, variables: Mapping[str, str]) -> None:
+def _follow(
+    job: SlurmJob, settings: SlurmSettings, folder: str | None, variables: Mapping[str, str], command: str | None
+) -> None:
     """Queue a job that runs when the first one fails, and that SLURM drops when it completes."""
     allowed = [option for option in settings.sbatch if option.startswith(("qos=", "reservation="))]
     asked = {"partition": settings.partition, "account": settings.account}
@@ -293,7 +313,7 @@ def _follow(job: SlurmJob, settings: SlurmSettings, folder: str | None, variable
         "nodes=1", "ntasks=1", "time=10", f"output={job.log}", "open-mode=append", *allowed,
         *(f"{name}={value}" for name, value in asked.items() if value is not None),
     ]  # fmt: skip
-    command = shlex.join([sys.executable, "-m", "apps.cluster.slurm", job.number, str(job.log)])
+    command = command or shlex.join([sys.executable, "-m", "apps.cluster.slurm", job.number, str(job.log)])
     try:
         ask_sbatch(
             f"#!/bin/bash\n{command}\n", [f"--{option}" for option in options], folder=folder, variables=variables
