@@ -40,7 +40,22 @@ def test_scenes_are_mapped_by_the_folds_ensemble(tmp_path: Path, store: str, cap
     ensemble = only(tmp_path / "out", "sweeps/*/ensemble")
     assert len(read_card(ensemble)["members"]) == 2
     scene = tmp_path / "data/images" / f"{MARKER}_0.tif"
-    assert run(geovision, ["map", "-i", str(scene), "--model", str(ensemble), "-o", str(tmp_path / "map.tif")]) == 0
+    assert (
+        run(
+            geovision,
+            [
+                "map",
+                "-i",
+                str(scene),
+                "--sensor=sentinel2_l1c",
+                "--model",
+                str(ensemble),
+                "-o",
+                str(tmp_path / "map.tif"),
+            ],
+        )
+        == 0
+    )
     with rasterio.open(tmp_path / "map.tif") as made, rasterio.open(scene) as given:
         assert made.shape == given.shape and made.transform == given.transform
     assert "test_mean_iou" in only(tmp_path / "out", "sweeps/*/settings.csv").read_text()
