@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,16 +13,15 @@ from typing import Any
 
 from pipelines.data.local_copy import local_copy
 from pipelines.kinds.kind import find_kind
-from pipelines.outcome import Watch, note_outcome, sink_of
+from pipelines.outcome import Watch, sink_of
 from pipelines.recipe.recipe import STAGES, Recipe
-from pipelines.recipe.shown import run_name, shown, shown_model
+from pipelines.recipe.shown import shown, shown_model
 from pipelines.report.results import read_summary
 from pipelines.report.training import training_content, training_report
 from pipelines.runtime import locks, preemption
-from pipelines.runtime.processes import first_process, launcher, tags
+from pipelines.runtime.processes import first_process, launcher
+from pipelines.tracked import tracked
 from pipelines.tracking import registry, runs, stores
-from pipelines.tracking.notes import read_note, write_note
-from pipelines.tracking.source import source_tags
 from pipelines.tracking.stores import shown_uri
 from pipelines.training.outcome import HISTORY, Diverged, read_lines
 from shared_backbones.card import read_card
@@ -34,8 +32,6 @@ from shared_backbones.json_values import Document
 DONE = "done.json"
 _NO_RESULT = {"threads", "checkpoint_every", "log_every", "devices", "local_copy"}
 """Keys of the section `train` that decide no result."""
-LOG = "DOMAIN_VISION_LOG"
-"""Variable with the path of the job's log, which is kept with its run."""
 
 
 @dataclass
@@ -187,7 +183,7 @@ def run_stages(
     _prepare(job)
     if job.last and "train" not in job.stages and not _finished(job.folder("train")):
         raise InputError("stage train was not finished before with these settings; add it to --stages")
-    with _tracked(job) as run:
+    with tracked(job) as run:
         for number, stage in enumerate((_train, _evaluate, _report, _register), start=1):
             if number <= job.last and (first_process() or stage is _train):
                 stage(job, run)
@@ -340,50 +336,6 @@ def _register(job: Job, run: "runs.Run | None") -> None:
         steps = int(read_card(job.model)["training"]["steps"])
         figures = dict(read_lines(job.made["train"] / HISTORY)).get(steps, {})
         registry.show_figures(run, name, version, figures | (kind.figures(job.summary) if job.summary else {}), steps)
-
-
-@contextlib.contextmanager
-def _tracked(job: Job) -> "Iterator[runs.Run | None]":
-    """One run of the tracking store for a job, however often it is started again and however many processes it has."""
-    if not first_process():
-        yield None
-        return
-    name = job.recipe.digest
-    path = job.output / "runs" / f"{name}.json"
-    busy = f"the same recipe is being run with this output ({job.output}); waiting for what it makes"
-    with locks.locked(job.output / "locks" / f"run-{name}.lock", busy), _run_of(job, path) as run:
-        try:
-            yield run
-            note_outcome(job, path)
-        finally:
-            if os.environ.get(LOG):
-                run.log_artifact(Path(os.environ[LOG]), "logs")
-
-
-def _run_of(job: Job, note: Path) -> "runs.Run":
-    """The run that an earlier start of the same recipe made in the same store, or a new one."""
-    recipe, uri, known = job.recipe, job.uri, read_note(note)
-    run = runs.start_run(
-        recipe.tracking.experiment or recipe.domain,
-        run_name(recipe),
-        asked=recipe.tracking.experiment is not None,
-        uri=uri,
-        parameters=shown(recipe),
-        tags={
-            "recipe": recipe.name,
-            "domain": recipe.domain,
-            **source_tags(f"{recipe.domain} run {recipe.name}", is_job=bool(launcher() or os.environ.get(LOG))),
-            **tags(),
-            **job.tags,
-        },
-        datasets=job.kind.dataset_records(job.made["prepare"]),
-        spool=job.output / "runs",
-        system_metrics=recipe.tracking.system_metrics,
-        run_id=known["run_id"] if known and known["uri"] == shown_uri(uri) else None,
-    )
-    job.run_id = run.run_id
-    write_note(note, {"run_id": run.run_id, "uri": shown_uri(uri)})
-    return run
 
 
 def _wait_for(folder: Path) -> None:

@@ -63,7 +63,7 @@ class DeformableAttention(nn.Module):
         weights = self.weights(query).view(batch, count, self.heads, -1).softmax(-1)
         weights = weights.view(batch, count, self.heads, self.levels, self.points)
         centres = pixel_centres(sizes, query)
-        found = query.new_zeros(())
+        total = query.new_zeros(())
         start = 0
         values = self.value(value)
         for level, (rows, columns) in enumerate(sizes):
@@ -75,8 +75,8 @@ class DeformableAttention(nn.Module):
             places = (2 * places - 1).transpose(1, 2).flatten(0, 1)
             read = F.grid_sample(plane, places.to(plane.dtype), mode="bilinear", align_corners=False)
             read = read.unflatten(0, (batch, self.heads))  # (B, heads, channels, N, points)
-            found = found + torch.einsum("bhcnp,bnhp->bnhc", read, weights[:, :, :, level])
-        return self.projection(found.flatten(2))
+            total = total + torch.einsum("bhcnp,bnhp->bnhc", read, weights[:, :, :, level])
+        return self.projection(total.flatten(2))
 
 
 def pixel_centres(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

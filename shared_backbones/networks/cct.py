@@ -4,26 +4,26 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import SelfAttention
 from shared_backbones.blocks.embeddings import resample_positions
 from shared_backbones.blocks.transformer import DropPath, Mlp
-from shared_backbones.networks.tokens import TokenClassifier, drop_path_rates, initialise_linear, renamed, to_tokens
+from shared_backbones.networks.released import Released, renamed
+from shared_backbones.networks.tokens import TokenClassifier, drop_path_rates, initialise_linear, to_tokens
 
 Positions = Literal["learnable", "sine", "none"]
 _EPS = 1e-5
 _HIDDEN = 64  # channels between the convolutions of a tokenizer
 
 
-class CCT(TokenClassifier):
+class CCT(Released, TokenClassifier):
     """Compact convolutional transformer of Hassani et al., as its released code computes it.
 
     Overlapping convolutions make the tokens; a learned weighting of the tokens (sequence pooling) takes the class
@@ -56,6 +56,8 @@ class CCT(TokenClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "CCT"
 
     renamed_arguments: ClassVar[dict[str, str]] = {
         "embedding_dim": "embed_dim",
@@ -141,34 +143,28 @@ class CCT(TokenClassifier):
         self.describe_levels(height // self.grid[0])
         self.apply(_initialise)
 
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
+
     @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "CCT":
-        """Build the network with weights of the released code (SHI-Labs/Compact-Transformers).
+    def released_arguments(cls, variant: str | None, arguments: Arguments) -> Arguments:
+        """Arguments of the constructor, from a released class (`CCT`, `CVT`, `ViTLite`) or size."""
+        return {**_sizes_of(variant, arguments), **arguments}
 
-        Tables of positions that were made for another square image are resampled.
+    def released_constants(self) -> tuple[str, ...]:
+        """A table of sines."""
+        return ("classifier.positional_emb",) if self.arguments["positions"] == "sine" else ()
 
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: a released class (`CCT`, `CVT`, `ViTLite`) or size, such as `cct_7_3x1_32`.
-            arguments: arguments of `CCT`, or under their released names.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        model = cls(**{**_sizes_of(variant, arguments), **arguments})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
+    def released_conversions(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """A table of positions that was made for another square image is resampled."""
 
         def fit(table: Tensor) -> Tensor:
-            side = math.isqrt(table.shape[1] - model.extra)
-            square = side * side == table.shape[1] - model.extra
-            return resample_positions(table.float(), (side, side), model.grid) if square else table
+            side = math.isqrt(table.shape[1] - self.extra)
+            square = side * side == table.shape[1] - self.extra
+            return resample_positions(table.float(), (side, side), self.grid) if square else table
 
-        optional = [r"classifier\.positional_emb$"] if model.arguments["positions"] == "sine" else []
-        official.load_foreign(model, path_or_state_dict, names, optional=optional, convert={"positions": fit})
-        return model.eval()
+        return {"positions": fit}
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens with their positions, and their grid."""
@@ -269,7 +265,7 @@ def _sizes_of(variant: str | None, arguments: Arguments) -> Arguments:
 
 
 _OFFICIAL_NAMES = [
-    (r"tokenizer\.(\d+)\.", lambda found: f"tokenizer.conv_layers.{int(found[1]) // 3}.0."),
+    (r"tokenizer\.(\d+)\.", lambda match: f"tokenizer.conv_layers.{int(match[1]) // 3}.0."),
     (r"positions$", "classifier.positional_emb"),
     (r"class_token$", "classifier.class_emb"),
     (r"(attention_pool|norm)\.", r"classifier.\1."),

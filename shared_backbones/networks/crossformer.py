@@ -2,19 +2,18 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import kept_table, relative_position_index
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.stages import MapNorm, StageClassifier
-from shared_backbones.networks.tokens import drop_path_rates, initialise_linear, renamed
+from shared_backbones.networks.tokens import drop_path_rates, initialise_linear
 
 _EPS = 1e-5
 _STRIDE = 32
@@ -22,7 +21,7 @@ _FOREIGN = -1e6  # added to the scores of keys beyond the map
 _STAGES = 4
 
 
-class CrossFormer(StageClassifier):
+class CrossFormer(Released, StageClassifier):
     """CrossFormer of Wang et al., as its released code computes it.
 
     The released code takes square images of the one size it is built for, a multiple of 32. Here an image may have any
@@ -51,6 +50,9 @@ class CrossFormer(StageClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "CrossFormer"
+    released_nothing = frozenset({"img_size"})
 
     def __init__(
         self,
@@ -116,36 +118,18 @@ class CrossFormer(StageClassifier):
         self.head = linear_classifier(widths[-1], num_classes)
         self.apply(initialise_linear)
 
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return _official_name(name)
+
     @classmethod
-    def from_official(
-        cls,
-        path_or_state_dict: official.Source,
-        *,
-        variant: str | None = None,
-        group_type: str = "constant",
-        **arguments: Any,
-    ) -> "CrossFormer":
-        """Build the network with weights of the released code (cheerss/CrossFormer).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`CrossFormer`) or size, such as `crossformer_small` or `crossformer_pp_base`.
-            group_type: `constant`, as in all released networks.
-            arguments: arguments of `CrossFormer`; `img_size` fixes nothing and is left out.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "CrossFormer", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: CrossFormer, {', '.join(VARIANTS)}")
-        if group_type != "constant":
-            raise ValueError(f"group_type {group_type!r}: expected 'constant', as in all released networks")
-        arguments.pop("img_size", None)
-        model = cls(**{**(VARIANTS[variant].keywords if variant in VARIANTS else {}), **arguments})
-        names = {name: _official_name(name) for name in model.state_dict()}
-        official.load_foreign(model, path_or_state_dict, names)
-        return model.eval()
+    def released_arguments(cls, variant: str | None, arguments: Arguments) -> Arguments:
+        """Arguments of the constructor; the only `group_type` is `constant`."""
+        given = super().released_arguments(variant, arguments)
+        kind = given.pop("group_type", "constant")
+        if kind != "constant":
+            raise ValueError(f"group_type {kind!r}: expected 'constant', as in all released networks")
+        return given
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the last map; with `pre_logits` what the classifier sees."""
@@ -305,7 +289,7 @@ VARIANTS = {
 }
 _PARTS = [
     (r"attention\.bias\.0\.", "attn.pos.pos_proj."),
-    (r"attention\.bias\.(\d+)\.", lambda found: _position(int(found[1]))),
+    (r"attention\.bias\.(\d+)\.", lambda match: _position(int(match[1]))),
     (r"attention\.projection\.", "attn.proj."),
     (r"attention\.", "attn."),
     (r"cool\.", "ex_conv."),

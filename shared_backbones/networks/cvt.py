@@ -1,24 +1,23 @@
 """CvT: stages of a vision transformer with convolutions for tokens and projections (arXiv 2103.15808)."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import DropPath
+from shared_backbones.json_values import Document, Json
 from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels, linear_classifier
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import (
     check_images,
     drop_path_rates,
     initialise_linear,
-    renamed,
     to_map,
     to_tokens,
 )
@@ -28,7 +27,7 @@ _KERNELS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
 """Side, stride and padding of each stage's first convolution; the first one's padding is not half its kernel."""
 
 
-class CvT(Classifier):
+class CvT(Released, Classifier):
     """Convolutional vision transformer of Wu et al., as its released code computes it.
 
     Queries, keys and values come from depthwise convolutions, keys and values of half the resolution; scores are scaled
@@ -54,6 +53,8 @@ class CvT(Classifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "ConvolutionalVisionTransformer"
 
     feature_indices = (0, 1, 2)
 
@@ -109,41 +110,19 @@ class CvT(Classifier):
         ]
         self.apply(initialise_linear)
 
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
+
     @classmethod
-    def from_official(
-        cls,
-        path_or_state_dict: official.Source,
-        *,
-        variant: str | None = None,
-        spec: Mapping[str, Any] | None = None,
-        act: str = "QuickGELU",
-        norm_eps: float = _EPS,
-        **arguments: Any,
-    ) -> "CvT":
-        """Build the network with weights of the released code (microsoft/CvT).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`ConvolutionalVisionTransformer`) or size, such as `cvt_13`.
-            spec: the released code's `MODEL.SPEC`; goes over the variant.
-            act: the released activation; there is no other.
-            norm_eps: the released constant of norms; there is no other.
-            arguments: arguments of `CvT`.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument or the specification does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "ConvolutionalVisionTransformer", *VARIANTS}:
-            known = ", ".join(["ConvolutionalVisionTransformer", *VARIANTS])
-            raise ValueError(f"variant {variant!r} is unknown; known: {known}")
-        if act != "QuickGELU" or norm_eps != _EPS:
-            raise ValueError(f"act {act!r} and norm_eps {norm_eps}: the released networks have QuickGELU and {_EPS}")
-        sizes = VARIANTS[variant].keywords if variant in VARIANTS else {}
-        model = cls(**{**sizes, **(_read_spec(spec) if spec else {}), **arguments})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
-        official.load_foreign(model, path_or_state_dict, names)
-        return model.eval()
+    def released_arguments(cls, variant: str | None, arguments: Arguments) -> Arguments:
+        """Arguments of the constructor, from the released code's `spec`, its `MODEL.SPEC`, too."""
+        given = super().released_arguments(variant, arguments)
+        activation, eps = given.pop("act", "QuickGELU"), given.pop("norm_eps", _EPS)
+        if activation != "QuickGELU" or eps != _EPS:
+            raise ValueError(f"act {activation!r} and norm_eps {eps}: the released networks have QuickGELU and {_EPS}")
+        spec = given.pop("spec", None)
+        return {**given, **(_read_spec(spec) if spec else {})}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens of the last block `(B, 1 + h w, D)`, class token first, or without one `(B, h w, D)`."""
@@ -280,7 +259,7 @@ VARIANTS = {
     "cvt_21": functools.partial(CvT, depth=(1, 4, 16)),
     "cvt_w24": functools.partial(CvT, embed_dim=(192, 768, 1024), num_heads=(3, 12, 16), depth=(2, 2, 20)),
 }
-_FIXED: dict[str, Sequence[Any]] = {
+_FIXED: dict[str, Sequence[Json]] = {
     "PATCH_SIZE": [7, 3, 3],
     "PATCH_STRIDE": [4, 2, 2],
     "PATCH_PADDING": [2, 1, 1],
@@ -303,7 +282,7 @@ _SPEC = {
 }
 
 
-def _read_spec(spec: Mapping[str, Any]) -> Arguments:
+def _read_spec(spec: Document) -> Arguments:
     """Arguments of a released specification; what no released network varies has to be as they have it."""
     for key, value in _FIXED.items():
         if list(spec.get(key, value)) != list(value):

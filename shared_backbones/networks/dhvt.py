@@ -2,22 +2,22 @@
 
 import functools
 import itertools
-from typing import Any, ClassVar
+import re
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import (
     TokenClassifier,
     check_images,
     drop_path_rates,
     initialise_linear,
-    renamed,
     to_map,
     to_tokens,
 )
@@ -27,7 +27,7 @@ _PATCHES = {2: (1,), 4: (2, 1), 16: (8, 4, 2, 1)}
 """For each patch, what the width is divided by in its convolutions, each of which halves the image."""
 
 
-class DHVT(TokenClassifier):
+class DHVT(Released, TokenClassifier):
     """Dynamic hybrid vision transformer of Lu et al., as its released code computes it.
 
     There is no table of positions: convolutions make the tokens and work inside each feed-forward, so that images of
@@ -52,6 +52,9 @@ class DHVT(TokenClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "VisionTransformer"
+    released_nothing = frozenset({"img_size"})
 
     renamed_arguments: ClassVar[dict[str, str]] = {"drop_rate": "dropout", "attn_drop_rate": "attention_dropout"}
 
@@ -109,29 +112,9 @@ class DHVT(TokenClassifier):
         self.apply(initialise_linear)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
-    @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "DHVT":
-        """Build the network with weights of the released code (ArieSeirack/DHVT).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`VisionTransformer`) or size, such as `dhvt_small_cifar_patch4`.
-            arguments: arguments of `DHVT`, or under their released names; `img_size` says nothing and is left out.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "VisionTransformer", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: VisionTransformer, {', '.join(VARIANTS)}")
-        sizes = VARIANTS[variant].keywords if variant in VARIANTS else {"embed_dim": 768, "num_heads": 12}
-        arguments.pop("img_size", None)
-        model = cls(**{**sizes, **arguments})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
-        official.load_foreign(model, path_or_state_dict, names)
-        return model.eval()
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Class token and patches, and the patches' grid."""
@@ -238,8 +221,8 @@ VARIANTS = {
 }
 
 
-def _patch_entry(found: Any) -> str:
-    return f"patch_embed.proj.{2 * (int(found[1]) - 1)}.{0 if found[2] == 'convolution' else 1}."
+def _patch_entry(match: re.Match[str]) -> str:
+    return f"patch_embed.proj.{2 * (int(match[1]) - 1)}.{0 if match[2] == 'convolution' else 1}."
 
 
 _OFFICIAL_NAMES = [

@@ -1,26 +1,26 @@
 """HorNet: stages of recursive gated convolutions (arXiv 2207.14284)."""
 
 import functools
+import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.stages import MapNorm, StageClassifier
-from shared_backbones.networks.tokens import drop_path_rates, renamed
+from shared_backbones.networks.tokens import drop_path_rates
 
 _EPS = 1e-6
 _LAYER_SCALE = 1e-6
 _THIRD = 1 / 3
 
 
-class HorNet(StageClassifier):
+class HorNet(Released, StageClassifier):
     """Network of Rao et al., as its released code computes it: a ConvNeXt with gated convolutions of rising order.
 
     Images may have any size of 32 pixels or more; what is left of a side that 32 does not divide is cut off.
@@ -43,6 +43,8 @@ class HorNet(StageClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "HorNet"
 
     def __init__(
         self,
@@ -88,27 +90,9 @@ class HorNet(StageClassifier):
         self.head = linear_classifier(widths[-1], num_classes)
         self.apply(_initialise)
 
-    @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "HorNet":
-        """Build the network with weights of the released code (raoyongming/HorNet).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`HorNet`) or size, such as `hornet_tiny_gf`.
-            arguments: arguments of `HorNet`.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "HorNet", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: HorNet, {', '.join(VARIANTS)}")
-        model = cls(**{**(VARIANTS[variant].keywords if variant in VARIANTS else {}), **arguments})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
-        official.load_foreign(model, path_or_state_dict, names)
-        return model.eval()
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the last map; with `pre_logits` what the classifier sees."""
@@ -234,26 +218,26 @@ VARIANTS = {
 _BLOCK = r"stages\.(\d+)\.(\d+)\."
 
 
-def _block(found: Any) -> str:
-    return f"stages.{found[1]}.{int(found[2]) - 2}."
+def _block(match: re.Match[str]) -> str:
+    return f"stages.{match[1]}.{int(match[2]) - 2}."
 
 
-def _entry(found: Any) -> str:
+def _entry(match: re.Match[str]) -> str:
     """What stands before the blocks of a stage."""
-    return f"downsample_layers.{found[1]}.{found[2]}."
+    return f"downsample_layers.{match[1]}.{match[2]}."
 
 
 _OFFICIAL_NAMES = [
     (r"stages\.(\d+)\.([01])\.", _entry),
-    (rf"{_BLOCK}scale([12])", lambda found: f"{_block(found)}gamma{found[3]}"),
-    (rf"{_BLOCK}convolution\.expand\.", lambda found: f"{_block(found)}gnconv.proj_in."),
-    (rf"{_BLOCK}convolution\.project\.", lambda found: f"{_block(found)}gnconv.proj_out."),
-    (rf"{_BLOCK}convolution\.steps\.", lambda found: f"{_block(found)}gnconv.pws."),
-    (rf"{_BLOCK}convolution\.filter\.near\.", lambda found: f"{_block(found)}gnconv.dwconv.dw."),
-    (rf"{_BLOCK}convolution\.filter\.spectrum", lambda found: f"{_block(found)}gnconv.dwconv.complex_weight"),
-    (rf"{_BLOCK}convolution\.filter\.norm1\.", lambda found: f"{_block(found)}gnconv.dwconv.pre_norm."),
-    (rf"{_BLOCK}convolution\.filter\.norm2\.", lambda found: f"{_block(found)}gnconv.dwconv.post_norm."),
-    (rf"{_BLOCK}convolution\.filter\.", lambda found: f"{_block(found)}gnconv.dwconv."),
-    (rf"{_BLOCK}mlp\.fc([12])\.", lambda found: f"{_block(found)}pwconv{found[3]}."),
+    (rf"{_BLOCK}scale([12])", lambda match: f"{_block(match)}gamma{match[3]}"),
+    (rf"{_BLOCK}convolution\.expand\.", lambda match: f"{_block(match)}gnconv.proj_in."),
+    (rf"{_BLOCK}convolution\.project\.", lambda match: f"{_block(match)}gnconv.proj_out."),
+    (rf"{_BLOCK}convolution\.steps\.", lambda match: f"{_block(match)}gnconv.pws."),
+    (rf"{_BLOCK}convolution\.filter\.near\.", lambda match: f"{_block(match)}gnconv.dwconv.dw."),
+    (rf"{_BLOCK}convolution\.filter\.spectrum", lambda match: f"{_block(match)}gnconv.dwconv.complex_weight"),
+    (rf"{_BLOCK}convolution\.filter\.norm1\.", lambda match: f"{_block(match)}gnconv.dwconv.pre_norm."),
+    (rf"{_BLOCK}convolution\.filter\.norm2\.", lambda match: f"{_block(match)}gnconv.dwconv.post_norm."),
+    (rf"{_BLOCK}convolution\.filter\.", lambda match: f"{_block(match)}gnconv.dwconv."),
+    (rf"{_BLOCK}mlp\.fc([12])\.", lambda match: f"{_block(match)}pwconv{match[3]}."),
     (_BLOCK, _block),
 ]

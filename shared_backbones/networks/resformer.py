@@ -2,21 +2,20 @@
 
 import functools
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.transformer import DropPath, Mlp
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import (
     TokenClassifier,
     check_images,
     drop_path_rates,
     initialise_linear,
-    renamed,
     to_map,
     to_tokens,
 )
@@ -25,7 +24,7 @@ _EPS = 1e-6
 _TEMPERATURE = 10000
 
 
-class ResFormer(TokenClassifier):
+class ResFormer(Released, TokenClassifier):
     """Vision transformer of Tian et al. with two encodings of positions that follow the image, as released.
 
     Globally, sines and cosines of the current grid go through a depthwise convolution and are added to the tokens;
@@ -51,6 +50,9 @@ class ResFormer(TokenClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "ResFormer"
+    released_nothing = frozenset({"img_size"})
 
     renamed_arguments: ClassVar[dict[str, str]] = {"drop_rate": "dropout", "attn_drop_rate": "attention_dropout"}
 
@@ -97,29 +99,9 @@ class ResFormer(TokenClassifier):
         self.apply(initialise_linear)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
-    @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "ResFormer":
-        """Build the network with weights of the released code (ruitian12/resformer).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`ResFormer`) or size, such as `resformer_small_patch16`.
-            arguments: arguments of `ResFormer`, or under their released names; `img_size` limits nothing and is left
-                out.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "ResFormer", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: ResFormer, {', '.join(VARIANTS)}")
-        arguments.pop("img_size", None)
-        model = cls(**{**(VARIANTS[variant].keywords if variant in VARIANTS else {}), **arguments})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
-        official.load_foreign(model, path_or_state_dict, names)
-        return model.eval()
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Class token and patches with their positions, and the patches' grid."""

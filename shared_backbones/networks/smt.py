@@ -2,26 +2,25 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.networks.classifier import linear_classifier
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.stages import MapNorm, StageClassifier
-from shared_backbones.networks.tokens import drop_path_rates, renamed
+from shared_backbones.networks.tokens import drop_path_rates
 
 _EPS = 1e-6
 _ENTRY_EPS = 1e-5
 
 
-class SMT(StageClassifier):
+class SMT(Released, StageClassifier):
     """Scale-aware modulation transformer of Lin et al., as its released code computes it.
 
     The first two stages modulate, the last attends, and the third takes turns, beginning with modulation. Attention is
@@ -52,6 +51,9 @@ class SMT(StageClassifier):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "SMT"
+    released_nothing = frozenset({"img_size"})
 
     def __init__(
         self,
@@ -116,31 +118,13 @@ class SMT(StageClassifier):
         self.head = linear_classifier(embed_dims[-1], num_classes)
         self.apply(_initialise)
 
-    @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "SMT":
-        """Build the network with weights of the released code (AFeng-x/SMT).
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return _official_name(name, self)
 
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`SMT`) or size, such as `smt_t`.
-            arguments: arguments of `SMT`.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "SMT", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: SMT, {', '.join(VARIANTS)}")
-        arguments.pop("img_size", None)  # which changes nothing
-        model = cls(**{**(VARIANTS[variant].keywords if variant in VARIANTS else {}), **arguments})
-        state = model.state_dict()
-        names = {name: _official_name(name, model) for name in state}
-        # what is a 1x1 convolution or a factor of a map here is a linear layer or a factor of tokens there
-        convert = {name: functools.partial(_of_map, ndim=tensor.ndim) for name, tensor in state.items()}
-        official.load_foreign(model, path_or_state_dict, names, convert=convert)
-        return model.eval()
+    def released_conversions(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What is a 1x1 convolution or a factor of a map here is a linear layer or a factor of tokens there."""
+        return {name: functools.partial(_of_map, ndim=tensor.ndim) for name, tensor in self.state_dict().items()}
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the last map; with `pre_logits` what the classifier sees."""
@@ -282,7 +266,7 @@ VARIANTS = {
 _PARTS = [
     (r"mixer\.value\.", "attn.v."),
     (r"mixer\.scale\.", "attn.s."),
-    (r"mixer\.kernels\.(\d+)\.", lambda found: f"attn.local_conv_{int(found[1]) + 1}."),
+    (r"mixer\.kernels\.(\d+)\.", lambda match: f"attn.local_conv_{int(match[1]) + 1}."),
     (r"mixer\.expand\.convolution\.", "attn.proj0."),
     (r"mixer\.expand\.norm\.", "attn.bn."),
     (r"mixer\.contract\.", "attn.proj1."),

@@ -1,7 +1,6 @@
 """Classifiers that are plain transformers: tokens of one resolution, block after block."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -96,15 +95,6 @@ def check_images(x: Tensor, in_chans: int, multiple: int) -> None:
         raise ValueError(f"input of shape {tuple(x.shape)}: expected (B, {in_chans}, H, W)")
     if x.shape[2] % multiple or x.shape[3] % multiple:
         raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: both must be multiples of {multiple}")
-
-
-def renamed(name: str, rules: Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]) -> str:
-    """The released name of an entry, by the first rule (a pattern from the start, and its replacement) that matches."""
-    for pattern, replacement in rules:
-        other, count = re.subn(f"^{pattern}", replacement, name)
-        if count:
-            return other
-    return name
 
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

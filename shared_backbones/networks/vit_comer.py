@@ -2,25 +2,25 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import re
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared_backbones import official
 from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.attention import window_partition, window_reverse
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.errors import require
 from shared_backbones.networks.comer_adapter import Adapter, Grid
+from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import (
     check_images,
     drop_path_rates,
     initialise_linear,
-    renamed,
     to_map,
     to_tokens,
 )
@@ -29,7 +29,7 @@ _EPS = 1e-6
 _STRIDE = 32
 
 
-class ViTCoMer(nn.Module):
+class ViTCoMer(Released):
     """Plain vision transformer with the adapter of Xia et al., as the released code computes it.
 
     Args:
@@ -54,6 +54,9 @@ class ViTCoMer(nn.Module):
     Raises:
         ValueError: an argument does not suit.
     """
+
+    released_class = "ViTCoMer"
+    released_nothing = frozenset({"img_size"})
 
     role: ClassVar[Role] = "segmenter"
     grad_checkpointing = False
@@ -111,33 +114,22 @@ class ViTCoMer(nn.Module):
         self.blocks.apply(initialise_linear)
         self.decoder = Decoder(embed_dim, num_classes) if num_classes else None
 
+    def released_name(self, name: str) -> str:
+        """What the released code calls an entry of the state dict."""
+        return renamed(name, _OFFICIAL_NAMES)
+
     @classmethod
-    def from_official(
-        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
-    ) -> "ViTCoMer":
-        """Build the network with weights of the released code (Traffic-X/ViT-CoMer).
-
-        Args:
-            path_or_state_dict: a checkpoint file or its state dict; training wrappers are removed.
-            variant: the released class (`ViTCoMer`) or size, such as `vit_comer_small`.
-            arguments: arguments of `ViTCoMer`, and the released names of those of `Adapter`; `img_size` says nothing.
-
-        Raises:
-            ValueError: the variant is unknown, or an argument does not suit.
-            InputError: the entries are not those of the released code, or do not fit.
-        """
-        if variant not in {None, "ViTCoMer", *VARIANTS}:
-            raise ValueError(f"variant {variant!r} is unknown; known: ViTCoMer, {', '.join(VARIANTS)}")
-        if arguments.pop("patch_size", 16) != 16:
+    def released_arguments(cls, variant: str | None, arguments: Arguments) -> Arguments:
+        """Arguments of the constructor, from those of the released code, which has the adapter's among its own."""
+        given = super().released_arguments(variant, arguments)
+        if given.pop("patch_size", 16) != 16:
             raise ValueError("patch_size: expected 16, as in all released networks")
-        arguments.pop("img_size", None)
-        adapter = {ours: arguments.pop(theirs) for theirs, ours in _ADAPTER.items() if theirs in arguments}
-        sizes = VARIANTS[variant].keywords if variant in VARIANTS else {}
-        model = cls(**{**sizes, **arguments, "adapter": adapter})
-        names = {name: renamed(name, _OFFICIAL_NAMES) for name in model.state_dict()}
-        # the released table keeps a row for the class token that there is not
-        official.load_foreign(model, path_or_state_dict, names, convert={"positions": lambda table: table[:, 1:]})
-        return model.eval()
+        adapter = {ours: given.pop(theirs) for theirs, ours in _ADAPTER.items() if theirs in given}
+        return {**given, "adapter": {**adapter, **given.get("adapter", {})}}
+
+    def released_conversions(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The released table keeps a row for the class token that there is not."""
+        return {"positions": lambda table: table[:, 1:]}
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits `(B, num_classes, H, W)` of images `(B, C, H, W)`, or the pyramid."""
@@ -251,19 +243,19 @@ _PARTS = [
 ]
 
 
-def _fusion(found: Any) -> str:
-    kind, level = found[2], int(found[3])
+def _fusion(match: re.Match[str]) -> str:
+    kind, level = match[2], int(match[3])
     layer = f"bn{level + 1}" if kind == "norms" else f"dwconv{2 * level + (1 if kind == 'small' else 2)}"
-    return f"interactions.{found[1]}.mrfp.dwconv.{layer}."
+    return f"interactions.{match[1]}.mrfp.dwconv.{layer}."
 
 
-def _injection(found: Any) -> str:
-    return f"interactions.{found[1]}.cti_tov.{renamed(found[2], _PARTS)}"
+def _injection(match: re.Match[str]) -> str:
+    return f"interactions.{match[1]}.cti_tov.{renamed(match[2], _PARTS)}"
 
 
-def _extraction(found: Any) -> str:
+def _extraction(match: re.Match[str]) -> str:
     """An entry of what brings tokens into the pyramid: the norms outside have the names of those inside."""
-    number, rest = int(found[1]), found[2]
+    number, rest = int(match[1]), match[2]
     place = f"interactions.{number}.cti_toc" if number < 4 else f"interactions.3.extra_CTIs.{number - 4}"
     inside = "" if rest.startswith(("query_norm.", "value_norm.", "before.", "before_norm.")) else "cfinter."
     return f"{place}.{inside}{renamed(rest, _PARTS)}"
@@ -276,19 +268,19 @@ _OFFICIAL_NAMES = [
     (r"blocks\.(\d+)\.projection\.", r"blocks.\1.attn.proj."),
     (r"blocks\.(\d+)\.scale", r"blocks.\1.gamma"),
     (r"adapter\.level_codes", "level_embed"),
-    (r"adapter\.pyramid\.stem\.(\d+)\.convolution\.", lambda found: f"spm.stem.{3 * int(found[1])}."),
-    (r"adapter\.pyramid\.stem\.(\d+)\.norm\.", lambda found: f"spm.stem.{3 * int(found[1]) + 1}."),
-    (r"adapter\.pyramid\.halve\.(\d+)\.convolution\.", lambda found: f"spm.conv{int(found[1]) + 2}.0."),
-    (r"adapter\.pyramid\.halve\.(\d+)\.norm\.", lambda found: f"spm.conv{int(found[1]) + 2}.1."),
-    (r"adapter\.pyramid\.project\.(\d+)\.", lambda found: f"spm.fc{int(found[1]) + 1}."),
+    (r"adapter\.pyramid\.stem\.(\d+)\.convolution\.", lambda match: f"spm.stem.{3 * int(match[1])}."),
+    (r"adapter\.pyramid\.stem\.(\d+)\.norm\.", lambda match: f"spm.stem.{3 * int(match[1]) + 1}."),
+    (r"adapter\.pyramid\.halve\.(\d+)\.convolution\.", lambda match: f"spm.conv{int(match[1]) + 2}.0."),
+    (r"adapter\.pyramid\.halve\.(\d+)\.norm\.", lambda match: f"spm.conv{int(match[1]) + 2}.1."),
+    (r"adapter\.pyramid\.project\.(\d+)\.", lambda match: f"spm.fc{int(match[1]) + 1}."),
     (r"adapter\.fusions\.(\d+)\.expand\.", r"interactions.\1.mrfp.fc1."),
     (r"adapter\.fusions\.(\d+)\.contract\.", r"interactions.\1.mrfp.fc2."),
     (r"adapter\.fusions\.(\d+)\.(\w+)\.(\d+)\.", _fusion),
     (
         r"adapter\.injections\.(\d+)\.(.*)$",
-        lambda found: f"interactions.{found[1]}.cti_tov.{renamed(found[2], _PARTS)}",
+        lambda match: f"interactions.{match[1]}.cti_tov.{renamed(match[2], _PARTS)}",
     ),
     (r"adapter\.extractions\.(\d+)\.(.*)$", _extraction),
     (r"adapter\.enlarge\.", "up."),
-    (r"adapter\.norms\.(\d+)\.", lambda found: f"norm{int(found[1]) + 1}."),
+    (r"adapter\.norms\.(\d+)\.", lambda match: f"norm{int(match[1]) + 1}."),
 ]
