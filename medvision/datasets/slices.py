@@ -155,9 +155,10 @@ class Augment:
     Args:
         settings: fields of `pipelines.recipe.volumes.Augmentation`.
         size: sides of the slices or patches, in voxels.
+        mirror_axes: axes along which half of them are mirrored; all of them where the settings say `flip`.
     """
 
-    def __init__(self, settings: Mapping[str, Any], size: Sequence[int]) -> None:
+    def __init__(self, settings: Mapping[str, Any], size: Sequence[int], mirror_axes: Sequence[int] = ()) -> None:
         transforms = importlib.import_module("monai.transforms")
         s, both, dimensions = settings, ["image", "label"], len(size)
         modes = {"mode": ("bilinear", "nearest"), "padding_mode": "border"}
@@ -178,8 +179,8 @@ class Augment:
                 if dimensions == 2
                 else transforms.Rand3DElasticd(both, prob=0.3, sigma_range=(5, 8), **reach)
             )
-        if s["flip"]:
-            steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in range(dimensions)]
+        mirrored = range(dimensions) if s["flip"] else mirror_axes
+        steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in mirrored]
         if s["blur"]:
             sigmas = {f"sigma_{axis}": (0.0, s["blur"]) for axis in "xyz"[:dimensions]}
             steps.append(transforms.RandGaussianSmoothd(["image"], prob=0.2, **sigmas))

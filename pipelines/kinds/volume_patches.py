@@ -25,7 +25,7 @@ class VolumePatchSegmentation(LabelledVolumesKind[PatchData]):
 
     def batch_settings(self) -> Entries:
         """How batches are drawn."""
-        return self.data.model_dump(include={"patch", "foreground", "augmentation"})
+        return self.data.model_dump(include={"patch", "foreground", "augmentation", "mirror_axes"})
 
     def input_section(self, prepared: Any = None) -> Entries:
         """The contract that the recipe's section of the data gives."""
@@ -42,7 +42,7 @@ class VolumePatchSegmentation(LabelledVolumesKind[PatchData]):
     def training_data(self, prepared: Store) -> TrainingData:
         """Patches of the store: drawn and varied ones to train on, and those that cover the validation split."""
         data, settings = self.data, self.recipe.train
-        augment = Augment(data.augmentation.model_dump(), data.patch)
+        augment = Augment(data.augmentation.model_dump(), data.patch, data.mirror_axes)
         train_set = RandomPatches(StoredVolumes(prepared, "train"), data.patch, augment)
         val_set = CoveringPatches(StoredVolumes(prepared, "validation"), data.patch)
 

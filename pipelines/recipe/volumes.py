@@ -101,5 +101,5 @@ class PatchData(LabelledVolumes):
     overlap: float = Field(default=0.5, ge=0, le=0.9)
     """Share of a patch's side that the next one covers again when a volume is segmented."""
     mirror_axes: list[Literal[0, 1, 2]] = Field(default_factory=list)
-    """RAS axes along which patches are mirrored as well when a volume is segmented; their logits are averaged. Not
-    axis 0 where left and right are different labels."""
+    """RAS axes along which half of the training patches are mirrored; when a volume is segmented, logits are averaged
+    over all mirror images. Not axis 0 where left and right are different labels."""
