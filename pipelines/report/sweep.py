@@ -1,5 +1,6 @@
 """The page of a sweep: mean and range of each setting, paired differences, and all runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pipelines.report.page import render_page
@@ -138,7 +139,7 @@ def search_report(
     Returns:
         The page's HTML, to be written as UTF-8.
     """
-    ordered = sorted(without_paths(list(trials)), key=lambda row: (row[2] is None, -(row[2] or 0)))
+    ordered = sorted(without_paths(list(trials)), key=lambda row: -row[2] if isinstance(row[2], float) else math.inf)
     columns = [Column("Trial"), Column("State"), Column(words(monitor), numeric=True), *map(Column, keys)]
     rows = [[Cell(str(row[0])), Cell(str(row[1])), *(Cell(as_text(value)) for value in row[2:])] for row in ordered]
     page = Page(

@@ -250,10 +250,9 @@ class GroupAttention(nn.Module):
         cache = None if torch.compiler.is_compiling() else self.bias_cache  # a traced tensor ends with its graph
         if cache is not None and key in cache:
             return cache[key]
-        weight = self.bias[0].weight
         offsets = torch.arange(1 - group, group, device=like.device)
         places = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), 2).flatten(0, 1)
-        table = self.bias(places.to(weight.dtype))
+        table = self.bias(places.to(self.qkv.weight.dtype))
         index = relative_position_index((group, group), (group, group), like.device)
         bias = table[index].view(group * group, group * group, -1).permute(2, 0, 1).to(like.dtype).contiguous()
         if cache is not None:

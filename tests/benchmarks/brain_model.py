@@ -76,7 +76,7 @@ def card_of(training: Document) -> Card:
         "arguments": {},
         "weights_sha256": "",
         "name": "brain-structures",
-        "version": "2.0.0",
+        "version": "2.1.0",
         "description": former["description"],
         "license": former["license"],
         "classes": former["classes"],

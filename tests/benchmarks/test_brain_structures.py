@@ -65,7 +65,7 @@ def whole_heads(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> di
         data / "colin27/ch2.nii.gz": data / "colin27/ch2bet.nii.gz",
     }
     return {
-        head.name: (read_volume(head), ndimage.binary_fill_holes(read_volume(mask).data > 0))
+        head.name: (read_volume(head), np.asarray(ndimage.binary_fill_holes(read_volume(mask).data > 0)))
         for head, mask in masks.items()
     }
 
@@ -76,8 +76,8 @@ def test_whole_heads_stay_inside_the_brain(whole_heads: dict[str, tuple[Volume, 
     for name, (volume, brain) in whole_heads.items():
         labels = Segmenter(**options).segment(volume).labels > 0
         spacing = volume.grid.spacing_mm
-        far = ndimage.distance_transform_edt(~brain, sampling=spacing) > 2
-        deep = ndimage.distance_transform_edt(brain, sampling=spacing) > 2
+        far = np.asarray(ndimage.distance_transform_edt(~brain, sampling=spacing)) > 2
+        deep = np.asarray(ndimage.distance_transform_edt(brain, sampling=spacing)) > 2
         former = np.isin(Segmenter("brain-structures-1").segment(volume).labels, [1, 2, 3]) & deep
         print(
             f"{name}: {(labels & far).sum() / labels.sum():.2%} of the labelled voxels lie more than 2 mm outside the "

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
-from pipelines.recipe.volumes import VolumeData
+from pipelines.recipe.volumes import PatchData, VolumeData
 from pipelines.stages import run_stages
 
 SHAPE = (36, 32, 9)  # X, Y, Z
@@ -80,6 +80,8 @@ SMALL = {
     "hbformer": {"stem_channels": 3, "feature_size": 4, "depths": [1, 1, 1, 1], "head_dim": 4, "window_size": 4},
     "paratranscnn": {"heads": 2, "dim": 8, "depth": [1, 1, 1], "resnet_depth": 18, "resnet_width": 4},
     "smp_unet": {"decoder_channels": [16, 8, 8, 4, 4]},
+    "monai": {"filters": [4, 8, 8], "kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
+    | {"deep_supr_num": 1},
 }
 MINIATURES = {
     "synapse_paratranscnn": (synapse, 1),
@@ -87,6 +89,7 @@ MINIATURES = {
     "avt_paratranscnn": (avt, 1),
     "acdc_paratranscnn": (acdc, 2),
     "lits_hbformer": (lits, 1),
+    "hippocampus": (hippocampus, 1),
     "hippocampus_hbformer_cpu": (hippocampus, 1),
     "hippocampus_paratranscnn_cpu": (hippocampus, 1),
     "hippocampus_unet_cpu": (hippocampus, 1),
@@ -107,13 +110,15 @@ def test_a_recipe_runs_on_its_data_set_in_miniature(name: str, tmp_path: Path, s
     make(tmp_path / "data")
     where = [f"data.root={tmp_path / 'data'}", f"output={tmp_path / 'out'}"]
     full = load_recipe(name, where)
-    assert isinstance(full.data, VolumeData)
+    assert isinstance(full.data, VolumeData | PatchData)
     find_kind(full)  # the network and the contract of the recipe as it stands
     small = [f"model.arguments.{key}={value}" for key, value in SMALL[full.model.architecture].items()]
     if full.model.architecture == "hbformer":
         small.append("model.arguments.img_size=[32, 32]")
     length = ["train.epochs=1", "train.steps_per_epoch=2", "train.batch_size=2", "train.steps=null"]
     sizes = ["data.size=32", "data.spacing_mm=[1.5, 1.5, null]", "tracking.system_metrics=false"]
+    if isinstance(full.data, PatchData):
+        sizes[0] = "data.patch=[16, 16, 16]"
     if "arrays" in full.data.layout or full.data.layout == "avt":
         sizes[1] = "data.spacing_mm=[1.0, 1.0, null]"
     job = run_stages(load_recipe(name, [*where, *small, *length, *sizes]), ["prepare", "train", "evaluate"])
