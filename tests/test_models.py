@@ -441,10 +441,12 @@ def test_a_compiled_network_gives_the_same() -> None:
         torch.testing.assert_close(torch.compile(network)(x), network(x), rtol=1e-4, atol=1e-5)
 
 
+SHARED = ["cct_7_3x1_32", "crossformer_pp_small", "cvt_13", "dhvt_tiny_cifar_patch4", "hornet_tiny_gf", "smt_t"]
+SHARED += ["resformer_tiny_patch16"]
 PUBLISHED = {
     "medvision": ["duoformer_r18", "duoformer_r50", *(f"medvitv2_{s}" for s in ("tiny", "small", "base", "large"))],
     "geovision": [f"satmae_pp_{kind}vit_{size}" for kind in ("", "group_") for size in ("base", "large")],
-    "astrovision": [f"astroformer_{number}" for number in range(6)],
+    "astrovision": [f"astroformer_{number}" for number in range(6)] + SHARED,
 }
 
 
@@ -519,6 +521,10 @@ class TestTimm:
             ("astroformer_0", {"img_size": 64}, [64, 96, 192, 384, 768]),
             ("duoformer_r18", {"depth": 1, "embed_dim": 12}, [64, 128, 256, 512]),
             ("satmae_pp_vit_base", {"img_size": 64, "depth": 3}, [768] * 3),
+            ("hornet_tiny_gf", {"depths": [1, 1, 1, 1]}, [64, 128, 256, 512]),
+            ("smt_t", {}, [64, 128, 256, 512]),
+            ("cvt_13", {"depth": [1, 1, 1]}, [64, 192, 384]),
+            ("crossformer_tiny", {"depths": [1, 1, 1, 1]}, [64, 128, 256, 512]),
         ],
     )
     def test_gives_pyramids(self, name: str, arguments: dict[str, Any], channels: list[int]) -> None:
@@ -532,7 +538,13 @@ class TestTimm:
 
     @pytest.mark.parametrize(
         ("encoder", "arguments", "size"),
-        [("tu-astroformer_0", {"img_size": 64}, (64, 64)), ("tu-medvitv2_tiny", {"tokens": "spatial"}, (64, 96))],
+        [
+            ("tu-astroformer_0", {"img_size": 64}, (64, 64)),
+            ("tu-medvitv2_tiny", {"tokens": "spatial"}, (64, 96)),
+            ("tu-smt_t", {}, (64, 96)),
+            ("tu-hornet_tiny_gf", {"depths": [1, 1, 2, 1]}, (64, 96)),
+            ("tu-crossformer_tiny", {"depths": [1, 1, 2, 1]}, (64, 96)),
+        ],
     )
     def test_serves_as_encoders_of_segmentation_models(
         self, encoder: str, arguments: dict[str, Any], size: tuple[int, int]

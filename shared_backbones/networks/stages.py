@@ -25,12 +25,13 @@ class StageClassifier(Classifier):
         stages: a module for each level.
     """
 
+    feature_indices = (0, 1, 2, 3)
+
     def __init__(self, num_classes: int, in_chans: int, widths: Sequence[int], reductions: Iterable[int]) -> None:
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = self.head_hidden_size = widths[-1]
         self.stages = nn.ModuleList()
-        self.feature_indices = tuple(range(len(widths)))
         self.feature_info = [
             {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
             for i, (width, reduction) in enumerate(zip(widths, reductions, strict=True))

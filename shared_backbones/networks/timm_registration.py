@@ -23,8 +23,16 @@ Settings: TypeAlias = Mapping[str, str | float | tuple[float, ...]]
 default_cfgs: dict[str, Settings] = {}  # timm looks for a variant's data settings under this name
 
 
+SHARED = [
+    f"shared_backbones.networks.{name}" for name in ("cct", "crossformer", "cvt", "dhvt", "hornet", "resformer", "smt")
+]
+"""Modules of the networks that every domain can name."""
+
+
 def register(modules: Sequence[str]) -> None:
     """Make `timm.create_model(name)` know the variants of our modules, now or as soon as timm is imported.
+
+    The networks that every domain can name are registered with them.
 
     A module has `VARIANTS`, a dict of names and the partial calls of a class that build them, and `TIMM_CONFIGS`,
     for each name the data settings that timm keeps beside a model. The class has `feature_indices`, the pyramid's
@@ -34,6 +42,7 @@ def register(modules: Sequence[str]) -> None:
     Args:
         modules: dotted names; they are imported only together with timm.
     """
+    modules = [*modules, *SHARED]
     if "timm.models" in sys.modules:
         for module in modules:
             _register_variants(importlib.import_module(module))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from apps.cli.shared.options import add_verb
 from shared_backbones.card import Card
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.json_values import Json
+from shared_backbones.weights import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +37,24 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
     app.add_typer(models, name="models")
 
     def list_models(options: ListOptions) -> None:
-        """List the bundled models."""
-        cards = [catalogue.model_card(name) for name in catalogue.bundled_models()]
+        """List the bundled models: what each takes and does, how well, how large it is, and its licence."""
+        models = catalogue.bundled_models()
+        cards = {name: catalogue.model_card(name) for name in models}
         if options.as_json:
-            print(json.dumps(cards, indent=2))
+            print(json.dumps(list(cards.values()), indent=2))
             return
-        if not cards:
+        if not models:
             print("no model is bundled; name one of your own: --model FOLDER, or --model models:/NAME@ALIAS")
-        for card in cards:
-            print(f"{card['name']}  {card['version']}  {card['license']}  {card['description']}")
+            return
+        rows = [
+            [name, card["version"], card["license"], _size(models[name]), _takes(card), card["description"]]
+            for name, card in cards.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+        for name, *row in rows:
+            print("  ".join(f"{text:{width}}" for text, width in zip([name, *row], [*widths, 0], strict=True)).rstrip())
+            if headline := cards[name].get("metrics", {}).get("headline"):
+                print(f"{'':{widths[0]}}  {headline}")
 
     def show_model(options: ShowOptions) -> None:
         """Show what a model does, expects, was trained on, and cannot do."""
@@ -58,9 +69,24 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
     return models
 
 
+def _size(folder: Path) -> str:
+    """Size of a model's weights."""
+    return f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB"
+
+
+def _takes(card: Card) -> str:
+    """What a model is for, in a few words: the modality or the bands of its input."""
+    given = card["input"]
+    return _words(given.get("modality") or given.get("channels") or given.get("bands"))
+
+
 def _print_card(card: Card) -> None:
+    """The card for a reader, what the model cannot do first."""
     about = ("name", "version", "description", "license", "architecture", "weights_sha256")
     _print_entries({key: card.get(key) for key in about})
+    print("\nlimits")
+    for limit in card.get("limits", []):
+        print(f"  {limit}")
     for key in ("input", "training", "metrics"):
         if card.get(key):
             print(f"\n{key}")
@@ -68,9 +94,6 @@ def _print_card(card: Card) -> None:
     print("\nlabels")
     for entry in card.get("classes", []):
         print(f"  {entry['id']:3} {entry['name']}")
-    print("\nlimits")
-    for limit in card.get("limits", []):
-        print(f"  {limit}")
 
 
 def _print_entries(entries: Mapping[str, Json], indent: str = "") -> None:
@@ -80,7 +103,7 @@ def _print_entries(entries: Mapping[str, Json], indent: str = "") -> None:
             print(name)
             _print_entries(value, indent + "  ")
         else:
-            print(f"{name:26}{_words(value)}")
+            print(f"{name:28}{_words(value)}")
 
 
 def _words(value: Json) -> str:
