@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from shared_backbones.architectures import Role
 from shared_backbones.errors import require
-from shared_backbones.networks.timm_registration import register_all
+from shared_backbones.networks.timm_registration import any_size, register_all
 
 
 class TimmClassifier(nn.Module):
@@ -35,7 +35,9 @@ class TimmClassifier(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"timm has no model {name!r}")
         self.arguments = {"name": name, "num_classes": num_classes, "in_chans": in_chans, **options}
-        self.network: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+        self.network: Any = timm.create_model(
+            name, num_classes=num_classes, in_chans=in_chans, **{**any_size(name), **options}
+        )
         levels = getattr(self.network.feature_info, "info", self.network.feature_info)
         self.feature_info = [{**level, "module": f"network.{level['module']}"} for level in levels]
 

@@ -53,8 +53,8 @@ def register(modules: Sequence[str]) -> None:
 def register_all() -> None:
     """Make timm know every installed architecture, whichever package's it is.
 
-    A module with `VARIANTS` registers those, as in `register`; of another, a class that is a `Classifier` is registered
-    under the name of its architecture.
+    Of a class that is a `Classifier`, the module's `VARIANTS` are registered, as in `register`; without these the class
+    itself is, under the name of its architecture.
 
     Raises:
         InputError: timm is not installed, or an installed architecture cannot be imported.
@@ -65,10 +65,23 @@ def register_all() -> None:
     for name, point in installed().items():
         network = find(name)
         module = sys.modules[point.module]
+        if not issubclass(network, Classifier):
+            continue
         if hasattr(module, "VARIANTS"):
             _register_variants(module)
-        elif issubclass(network, Classifier):
+        else:
             _register_one(name, functools.partial(network), {})
+
+
+def any_size(name: str) -> dict[str, bool]:
+    """Arguments with which timm's model takes images of other sizes than that of its weights.
+
+    Swin and its relatives (timm 1.0) would refuse them, though their windows fit any map.
+
+    Args:
+        name: timm's name of the model, or smp's, which begins with `tu-`.
+    """
+    return {"strict_img_size": False} if name.removeprefix("tu-").startswith("swin") else {}
 
 
 def entry_point(name: str, factory: "functools.partial[Classifier]", config: Settings) -> "Callable[..., nn.Module]":

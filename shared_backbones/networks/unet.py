@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments, Role
 from shared_backbones.errors import require
-from shared_backbones.networks.timm_registration import register_all
+from shared_backbones.networks.timm_registration import any_size, register_all
 
 STRIDE = 32  # of the deepest feature; inputs are padded to a multiple of it
 
@@ -58,6 +58,7 @@ class Unet(nn.Module):
             classes=num_classes,
             encoder_depth=len(decoder_channels),
             decoder_channels=tuple(decoder_channels),
+            **any_size(encoder),
         )
         if padding not in ("zeros", "replicate"):
             raise ValueError(f"padding is {padding!r}, expected zeros or replicate")
