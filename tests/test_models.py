@@ -188,6 +188,14 @@ CASES |= {
         5,
         other=(40, 70),
     ),
+    "msrnet": Case(
+        f"{NETWORKS}.msrnet:MSRNet",
+        {"num_classes": 2, "encoder": "resnet10t", "width": 8, "branch_groups": 2, "fusion_groups": 3},
+        (3, 64, 64),
+        2,
+        other=(70, 90),
+        mapped=True,
+    ),
     "vit_comer": Case(
         f"{NETWORKS}.vit_comer:ViTCoMer",
         {"num_classes": 2, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}

@@ -49,7 +49,8 @@ class Released(nn.Module):
         model = cls(**cls.released_arguments(variant, arguments))
         names = {name: model.released_name(name) for name in model.state_dict()}
         optional = [re.escape(name) for name in model.released_constants()]
-        official.load_foreign(model, path_or_state_dict, names, optional=optional, convert=model.released_conversions())
+        unread, convert = model.released_unread(), model.released_conversions()
+        official.load_foreign(model, path_or_state_dict, names, unread, optional=optional, convert=convert)
         return model.eval()
 
     @classmethod
@@ -71,6 +72,10 @@ class Released(nn.Module):
 
     def released_constants(self) -> tuple[str, ...]:
         """Released entries that may be absent, as the arguments determine them."""
+        return ()
+
+    def released_unread(self) -> tuple[str, ...]:
+        """Patterns of released entries that the network has no use for."""
         return ()
 
     def released_conversions(self) -> dict[str, Callable[[Tensor], Tensor]]:
