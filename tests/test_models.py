@@ -188,6 +188,20 @@ CASES |= {
         5,
         other=(40, 70),
     ),
+    "spectformer": Case(
+        f"{NETWORKS}.spectformer:SpectFormer",
+        {"num_classes": 5, "img_size": 64, "embed_dims": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
+        | {"num_heads": [1, 1, 3, 4], "mlp_ratios": [2, 2, 2, 2], "stem_hidden_dim": 8},
+        (3, 64, 64),
+        5,
+        other=(64, 96),
+    ),
+    "spectformer_plain": Case(
+        f"{NETWORKS}.spectformer_plain:PlainSpectFormer",
+        {"num_classes": 5, "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 5, "mlp_ratio": 2.0},
+        (3, 32, 32),
+        5,
+    ),
     "msrnet": Case(
         f"{NETWORKS}.msrnet:MSRNet",
         {"num_classes": 2, "encoder": "resnet10t", "width": 8, "branch_groups": 2, "fusion_groups": 3},

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.blocks.spectral import filter_spectrum
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
@@ -172,7 +172,7 @@ class GatedConvolution(nn.Module):
 class Filter(nn.Module):
     """Half of the channels through a depthwise 3x3 convolution, half through a learned filter of their spectrum.
 
-    The two halves take turns in the result. The spectrum is computed in float32 at least.
+    The two halves take turns in the result.
 
     Args:
         channels: channels of the map, an even number.
@@ -190,14 +190,7 @@ class Filter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to the same shape."""
         near, far = self.norm1(x).chunk(2, 1)
-        far = far if far.dtype == torch.float64 else far.float()
-        with torch.autocast(x.device.type, enabled=False):
-            transformed = torch.fft.rfft2(far, norm="ortho")
-            table = self.spectrum.permute(3, 0, 1, 2)
-            if table.shape[2:] != transformed.shape[2:]:
-                table = F.interpolate(table, transformed.shape[2:], mode="bilinear", align_corners=True)
-            factor = torch.complex(table[0], table[1])
-            far = torch.fft.irfft2(transformed * factor, s=far.shape[2:], norm="ortho")
+        far = filter_spectrum(far, self.spectrum.permute(3, 0, 1, 2))
         return self.norm2(torch.stack([self.near(near), far], 2).flatten(1, 2))
 
 

@@ -92,6 +92,8 @@ class MSRNet(Released):
         # where the encoder has no map at 1/2
         self.enlarge = None if len(levels) > len(REDUCTIONS) else ConvNormAct(width, width)
         self.predict = nn.Sequential(ConvNormAct(width, width // 2), nn.Conv2d(width // 2, num_classes, 1))
+        self.mean: Tensor | None
+        self.std: Tensor | None
         for name, values in (("mean", _MEAN), ("std", _STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) if input_norm else None, persistent=False)
 
@@ -137,7 +139,7 @@ class MSRNet(Released):
 
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Maps of the encoder, the finest first."""
-        return self.encoder(x if self.mean is None else (x - self.mean) / self.std)
+        return self.encoder(x if self.mean is None or self.std is None else (x - self.mean) / self.std)
 
 
 class Context(nn.Module):
@@ -243,7 +245,8 @@ def _pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
         largest, mean = x, x
         for axis in (2, 3):
             largest = torch.maximum(*_pairs(largest, axis))
-            mean = sum(_pairs(mean, axis)) / 2
+            first, second = _pairs(mean, axis)
+            mean = (first + second) / 2
         return largest + mean
     return F.adaptive_max_pool2d(x, size) + F.adaptive_avg_pool2d(x, size)
 

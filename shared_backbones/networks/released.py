@@ -63,7 +63,7 @@ class Released(nn.Module):
         variants: Mapping[str, functools.partial[Self]] = sys.modules[cls.__module__].VARIANTS
         if variant not in {None, cls.released_class, *variants}:
             raise ValueError(f"variant {variant!r} is unknown; known: {cls.released_class}, {', '.join(variants)}")
-        sizes = variants[variant].keywords if variant in variants else {}
+        sizes = {} if variant is None or variant not in variants else variants[variant].keywords
         return {**sizes, **{name: value for name, value in arguments.items() if name not in cls.released_nothing}}
 
     def released_name(self, name: str) -> str:

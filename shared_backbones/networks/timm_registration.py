@@ -23,9 +23,8 @@ Settings: TypeAlias = Mapping[str, str | float | tuple[float, ...]]
 default_cfgs: dict[str, Settings] = {}  # timm looks for a variant's data settings under this name
 
 
-SHARED = [
-    f"shared_backbones.networks.{name}" for name in ("cct", "crossformer", "cvt", "dhvt", "hornet", "resformer", "smt")
-]
+_NETWORKS = ("cct", "crossformer", "cvt", "dhvt", "hornet", "resformer", "smt", "spectformer", "spectformer_plain")
+SHARED = [f"shared_backbones.networks.{name}" for name in _NETWORKS]
 """Modules of the networks that every domain can name."""
 
 

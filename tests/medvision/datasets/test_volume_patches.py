@@ -1,6 +1,7 @@
 """Training patches of volumes."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ def test_patches_are_mirrored_along_the_axes_that_are_averaged_later_and_no_othe
     image = np.random.default_rng(0).random((6, 8, 10), np.float32)
     labels = (image > 0.5).astype(np.uint8)
     augment = Augment(Augmentation(**STILL).model_dump(), image.shape, axes)
-    patches = RandomPatches([(image, labels)], image.shape, augment)
+    volumes: Any = [(image, labels)]
+    patches = RandomPatches(volumes, image.shape, augment)
     mirrored = {
-        chosen: torch.from_numpy(np.flip(image, [axis for axis, flip in zip(axes, chosen, strict=True) if flip]).copy())
+        chosen: torch.from_numpy(image).flip([axis for axis, flip in zip(axes, chosen, strict=True) if flip])
         for chosen in product([False, True], repeat=len(axes))
     }
     seen = set()

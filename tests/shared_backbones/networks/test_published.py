@@ -9,7 +9,7 @@ from shared_backbones import load_official
 from tests.parity.seeded import read_fixture, standard_normal
 from tests.parity.stages import forms
 
-NETWORKS = ("cct", "crossformer", "cvt", "dhvt", "hornet", "msrnet", "resformer", "smt", "vit_comer")
+NETWORKS = ("cct", "crossformer", "cvt", "dhvt", "hornet", "msrnet", "resformer", "smt", "spectformer", "vit_comer")
 FIXTURES = sorted(
     path.stem for path in (Path(__file__).parents[2] / "parity").glob("*.npz") if path.name.split("-")[0] in NETWORKS
 )
@@ -19,7 +19,7 @@ FIXTURES = sorted(
 def test_equals_the_released_network(name: str) -> None:
     fixture = read_fixture(name)
     meta = fixture.meta
-    variant = meta["class"].split(".")[-1].split(" ")[0]
+    variant = meta["class"].split(".")[-1]
     model = load_official(meta["model"], fixture.state(), variant=variant, **meta["kwargs"])
     assert not model.training
     inputs = [torch.from_numpy(fixture.input())]
