@@ -78,6 +78,8 @@ class InputContract:
 
     Attributes:
         classes: the classes, in the order of the output.
+        channels: names of the image's channels, in the order of the input, such as FLAIR and T1w; empty where it has
+            one. A network of slices takes one, with its neighbours.
         spacing_mm: spacing along the three RAS axes at which the network works; None keeps the scan's own. A card has
             three, or one for all.
         slices: offsets of the neighbouring slices that are its input channels; empty for a 3-D network.
@@ -88,7 +90,7 @@ class InputContract:
         window_weights: weights of the logits of patches that overlap: `gaussian`, or `constant`.
         mirror_axes: axes along which a 3-D network's patches are mirrored too; its logits are means over all of them.
         smallest_slice: side in voxels that slices are padded to at least.
-        normalisation: how intensities are scaled.
+        normalisations: how intensities are scaled, for each channel. A card has a list of them, or one for all.
         resampling: `antialiased`, about the volume's centre; or `monai`, as MONAI's `Spacingd` and its inverse.
         crop: whether the network sees the box of the volume's content alone.
         parts: parts of the classes that the network tells apart; empty where its outputs are the classes.
@@ -101,6 +103,7 @@ class InputContract:
     """
 
     classes: tuple[ClassEntry, ...]
+    channels: tuple[str, ...]
     spacing_mm: tuple[float | None, ...]
     slices: tuple[int, ...]
     views: tuple[str, ...]
@@ -110,7 +113,7 @@ class InputContract:
     window_weights: str
     mirror_axes: tuple[int, ...]
     smallest_slice: int
-    normalisation: Normalisation
+    normalisations: tuple[Normalisation, ...]
     resampling: str
     crop: bool
     parts: tuple[Part, ...]
@@ -129,8 +132,10 @@ class InputContract:
         """
         try:
             given = card["input"]
+            channels = _channels(given.get("channels", ()))
             contract = cls(
                 classes=tuple(card["classes"]),
+                channels=channels,
                 spacing_mm=_spacing(given["spacing_mm"]),
                 slices=tuple(int(offset) for offset in given["slices"]) if "patch" not in given else (),
                 views=tuple(given["views"]) if "patch" not in given else (),
@@ -140,7 +145,7 @@ class InputContract:
                 window_weights=_one_of(WINDOW_WEIGHTS, "window_weights", given),
                 mirror_axes=tuple(int(axis) for axis in given.get("mirror_axes", ())),
                 smallest_slice=int(given.get("smallest_slice", 32)),
-                normalisation=given.get("normalisation"),
+                normalisations=_normalisations(given.get("normalisation"), len(channels)),
                 resampling=_one_of(RESAMPLINGS, "resampling", given),
                 crop=_one_of((True, False), "crop", given),
                 parts=tuple(Part.from_entry(entry) for entry in card.get("parts", ())),
@@ -150,9 +155,12 @@ class InputContract:
                 smallest_piece=float(given.get("smallest_piece", 0.1)),
                 bfloat16_agreement=float(card.get("bfloat16_agreement", 0)),
             )
+            if contract.channels and contract.patch is None:
+                raise ValueError("a network of slices takes one channel, but several are named")
             contract._check_classes()
             contract._check_numbers()
-            _check_normalisation(contract.normalisation)
+            for how in contract.normalisations:
+                _check_normalisation(how)
             _check_expectations(given, {entry["name"] for entry in contract.classes})
             if contract.patch is None:
                 contract.check_views(contract.views)
@@ -200,8 +208,13 @@ class InputContract:
     @property
     def crops(self) -> bool:
         """Whether the volume is cut to its content, which needs a scaling under which 0 is the background."""
-        how = self.normalisation
-        return self.crop and (how.get("name") if isinstance(how, Mapping) else how) not in ("zscore", "none")
+        names = [how.get("name") if isinstance(how, Mapping) else how for how in self.normalisations]
+        return self.crop and not {"zscore", "none"} & set(names)
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of the image."""
+        return len(self.channels) or 1
 
     def spacing_for(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
         """Spacing at which the network works on a scan of that spacing, along RAS axes."""
@@ -281,6 +294,24 @@ def _patch(given: Sequence[int]) -> tuple[int, int, int]:
     if not all(8 <= side <= 512 for side in (first, second, third)):
         raise ValueError(f"patch is {list(given)}, expected three sides from 8 to 512")
     return first, second, third
+
+
+def _channels(given: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str) or not all(isinstance(name, str) and name.isprintable() and name for name in given):
+        raise ValueError(f"channels is {given!r}, expected a list of names")
+    if len(set(given)) < len(given):
+        raise ValueError(f"channels is {list(given)}, expected different names")
+    return tuple(given)
+
+
+def _normalisations(given: Normalisation | Sequence[Normalisation], channels: int) -> tuple[Normalisation, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return (given,) * (channels or 1)
+    if len(given) != (channels or 1):
+        raise ValueError(
+            f"normalisation has {len(given)} entries, expected one, or one for each of {channels} channels"
+        )
+    return tuple(given)
 
 
 def _check_normalisation(how: Normalisation) -> None:

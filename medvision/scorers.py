@@ -66,7 +66,8 @@ class SliceScorer:
         _expect(shape, (1, self.channels.outputs, side, side))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
-        """Scores `(K, x, y, z)` of an image `(x, y, z)`, summed over the views."""
+        """Scores `(K, x, y, z)` of an image `(1, x, y, z)`, summed over the views."""
+        (image,) = image
         kind = torch.uint8 if len(self.views) == 1 else torch.int16
         total = torch.zeros((self.channels.outputs, *image.shape), dtype=kind)
         count = sum(image.shape[AXIS_OF_VIEW[view]] for view in self.views)
@@ -128,23 +129,24 @@ class WindowScorer:
         """Raise a ValueError unless the network takes and gives the channels that its card promises."""
         window = tuple(min(side, _SMALL) for side in self.window)
         try:
-            shape = _shape_of(network, window)
+            shape = _shape_of(network, self.contract.channel_count, window)
         except (RuntimeError, ValueError):
             if window == self.window:
                 raise
             window = self.window  # some take windows of one size only
-            shape = _shape_of(network, window)
+            shape = _shape_of(network, self.contract.channel_count, window)
         _expect(shape, (1, self.channels.outputs, *window))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
-        """Scores `(K, x, y, z)` of an image `(x, y, z)`: uint8, or float32 where labels are to be MONAI's.
+        """Scores `(K, x, y, z)` of an image `(C, x, y, z)`: uint8, or float32 where labels are to be MONAI's.
 
         Where sides are known, the last is the score of the right side.
         """
         kind = torch.float32 if self.contract.resampling == "monai" else torch.uint8
         channels = len(self.channels.scored) + self.channels.knows_sides
-        total = torch.zeros((channels, *image.shape), dtype=kind)
-        whole = self.contract.any_size and all(n <= side for n, side in zip(image.shape, self.window, strict=True))
+        total = torch.zeros((channels, *image.shape[1:]), dtype=kind)
+        fits = all(n <= side for n, side in zip(image.shape[1:], self.window, strict=True))
+        whole = self.contract.any_size and fits
         pieces = self._whole(image, predict, progress) if whole else self._windows(image, predict, progress)
         with torch.inference_mode():
             for start, probabilities in pieces:
@@ -153,14 +155,14 @@ class WindowScorer:
 
     def _whole(self, image: Tensor, predict: Predict, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
         """First plane and probabilities of the next planes, from a volume that is seen in one piece."""
-        for start, logits in predict.in_rows(image[None, None].to(predict.device)):
+        for start, logits in predict.in_rows(image[None].to(predict.device)):
             yield start, self.channels.probabilities(logits[0]).cpu()
             if progress:
-                progress(start + logits.shape[2], image.shape[0])
+                progress(start + logits.shape[2], image.shape[1])
 
     def _windows(self, image: Tensor, predict: Predict, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
         """First plane and probabilities of the next planes, from windows that overlap."""
-        count = 2 ** len(self.mirror_axes) * window_count(image.shape, self.window, self.overlap)
+        count = 2 ** len(self.mirror_axes) * window_count(image.shape[1:], self.window, self.overlap)
         done = 0
 
         def counted(windows: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ class WindowScorer:
             return logits
 
         planes = slide(
-            image[None],
+            image,
             counted,
             self.window,
             self.overlap,
@@ -208,8 +210,8 @@ def to_scores(probabilities: Tensor, kind: torch.dtype = torch.uint8) -> Tensor:
 
 
 @torch.inference_mode()
-def _shape_of(network: nn.Module, window: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(network(torch.zeros(1, 1, *window)).shape)
+def _shape_of(network: nn.Module, channels: int, window: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(network(torch.zeros(1, channels, *window)).shape)
 
 
 def _expect(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

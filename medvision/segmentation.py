@@ -26,7 +26,7 @@ from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces, ke
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
-from medvision.volumes.intensities import to_network
+from medvision.volumes.intensities import channels_to_network
 from medvision.volumes.monai_spacing import monai_grid, why_not_monais
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
@@ -236,7 +236,8 @@ class Segmenter:
         """Label every voxel of a scan.
 
         Args:
-            scan: path of a NIfTI or MGH file, or a volume.
+            scan: path of a NIfTI or MGH file, or a volume. Where the model takes several channels, they are the volumes
+                of a 4-D file, or those of `medvision.volumes.channels.read_channels`.
             keep_scores: keep what `Segmentation.save_probabilities` needs.
             any_modality: take a scan of another modality than the model expects.
             progress: called with slices or windows done, and how many there are in all.
@@ -246,7 +247,8 @@ class Segmenter:
             MemoryError: there is not enough for it.
         """
         clock = _Clock()
-        volume = scan if isinstance(scan, Volume) else read_volume(scan)
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, channels=self.contract.channels)
+        self._check_channels(volume)
         clock.lap("read")
         remarks = self._check_modality(volume, any_modality)
         image, grid, notes = self._prepare(volume)
@@ -282,6 +284,16 @@ class Segmenter:
             _scores=scores if keep_scores else None,
         )
 
+    def _check_channels(self, volume: Volume) -> None:
+        """Refuse a volume that has another number of channels than the model takes."""
+        count, channels = len(volume.channels), self.contract.channels
+        if count != self.contract.channel_count:
+            expected = f"{len(channels)} ({', '.join(channels)})" if channels else "1"
+            raise InputError(
+                f"{volume.case_id}: has {count} channel{'s' * (count > 1)}, the model takes {expected}; give a scan "
+                "that has them, or choose another model"
+            )
+
     def _check_modality(self, volume: Volume, any_modality: bool) -> list[str]:
         """Refuse a scan whose header says another modality than the model expects, or warn where its values look so."""
         expected = self.card["input"].get("modality")
@@ -298,6 +310,7 @@ class Segmenter:
     def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid, list[str]]:
         """Bring a volume to the network's grid and cut it to its content; and what to know about its intensities."""
         ras, spacing, from_ras = to_ras(volume.data, volume.grid)
+        channels = [to_ras(channel, volume.grid)[0] for channel in volume.channels]
         extent = [n * step for n, step in zip(ras.shape, spacing, strict=True)]
         target = tuple(step * self.scorer.coarsening for step in self.contract.spacing_for(spacing))
         if math.prod(extent) > _MOST_VOXELS * math.prod(target):
@@ -309,10 +322,10 @@ class Segmenter:
         sizes, starts = None, None
         if self.contract.resampling == "monai":
             sizes, starts = monai_grid(ras_axes(volume.grid), ras.shape, target)
-        image, notes = to_network(ras, spacing, target, self.contract.normalisation, sizes, starts)
+        image, notes = channels_to_network(channels, spacing, target, self.contract.normalisations, sizes, starts)
         box = _content_box(image) if self.contract.crops else (slice(None), slice(None), slice(None))
-        grid = NetworkGrid(box, tuple(image.shape), ras.shape, spacing, target, from_ras, starts)
-        return image[box].clone(), grid, notes
+        grid = NetworkGrid(box, tuple(image.shape[1:]), ras.shape, spacing, target, from_ras, starts)
+        return image[:, *box].clone(), grid, notes
 
     def _score(self, image: Tensor, progress: Progress | None) -> Tensor:
         """Class scores `(K, x, y, z)` of the box; on the CPU if a GPU runs out of memory."""
@@ -369,13 +382,13 @@ class _Clock:
 
 
 def _content_box(image: Tensor, margin: int = 4) -> tuple[slice, slice, slice]:
-    """Box around what is brighter than a twentieth of the range, widened by `margin` voxels."""
+    """Box around what is brighter in any channel than a twentieth of the range, widened by `margin` voxels."""
     # single bright voxels are noise: a plane counts where a hundredth of the brightest plane's share is reached
-    mask = image > 0.05
+    mask = (image > 0.05).any(0)
     box = []
     for axis in range(3):
         filled = mask.sum(dim=[d for d in range(3) if d != axis])
         rows = torch.nonzero(filled > 0.01 * filled.max())[:, 0]
-        first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, image.shape[axis] - 1)
-        box.append(slice(max(0, first - margin), min(image.shape[axis], last + margin + 1)))
+        first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, mask.shape[axis] - 1)
+        box.append(slice(max(0, first - margin), min(mask.shape[axis], last + margin + 1)))
     return box[0], box[1], box[2]

@@ -42,6 +42,11 @@ def export_bundle(model: str | Path, output: Path, approximate: bool = False) ->
             f"model {model}: its architecture is {trained.card['architecture']}; expected a 3-D network of "
             "MONAI, which MONAI can build: train one with model.architecture=monai"
         )
+    if contract.channels:
+        raise InputError(
+            f"model {model}: takes {contract.channel_count} channels, which our bundles do not describe yet; export a "
+            "model of one channel"
+        )
     if contract.parts:
         raise InputError(f"model {model}: tells parts and sides apart, which no bundle can say; export another model")
     config = _config(trained.card, contract, str(model))
@@ -167,7 +172,7 @@ def _before(contract: InputContract, model: str) -> Iterator[dict[str, Json]]:
 
 
 def _scaling(contract: InputContract, model: str) -> Iterator[dict[str, Json]]:
-    how = contract.normalisation
+    (how,) = contract.normalisations
     settings: Mapping[str, str | float] = {} if isinstance(how, str) else how
     name = how if isinstance(how, str) else how["name"]
     out = float(settings.get("out_low", 0)), float(settings.get("out_high", 1))

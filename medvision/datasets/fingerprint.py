@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medvision.datasets.layouts import Case
-from medvision.datasets.preparation import read_case
+from medvision.datasets.preparation import count_channels, read_case
 from medvision.volumes.geometry import to_ras
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -25,7 +25,7 @@ class CaseFacts:
         shape: Voxels along the RAS axes.
         spacing_mm: Spacing along them.
         counts: Voxels of each label, by number.
-        intensities: Intensities of labelled voxels, ten thousand at most.
+        intensities: Intensities of labelled voxels, ten thousand at most, `(C, N)`.
         modality: What the header says, such as "CT"; None where it says nothing.
     """
 
@@ -43,12 +43,12 @@ class Fingerprint:
     Attributes:
         cases: What each case is like.
         names: Name of each class, by number.
-        modality: `CT`, or another word for what the images are; empty where nothing says so.
+        channels: What each channel of the images is, such as `CT` or `FLAIR`; empty where nothing says so.
     """
 
     cases: Sequence[CaseFacts]
     names: Sequence[str]
-    modality: str
+    channels: Sequence[str]
 
     @property
     def spacings(self) -> np.ndarray:
@@ -59,13 +59,13 @@ class Fingerprint:
         """Shapes of the cases at another spacing, `(N, 3)`."""
         return np.array([case.shape for case in self.cases]) * self.spacings / np.asarray(spacing_mm)
 
-    def intensities(self) -> np.ndarray:
-        """Intensities of labelled voxels of all cases."""
-        return np.concatenate([case.intensities for case in self.cases])
+    def intensities(self, channel: int) -> np.ndarray:
+        """Intensities of labelled voxels of all cases, in one channel."""
+        return np.concatenate([case.intensities[channel] for case in self.cases])
 
 
 def take_fingerprint(
-    cases: Sequence[Case], root: Path, modality: str | None, on_progress: Callable[[int, int], None]
+    cases: Sequence[Case], root: Path, modalities: Sequence[str], on_progress: Callable[[int, int], None]
 ) -> Fingerprint:
     """Read every case and note what it is like.
 
@@ -73,18 +73,24 @@ def take_fingerprint(
         cases: Cases of files with labels of their own.
         root: Folder of the data set; `dataset.json` in it may name classes and modality, as those of the Medical
             Segmentation Decathlon and of nnU-Net do.
-        modality: What the images are, in place of what `dataset.json` and the headers say.
+        modalities: What each channel of the images is, in place of what `dataset.json` and the headers say; empty
+            leaves it to them.
         on_progress: Called with cases done and cases in all.
 
     Raises:
-        InputError: a case cannot be read, or labels are not numbered from 1 without a gap.
+        InputError: a case cannot be read, labels are not numbered from 1 without a gap, or the images have other
+            channels than are named.
     """
+    described, own = _described(root)
+    channels = list(modalities) or own
+    if not channels:
+        count = count_channels(cases[0])
+        channels = [f"channel {number}" for number in range(count)] if count > 1 else [""]
     facts = []
     for number, case in enumerate(cases):
-        facts.append(_facts(case, number))
+        facts.append(_facts(case, number, channels))
         on_progress(number + 1, len(cases))
     present = sorted({label for case in facts for label in case.counts} - {0})
-    described, own_modality = _described(root)
     if not present:
         raise InputError(f"{printable(root)}: no case has a label; expected label maps with values from 1 on")
     count = max(len(described) - 1, present[-1])
@@ -95,41 +101,49 @@ def take_fingerprint(
         )
     names = ["background", *(described.get(label, f"label {label}") for label in range(1, count + 1))]
     said = {case.modality for case in facts} - {None}
-    return Fingerprint(facts, names, modality or own_modality or "".join(said if len(said) == 1 else ()))
+    if channels == [""] and len(said) == 1:
+        channels = [str(*said)]
+    return Fingerprint(facts, names, channels)
 
 
-def _facts(case: Case, number: int) -> CaseFacts:
+def _facts(case: Case, number: int, channels: Sequence[str]) -> CaseFacts:
     if not case.labels:
         raise InputError(f"{printable(case.image[0])}: slices in arrays have no spacing; plan from volumes")
-    volume, values = read_case(case, range(256))
+    count = count_channels(case)
+    if count != len(channels):
+        names = f" ({printable(', '.join(channels))})" if any(channels) else ""
+        raise InputError(
+            f"{printable(case.image[0])}: has {count} channel{'s' * (count > 1)}, expected {len(channels)}{names}; "
+            "name those that all cases have in dataset.json or --modality, or fix the case"
+        )
+    volume, values = read_case(case, range(256), channels if len(channels) > 1 else ())
     ras, spacing, _ = to_ras(volume.data, volume.grid)
     labels, counts = np.unique(values, return_counts=True)
-    inside = volume.data[values > 0]
+    inside = np.stack([channel[values > 0] for channel in volume.channels])
     random = np.random.default_rng(number)
-    chosen = inside if len(inside) <= _VOXELS_PER_CASE else random.choice(inside, _VOXELS_PER_CASE, replace=False)
+    chosen = inside
+    if inside.shape[1] > _VOXELS_PER_CASE:
+        chosen = random.choice(inside, _VOXELS_PER_CASE, replace=False, axis=1)
     first, second, third = ras.shape
     tally = dict(zip(labels.astype(int).tolist(), counts.tolist(), strict=True))
     return CaseFacts((first, second, third), spacing, tally, np.asarray(chosen, np.float32), volume.modality)
 
 
-def _described(root: Path) -> tuple[dict[int, str], str]:
-    """Names of classes by number, and the modality, where `dataset.json` has them."""
+def _described(root: Path) -> tuple[dict[int, str], list[str]]:
+    """Names of classes by number, and what each channel is, where `dataset.json` has them."""
     path = root / "dataset.json"
     if not path.is_file():
-        return {}, ""
+        return {}, []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         labels, channels = content.get("labels", {}), content.get("modality", content.get("channel_names", {}))
         pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels.items()]
         names = {int(number): str(name) for number, name in pairs}
-        modalities = [str(name) for name in channels.values()]
+        modalities = [str(channels[number]) for number in sorted(channels, key=int)]
     except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{printable(path)}: cannot be used ({printable(str(error))}); fix it, or remove it") from None
-    if len(modalities) > 1:
-        raise InputError(
-            f"{printable(path)}: images have {len(modalities)} channels ({printable(', '.join(modalities))}); volumes "
-            "of one channel are read: split the files"
-        )
+    if len(set(modalities)) < len(modalities):
+        raise InputError(f"{printable(path)}: two channels have one name; give each its own, or remove the file")
     if names and sorted(names) != list(range(len(names))):
         raise InputError(f"{printable(path)}: labels are not numbered 0 to {len(names) - 1}; number them anew")
-    return names, "".join(modalities)
+    return names, modalities

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from medvision.volumes.channels import channel_groups, missing_channel
 from medvision.volumes.files import is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -34,7 +35,7 @@ class Case:
     Attributes:
         name: as the data set calls it; shown on a terminal, never stored.
         subject: whom it shows; several cases may show one.
-        image: files of the image: one volume, or slices in order.
+        image: files of the image: one volume, a volume for each channel, or slices in order.
         labels: files of its labels, in the same order; empty where they are in the image's files.
         split: `train`, `validation`, `test` or a fold; empty until one is given.
         mapping: pairs of a label in the files and the one it becomes; other labels become 0. Empty keeps them.
@@ -63,7 +64,7 @@ def find_cases(
     """Find the cases of a data set and part them.
 
     Args:
-        layout: `msd`, `pairs`, `synapse`, `synapse_arrays`, `acdc`, `lits` or `avt`.
+        layout: `msd`, `pairs`, `nnunet`, `synapse`, `synapse_arrays`, `acdc`, `lits` or `avt`.
         root: folder of the data set.
         validation: fraction of the training subjects that form the validation set, in [0, 1).
         seed: seed of the draws of subjects.
@@ -175,6 +176,27 @@ def _msd(root: Path) -> list[Case]:
     return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(images, labels, root / "labelsTr")]
 
 
+def is_nnunet(root: Path) -> bool:
+    """Whether images in `imagesTr` have the number of a channel at their end, as nnU-Net names them."""
+    images, labels = _scans(root / "imagesTr"), _scans(root / "labelsTr")
+    numbered = sum(map(len, channel_groups(images.values()).values()))
+    return bool(images) and numbered == len(images) and not images.keys() & labels.keys()
+
+
+def _nnunet(root: Path) -> list[Case]:
+    groups, labels = channel_groups(_scans(root / "imagesTr").values()), _scans(root / "labelsTr")
+    count = max((max(files) + 1 for files in groups.values()), default=0)
+    for files in groups.values():
+        problem = missing_channel(files, count)
+        if problem:
+            raise InputError(problem)
+    first = {name: files[0] for name, files in groups.items()}
+    return [
+        Case(name, name, tuple(groups[name][number] for number in range(count)), (label,))
+        for name, _, label in _with_labels(first, labels, root / "labelsTr")
+    ]
+
+
 def _pairs(root: Path, images: str = "images", labels: str = "labels") -> list[Case]:
     scans, label_maps = _scans(root / images), _scans(root / labels)
     return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(scans, label_maps, root / labels)]
@@ -251,6 +273,7 @@ def _lits(root: Path) -> list[Case]:
 LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "msd": (_msd, "imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz (Medical Segmentation Decathlon)"),
     "pairs": (_pairs, "images/NAME.nii.gz and labels/NAME.nii.gz; other folders by data.options.images and .labels"),
+    "nnunet": (_nnunet, "imagesTr/NAME_0000.nii.gz, _0001, ... for each channel, and labelsTr/NAME.nii.gz (nnU-Net)"),
     "synapse": (_synapse, "img0001.nii.gz and label0001.nii.gz, in the folder or in img/ and label/ (BTCV)"),
     "synapse_arrays": (_synapse_arrays, "train_npz/case0005_slice000.npz and test_vol_h5/case0001.npy.h5"),
     "acdc": (_acdc, "training/patient001/patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz"),

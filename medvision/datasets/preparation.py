@@ -12,23 +12,24 @@ from torch import Tensor
 
 from medvision.contract import InputContract
 from medvision.datasets.layouts import Case
-from medvision.volumes.files import Volume, read_labels, read_volume
+from medvision.volumes.channels import read_channels
+from medvision.volumes.files import Volume, count_volumes, read_labels, read_volume
 from medvision.volumes.geometry import Grid, to_ras
-from medvision.volumes.intensities import to_network
+from medvision.volumes.intensities import channels_to_network
 from medvision.volumes.resampling import resize_linear
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
 
 class VolumeRecord(TypedDict):
-    """What a manifest says of a volume: hash of its files, geometry, voxels of each label, and percentiles."""
+    """What a manifest says of a volume: hash of its files, geometry, voxels of each label, percentiles by channel."""
 
     sha256: str
     shape: list[int]
     spacing_mm: list[float]
     orientation: str
     voxels: dict[str, int]
-    percentiles: list[float]
+    percentiles: list[float] | list[list[float]]
 
 
 class Prepared(TypedDict):
@@ -38,12 +39,13 @@ class Prepared(TypedDict):
     record: VolumeRecord
 
 
-def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
+def read_case(case: Case, classes: Sequence[int], channels: Sequence[str] = ()) -> tuple[Volume, np.ndarray]:
     """Read a case's image and labels.
 
     Args:
         case: volumes, or slices and volumes in arrays.
         classes: the labels there may be, 0 included.
+        channels: names of the image's channels; empty where it has one.
 
     Returns:
         The image, and labels `(X, Y, Z)` uint8 on its grid. Its sha256 is that of all its files.
@@ -53,13 +55,15 @@ def read_case(case: Case, classes: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """
     name = printable(case.image[0])
     if case.labels:
-        volume = read_volume(case.image[0], smallest_axis=1)
+        volume = _read_image(case, channels)
         labels = read_labels(case.labels[0], smallest_axis=1)
         difference = volume.grid.differs_from(labels.grid, tolerance_mm=1e-2)
         if difference:
             raise InputError(f"{name}: image and labels lie on different grids ({difference}); resample the labels")
         values = labels.data
         digest = hashlib.sha256((volume.sha256 + labels.sha256).encode()).hexdigest()
+    elif channels:
+        raise InputError(f"{name}: slices in arrays have one channel, expected {', '.join(channels)}; leave them out")
     else:
         image, values, digest = _read_arrays(case)
         volume = Volume(image, Grid.from_affine(image.shape, np.eye(4)), digest)
@@ -82,25 +86,26 @@ def prepare(case: Case, contract: InputContract) -> Prepared:
     """Bring a case to the network's spacing and scale, in RAS axes, exactly as `Segmenter` does.
 
     Returns:
-        `arrays`: `image` `(X, Y, Z)` float16 and `labels` `(X, Y, Z)` uint8, or nothing of a test case, which is only
-        checked; and `record`: the source's sha256 and geometry, counts of every label, and percentiles of the image.
+        `arrays`: `image` `(X, Y, Z)` float16, `(C, X, Y, Z)` of several channels, and `labels` `(X, Y, Z)` uint8, or
+        nothing of a test case, which is only checked; and `record`: the source's sha256 and geometry, counts of every
+        label, and percentiles of the image.
 
     Raises:
         InputError: as `read_case`, the image is constant, or its values do not fit float16.
     """
     classes = [entry["id"] for entry in contract.classes]
-    volume, labels = read_case(case, classes)
+    volume, labels = read_case(case, classes, contract.channels)
     record = _record(volume, labels, classes)
     if case.split == "test":
         return {"arrays": {}, "record": record}
-    ras, spacing, _ = to_ras(volume.data, volume.grid)
-    ras_labels, _, _ = to_ras(labels, volume.grid)
+    ras_labels, spacing, _ = to_ras(labels, volume.grid)
+    channels = [to_ras(channel, volume.grid)[0] for channel in volume.channels]
     target = contract.spacing_for(spacing)
-    scaled, _ = to_network(ras, spacing, target, contract.normalisation)
+    scaled, _ = channels_to_network(channels, spacing, target, contract.normalisations)
     targets = torch.from_numpy(np.ascontiguousarray(ras_labels))
-    if scaled.shape != targets.shape or not np.allclose(spacing, target, rtol=1e-4):
-        targets = _resize_labels(targets, spacing, target, tuple(scaled.shape))
-    halves = scaled.half()
+    if scaled.shape[1:] != targets.shape or not np.allclose(spacing, target, rtol=1e-4):
+        targets = _resize_labels(targets, spacing, target, tuple(scaled.shape[1:]))
+    halves = scaled.squeeze(0).half()
     if not halves.isfinite().all():
         raise InputError(
             f"{printable(case.image[0])}: holds values up to {float(scaled.abs().max()):.3g}, too large for float16 "
@@ -109,15 +114,40 @@ def prepare(case: Case, contract: InputContract) -> Prepared:
     return {"arrays": {"image": halves.numpy(), "labels": targets.numpy()}, "record": record}
 
 
+def _read_image(case: Case, channels: Sequence[str]) -> Volume:
+    count, expected = count_channels(case), len(channels) or 1
+    if count != expected:
+        names = f" ({', '.join(channels)})" if channels else ""
+        raise InputError(
+            f"{printable(case.image[0])}: has {count} channel{'s' * (count > 1)}, expected {expected}{names}; name "
+            "those of all cases in data.channels, as `medvision plan` does, or fix the case"
+        )
+    if len(case.image) == 1:
+        return read_volume(case.image[0], smallest_axis=1, channels=channels)
+    return read_channels(case.image, smallest_axis=1)
+
+
+def count_channels(case: Case) -> int:
+    """How many channels the image of a case has: its files, or the volumes of its file.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    return count_volumes(case.image[0]) if len(case.image) == 1 else len(case.image)
+
+
 def _record(volume: Volume, labels: np.ndarray, classes: Sequence[int]) -> VolumeRecord:
     counts = np.bincount(labels.ravel(), minlength=max(classes) + 1)
+    percentiles = [
+        np.percentile(channel, [0.5, 50, 99.5]).astype(float).round(4).tolist() for channel in volume.channels
+    ]
     return {
         "sha256": volume.sha256,
         "shape": list(volume.data.shape),
         "spacing_mm": [round(float(step), 6) for step in volume.grid.spacing_mm],
         "orientation": volume.grid.orientation,
         "voxels": {str(label): int(counts[label]) for label in classes},
-        "percentiles": np.percentile(volume.data, [0.5, 50, 99.5]).astype(float).round(4).tolist(),
+        "percentiles": percentiles if volume.further else percentiles[0],
     }
 
 
@@ -167,7 +197,7 @@ def _read_arrays(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def bytes_of(case: Case, contract: InputContract) -> int:
-    """About what a prepared case takes on the disk: three bytes a voxel at the network's spacing."""
+    """About what a prepared case takes on the disk: at the network's spacing two bytes a value, and one a label."""
     if case.split == "test":
         return 0
     if not case.labels:  # arrays, mostly packed
@@ -179,4 +209,5 @@ def bytes_of(case: Case, contract: InputContract) -> int:
         return 0
     # in the file's order of axes: near enough for an estimate
     targets = contract.spacing_for(spacing)
-    return int(3 * np.prod([n * s / t for n, s, t in zip(shape, spacing, targets, strict=True)]))
+    bytes_per_voxel = 2 * contract.channel_count + 1
+    return int(bytes_per_voxel * np.prod([n * s / t for n, s, t in zip(shape, spacing, targets, strict=True)]))

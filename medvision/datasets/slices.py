@@ -2,8 +2,9 @@
 
 import importlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Volumes(Protocol):
         ...
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image `(X, Y, Z)` floating and labels `(X, Y, Z)` integer; views of files, not copies."""
+        """Image `(X, Y, Z)`, or `(C, X, Y, Z)`, floating and labels `(X, Y, Z)` integer; views of files, not copies."""
         ...
 
 
@@ -155,13 +156,18 @@ class Augment:
     Args:
         settings: fields of `pipelines.recipe.volumes.Augmentation`.
         size: sides of the slices or patches, in voxels.
+        channels: number of channels whose intensities are varied each on its own; 1 varies all channels alike, as
+            neighbouring slices must be.
         mirror_axes: axes along which half of them are mirrored; all of them where the settings say `flip`.
     """
 
-    def __init__(self, settings: Mapping[str, Any], size: Sequence[int], mirror_axes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: Mapping[str, float], size: Sequence[int], channels: int = 1, mirror_axes: Sequence[int] = ()
+    ) -> None:
         transforms = importlib.import_module("monai.transforms")
-        s, both, dimensions = settings, ["image", "label"], len(size)
-        modes = {"mode": ("bilinear", "nearest"), "padding_mode": "border"}
+        self.images = [f"channel {number}" for number in range(channels)] if channels > 1 else ["image"]
+        s, both, dimensions = settings, [*self.images, "label"], len(size)
+        modes = {"mode": (*["bilinear"] * channels, "nearest"), "padding_mode": "border"}
         steps = [
             transforms.RandAffined(
                 both,
@@ -181,24 +187,35 @@ class Augment:
             )
         mirrored = range(dimensions) if s["flip"] else mirror_axes
         steps += [transforms.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in mirrored]
-        if s["blur"]:
-            sigmas = {f"sigma_{axis}": (0.0, s["blur"]) for axis in "xyz"[:dimensions]}
-            steps.append(transforms.RandGaussianSmoothd(["image"], prob=0.2, **sigmas))
-        if s["intensity"]:
-            steps.append(transforms.RandScaleIntensityd(["image"], prob=0.7, factors=s["intensity"]))
-            steps.append(transforms.RandShiftIntensityd(["image"], prob=0.7, offsets=s["intensity"]))
-        if s["gamma"]:
-            gamma = (float(np.exp(-s["gamma"])), float(np.exp(s["gamma"])))
-            steps.append(transforms.RandAdjustContrastd(["image"], prob=0.5, gamma=gamma))
-        if s["noise"]:
-            steps.append(transforms.RandGaussianNoised(["image"], prob=0.5, std=s["noise"]))
+        for name in self.images:
+            steps += _intensity_steps(transforms, s, name, dimensions)
         self.transform = transforms.Compose([*steps, transforms.EnsureTyped(both, track_meta=False)])
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Vary image `(C, ...)` and label `(1, ...)` alike."""
         self.transform.set_random_state(seed)
-        varied = self.transform({"image": image, "label": label})
-        return varied["image"].float(), varied["label"].to(torch.uint8)
+        channels = image.chunk(len(self.images))
+        varied = self.transform({**dict(zip(self.images, channels, strict=True)), "label": label})
+        return torch.cat([varied[name] for name in self.images]).float(), varied["label"].to(torch.uint8)
+
+
+def _intensity_steps(
+    transforms: ModuleType, s: Mapping[str, float], name: str, dimensions: int
+) -> list[Callable[..., object]]:
+    """MONAI's transforms of the intensities of one image."""
+    steps: list[Callable[..., object]] = []
+    if s["blur"]:
+        sigmas = {f"sigma_{axis}": (0.0, s["blur"]) for axis in "xyz"[:dimensions]}
+        steps.append(transforms.RandGaussianSmoothd([name], prob=0.2, **sigmas))
+    if s["intensity"]:
+        steps.append(transforms.RandScaleIntensityd([name], prob=0.7, factors=s["intensity"]))
+        steps.append(transforms.RandShiftIntensityd([name], prob=0.7, offsets=s["intensity"]))
+    if s["gamma"]:
+        gamma = (float(np.exp(-s["gamma"])), float(np.exp(s["gamma"])))
+        steps.append(transforms.RandAdjustContrastd([name], prob=0.5, gamma=gamma))
+    if s["noise"]:
+        steps.append(transforms.RandGaussianNoised([name], prob=0.5, std=s["noise"]))
+    return steps
 
 
 def _window(stack: np.ndarray, starts: Sequence[int], size: int, fill: float) -> np.ndarray:

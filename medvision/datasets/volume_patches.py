@@ -43,7 +43,7 @@ class RandomPatches(Dataset[tuple[Tensor, Tensor]]):
         return 2 * len(self.volumes)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Image `(1, X, Y, Z)` float32 and labels `(X, Y, Z)` uint8 of an item and a seed."""
+        """Image `(C, X, Y, Z)` float32 and labels `(X, Y, Z)` uint8 of an item and a seed."""
         index, seed = key
         number = index % len(self.volumes)
         image, labels = self.volumes[number]
@@ -93,21 +93,31 @@ class CoveringPatches(Dataset[tuple[Tensor, Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image `(1, X, Y, Z)` float32 and labels `(X, Y, Z)` uint8."""
+        """Image `(C, X, Y, Z)` float32 and labels `(X, Y, Z)` uint8."""
         number, starts = self.rows[index]
         image, labels = self.volumes[number]
         return patch_of(image, starts, self.size), patch_of(labels, starts, self.size)[0]
 
 
 def patch_of(volume: np.ndarray, starts: Sequence[int], size: Sequence[int]) -> Tensor:
-    """The box of `size` voxels that begins at `starts`, `(1, *size)`; 0 beyond the volume, integers as uint8."""
-    patch = np.zeros((1, *size), np.uint8 if volume.dtype.kind in "bui" else np.float32)
+    """The box of `size` voxels that begins at `starts`; 0 beyond the volume, integers as uint8.
+
+    Args:
+        volume: `(X, Y, Z)`, or `(C, X, Y, Z)` of several channels.
+        starts: first voxel along the axes.
+        size: voxels along the axes.
+
+    Returns:
+        `(C, *size)`.
+    """
+    channels = volume if volume.ndim == 4 else volume[None]
+    patch = np.zeros((len(channels), *size), np.uint8 if volume.dtype.kind in "bui" else np.float32)
     source, target = [], []
-    for start, n, side in zip(starts, volume.shape, size, strict=True):
+    for start, n, side in zip(starts, channels.shape[1:], size, strict=True):
         low, high = max(start, 0), min(start + side, n)
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
-    patch[(0, *target)] = volume[tuple(source)]
+    patch[:, *target] = channels[:, *source]
     return torch.from_numpy(patch)
 
 

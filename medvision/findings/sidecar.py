@@ -57,7 +57,7 @@ class SidecarInput(TypedDict):
     """The scan that was segmented.
 
     Attributes:
-        sha256: digest of its file, or of the files of its series.
+        sha256: digest of its file, or of the files of its series or its channels together.
         shape: voxels along each stored axis.
         spacing_mm: voxel size along each stored axis.
         orientation: letters of the stored axes.
@@ -66,6 +66,7 @@ class SidecarInput(TypedDict):
         units: unit of length in the header.
         modality: modality that the header says; None where it says none.
         expected_modality: modality that the model is made for.
+        channels: names of its channels, where it has several; the first is shown and measured.
     """
 
     sha256: str
@@ -77,6 +78,7 @@ class SidecarInput(TypedDict):
     units: str
     modality: str | None
     expected_modality: str | None
+    channels: NotRequired[list[str]]
 
 
 class Sidecar(TypedDict):
@@ -248,7 +250,7 @@ def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected:
 def _input(segmentation: "Segmentation") -> SidecarInput:
     volume = segmentation.volume
     grid, header = volume.grid, volume.grid.header
-    return {
+    content: SidecarInput = {
         "sha256": volume.sha256,
         "shape": list(grid.shape),
         "spacing_mm": [round(step, 6) for step in grid.spacing_mm],
@@ -259,6 +261,9 @@ def _input(segmentation: "Segmentation") -> SidecarInput:
         "modality": volume.modality,
         "expected_modality": segmentation.card["input"].get("modality"),
     }
+    if volume.further:
+        content["channels"] = list(segmentation.card["input"]["channels"])
+    return content
 
 
 def _summary(rows: Sequence[StructureRow], scattered: Collection[int], intracranial_ml: float | None) -> CaseSummary:

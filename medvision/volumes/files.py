@@ -4,9 +4,10 @@ import gzip
 import hashlib
 import os
 import re
+import sys
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -40,11 +41,13 @@ class Volume:
     """A volume as read from a file.
 
     Attributes:
-        data: (X, Y, Z), float32 intensities (or integer labels), as stored: not reoriented.
+        data: (X, Y, Z), float32 intensities (or integer labels), as stored: not reoriented. Of several channels the
+            first, which is the one that is shown and measured.
         grid: where the voxels lie.
         sha256: hex digest of the file's bytes; of a pair, of the header's and then the voxels'.
         warnings: what a user should know about the file, one clause each, free of header text.
         modality: what its header says, such as "CT" or "MR"; None where the format has no place for it.
+        further: the other channels, on the same grid.
     """
 
     data: np.ndarray
@@ -52,6 +55,12 @@ class Volume:
     sha256: str
     warnings: list[str] = field(default_factory=list)
     modality: str | None = None
+    further: tuple[np.ndarray, ...] = ()
+
+    @property
+    def channels(self) -> tuple[np.ndarray, ...]:
+        """All channels, each `(X, Y, Z)` float32."""
+        return self.data, *self.further
 
     @property
     def case_id(self) -> str:
@@ -67,6 +76,7 @@ def read_volume(
     allow_nonfinite: bool = False,
     max_bytes: int = 4 * 2**30,
     smallest_axis: int = SMALLEST_AXIS,
+    channels: Sequence[str] = (),
 ) -> Volume:
     """Read a scan.
 
@@ -78,6 +88,8 @@ def read_volume(
             of refusing them.
         max_bytes: largest size that a header may claim, counting at least 4 bytes a voxel.
         smallest_axis: voxels that there must be along each axis.
+        channels: names of the channels that are the volumes of a 4-D file, in its order; where there are several, all
+            are read.
 
     Returns:
         The volume with `data` float32, scaled by the header's slope and intercept. Beside it only a few MB are held.
@@ -85,7 +97,20 @@ def read_volume(
     Raises:
         InputError: no such file, not an image, damaged, or not a volume that can be used.
     """
-    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis)
+    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis, channels)
+
+
+def count_volumes(path: str | os.PathLike[str], geometry: str | None = None) -> int:
+    """How many volumes a file holds, by its header alone.
+
+    Raises:
+        InputError: as `read_volume` of a file that cannot be read.
+    """
+    name = printable(path)
+    suffix = _check_file(Path(path), name)
+    with _read_errors(name), _parts(Path(path))[0].open("rb") as file:
+        stream = _Source(file, lambda block: None).stream
+        return read_layout(stream, suffix, name, geometry, sys.maxsize, insist=False).volumes
 
 
 def read_labels(
@@ -157,12 +182,22 @@ def is_dead_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def scan_sha256(path: str | os.PathLike[str]) -> str:
-    """The digest that the volume will have, without reading its voxels.
+def scan_sha256(*paths: str | os.PathLike[str]) -> str:
+    """The digest that the volume will have, of one file or of those of its channels, without reading its voxels.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: one cannot be read.
     """
+    return joined_sha256(map(_file_sha256, paths))
+
+
+def joined_sha256(digests: Iterable[str]) -> str:
+    """A digest of several; of one, it is that one."""
+    first, *others = digests
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+
+
+def _file_sha256(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256()
     for part in _parts(Path(path)):
         try:
@@ -225,37 +260,45 @@ def _read(
     allow_nonfinite: bool,
     max_bytes: int,
     smallest_axis: int,
+    channels: Sequence[str] = (),
 ) -> Volume:
     if geometry not in (None, "sform", "qform"):
         raise ValueError(f'geometry is None, "sform" or "qform", not {geometry!r}')
     name = printable(path)
     suffix = _check_file(Path(path), name)
     digest = hashlib.sha256()
+    with _read_errors(name), ExitStack() as opened:
+        files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in _parts(Path(path))]
+        header, source = files[0], files[-1]
+        layout = read_layout(header.stream, suffix, name, geometry, max_bytes, insist=not labels)
+        _check_size(layout, smallest_axis, name)
+        wanted = _wanted(volume_index, channels, layout.volumes, name)
+        volume_bytes = layout.voxels * layout.dtype.itemsize
+        begin = layout.offset + wanted.start * volume_bytes
+        if begin + len(wanted) * volume_bytes > source.most_bytes:
+            refuse_short(name)
+        if header is not source:
+            header.finish()  # before the other is read, as the digest is of one behind the other
+        _skip(source.stream, begin - (layout.header_bytes if header is source else 0), name)
+        read = read_label_map if labels else read_intensities
+        data, *further = [read(source.stream, layout, allow_nonfinite, name) for _ in wanted]
+        if wanted.stop == layout.volumes:
+            layout.warnings.extend(_behind(source.stream, suffix))
+        source.finish()
+    return Volume(data, layout.grid, digest.hexdigest(), layout.warnings, further=tuple(further))
+
+
+@contextmanager
+def _read_errors(name: str) -> Iterator[None]:
+    """InputErrors in place of what goes wrong while a file is read."""
     try:
-        with ExitStack() as opened:
-            files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in _parts(Path(path))]
-            header, source = files[0], files[-1]
-            layout = read_layout(header.stream, suffix, name, geometry, max_bytes, insist=not labels)
-            _check_size(layout, smallest_axis, name)
-            index = _checked_index(volume_index, layout.volumes, name)
-            volume_bytes = layout.voxels * layout.dtype.itemsize
-            begin = layout.offset + index * volume_bytes
-            if begin + volume_bytes > source.most_bytes:
-                refuse_short(name)
-            if header is not source:
-                header.finish()  # before the other is read, as the digest is of one behind the other
-            _skip(source.stream, begin - (layout.header_bytes if header is source else 0), name)
-            data = (read_label_map if labels else read_intensities)(source.stream, layout, allow_nonfinite, name)
-            if index == layout.volumes - 1:
-                layout.warnings.extend(_behind(source.stream, suffix))
-            source.finish()
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{name}: its gzip stream is damaged or cut short; copy or download it again") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the file and its rights") from None
     except MemoryError:
         raise InputError(f"{name}: does not fit into memory; use a machine with more, or a smaller scan") from None
-    return Volume(data, layout.grid, digest.hexdigest(), layout.warnings)
 
 
 def _behind(stream: Stream, suffix: str) -> list[str]:
@@ -323,16 +366,27 @@ def _packing(path: Path) -> str | None:
     return next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
 
 
-def _checked_index(volume_index: int | None, volumes: int, name: str) -> int:
+def _wanted(volume_index: int | None, channels: Sequence[str], volumes: int, name: str) -> range:
+    """Numbers of the volumes that are read."""
+    if len(channels) > 1:
+        names = f"{len(channels)} channels ({', '.join(channels)})"
+        if volume_index is not None:
+            raise InputError(f"{name}: --volume-index has no meaning for a model of {names}; run without it")
+        if volumes != len(channels):
+            raise InputError(
+                f"{name}: holds {volumes} volume{'s' * (volumes > 1)}, expected {names}: a 4-D file of them in this "
+                "order, or for each a file NAME_0000.nii.gz, NAME_0001.nii.gz, ..."
+            )
+        return range(volumes)
     if volume_index is None:
         if volumes > 1:
             raise InputError(
                 f"{name}: holds {volumes} volumes; expected one; choose with --volume-index 0 to {volumes - 1}"
             )
-        return 0
+        return range(1)
     if not 0 <= volume_index < volumes:
         raise InputError(f"{name}: has no volume {volume_index}; expected --volume-index from 0 to {volumes - 1}")
-    return volume_index
+    return range(volume_index, volume_index + 1)
 
 
 def _skip(stream: Stream, size: int, name: str) -> None:

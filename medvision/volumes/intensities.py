@@ -45,6 +45,39 @@ def to_network(
     return rescale_robustly(image, plausible.limits), plausible.notes
 
 
+def channels_to_network(
+    channels: Sequence[np.ndarray],
+    spacing: Sequence[float],
+    target: Sequence[float],
+    hows: Sequence[Normalisation],
+    shape: Sequence[int] | None = None,
+    starts: Sequence[float] | None = None,
+) -> tuple[Tensor, list[str]]:
+    """Bring the channels of an image to a network's spacing, each to its own scale.
+
+    Args:
+        channels: each `(X, Y, Z)` float32, axes RAS.
+        spacing: their spacing in mm.
+        target: spacing of the network in mm.
+        hows: scaling of each channel, as `normalise` takes it.
+        shape: as `to_network` takes it.
+        starts: as `to_network` takes it.
+
+    Returns:
+        The image `(C, x, y, z)`, and what `to_network` says of each channel.
+    """
+    first, notes = to_network(channels[0], spacing, target, hows[0], shape, starts)
+    if len(channels) == 1:
+        return first[None], notes
+    image = torch.empty((len(channels), *first.shape))
+    image[0] = first
+    del first
+    for number, (channel, how) in enumerate(zip(channels[1:], hows[1:], strict=True), 1):
+        image[number], more = to_network(channel, spacing, target, how, shape, starts)
+        notes = [*notes, *(f"channel {number}: {note}" for note in more)]
+    return image, notes
+
+
 @dataclass(frozen=True)
 class Plausible:
     """What of a volume can be meant.

@@ -113,7 +113,8 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             for number, case in enumerate(sources):
                 if number not in done:
                     try:
-                        volume, labels = read_case(case, [entry["id"] for entry in classes])
+                        ids = [entry["id"] for entry in classes]
+                        volume, labels = read_case(case, ids, self.contract.channels)
                     except InputError:
                         if not self.data.skip_unreadable:
                             raise

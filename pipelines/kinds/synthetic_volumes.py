@@ -92,7 +92,7 @@ class SyntheticSegmentation(SegmentationKind[SyntheticData, LabelMaps]):
 
         def loader(batches: int, start: int, rank: int, world_size: int) -> DataLoader:
             stream = SyntheticSlices(
-                LabelMapSynthesizer(str(self.root), self._synthesis(), normalisation=self.contract.normalisation),
+                LabelMapSynthesizer(str(self.root), self._synthesis(), normalisation=self.contract.normalisations[0]),
                 context=data.slices,
                 size=data.size,
                 slices_per_volume=data.slices_per_volume,

@@ -19,9 +19,14 @@ class VolumePatchSegmentation(LabelledVolumesKind[PatchData]):
 
     section = PatchData
 
+    def preparation_settings(self) -> Entries:
+        """What decides the stored volumes."""
+        channels = {"channels": self.data.channels} if self.data.channels else {}
+        return {**super().preparation_settings(), **channels}
+
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, X, Y, Z)` float32."""
-        return np.zeros((2, 1, *self.data.patch), np.float32)
+        return np.zeros((2, self.contract.channel_count, *self.data.patch), np.float32)
 
     def batch_settings(self) -> Entries:
         """How batches are drawn."""
@@ -32,6 +37,7 @@ class VolumePatchSegmentation(LabelledVolumesKind[PatchData]):
         data = self.data
         return {
             **self.recipe.card.get("input", {}),
+            **({"channels": data.channels} if data.channels else {}),
             "spacing_mm": data.spacing_mm,
             "normalisation": data.normalisation,
             "patch": list(data.patch),
@@ -42,7 +48,8 @@ class VolumePatchSegmentation(LabelledVolumesKind[PatchData]):
     def training_data(self, prepared: Store) -> TrainingData:
         """Patches of the store: drawn and varied ones to train on, and those that cover the validation split."""
         data, settings = self.data, self.recipe.train
-        augment = Augment(data.augmentation.model_dump(), data.patch, data.mirror_axes)
+        variation = data.augmentation.model_dump()
+        augment = Augment(variation, data.patch, self.contract.channel_count, data.mirror_axes)
         train_set = RandomPatches(StoredVolumes(prepared, "train"), data.patch, augment)
         val_set = CoveringPatches(StoredVolumes(prepared, "validation"), data.patch)
 

@@ -4,8 +4,9 @@ Every number stands in the recipe with the rule and the measured value that it c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import yaml
@@ -34,6 +35,9 @@ AUGMENTATION = {
     "noise": 0.1,
     "blur": 1.0,
 }
+Scaling: TypeAlias = str | dict[str, object]
+NAMED_SCALINGS: dict[str, Scaling] = {"nonorm": "none", "rescale_to_0_1": "minmax"}
+"""What nnU-Net's channel names ask for that are no modality."""
 _RESERVED = 1.4  # gigabytes of the process before any network
 _TENSORS = 3.5  # of a convolution's output's size that a step keeps: measured, see tests/benchmarks/planned_memory.py
 _COLORS = ((220, 50, 47), (38, 139, 210), (133, 153, 0), (181, 137, 0), (211, 54, 130), (42, 161, 152), (108, 113, 196))
@@ -146,23 +150,24 @@ def topology_of(spacing_mm: ArrayLike, patch: ArrayLike) -> Topology:
     return Topology(tuple(int(n) for n in whole), strides, kernels)
 
 
-def gigabytes_of(topology: Topology, width: int, classes: int, batch_size: int) -> float:
+def gigabytes_of(topology: Topology, width: int, classes: int, batch_size: int, channels: int = 1) -> float:
     """Memory of a training step of `DynUNet` with deep supervision, in float32.
 
     The maps that two convolutions a stage write in the encoder, and as many and the enlarged one in the decoder, are
-    kept for the way back; logits at full resolution are kept by the loss; weights are there four times.
+    kept for the way back, and so is each further channel of the input; logits at full resolution are kept by the loss;
+    weights are there four times.
     """
-    size, kept, weights, below = np.array(topology.patch, float), 0.0, 0.0, 1
-    for stage, (stride, kernel, channels) in enumerate(
+    size, kept, weights, below = np.array(topology.patch, float), 0.0, 0.0, channels
+    for stage, (stride, kernel, features) in enumerate(
         zip(topology.strides, topology.kernels, topology.features(width), strict=True)
     ):
         size = size / stride
         convolutions = 2 if stage == len(topology.strides) - 1 else 5
-        kept += channels * size.prod() * convolutions * _TENSORS
-        weights += np.prod(kernel) * channels * (below + 4 * channels)
-        below = channels
-    logits = 10 * classes * math.prod(topology.patch)
-    return 4 * (batch_size * (kept + logits) + 4 * weights) / 1e9 + _RESERVED
+        kept += features * size.prod() * convolutions * _TENSORS
+        weights += np.prod(kernel) * features * (below + 4 * features)
+        below = features
+    ends = (10 * classes + 4 * (channels - 1)) * math.prod(topology.patch)
+    return 4 * (batch_size * (kept + ends) + 4 * weights) / 1e9 + _RESERVED
 
 
 def plan(
@@ -188,25 +193,30 @@ def plan(
     """
     spacing, spacing_reason = target_spacing(fingerprint)
     shape = np.median(fingerprint.shapes_at(spacing), 0)
-    classes = len(fingerprint.names)
-    topology, shrunk = _fitting(spacing, shape, memory_gb, width, classes)
-    batch, batch_reason = _batch(fingerprint, spacing, topology, memory_gb, width, classes)
-    normalisation, normalisation_reason = _normalisation(fingerprint)
+    classes, channels = len(fingerprint.names), len(fingerprint.channels)
+
+    def gigabytes(topology: Topology, batch_size: int) -> float:
+        return gigabytes_of(topology, width, classes, batch_size, channels)
+
+    topology, shrunk = _fitting(spacing, shape, memory_gb, gigabytes)
+    batch, batch_reason = _batch(fingerprint, spacing, topology, memory_gb, gigabytes)
+    normalisation, normalisation_reason = _normalisations(fingerprint)
     sided = any(side in each.lower() for each in fingerprint.names for side in ("left", "right"))
-    taken = gigabytes_of(topology, width, classes, batch)
+    taken = gigabytes(topology, batch)
     recipe: dict[str, object] = {
         "name": name,
         "seed": 1,
         "data": {
             "kind": "volume_patches",
             **data,
+            **({"channels": list(fingerprint.channels)} if channels > 1 else {}),
             "spacing_mm": spacing,
             "normalisation": normalisation,
             "patch": list(topology.patch),
             "mirror_axes": [1, 2] if sided else [0, 1, 2],
             "augmentation": AUGMENTATION,
         },
-        "model": {"architecture": "monai", "arguments": network_arguments(topology, width, classes)},
+        "model": {"architecture": "monai", "arguments": network_arguments(topology, width, classes, channels)},
         "train": _training(steps, batch),
         "card": {
             "name": name,
@@ -215,11 +225,12 @@ def plan(
             "classes": [
                 {"id": number, "name": each, "color": _color(number)} for number, each in enumerate(fingerprint.names)
             ],
-            "input": {"modality": fingerprint.modality or "unknown"},
+            "input": {"modality": ", ".join(fingerprint.channels) or "unknown"},
         },
     }
     sizes = " x ".join(f"{n:.0f}" for n in shape)
     reasons = {
+        **({"data.channels": "in the order of the files, as the data set names them"} if channels > 1 else {}),
         "data.spacing_mm": spacing_reason,
         "data.normalisation": normalisation_reason,
         "data.patch": f"the shape of the patch follows the median volume ({sizes} voxels at this spacing); {shrunk}",
@@ -233,13 +244,13 @@ def plan(
     return Plan(recipe, reasons, taken)
 
 
-def network_arguments(topology: Topology, width: int, classes: int) -> dict[str, object]:
+def network_arguments(topology: Topology, width: int, classes: int, channels: int = 1) -> dict[str, object]:
     """Arguments of `DynUNet`; its outputs at the coarsest two stages are not supervised."""
     supervised = min(len(topology.strides) - 2, 4)
     return {
         "network": "DynUNet",
         "num_classes": classes,
-        "in_chans": 1,
+        "in_chans": channels,
         "kernel_size": topology.kernels,
         "strides": topology.strides,
         "upsample_kernel_size": topology.strides[1:],
@@ -267,7 +278,7 @@ def _color(number: int) -> list[int]:
 
 
 def _fitting(
-    spacing: Sequence[float], shape: np.ndarray, memory_gb: float, width: int, classes: int
+    spacing: Sequence[float], shape: np.ndarray, memory_gb: float, gigabytes: Callable[[Topology, int], float]
 ) -> tuple[Topology, str]:
     """The largest patch, of the median volume's shape, of which two fit into the memory."""
     step = np.array(spacing)
@@ -275,7 +286,7 @@ def _fitting(
     size = np.minimum(np.round(wanted), np.round(shape)).clip(SMALLEST_SIDE, LARGEST_SIDE)
     topology = topology_of(spacing, size)
     first = topology.patch
-    while gigabytes_of(topology, width, classes, 2) > memory_gb and max(size) > SMALLEST_SIDE:
+    while gigabytes(topology, 2) > memory_gb and max(size) > SMALLEST_SIDE:
         long = np.where(size > SMALLEST_SIDE, size / shape, -1)
         axis = int(long.argmax())
         halvings = 2 ** sum(stride[axis] == 2 for stride in topology.strides)
@@ -288,10 +299,14 @@ def _fitting(
 
 
 def _batch(
-    fingerprint: Fingerprint, spacing: Sequence[float], topology: Topology, memory_gb: float, width: int, classes: int
+    fingerprint: Fingerprint,
+    spacing: Sequence[float],
+    topology: Topology,
+    memory_gb: float,
+    gigabytes: Callable[[Topology, int], float],
 ) -> tuple[int, str]:
-    single = gigabytes_of(topology, width, classes, 2) - gigabytes_of(topology, width, classes, 1)
-    fitting = 1 + int(max(0.0, memory_gb - gigabytes_of(topology, width, classes, 1)) / single)
+    single = gigabytes(topology, 2) - gigabytes(topology, 1)
+    fitting = 1 + int(max(0.0, memory_gb - gigabytes(topology, 1)) / single)
     voxels = float(np.prod(fingerprint.shapes_at(spacing), 1).sum())
     covering = int(DATA_SHARE * voxels / math.prod(topology.patch))
     batch = max(2, min(fitting, covering, MOST_BATCH))
@@ -301,12 +316,28 @@ def _batch(
     )
 
 
-def _normalisation(fingerprint: Fingerprint) -> tuple[str | dict[str, object], str]:
-    own = "each volume by its own mean and deviation"
-    if fingerprint.modality.upper() != "CT":
-        images = f"the images are {fingerprint.modality}" if fingerprint.modality else "nothing says that they are CT"
+def _normalisations(fingerprint: Fingerprint) -> tuple[Scaling | list[Scaling], str]:
+    """Scaling of the intensities, of several channels one for each, and why."""
+    planned = [_normalisation(fingerprint, channel) for channel in range(len(fingerprint.channels))]
+    if len(planned) == 1:
+        return planned[0]
+    reasons: dict[str, list[str]] = {}
+    for name, (_, reason) in zip(fingerprint.channels, planned, strict=True):
+        reasons.setdefault(reason, []).append(name)
+    return [how for how, _ in planned], "; ".join(f"{', '.join(names)}: {text}" for text, names in reasons.items())
+
+
+def _normalisation(fingerprint: Fingerprint, channel: int) -> tuple[Scaling, str]:
+    """Scaling of a channel's intensities, and why."""
+    modality, own = fingerprint.channels[channel], "each volume by its own mean and deviation"
+    if modality.lower() in NAMED_SCALINGS:
+        return NAMED_SCALINGS[modality.lower()], f"the data set asks for {modality}"
+    if modality.upper() != "CT":
+        if len(fingerprint.channels) > 1:
+            return "zscore", own
+        images = f"the images are {modality}" if modality else "nothing says that they are CT"
         return "zscore", f"{own}: {images}"
-    values = fingerprint.intensities()
+    values = fingerprint.intensities(channel)
     low, high = (round(float(value), 1) for value in np.percentile(values, [0.5, 99.5]))
     if not low < high:
         return "zscore", f"{own}: all labelled voxels hold {low:g}"

@@ -12,6 +12,7 @@ from pydantic import (
 from pipelines.recipe.section import DataSection, Filled, Section, Share, SplitSeed
 from shared_backbones.json_values import Document
 
+Normalisation: TypeAlias = str | dict[str, str | int | float]
 Side: TypeAlias = Annotated[int, Field(ge=8, le=512)]
 
 
@@ -68,8 +69,8 @@ class LabelledVolumes(DataSection):
     """Seed of what the split draws; by default the recipe's `seed`."""
     spacing_mm: PositiveFloat | tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] = 1.0
     """Spacing at which the network works, along all axes or each of the RAS ones; null keeps the scan's own."""
-    normalisation: str | dict[str, str | int | float] = "rescale_intensity"
-    """Scaling of intensities; see `medvision.volumes.intensities.normalise`."""
+    normalisation: Normalisation | list[Normalisation] = "rescale_intensity"
+    """Scaling of intensities, or a list with that of each channel; see `medvision.volumes.intensities.normalise`."""
     augmentation: Augmentation = Field(default_factory=Augmentation)
     workers: NonNegativeInt = 0
     """Processes that convert files; reading the store needs none."""
@@ -94,6 +95,9 @@ class PatchData(LabelledVolumes):
     """Labelled volumes for a 3-D network."""
 
     kind: Literal["volume_patches"]
+    channels: list[str] = Field(default_factory=list)
+    """Names of the image's channels, where it has several: the volumes of 4-D files, or files that end in _0000, _0001
+    and so on, in this order."""
     patch: tuple[Side, Side, Side]
     """Voxels along the RAS axes of what the network sees at once; smaller volumes are padded with 0."""
     foreground: Share = 1 / 3

@@ -212,6 +212,9 @@ def _slices(
         f"left of sagittal ones. Window {low:.4g} to {high:.4g} ({rendering.window_rule}). Each slice: image alone, "
         f"then with contours{agreement}. Positions are those of the slice’s centre in scanner coordinates."
     )
+    channels = list_at(data, "input", "channels")
+    if channels:
+        convention += f" Shown is {as_text(channels[0])}, the first of {len(channels)} channels."
     legend = [(names[number], colours[number]) for number in sorted(names) if number != 0]
     blocks: list[Block] = [Text(convention, small=True), Legend(legend, "Colours of the contours")]
     if compared:
@@ -301,6 +304,8 @@ def _input(data: Mapping[str, Json], grid: Grid) -> list[tuple[str, str]]:
     ]
     said, expected = text_at(scan, "modality") or "not stated", text_at(scan, "expected_modality")
     rows.append(("modality", f"{said}; the model expects {expected}" if expected else said))
+    if channels := list_at(scan, "channels"):
+        rows.append(("channels", ", ".join(map(as_text, channels))))
     rows += [(words(key), as_text(scan[key])) for key in ("qform_code", "sform_code", "units") if key in scan]
     hashes = {"file, SHA-256": text_at(scan, "sha256"), "reference, SHA-256": text_at(data, "reference", "sha256")}
     return rows + [(name, code(sha256)) for name, sha256 in hashes.items() if sha256]

@@ -20,19 +20,19 @@ from shared_backbones import architectures
 keep_freed_memory()
 case = json.loads(sys.argv[1])
 topology = topology_of(case["spacing"], case["patch"])
-classes = case["classes"]
-network = architectures.build("monai", network_arguments(topology, case["width"], classes)).train()
+classes, channels = case["classes"], case.get("channels", 1)
+network = architectures.build("monai", network_arguments(topology, case["width"], classes, channels)).train()
 task = SegmentationTask(network, TrainSection(steps=1), 1, [str(number) for number in range(classes)])
 task.log = lambda *arguments, **options: None
 optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-images = torch.randn(case["batch"], 1, *topology.patch)
+images = torch.randn(case["batch"], channels, *topology.patch)
 targets = (images[:, 0] > 0).to(torch.uint8)
 for _ in range(2):
     task.training_step((images, targets), 0).backward()
     optimizer.step()
     optimizer.zero_grad()
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
-print(json.dumps([gigabytes_of(topology, case["width"], classes, case["batch"]), peak]))
+print(json.dumps([gigabytes_of(topology, case["width"], classes, case["batch"], channels), peak]))
 """
 CASES = [
     {"spacing": [1, 1, 1], "patch": [40, 56, 40], "width": 16, "classes": 3, "batch": 6},
@@ -40,6 +40,7 @@ CASES = [
     {"spacing": [1, 1, 1], "patch": [64, 64, 64], "width": 16, "classes": 14, "batch": 2},
     {"spacing": [0.8, 0.8, 5], "patch": [128, 128, 12], "width": 16, "classes": 2, "batch": 2},
     {"spacing": [1, 1, 1], "patch": [96, 96, 96], "width": 16, "classes": 3, "batch": 2},
+    {"spacing": [1, 1, 1], "patch": [96, 96, 96], "width": 8, "classes": 4, "batch": 2, "channels": 4},
 ]
 
 

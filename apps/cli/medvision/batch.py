@@ -95,7 +95,7 @@ def write_index(
             picture = thumbnail(outcome.report.read_text(encoding="utf-8"))
             if picture:
                 pictures[case] = picture
-        reason = _without_names(outcome.reason, outcome.scan.path, [folder, *private], case)
+        reason = _without_names(outcome.reason, outcome.scan.files, [folder, *private], case)
         volumes = volume_rows(measured(sidecar), options.stats.value) if sidecar else []
         wide = volume_rows(measured(sidecar))[0] if sidecar else None
         rows.append(case_row(case, outcome.status, reason=reason, sidecar=sidecar, report=link, volumes=wide))
@@ -129,11 +129,11 @@ def _link(report: Path, target: Path) -> None:
         shutil.copyfile(report, target)
 
 
-def _without_names(reason: str | None, scan: Path, others: Sequence[Path], case: str) -> str | None:
+def _without_names(reason: str | None, files: Sequence[Path], others: Sequence[Path], case: str) -> str | None:
     """A reason without any of the paths, in whole or in part."""
     if reason is None:
         return None
-    for path, instead in [(scan, case), *((other, "[path left out]") for other in others)]:
+    for path, instead in [*((file, case) for file in files), *((other, "[path left out]") for other in others)]:
         for name in (printable(path.absolute()), printable(path), printable(path.name)):
             if name.strip("."):
                 reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", instead, reason)

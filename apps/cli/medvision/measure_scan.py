@@ -39,6 +39,11 @@ def measure_scan(options: RobustnessOptions, folder: Path, on_progress: Callable
         raise InputError("--label-map is of --labels, which are not given; give both or none")
     severities = _severities(options.severities)
     card = read_card(folder)
+    channels = card["input"].get("channels", ())
+    if channels:
+        raise InputError(
+            f"model {folder}: takes {len(channels)} channels; expected a model of one, as corruptions are of one image"
+        )
     modality = _modality(options.modality, str(card["input"].get("modality")))
     names = chosen(options.only, list(SCALES[modality]), modality)
     volume = read_volume(options.data, max_bytes=int(options.max_gigabytes * 2**30))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.shared.options import QuietOption
+from apps.cli.shared.options import CommaSeparated, QuietOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,16 @@ class PlanOptions:
         Path | None, typer.Option("--output", "-o", help="Recipe to write; by default NAME.yaml in the current folder.")
     ] = None
     name: Annotated[str | None, typer.Option(help="Name of the recipe; by default the folder's.")] = None
-    layout: Annotated[str | None, typer.Option(help="How the files lie; by default msd, then pairs.")] = None
+    layout: Annotated[
+        str | None, typer.Option(help="How the files lie; by default nnunet, msd or pairs, by names.")
+    ] = None
     test_share: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the subjects that is kept for the test.")
     ] = 0.2
     modality: Annotated[
-        str | None, typer.Option(help="What the images are, such as CT or MRI; by default what dataset.json says.")
+        list[str] | None,
+        CommaSeparated,
+        typer.Option(help="What the images are, CT or MRI, or their channels, CT,PET; by default by dataset.json."),
     ] = None
     memory: Annotated[
         float | None,

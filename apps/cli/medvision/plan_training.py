@@ -9,7 +9,7 @@ from pathlib import Path
 from apps.cli.medvision.plan import PlanOptions
 from apps.cli.shared.program import COMPLETE
 from medvision.datasets.fingerprint import take_fingerprint
-from medvision.datasets.layouts import Case, find_cases
+from medvision.datasets.layouts import Case, find_cases, is_nnunet
 from pipelines.recipe.loading import check_recipe
 from pipelines.recipe.planning import Plan, plan
 from pipelines.runtime.memory import keep_freed_memory
@@ -32,7 +32,7 @@ def plan_training(options: PlanOptions) -> int:
         raise InputError(f"{printable(output)}: already there; give another --output, or remove it")
     layout, cases = _find(root, options)
     with contextlib.closing(Meter("measure", None if options.quiet else 10.0)) as meter:
-        fingerprint = take_fingerprint(cases, root, options.modality, meter)
+        fingerprint = take_fingerprint(cases, root, options.modality or (), meter)
     memory, gpu = _memory()
     split: dict[str, object] = {"options": {"test_share": options.test_share}} if options.test_share else {}
     settings = {
@@ -59,6 +59,8 @@ def plan_training(options: PlanOptions) -> int:
 def _find(root: Path, options: PlanOptions) -> tuple[str, list[Case]]:
     if options.layout:
         return options.layout, find_cases(options.layout, root)
+    if is_nnunet(root):
+        return "nnunet", find_cases("nnunet", root)
     for layout, folder in (("msd", "labelsTr"), ("pairs", "labels")):
         if (root / folder).is_dir():
             return layout, find_cases(layout, root)
@@ -92,8 +94,8 @@ def _seconds_of_a_step(planned: Plan) -> float:
     task = SegmentationTask(network, recipe.train, 1, [str(entry["name"]) for entry in recipe.card["classes"]])
     task.log = lambda *arguments, **options: None
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-    patch = recipe.data.model_dump()["patch"]
-    images = torch.randn(recipe.train.batch_size, 1, *patch, device=device)
+    channels = recipe.model.arguments["in_chans"]
+    images = torch.randn(recipe.train.batch_size, channels, *recipe.data.model_dump()["patch"], device=device)
     targets = (images[:, 0] > 1).to(torch.uint8)
     taken = []
     for _ in range(_TIMED_STEPS):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +13,17 @@ from apps.cli.medvision.segment import SegmentOptions
 from medvision.contract import Setting
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, choose, find_series, read_series
-from medvision.volumes.files import SUFFIXES, Volume, find_scans, read_volume, scan_sha256, scan_stem
+from medvision.volumes.channels import channel_groups, missing_channel, read_channels
+from medvision.volumes.files import (
+    SUFFIXES,
+    Volume,
+    count_volumes,
+    find_scans,
+    is_scan_name,
+    read_volume,
+    scan_sha256,
+    scan_stem,
+)
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -24,12 +35,13 @@ class Scan:
     """One scan to segment.
 
     Attributes:
-        path: the file, or the folder or archive that a DICOM series is in.
+        path: the file, or the folder or archive that a DICOM series is in; of several channels' files the first.
         stem: beginning of the names of its results.
         series: the DICOM series; None for a file in another format.
         place: folder of its results, seen from that of all of them.
         bids: whether its results have names as BIDS has them.
         problem: why it cannot be segmented, where that is known before it is read.
+        further: files of the other channels, where each has its own.
     """
 
     path: Path
@@ -38,19 +50,32 @@ class Scan:
     place: Path = Path()
     bids: bool = False
     problem: str | None = None
+    further: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files, one for each channel; or what a DICOM series is in."""
+        return self.path, *self.further
 
     @property
     def name(self) -> str:
         """What it is called in a table: where its results lie, and how their names begin."""
         return printable(self.stem if self.bids else (self.place / self.stem).as_posix())
 
-    def read(self, options: SegmentOptions) -> Volume:
-        """The volume, as the options ask for it."""
+    def read(self, options: SegmentOptions, channels: Sequence[str] = ()) -> Volume:
+        """The volume, as the options ask for it, with the channels that a model takes."""
         if self.series is not None:
             return read_series(
                 self.series,
                 resample_irregular=options.resample_irregular,
                 skip_unreadable=options.skip_unreadable,
+                max_bytes=options.max_bytes,
+            )
+        if self.further:
+            return read_channels(
+                self.files,
+                geometry=options.geometry,
+                allow_nonfinite=options.allow_nonfinite,
                 max_bytes=options.max_bytes,
             )
         return read_volume(
@@ -59,11 +84,12 @@ class Scan:
             geometry=options.geometry,
             allow_nonfinite=options.allow_nonfinite,
             max_bytes=options.max_bytes,
+            channels=channels,
         )
 
     def sha256(self) -> str:
         """The digest that the volume will have, without reading its voxels."""
-        return self.series.sha256() if self.series is not None else scan_sha256(self.path)
+        return self.series.sha256() if self.series is not None else scan_sha256(*self.files)
 
     def settings(self, options: SegmentOptions) -> dict[str, Setting]:
         """Those of the options that decide how the scan is read."""
@@ -93,11 +119,16 @@ class Inputs:
     batch: bool
 
 
-def find_inputs(options: SegmentOptions) -> Inputs:
+def find_inputs(options: SegmentOptions, channels: int = 1) -> Inputs:
     """The scans that are to be segmented.
 
     A folder is a BIDS data set, or a batch of the scans that lie directly in it (at any depth, where that is asked
-    for), or else of one DICOM series, with files at any depth.
+    for), or else of one DICOM series, with files at any depth. Where a model takes several channels, the files
+    NAME_0000, NAME_0001, ... are one scan, called NAME.
+
+    Args:
+        options: what the user asks for.
+        channels: number of channels that the model takes.
 
     Raises:
         InputError: nothing there, both kinds in one folder, several series and none chosen, or an option of the other
@@ -121,12 +152,46 @@ def find_inputs(options: SegmentOptions) -> Inputs:
         return _find_bids(options)
     if batch:
         folder = options.output or path
+        files = _below(path, folder) if options.recursive else find_scans(path)
         scans = [
-            Scan(scan, scan_stem(scan), place=Path() if options.pseudonyms else scan.parent.relative_to(path))
-            for scan in (_below(path, folder) if options.recursive else find_scans(path))
+            scan if options.pseudonyms else replace(scan, place=scan.path.parent.relative_to(path))
+            for scan in (_in_channels(files, channels, options) if channels > 1 else map(_scan_of, files))
         ]
         return Inputs(scans if options.pseudonyms else _apart(scans), folder, True)
-    return Inputs([Scan(path, scan_stem(path))], options.output or path.parent, False)
+    scans = [_scan_of(path)]
+    if channels > 1 and path.parent.is_dir():
+        beside = [file for file in path.parent.iterdir() if is_scan_name(file)]
+        scans = [
+            scan for scan in _in_channels(beside, channels, options) if path in scan.files and scan.further
+        ] or scans
+    return Inputs(scans, options.output or path.parent, False)
+
+
+def _scan_of(path: Path) -> Scan:
+    return Scan(path, scan_stem(path))
+
+
+def _in_channels(files: Sequence[Path], channels: int, options: SegmentOptions) -> list[Scan]:
+    """The scans of files: those that hold one volume each and are named as channels of one scan belong together."""
+    scans = []
+    for folder in dict.fromkeys(file.parent for file in files):
+        inside = [file for file in files if file.parent == folder]
+        for name, numbered in channel_groups(file for file in inside if _is_single(file, options)).items():
+            problem = missing_channel(numbered, channels)
+            first, *further = (numbered[number] for number in sorted(numbered))
+            scans.append(Scan(first, name, problem=problem, further=tuple(further)))
+            results = {f"{name}{ending}" for ending in ("_seg", "_prob")}
+            inside = [file for file in inside if file not in numbered.values() and scan_stem(file) not in results]
+        scans += map(_scan_of, inside)
+    return scans
+
+
+def _is_single(path: Path, options: SegmentOptions) -> bool:
+    """Whether a file can be read and holds one volume."""
+    try:
+        return count_volumes(path, options.geometry) == 1
+    except InputError:  # it is said when the scan's turn comes
+        return False
 
 
 def _find_bids(options: SegmentOptions) -> Inputs:

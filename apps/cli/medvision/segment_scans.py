@@ -23,15 +23,17 @@ from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
-from medvision.contract import Setting
+from medvision.contract import InputContract, Setting
 from medvision.dicom.segmentations import check_source, write_segmentation
 from medvision.dicom.series import DicomVolume
 from medvision.findings.label_tables import bids
 from medvision.findings.sidecar import Sidecar, build_sidecar, measured
 from medvision.findings.tables import identifiers, table_text, volume_rows
+from medvision.models import catalogue
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from pipelines.runtime.memory import give_back_freed_memory
+from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 
@@ -43,13 +45,15 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
         InputError: nothing could be started, or the only scan failed.
     """
     give_back_freed_memory()
-    inputs = find_inputs(options)
+    model = str(find_model(options.model))
+    contract = InputContract.from_card(read_card(catalogue.find_model(model)), model)
+    inputs = find_inputs(options, contract.channel_count)
     if options.shard is not None and not inputs.batch:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
     scans = part_of(inputs.scans, options.shard)
     check_reference(options, inputs)
     segmenter = Segmenter(
-        str(find_model(options.model)),
+        model,
         device=options.device,
         threads=options.threads,
         views=options.views,
@@ -85,7 +89,7 @@ def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None
             files = work.files(scan)
             if not options.resume or work.changed(files, scan) is None:
                 targets.append(files)
-    check_outputs(targets, [scan.path for scan in scans])
+    check_outputs(targets, [file for scan in scans for file in scan.files])
 
 
 def _attempt(work: "_Work", scan: Scan, number: int, count: int, batch: bool) -> ScanResult:
@@ -177,7 +181,7 @@ class _Work:
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
         files.check([reference_file] if reference_file else [])
-        volume = scan.read(self.options)
+        volume = scan.read(self.options, self.segmenter.contract.channels)
         classes = self.segmenter.card["classes"]
         reference = None
         if reference_file is not None:

@@ -18,7 +18,7 @@ STILL = dict.fromkeys(("rotation_degrees", "scaling", "shift", "elastic", "inten
 def test_patches_are_mirrored_along_the_axes_that_are_averaged_later_and_no_others(axes: list[int]):
     image = np.random.default_rng(0).random((6, 8, 10), np.float32)
     labels = (image > 0.5).astype(np.uint8)
-    augment = Augment(Augmentation(**STILL).model_dump(), image.shape, axes)
+    augment = Augment(Augmentation(**STILL).model_dump(), image.shape, mirror_axes=axes)
     volumes: Any = [(image, labels)]
     patches = RandomPatches(volumes, image.shape, augment)
     mirrored = {

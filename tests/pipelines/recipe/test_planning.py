@@ -32,8 +32,8 @@ def fingerprint(
     modality: str = "MRI",
 ) -> Fingerprint:
     values = np.linspace(-200, 300, 1001, dtype=np.float32)
-    case = CaseFacts(shape, spacing, {0: 10, 1: 5}, values, None)
-    return Fingerprint([case] * cases, ["background", *(f"organ {n}" for n in range(1, classes))], modality)
+    case = CaseFacts(shape, spacing, {0: 10, 1: 5}, values[None], None)
+    return Fingerprint([case] * cases, ["background", *(f"organ {n}" for n in range(1, classes))], [modality])
 
 
 def planned(given: Fingerprint, memory_gb: float = 8, width: int = 16) -> Plan:
@@ -68,8 +68,10 @@ def test_isotropic_data_keep_the_median_spacing():
 
 
 def test_the_anisotropic_axis_takes_its_tenth_percentile():
-    thick = [CaseFacts((300, 300, 20), (0.8, 0.8, step), {1: 5}, np.zeros(1), None) for step in np.linspace(4, 6, 21)]
-    spacing, reason = target_spacing(Fingerprint(thick, ["background", "organ"], "MRI"))
+    thick = [
+        CaseFacts((300, 300, 20), (0.8, 0.8, step), {1: 5}, np.zeros((1, 1)), None) for step in np.linspace(4, 6, 21)
+    ]
+    spacing, reason = target_spacing(Fingerprint(thick, ["background", "organ"], ["MRI"]))
     assert spacing == [0.8, 0.8, 4.2]
     assert "axis S is anisotropic" in reason
 
@@ -83,7 +85,7 @@ def test_ct_is_windowed_to_its_labelled_intensities():
 
 
 def test_left_and_right_are_not_mirrored():
-    sided = Fingerprint(fingerprint((50, 50, 50)).cases, ["background", "Left kidney"], "MRI")
+    sided = Fingerprint(fingerprint((50, 50, 50)).cases, ["background", "Left kidney"], ["MRI"])
     data = check_recipe(planned(sided).recipe, "plan").data
     assert isinstance(data, PatchData) and data.mirror_axes == [1, 2]
 
@@ -160,7 +162,7 @@ class TestProgram:
             "no folder": "not a folder; give the folder of the labelled volumes",
             "empty": "contains no labelsTr",
             "gap": "labels are 1, 2, 7, expected 1 to 7 without a gap",
-            "channels": "images have 2 channels (T1, T2)",
+            "channels": "has 1 channel, expected 2 (T1, T2); name those that all cases have in dataset.json",
             "json": "dataset.json: cannot be used",
         }[case]
         if case == "there":
