@@ -144,6 +144,11 @@ def _described(root: Path) -> tuple[dict[int, str], list[str]]:
         raise InputError(f"{printable(path)}: cannot be used ({printable(str(error))}); fix it, or remove it") from None
     if len(set(modalities)) < len(modalities):
         raise InputError(f"{printable(path)}: two channels have one name; give each its own, or remove the file")
+    if "ignore" in names.values():
+        raise InputError(
+            f"{printable(path)}: has nnU-Net's label `ignore`, which the losses here would learn as a class; give its "
+            "voxels a class, and remove it"
+        )
     if names and sorted(names) != list(range(len(names))):
         raise InputError(f"{printable(path)}: labels are not numbered 0 to {len(names) - 1}; number them anew")
     return names, modalities

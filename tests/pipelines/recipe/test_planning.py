@@ -153,7 +153,7 @@ class TestProgram:
             if line.strip().startswith(("spacing_mm:", "normalisation:", "patch:", "batch_size:", "steps:")):
                 assert before.strip().startswith("#"), line
 
-    @pytest.mark.parametrize("case", ["there", "no folder", "empty", "gap", "channels", "json"])
+    @pytest.mark.parametrize("case", ["there", "no folder", "empty", "gap", "channels", "ignore", "json"])
     def test_what_cannot_be_planned_is_one_line(self, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         root, output = tmp_path / "data", tmp_path / "p.yaml"
         miniatures.msd(root)
@@ -163,6 +163,7 @@ class TestProgram:
             "empty": "contains no labelsTr",
             "gap": "labels are 1, 2, 7, expected 1 to 7 without a gap",
             "channels": "has 1 channel, expected 2 (T1, T2); name those that all cases have in dataset.json",
+            "ignore": "has nnU-Net's label `ignore`",
             "json": "dataset.json: cannot be used",
         }[case]
         if case == "there":
@@ -180,6 +181,8 @@ class TestProgram:
             write_scan(root / "labelsTr" / "other_9.nii.gz", labels, make_affine())
         elif case == "channels":
             (root / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "T2"}}))
+        elif case == "ignore":
+            (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1, "ignore": 2}}))
         else:
             (root / "dataset.json").write_text("{")
         code, _, error = run(capsys, root, "-o", output)
