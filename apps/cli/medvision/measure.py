@@ -20,7 +20,7 @@ def measure(options: RobustnessOptions) -> int:
         InputError: model, data and options do not go together, or the results cannot be written.
     """
     folder = find_model(find_registered(options.model))
-    segments = "slices" in (read_card(folder).get("input") or {})
+    segments = "spacing_mm" in (read_card(folder).get("input") or {})  # as every model of volumes has
     _check_options(options, segments)
     write = functools.partial(
         write_measurement, output=options.output, as_json=options.as_json, quiet=options.quiet, program="medvision"

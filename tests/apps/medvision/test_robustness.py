@@ -24,6 +24,7 @@ from medvision.volumes.files import read_volume
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import load_recipe
 from shared_backbones import weights
+from shared_backbones.networks.skip_unet import SkipUnet
 from tests.apps.conftest import Outcome, contents
 from tests.apps.test_privacy import holds_marker
 from tests.medvision import small_models
@@ -476,6 +477,22 @@ def test_without_labels_the_clean_segmentation_is_the_reference(measure: Run, mo
     found = found_in(tmp_path / "out")
     assert found["clean"]["dice"] == 1 and list(found["corruptions"]) == list(SCALES["ct"])
     assert "not with the truth" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("channels", [[], ["T2", "ADC"]])
+def test_a_3d_network_of_one_channel_is_measured(channels: list[str], measure: Run, scan: Path, tmp_path: Path):
+    classes = [{"id": number, "name": f"class {number}", "color": [number, 0, 0]} for number in range(3)]
+    contract = {"spacing_mm": 6.0, "patch": [16, 16, 16], "normalisation": "zscore", "channels": channels}
+    torch.manual_seed(0)
+    network = SkipUnet(3, in_chans=len(channels) or 1, widths=(4, 8))
+    weights.save(tmp_path / "m", network, {"name": "m", "version": "1", "classes": classes, "input": contract})
+    options = ("--modality", "mr", "--only", "noise", "--severities", "1")
+    done = measure(scan, tmp_path / "out", "--model", tmp_path / "m", *options)
+    if channels:
+        assert done.code == 2 and "takes 2 channels; expected a model of one" in done.error
+        assert not (tmp_path / "out").exists()
+    else:
+        assert done.code == 0 and found_in(tmp_path / "out")["clean"]["dice"] == 1
 
 
 @pytest.mark.parametrize(
