@@ -72,6 +72,8 @@ class Scan:
                 max_bytes=options.max_bytes,
             )
         if self.further:
+            if options.volume_index is not None:
+                raise InputError(f"{printable(self.path)}: --volume-index has no meaning for a file of each channel")
             return read_channels(
                 self.files,
                 geometry=options.geometry,
@@ -160,10 +162,9 @@ def find_inputs(options: SegmentOptions, channels: int = 1) -> Inputs:
         return Inputs(scans if options.pseudonyms else _apart(scans), folder, True)
     scans = [_scan_of(path)]
     if channels > 1 and path.parent.is_dir():
-        beside = [file for file in path.parent.iterdir() if is_scan_name(file)]
-        scans = [
-            scan for scan in _in_channels(beside, channels, options) if path in scan.files and scan.further
-        ] or scans
+        groups = channel_groups(file for file in path.parent.iterdir() if is_scan_name(file))
+        own = [file for group in groups.values() if path in group.values() for file in group.values()]
+        scans = [scan for scan in _in_channels(own, channels, options) if path in scan.files and scan.further] or scans
     return Inputs(scans, options.output or path.parent, False)
 
 

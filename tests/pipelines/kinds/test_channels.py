@@ -216,6 +216,8 @@ def test_channels_on_other_grids_are_one_line(model: Path, tmp_path: Path, capsy
     code, error = segment(capsys, "-i", scan, "-o", tmp_path / "out", "--model", model)
     assert code == 2 and error.count("\n") == 1
     assert "it_0001.nii.gz: lies on another grid than it_0000.nii.gz" in error and "resample it" in error
+    command = ["-i", scan, "-o", tmp_path / "out", "--model", model, "--volume-index", 0]
+    assert "--volume-index has no meaning for a file of each channel" in segment(capsys, *command)[1]
 
 
 def test_a_segmenter_refuses_a_volume_of_one_channel(model: Path, trained: Path):
