@@ -20,6 +20,7 @@ from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, Scene
 from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
+from shared_backbones.card import Card
 from shared_backbones.json_values import Entries
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
@@ -194,7 +195,7 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()
     register_as: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
-    card: Entries = Field(default_factory=dict)
+    card: Annotated[Entries, Card] = Field(default_factory=dict)
     """What goes into `model.json` beside what training itself records."""
 
     _overridden: tuple[str, ...] = ()
@@ -226,6 +227,14 @@ class Recipe(Section):
         """Seed of what the split draws."""
         own: int | None = getattr(self.data, "split_seed", None)  # synthetic volumes have no split
         return self.seed if own is None else own
+
+    @field_validator("card")
+    @classmethod
+    def _texts_of_the_card(cls, card: Entries) -> Entries:
+        for key in ("name", "version", "description", "license"):
+            if not isinstance(card.get(key, ""), str):
+                raise ValueError(f"{key}: found {card[key]}, expected text; give one, or leave it out")
+        return card
 
     @model_validator(mode="after")
     def _domain_of_the_data(self) -> "Recipe":

@@ -7,7 +7,18 @@ import math
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, Union, cast, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import yaml
 from pydantic import BaseModel
@@ -73,12 +84,18 @@ def read_typed(value: str, annotation: Annotation, where: str) -> Json:
 
 
 def inner(annotation: Annotation, key: str) -> Annotation:
-    """What stands under a key of a section or a mapping; `object` where that is not known."""
+    """What stands under a key of a section or a mapping; `object` where that is not known.
+
+    A mapping that a section does not check names the `TypedDict` that says what is in it: `Annotated[Entries, Card]`.
+    """
     below = []
     for kind in _kinds(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if key in kind.model_fields:
-                below.append(kind.model_fields[key].annotation)
+                field = kind.model_fields[key]
+                below.append(next(filter(is_typeddict, field.metadata), field.annotation))
+        elif is_typeddict(kind):
+            below += [hint for name, hint in get_type_hints(kind).items() if name == key]
         elif get_origin(kind) in {dict, Mapping}:
             below.append(get_args(kind)[1])
     return Union[tuple(below)] if below else object  # noqa: UP007 - of types that are known only now

@@ -53,6 +53,20 @@ def test_any_text_is_that_text(text: str, small: str):
     assert load_recipe(small, [f"data.root={text}"]).data.root == text
 
 
+@pytest.mark.parametrize("text", ["1.10", "010", "2024", "1:30", "1.0", "true", "1e3"])
+def test_texts_of_the_card_are_that_text(text: str, small: str):
+    path = Path(small).with_name("card.yaml")
+    path.write_text(f"{SMALL}card: {{version: {text}, classes: [{{id: 0, name: {text}, color: [1, 2, 3]}}]}}\n")
+    recipe = load_recipe(str(path), [f"card.name={text}", f"card.license={text}"])
+    assert [recipe.card[key] for key in ("version", "name", "license")] == [text] * 3
+    assert recipe.card["classes"] == [{"id": 0, "name": text, "color": [1, 2, 3]}]
+
+
+@pytest.mark.parametrize("given", ["card.version=null", "card={version: [1, 2]}"])
+def test_what_is_no_text_in_the_card_is_refused(given: str, small: str):
+    assert "version: found" in refusal(small, [given])
+
+
 @given(text=st.text(string.ascii_letters + string.digits + "_.-/~:", min_size=1))
 def test_text_in_a_file_and_in_lists_is_that_text(text: str, small: str):
     assume(text.lower() != "null" and not text.endswith(":") and text[0] not in "-:" and not text.startswith("..."))
