@@ -9,6 +9,11 @@ from shared_backbones.card import read_card
 from shared_backbones.files import file_sha256
 from shared_backbones.json_values import Document, Json, leaves
 
+_OPTIONS = ("test", "images", "labels", "table", "file", "catalogue")  # of data: subjects, folders and files
+_HIDDEN = (
+    "output", "card", "search", "train.local_copy", "model.init", "model.backbone_weights", "data.root",
+    *(f"data.options.{key}" for key in _OPTIONS),
+)  # fmt: skip
 _NAME, _VALUE = 120, 24  # characters of a run's name, and of a value in it
 
 
@@ -16,10 +21,15 @@ def shown(recipe: Recipe) -> Document:
     """What of a recipe is noted with a run and stands on its report: no folder, and no name of a subject."""
     content = recipe.model_dump(exclude={"output": True, "card": True, "search": True, "train": {"local_copy"}})
     content["data"].pop("root", None)
-    for key in ("test", "images", "labels", "table", "file", "catalogue"):  # subjects, folders and files
+    for key in _OPTIONS:
         content["data"].get("options", {}).pop(key, None)
     content["model"] = shown_model(recipe)
     return content
+
+
+def is_shown(key: str) -> bool:
+    """Whether values of a dotted key can be shown as they are: they name no folder, file or subject."""
+    return not any(f"{key}.".startswith(f"{hidden}.") or hidden.startswith(f"{key}.") for hidden in _HIDDEN)
 
 
 def run_name(recipe: Recipe) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.recipe.loading import load_recipe
 from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.section import Domain
+from pipelines.recipe.shown import is_shown
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
@@ -53,6 +54,8 @@ class Child:
     Attributes:
         number: Number of the run, from 1.
         setting: Values of the swept keys as they were typed; neither seed nor fold.
+        shown: The same for logs, tables and the tracking store: `value 2` is the second one, where a key's values
+            name folders, files or subjects.
         seed: Seed, where seeds are varied.
         fold: Number of the fold that is validated on, where there are folds.
         recipe: The recipe with all of that.
@@ -60,6 +63,7 @@ class Child:
 
     number: int
     setting: dict[str, str]
+    shown: dict[str, str]
     seed: int | None
     fold: int | None
     recipe: Recipe
@@ -67,7 +71,7 @@ class Child:
     @property
     def label(self) -> str:
         """What tells the run from the others, in a few words."""
-        parts = [f"{key}={value}" for key, value in self.setting.items()]
+        parts = [f"{key}={value}" for key, value in self.shown.items()]
         parts += [f"{name}={value}" for name, value in (("seed", self.seed), ("fold", self.fold)) if value is not None]
         return " ".join(parts)
 
@@ -78,7 +82,7 @@ class Sweep:
 
     Attributes:
         children: The runs, those of a setting next to one another.
-        axes: What is varied, for people to read, by key.
+        axes: What is varied, for people to read, by key, as `Child.shown` has it.
         stages: Stages that each run goes through.
     """
 
@@ -154,17 +158,22 @@ def plan_sweep(
     children: list[Child] = []
     for values in itertools.product(*swept.values()):
         setting = dict(zip(swept, values, strict=True))
+        shown = {key: _shown(key, value, swept[key]) for key, value in setting.items()}
         changes = [*overrides, *(f"{key}={value}" for key, value in setting.items())]
         with contextlib.redirect_stderr(io.StringIO()) if children else contextlib.nullcontext():
             base = load_recipe(recipe, changes, domain)
             for seed, fold in itertools.product(seeds or [None], range(1, axes.folds + 1) if axes.folds else [None]):
                 own = load_recipe(recipe, [*changes, *_of_seed(base, seed), *_of_fold(fold, axes.folds)], domain)
-                children.append(Child(len(children) + 1, setting, seed, fold, own))
+                children.append(Child(len(children) + 1, setting, shown, seed, fold, own))
     _check_different(children)
-    described = {key: ",".join(values) for key, values in swept.items()}
+    described = {key: ",".join(_shown(key, value, values) for value in values) for key, values in swept.items()}
     described |= {"seeds": axes.seeds} if axes.seeds is not None else {}
     described |= {"folds": str(axes.folds)} if axes.folds is not None else {}
     return Sweep(tuple(children), described, tuple(stages or STAGES[:-1]))
+
+
+def _shown(key: str, value: str, values: Sequence[str]) -> str:
+    return value if is_shown(key) else f"value {values.index(value) + 1}"
 
 
 def varied_keys(sweep: Sweep) -> set[str]:
@@ -238,9 +247,9 @@ def _read_seeds(text: str) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < 2**31:
             raise InputError(f"--seeds {text}: expected numbers below 2^31 such as 1-5 or 1,2,7")
-        if last - first >= _MOST_SEEDS:
-            raise InputError(f"--seeds {text}: more than {_MOST_SEEDS} seeds; give fewer")
-        seeds += range(first, last + 1)
+        seeds += range(first, min(last, first + _MOST_SEEDS) + 1)
+    if len(seeds) > _MOST_SEEDS:
+        raise InputError(f"--seeds {text}: more than {_MOST_SEEDS} seeds; give fewer")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {text}: a seed is there twice; keep one of them")
     return seeds
@@ -252,4 +261,5 @@ def _check_different(children: Sequence[Child]) -> None:
     for child in children:
         same = first.setdefault(child.recipe.digest, child)
         if same is not child:
-            raise InputError(f"sweep: {same.label} and {child.label} are the same run; keep one of the values")
+            one, other = (" ".join(f"{key}={value}" for key, value in run.setting.items()) for run in (same, child))
+            raise InputError(f"sweep: {one} and {other} are the same run; keep one of the values")

@@ -23,7 +23,7 @@ from pipelines.recipe.loading import load_recipe
 from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.search import SearchedValues, SearchSection
 from pipelines.recipe.section import Domain
-from pipelines.recipe.shown import shown
+from pipelines.recipe.shown import is_shown, shown
 from pipelines.report.sweep import search_report
 from pipelines.runtime import locks, preemption
 from pipelines.runtime.processes import first_process
@@ -33,7 +33,7 @@ from pipelines.tracking.notes import read_note, write_note
 from pipelines.tracking.stores import shown_uri
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing, spreadsheet_safe
-from shared_backbones.json_values import Json
+from shared_backbones.json_values import Entries, Json
 
 if TYPE_CHECKING:
     import optuna
@@ -137,7 +137,7 @@ def _run_of(search: Search, uri: str) -> runs.Run:
         f"{recipe.name} search",
         asked=recipe.tracking.experiment is not None,
         uri=uri,
-        parameters={"search": search.section.model_dump(exclude={"trials"}), **shown(recipe)},
+        parameters={"search": _shown_section(search.section), **shown(recipe)},
         tags={"recipe": recipe.name, "domain": recipe.domain, "search": search.folder.name},
         datasets=(),
         spool=search.folder.parent.parent / "runs",
@@ -245,7 +245,7 @@ def _run_trial(search: Search, study: "optuna.Study", parent: str) -> bool:
 
     trial = study.ask()
     values = {key: _draw(trial, key, space) for key, space in search.section.space.items()}
-    label = " ".join(f"{key}={_typed(value)}" for key, value in values.items())
+    label = " ".join(f"{key}={_shown(search.section, key, value)}" for key, value in values.items())
     print(f"trial {trial.number}: {printable(label)}", flush=True)
 
     def watch(figures: Mapping[str, float], step: int) -> None:
@@ -297,11 +297,33 @@ def _typed(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _shown(section: SearchSection, key: str, value: object) -> str:
+    """A value as tables, logs and the tracking store have it: `value 2` where a choice names a folder or a file."""
+    choices = section.space[key].choices or ()
+    return f"value {choices.index(value) + 1}" if not is_shown(key) and value in choices else _typed(value)
+
+
+def _shown_section(section: SearchSection) -> Entries:
+    """The section without the number of trials, as the tracking store has it."""
+    content: Entries = section.model_dump(exclude={"trials"})
+    for key, values in section.space.items():
+        if values.choices is not None:
+            content["space"][key]["choices"] = [
+                choice if is_shown(key) else _shown(section, key, choice) for choice in values.choices
+            ]
+    return content
+
+
 def _write(search: Search, study: "optuna.Study", best: Recipe, run: runs.Run) -> None:
     """Keep the trials as a table and a page, and the best trial's recipe."""
     keys = list(search.section.space)
     rows: list[list[str | float | None]] = [
-        [trial.number, trial.state.name.lower(), trial.value, *(_typed(values.get(key)) for key in keys)]
+        [
+            trial.number,
+            trial.state.name.lower(),
+            trial.value,
+            *(_shown(search.section, key, values.get(key)) for key in keys),
+        ]
         for trial in study.get_trials(deepcopy=False)
         for values in [_values(trial, search.section)]
     ]

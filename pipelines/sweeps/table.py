@@ -83,7 +83,8 @@ def tabulate(sweep: Sweep, outcomes: Sequence[Outcome], ensembles: Mapping[int, 
         "name": sweep.name,
         "axes": sweep.axes,
         "settings": [
-            _setting(number, dict(pairs), runs, ensembles.get(number, {})) for pairs, number in numbers.items()
+            _setting(number, sweep.of_setting(setting)[0].shown, runs, ensembles.get(number, {}))
+            for number, setting in enumerate(sweep.settings, start=1)
         ],
         "differences": _differences(sweep, outcomes),
         "runs": runs,

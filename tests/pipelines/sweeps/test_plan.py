@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.recipe.recipe import STAGES
+from pipelines.sweeps.children import read_outcomes
 from pipelines.sweeps.plan import Axes, _values, plan_sweep, varied_keys
+from pipelines.sweeps.table import tabulate
 from shared_backbones.errors import InputError
 from tests.pipelines.balls import write_recipe
 
@@ -63,6 +65,7 @@ def test_seeds_keep_the_split_of_the_recipe(recipe: str):
         (Axes(seeds=""), "expected numbers below 2^31 such as"),
         (Axes(seeds="1-2147483648"), "expected numbers below 2^31"),
         (Axes(seeds="0-2000000000"), "more than 1000 seeds"),
+        (Axes(seeds="0-999,1000-1999"), "more than 1000 seeds"),
         (Axes(seeds="1,1-2"), "a seed is there twice"),
         (Axes(folds=1), "greater than or equal to 2"),
     ],
@@ -71,6 +74,20 @@ def test_what_cannot_be_swept_is_one_line(recipe: str, axes: Axes, message: str)
     with pytest.raises(InputError) as caught:
         plan_sweep(recipe, ["train.batch_size=8"], axes)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_of_folders_and_subjects_stay_on_the_command_line(recipe: str):
+    """What of a sweep is printed, tabulated and tracked, and whose values name folders, files or people."""
+    hidden = {
+        "data.root": "/home/jane/a,/home/jane/b", "data.options.test": "[Jane_Doe],[John_Doe]",
+        "data.options": "{test: [Jane_Doe]},{test: [John_Doe]}", "model.init": "/home/jane/a,/home/jane/b",
+    }  # fmt: skip
+    for key, values in hidden.items():
+        sweep = plan_sweep(recipe, [], Axes((f"{key}={values}", "train.learning_rate=1e-3,2e-3")))
+        said = [sweep.axes, *(child.label for child in sweep.children), tabulate(sweep, read_outcomes(sweep), {})]
+        assert not any(name in str(said).lower() for name in ("jane", "john", "home"))
+        assert [child.shown[key] for child in sweep.children] == ["value 1", "value 1", "value 2", "value 2"]
+        assert sweep.axes == {key: "value 1,value 2", "train.learning_rate": "1e-3,2e-3"}
 
 
 @given(st.lists(st.sampled_from(["1e-3", "[a, b]", "{x: 1, y: [2, 3]}", "'a,b'", '"[,"', "it's", "a b"]), min_size=1))
