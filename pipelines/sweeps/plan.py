@@ -24,6 +24,7 @@ _REFUSED = {
     "output": "all runs of a sweep share an output",
     "name": "all runs of a sweep are of one recipe",
     "search": "a sweep has no search space",
+    "tracking": "all runs of a sweep are tracked in one experiment",
 }
 """Keys that are not swept, and the way out."""
 _MOST_SEEDS = 1000
@@ -155,6 +156,9 @@ def plan_sweep(
     """
     swept = _read_settings(axes.settings, overrides)
     seeds = None if axes.seeds is None else _read_seeds(axes.seeds)
+    given = [change for change in overrides if axes.folds is not None and re.match(r"fold\b", change)]
+    if given:
+        raise InputError(f"--folds {axes.folds}: {given[0]} says which fold; leave one of them out")
     children: list[Child] = []
     for values in itertools.product(*swept.values()):
         setting = dict(zip(swept, values, strict=True))
@@ -212,8 +216,9 @@ def _read_settings(options: Sequence[str], overrides: Sequence[str]) -> dict[str
         for refused, way_out in _REFUSED.items():
             if key == refused or key.startswith(f"{refused}."):
                 raise InputError(f"--sweep {option}: {key} cannot be swept; {way_out}")
-        if key in swept or key in given:
-            raise InputError(f"--sweep {option}: {key} is given twice; keep one of them")
+        for other in (*swept, *given):
+            if other == key or other.startswith(f"{key}."):  # which the values of `key` would replace
+                raise InputError(f"--sweep {option}: {other} is given twice; keep one of them")
         swept[key] = _values(text, option)
     return swept
 

@@ -59,6 +59,9 @@ def test_seeds_keep_the_split_of_the_recipe(recipe: str):
         (Axes(("train.learning_rate=-1,2",)), "greater than 0, found -1"),
         (Axes(("seed=1,2",)), "give --seeds"),
         (Axes(("fold.of=2,3",)), "give --folds"),
+        (Axes(("tracking.experiment=a,b",)), "in one experiment"),
+        (Axes(("train={batch_size: 2},{batch_size: 4}",)), "train.batch_size is given twice"),
+        (Axes(("model.arguments.depths=[1],[2]", "model.arguments={a: 1},{a: 2}")), "depths is given twice"),
         (Axes(("output=a,b",)), "share an output"),
         (Axes(seeds="5-1"), "expected numbers below 2^31 such as"),
         (Axes(seeds="a"), "expected numbers below 2^31 such as"),
@@ -74,6 +77,11 @@ def test_what_cannot_be_swept_is_one_line(recipe: str, axes: Axes, message: str)
     with pytest.raises(InputError) as caught:
         plan_sweep(recipe, ["train.batch_size=8"], axes)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_fold_and_all_folds_contradict_each_other(recipe: str):
+    with pytest.raises(InputError, match=r"--folds 3: fold\.number=2 says which fold"):
+        plan_sweep(recipe, ["fold.number=2", "fold.of=3"], Axes(folds=3))
 
 
 def test_names_of_folders_and_subjects_stay_on_the_command_line(recipe: str):
