@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from types import UnionType
+from typing import NotRequired, TypedDict, cast
 
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Entries, Json
 
 
 class RunNote(TypedDict):
@@ -30,12 +32,26 @@ class RunNote(TypedDict):
 
 
 def read_note(path: Path) -> RunNote | None:
-    """The note of an earlier start; None where there is none."""
+    """The note of an earlier start; None where there is none, or what is there is none."""
     try:
-        note: RunNote = json.loads(path.read_text(encoding="utf-8"))
+        note: Entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return note if isinstance(note, dict) and "run_id" in note and "uri" in note else None
+    return cast("RunNote", note) if _is_note(note) else None
+
+
+def _is_note(note: Json) -> bool:
+    return (
+        isinstance(note, dict)
+        and all(isinstance(note.get(key), str) for key in ("run_id", "uri"))
+        and all(_is_mapping(note.get(key, {}), str) for key in ("settings", "data"))
+        and _is_mapping(note.get("figures", {}), int | float)
+        and isinstance(note.get("evaluation"), str | None)
+    )
+
+
+def _is_mapping(value: Json, kind: type | UnionType) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, kind) for entry in value.values())
 
 
 def write_note(path: Path, note: RunNote) -> None:

@@ -1,5 +1,6 @@
 """`runs compare`: the same answer from the tracking store and from the output folders."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,28 @@ from pipelines.__main__ import main
 from pipelines.comparison import compare, read_run
 from pipelines.recipe.loading import load_recipe
 from pipelines.stages import run_stages
+from shared_backbones.errors import InputError
 from tests.pipelines.balls import write_raw, write_recipe
 
 QUICK = ["tracking.system_metrics=false", "train.epochs=1", "train.steps_per_epoch=1", "evaluate.resamples=10"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("settings", [1]), ("settings", {"seed": 1}), ("data", 3), ("figures", {"dice": "x"}), ("evaluation", 5),
+     ("run_id", 7), ("settings", None)],
+)  # fmt: skip
+def test_a_file_that_is_no_note_is_one_line(tmp_path: Path, key: str, value: object):
+    note = {"run_id": "0", "uri": "sqlite://", "settings": {}, "data": {}, "figures": {}, "evaluation": None}
+    path = tmp_path / "runs" / "note.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(note))
+    assert read_run(str(tmp_path)).settings == {}
+    path.write_text(json.dumps({**note, key: value}))
+    with pytest.raises(InputError, match="no note of a complete run"):
+        read_run(str(path))
+    with pytest.raises(InputError, match="holds no run that is complete"):
+        read_run(str(tmp_path))
 
 
 def test_two_runs_are_compared_by_settings_data_and_cases(

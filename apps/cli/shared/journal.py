@@ -169,12 +169,14 @@ def records(folder: Path) -> dict[Shard, Entries]:
 
 
 def read_record(folder: Path, shard: Shard) -> Entries:
-    """What is noted of a shard; empty where it was never started.
+    """What is noted of a shard; empty where it was never started, or what is there is no note.
 
     `code` is its exit code, None where it has not ended or was killed; `killed` and `failed` are digests of inputs;
     `command` is what is typed to do the work, in `folder`.
     """
-    return _read(folder / f"{_stem(shard)}.json")
+    record = _read(folder / f"{_stem(shard)}.json")
+    kinds = {"command": list, "killed": list, "failed": dict}
+    return record if all(isinstance(record.get(key, kind()), kind) for key, kind in kinds.items()) else {}
 
 
 def digest_of(path: Path) -> str:

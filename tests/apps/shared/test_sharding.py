@@ -51,6 +51,16 @@ def call(app: Any, *arguments: object) -> int:
     return run(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("change", [{"command": 5}, {"killed": 7}, {"failed": ["x"]}, {"command": "segment"}])
+def test_notes_that_are_none_are_of_a_shard_that_did_not_end(change: dict[str, Any], tmp_path: Path, capsys):
+    output, notes = tmp_path / "results", tmp_path / "results.shards"
+    notes.mkdir()
+    note = {"code": 0, "command": ["segment"], "killed": [], "failed": {}, **change}
+    (notes / "1-of-1.json").write_text(json.dumps(note))
+    assert run(medvision.app, ["merge", "-o", str(output)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not output.exists()
+
+
 def test_shards_of_a_batch_that_die_and_are_repeated_give_the_whole(segment, tmp_path: Path, monkeypatch):
     """Four jobs of an array: the second dies before its last scan, and is queued again."""
     folder, affine = tmp_path / "scans", make_affine(spacing=(4, 4, 4))
