@@ -158,7 +158,7 @@ CASES |= {
         f"{NETWORKS}.crossformer:CrossFormer",
         {"num_classes": 5, "embed_dim": 64, "depths": [2, 1, 4, 2], "num_heads": [2, 4, 8, 16], "use_acl": True}
         | {"group_size": [4, 4, 4, 4], "crs_interval": [2, 2, 1, 1]},
-        (3, 64, 32),
+        (3, 64, 64),
         5,
         other=(40, 70),
     ),

@@ -69,7 +69,7 @@ class TrackedRun:
 
 
 def find_run(name: str) -> TrackedRun:
-    """The run of an id, or the only one of a name.
+    """The run of an id, or the only one of a name; else the only one of a recipe of that name.
 
     Raises:
         InputError: the store cannot be used, or has no such run, or several of that name.
@@ -89,7 +89,10 @@ def find_run(name: str) -> TrackedRun:
             return TrackedRun(client, uri, client.get_run(name))
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         quoted = name.replace("'", "")
-        named = client.search_runs(experiments, f"attributes.run_name = '{quoted}'", max_results=6)
+        for filter_string in (f"attributes.run_name = '{quoted}'", f"tags.recipe = '{quoted}'"):
+            named = client.search_runs(experiments, filter_string, max_results=6)
+            if named:
+                break
     if not named:
         raise InputError(
             f"run {printable(name)}: neither a folder nor a run of {shown_uri(uri)}; give an id, a name or an output "

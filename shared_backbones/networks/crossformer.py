@@ -12,7 +12,7 @@ from shared_backbones.blocks.attention import kept_table, relative_position_inde
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
 from shared_backbones.networks.tokens import drop_path_rates, initialise_linear
 
 _EPS = 1e-5
@@ -113,7 +113,7 @@ class CrossFormer(Released, StageClassifier):
                 )
                 cooled = use_acl and (j + 1) % 3 == 0 and j < depths[i] - 1
                 blocks.append(Block(width, attention, mlp_ratio[i], drop_rate, next(rates), cooled))
-            self.stages.append(nn.Sequential(*enter, *blocks))
+            self.stages.append(Stage(*enter, *blocks))
         self.norm = MapNorm(widths[-1], _EPS)
         self.head = linear_classifier(widths[-1], num_classes)
         self.apply(initialise_linear)

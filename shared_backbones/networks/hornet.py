@@ -12,7 +12,7 @@ from shared_backbones.blocks.spectral import filter_spectrum
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
 from shared_backbones.networks.tokens import drop_path_rates
 
 _EPS = 1e-6
@@ -84,7 +84,7 @@ class HorNet(Released, StageClassifier):
             if i == 0:
                 enter = [nn.Conv2d(before, width, 4, 4), MapNorm(width, _EPS)]
             blocks = [Block(width, order[i], gf[i], scale, layer_scale, next(rates)) for _ in range(depths[i])]
-            self.stages.append(nn.Sequential(*enter, *blocks))
+            self.stages.append(Stage(*enter, *blocks))
             before = width
         self.norm = nn.LayerNorm(widths[-1], _EPS)
         self.head = linear_classifier(widths[-1], num_classes)

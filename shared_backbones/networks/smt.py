@@ -13,7 +13,7 @@ from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
 from shared_backbones.networks.tokens import drop_path_rates
 
 _EPS = 1e-6
@@ -113,7 +113,7 @@ class SMT(Released, StageClassifier):
                     mixer = Attention(width, sa_num_heads[i], qkv_bias, attn_drop_rate, drop_rate)
                 scale = layerscale_value if use_layerscale else None
                 blocks.append(Block(width, mixer, mlp_ratios[i], scale, drop_rate, next(rates)))
-            self.stages.append(nn.Sequential(*enter, MapNorm(width, _ENTRY_EPS), *blocks, MapNorm(width, _EPS)))
+            self.stages.append(Stage(*enter, MapNorm(width, _ENTRY_EPS), *blocks, MapNorm(width, _EPS)))
             before = width
         self.head = linear_classifier(embed_dims[-1], num_classes)
         self.apply(_initialise)

@@ -16,7 +16,7 @@ from shared_backbones.blocks.spectral import filter_spectrum
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
 from shared_backbones.networks.tokens import (
     drop_path_rates,
     initialise_linear,
@@ -107,7 +107,7 @@ class SpectFormer(Released, StageClassifier):
                 mixer = SpectralGate(width, (side, side)) if i < _SPECTRAL_STAGES else MapAttention(width, num_heads[i])
                 blocks.append(MapBlock(width, mixer, mlp_ratios[i], norm_eps, next(rates)))
             leave = [MapNorm(width, norm_eps)] if i < len(embed_dims) - 1 else []
-            self.stages.append(nn.Sequential(*enter, MapNorm(width, _ENTRY_EPS), *blocks, *leave))
+            self.stages.append(Stage(*enter, MapNorm(width, _ENTRY_EPS), *blocks, *leave))
             before = width
         self.class_block = ClassBlock(before, num_heads[-1], mlp_ratios[-1], norm_eps)
         self.norm = nn.LayerNorm(before, norm_eps)

@@ -1,7 +1,6 @@
 """Classifiers in stages, each of which halves the map: their levels are a pyramid."""
 
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,11 +68,19 @@ class StageClassifier(Classifier):
             raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: expected sides of {reduction} or more")
         levels = []
         for stage in self.stages[:count]:
-            for part in cast(nn.Sequential, stage):
-                recompute = self.grad_checkpointing and self.training
-                x = recomputed(part, x) if recompute else part(x)
+            x = stage(x, self.grad_checkpointing and self.training)
             levels.append(x)
         return levels
+
+
+class Stage(nn.Sequential):
+    """What makes a level of the one before: modules one after another."""
+
+    def forward(self, input: Tensor, recompute: bool = False) -> Tensor:
+        """Map `(B, C, H, W)` to the next level; with `recompute`, no activations of single parts are kept."""
+        for part in self:
+            input = recomputed(part, input) if recompute else part(input)
+        return input
 
 
 class MapNorm(nn.LayerNorm):

@@ -287,7 +287,7 @@ def test_official_entries_that_do_not_fit_are_named() -> None:
         medvision.load_official("hbformer", state, **{**SMALL, "num_classes": 9})
     with pytest.raises(InputError, match=r"architecture 'unet' is unknown; known: .*hbformer"):
         medvision.load_official("unet", state)
-    with pytest.raises(InputError, match=r"for architecture 'smp_unet'; known: astroformer, duoformer, hbformer"):
+    with pytest.raises(InputError, match=r"for architecture 'smp_unet'; known: astroformer, cct, crossformer"):
         medvision.load_official("smp_unet", state)
 
 
