@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pipelines.recipe.shown import shown
+from pipelines.recipe.shown import run_name, shown
 from pipelines.tracking.notes import write_note
 from pipelines.tracking.runs import as_parameters
 from pipelines.tracking.stores import shown_uri
@@ -34,7 +34,7 @@ def note_outcome(job: "Job", path: Path) -> None:
         {
             "run_id": job.run_id or "",
             "uri": shown_uri(job.uri),
-            "name": job.recipe.name,
+            "name": run_name(job.recipe),
             "settings": as_parameters(shown(job.recipe)),
             "data": {record.context: record.digest for record in records},
             "figures": figures_of(job),

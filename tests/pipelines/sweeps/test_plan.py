@@ -87,8 +87,8 @@ def test_a_fold_and_all_folds_contradict_each_other(recipe: str):
 def test_names_of_folders_and_subjects_stay_on_the_command_line(recipe: str):
     """What of a sweep is printed, tabulated and tracked, and whose values name folders, files or people."""
     hidden = {
-        "data.root": "/home/jane/a,/home/jane/b", "data.options.test": "[Jane_Doe],[John_Doe]",
-        "data.options": "{test: [Jane_Doe]},{test: [John_Doe]}", "model.init": "/home/jane/a,/home/jane/b",
+        "data.root": "/scans/jane/a,/scans/jane/b", "data.options.test": "[Jane_Doe],[John_Doe]",
+        "data.options": "{test: [Jane_Doe]},{test: [John_Doe]}", "model.init": "/scans/jane/a,/scans/jane/b",
     }  # fmt: skip
     for key, values in hidden.items():
         sweep = plan_sweep(recipe, [], Axes((f"{key}={values}", "train.learning_rate=1e-3,2e-3")))
