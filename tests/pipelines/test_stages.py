@@ -129,7 +129,7 @@ def refuse(recipe: str, *overrides: str, stages: list[str] | None = None, **opti
 def test_what_is_wrong_is_one_line(recipe: str, raw: Path, store: str, tmp_path: Path, monkeypatch):
     assert "stage 'predict' is unknown; expected some of: prepare, train" in refuse(recipe, stages=["predict"])
     assert "stage prepare was not finished before" in refuse(recipe, stages=["train"])
-    assert "data.layout 'nnunet' is unknown; expected one of: msd" in refuse(recipe, "data.layout=nnunet")
+    assert "data.layout 'bids3' is unknown; expected one of: msd" in refuse(recipe, "data.layout=bids3")
     assert "no case of layout lits found; expected volume-0.nii" in refuse(recipe, "data.layout=lits")
     assert "no test case" in refuse(recipe, "data.options={test_ids_above: 9}")
     assert "protocol 'x' is unknown" in refuse(recipe, "evaluate.protocol=x")
