@@ -88,8 +88,14 @@ def test_models_are_listed(medvision):
     assert "brain-structures" in cards
     listed = medvision("models", "list")
     assert listed.code == 0
-    for line, (name, card) in zip(listed.out.splitlines(), cards.items(), strict=True):
-        assert all(text in line for text in (name, card["version"], card["license"], card["description"]))
+    lines = iter(listed.out.splitlines())
+    for name, card in cards.items():
+        line, takes = next(lines), card["input"]["modality"]
+        size = f"{(bundled_models()[name] / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
+        assert all(text in line for text in (name, card["version"], card["license"], size, takes, card["description"]))
+        if "headline" in card["metrics"]:
+            assert next(lines).strip() == card["metrics"]["headline"]
+    assert not list(lines)
     assert json.loads(medvision("models", "list", "--json").out) == list(cards.values())
 
 
