@@ -15,7 +15,7 @@ from pipelines.recipe.recipe import STAGES, Recipe
 from pipelines.recipe.section import Domain
 from pipelines.recipe.shown import is_shown
 from shared_backbones.errors import InputError
-from shared_backbones.json_values import Document
+from shared_backbones.json_values import leaves
 
 _OPENING, _CLOSING = "[{(", "]})"
 _REFUSED = {
@@ -182,15 +182,8 @@ def _shown(key: str, value: str, values: Sequence[str]) -> str:
 
 def varied_keys(sweep: Sweep) -> set[str]:
     """Keys of the recipe in which runs of a sweep differ."""
-    flat = [_flat(child.recipe.model_dump(mode="json")) for child in sweep.children]
-    return {key for own in flat for key in own if any(other.get(key) != own[key] for other in flat)}
-
-
-def _flat(content: Document, prefix: str = "") -> dict[str, str]:
-    parts: dict[str, str] = {}
-    for key, value in content.items():
-        parts |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": repr(value)}
-    return parts
+    flat = [leaves(child.recipe.model_dump(mode="json")) for child in sweep.children]
+    return {key for own in flat for key in own if any(repr(other.get(key)) != repr(own[key]) for other in flat)}
 
 
 def _of_seed(recipe: Recipe, seed: int | None) -> list[str]:

@@ -87,9 +87,9 @@ def sweep_run_id(sweep: Sweep, uri: str) -> str:
                 return str(known["run_id"])
         recipe = sweep.recipe
         experiment = recipe.tracking.experiment
-        run_id = os.environ.get("MLFLOW_RUN_ID") or runs.schedule_run(
-            uri, experiment or recipe.domain, f"{recipe.name} sweep", asked=experiment is not None
-        )
+        name, asked = experiment or recipe.domain, experiment is not None
+        run_id = runs.run_of_environment(uri, name, asked=asked, parameters=_parameters(sweep))
+        run_id = run_id or runs.schedule_run(uri, name, f"{recipe.name} sweep", asked=asked)
         _note(sweep, uri, run_id)
     return run_id
 
@@ -112,7 +112,7 @@ def _run_of(sweep: Sweep, uri: str) -> runs.Run:
         f"{recipe.name} sweep",
         asked=recipe.tracking.experiment is not None,
         uri=uri,
-        parameters={"sweep": sweep.axes, **_common(sweep)},
+        parameters=_parameters(sweep),
         tags={"recipe": recipe.name, "domain": recipe.domain, "sweep": sweep.name},
         datasets=(),
         spool=sweep.output / "runs",
@@ -124,8 +124,8 @@ def _run_of(sweep: Sweep, uri: str) -> runs.Run:
     return run
 
 
-def _common(sweep: Sweep) -> Entries:
-    """What is shown of the recipe, without what the runs differ in."""
+def _parameters(sweep: Sweep) -> Entries:
+    """What is varied, and what else is shown of the recipe."""
     varied = varied_keys(sweep)
 
     def without(content: Document, prefix: str) -> Entries:
@@ -135,7 +135,7 @@ def _common(sweep: Sweep) -> Entries:
             if f"{prefix}{key}" not in varied
         }
 
-    return without(shown(sweep.recipe), "")
+    return {"sweep": sweep.axes, **without(shown(sweep.recipe), "")}
 
 
 def _write(sweep: Sweep, table: SweepTable, run: runs.Run) -> None:

@@ -15,7 +15,7 @@ class RunNote(TypedDict):
     Attributes:
         run_id: Its id in the tracking store.
         uri: Address of that store, without user and password.
-        name: Name of the recipe; this and what follows is there once the run is complete.
+        name: Name of the run; this and what follows is there once the run is complete.
         settings: What is shown of the recipe, by dotted key, as the store has it.
         data: Digest of the data of each split.
         figures: Figures of validation and test.

@@ -66,10 +66,8 @@ def start_run(
         client = client_of(uri)
         needed = os.environ.get("MLFLOW_RUN_ID")
         known = _existing(client, needed or run_id)
-        if needed and not known:
-            raise InputError(f"MLFLOW_RUN_ID={needed}: the tracking store has no such run; unset it")
         find = functools.partial(find_experiment, client, uri, experiment, asked)
-        if known and not _suits(client, known, needed, find, parameters):
+        if not _suits(client, known, needed, find, parameters):
             known = None
         if known:
             client.update_run(known, status="RUNNING")
@@ -80,14 +78,33 @@ def start_run(
     return run
 
 
+def run_of_environment(uri: str, experiment: str, *, asked: bool, parameters: Document) -> str | None:
+    """Id of the run that `MLFLOW_RUN_ID` names, where it is set; see `start_run`.
+
+    Raises:
+        InputError: the store has no such run, or it is one of another experiment or of other settings.
+    """
+    needed = os.environ.get("MLFLOW_RUN_ID")
+    if needed:
+        with reaching(uri):
+            client = client_of(uri)
+            find = functools.partial(find_experiment, client, uri, experiment, asked)
+            _suits(client, _existing(client, needed), needed, find, parameters)
+    return needed
+
+
 def _suits(
-    client: "MlflowClient", run_id: str, needed: str | None, find: Callable[[], str], parameters: Document
+    client: "MlflowClient", run_id: str | None, needed: str | None, find: Callable[[], str], parameters: Document
 ) -> bool:
-    """Whether a run that is there can be gone on with.
+    """Whether there is a run, and it can be gone on with.
 
     Raises:
         InputError: it is the one of `MLFLOW_RUN_ID`, and cannot.
     """
+    if run_id is None:
+        if needed:
+            raise InputError(f"MLFLOW_RUN_ID={needed}: the tracking store has no such run; unset it")
+        return False
     there = client.get_run(run_id)
     chosen = bool(os.environ.get(EXPERIMENT_NAME) or os.environ.get(EXPERIMENT_ID))
     elsewhere = chosen and find() != there.info.experiment_id

@@ -17,8 +17,11 @@ import pytest
 
 from medvision.segmentation import Segmenter
 from pipelines.sweeps.plan import Axes, plan_sweep
+from pipelines.sweeps.sweep import run_sweep
+from pipelines.tracking import runs
 from shared_backbones import weights
 from shared_backbones.card import read_card
+from shared_backbones.errors import InputError
 from tests.conftest import ROOT
 from tests.pipelines.balls import MARKER, write_raw
 from tests.pipelines.sweeps.small_recipe import QUICK, write_small_recipe
@@ -69,6 +72,22 @@ def tracked(uri: str) -> list[Any]:
 
     client = MlflowClient(uri)
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_of_another_job_is_not_taken_up(
+    raw: Path, tmp_path: Path, store: str, known: bool, monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    sweep = plan_sweep(write_small_recipe(tmp_path, raw), QUICK, Axes(seeds="1-2"))
+    run_id = runs.schedule_run(store, "medvision", "other") if known else "0" * 32
+    if known:
+        MlflowClient(store).log_param(run_id, "train.epochs", "99")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(InputError, match="unset it"):
+        run_sweep(sweep, task=1)
+    assert not sweep.folder.exists()
 
 
 def test_a_sweep_that_was_killed_gives_the_same_table_to_the_last_digit(raw: Path, tmp_path: Path, store: str):
