@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.convolution import ConvNormAct
+from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.inference import fold_batch_norm
 from shared_backbones.networks.pyramids import REDUCTIONS, TimmPyramid
 from shared_backbones.networks.released import Released, renamed
@@ -47,6 +48,7 @@ class MSRNet(Released):
     """
 
     role: ClassVar[Role] = "segmenter"
+    grad_checkpointing = False
     released_class = "PvtV2B2_MSRNet"
     released_nothing = frozenset({"pretrained", "num_frames", "use_checkpoint"})
     renamed_arguments: ClassVar[dict[str, str]] = {
@@ -131,7 +133,8 @@ class MSRNet(Released):
         results: list[Tensor] = []
         for i, (translate, weigh, fuse) in enumerate(zip(self.translate, self.weigh, self.fuse, strict=True)):
             level = weigh(*(translate(maps[-1 - i]) for maps in seen))
-            results.append(fuse(level + sum(_resized(deeper, level.shape[2:]) for deeper in results)))
+            level = level + sum(_resized(deeper, level.shape[2:]) for deeper in results)
+            results.append(recomputed(fuse, level) if self._recomputes else fuse(level))
         plane = results[-1]
         if self.enlarge is not None:
             plane = self.enlarge(_doubled(plane))
@@ -139,7 +142,17 @@ class MSRNet(Released):
 
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Maps of the encoder, the finest first."""
-        return self.encoder(x if self.mean is None or self.std is None else (x - self.mean) / self.std)
+        x = x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        maps: Any = recomputed(self.encoder, x) if self._recomputes else self.encoder(x)
+        return list(maps)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.grad_checkpointing and self.training
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, recompute the activations of the encoder and of each level's unit."""
+        self.grad_checkpointing = enable
 
 
 class Context(nn.Module):

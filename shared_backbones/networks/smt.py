@@ -1,7 +1,6 @@
 """SMT: stages of scale-aware modulation, then of attention (arXiv 2307.08579)."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +12,7 @@ from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier, initialise_maps, with_axes
 from shared_backbones.networks.tokens import drop_path_rates
 
 _EPS = 1e-6
@@ -116,7 +115,7 @@ class SMT(Released, StageClassifier):
             self.stages.append(Stage(*enter, MapNorm(width, _ENTRY_EPS), *blocks, MapNorm(width, _EPS)))
             before = width
         self.head = linear_classifier(embed_dims[-1], num_classes)
-        self.apply(_initialise)
+        self.apply(initialise_maps)
 
     def released_name(self, name: str) -> str:
         """What the released code calls an entry of the state dict."""
@@ -124,17 +123,12 @@ class SMT(Released, StageClassifier):
 
     def released_conversions(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """What is a 1x1 convolution or a factor of a map here is a linear layer or a factor of tokens there."""
-        return {name: functools.partial(_of_map, ndim=tensor.ndim) for name, tensor in self.state_dict().items()}
+        return {name: functools.partial(with_axes, ndim=tensor.ndim) for name, tensor in self.state_dict().items()}
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the last map; with `pre_logits` what the classifier sees."""
         x = x.mean((2, 3))
         return x if pre_logits else self.head(x)
-
-
-def _of_map(tensor: Tensor, ndim: int) -> Tensor:
-    """A tensor with axes of one added at its end."""
-    return tensor[(..., *[None] * (ndim - tensor.ndim))]
 
 
 def _check_heads(width: int, heads: int, name: str, stage: int) -> None:
@@ -241,18 +235,6 @@ class FeedForward(nn.Module):
             weight[:, :, 1, 1] += 1
             self.depthwise.weight = nn.Parameter(weight, requires_grad=False)
             self.folded = True
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1:
-        nn.init.trunc_normal_(module.weight, std=0.02)  # linear layers in the released code, but for one
-    elif isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 _SMALL: Arguments = {"embed_dims": (64, 128, 256, 512), "qkv_bias": True}

@@ -1,7 +1,6 @@
 """SpectFormer: filters of the spectrum first, attention after (arXiv 2304.06446); written from the paper and notes."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -16,10 +15,9 @@ from shared_backbones.blocks.spectral import filter_spectrum
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.classifier import linear_classifier
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier
+from shared_backbones.networks.stages import MapNorm, Stage, StageClassifier, initialise_maps, with_axes
 from shared_backbones.networks.tokens import (
     drop_path_rates,
-    initialise_linear,
     to_map,
     to_tokens,
 )
@@ -113,7 +111,7 @@ class SpectFormer(Released, StageClassifier):
         self.norm = nn.LayerNorm(before, norm_eps)
         self.head = linear_classifier(before, num_classes)
         self.token_head = linear_classifier(before, num_classes) if token_label else None
-        self.apply(initialise)
+        self.apply(initialise_maps)
 
     @classmethod
     def from_official(
@@ -240,20 +238,7 @@ def _of_map(tensor: Tensor, ndim: int) -> Tensor:
     """A tensor with axes of one added at its end; tables of the spectrum have another order."""
     if tensor.ndim == 4 and tensor.shape[3] == 2:
         return channels_first(tensor)
-    return tensor[(..., *[None] * (ndim - tensor.ndim))]
-
-
-def initialise(module: nn.Module) -> None:
-    """As released: for `apply`."""
-    initialise_linear(module)
-    if isinstance(module, nn.Conv2d):
-        if module.kernel_size == (1, 1):
-            nn.init.trunc_normal_(module.weight, std=0.02)  # linear layers in the released code
-        else:
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    return with_axes(tensor, ndim)
 
 
 VARIANTS = {

@@ -11,7 +11,8 @@ from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import SelfAttention
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.released import Released, renamed
-from shared_backbones.networks.spectformer import PLAIN, SpectralGate, channels_first, initialise
+from shared_backbones.networks.spectformer import PLAIN, SpectralGate, channels_first
+from shared_backbones.networks.stages import initialise_maps
 from shared_backbones.networks.tokens import TokenClassifier, check_images, drop_path_rates, to_map, to_tokens
 
 _EPS = 1e-6
@@ -78,7 +79,7 @@ class PlainSpectFormer(Released, TokenClassifier):
             mixer = SpectralGate(embed_dim, (side, side)) if spectral else SelfAttention(embed_dim, _PLAIN_HEADS)
             self.blocks.append(PlainBlock(embed_dim, mixer, hidden, rate))
         self.describe_levels(patch_size)
-        self.apply(initialise)
+        self.apply(initialise_maps)
 
     def released_name(self, name: str) -> str:
         """What the released code calls an entry of the state dict."""

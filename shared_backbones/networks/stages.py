@@ -1,5 +1,6 @@
 """Classifiers in stages, each of which halves the map: their levels are a pyramid."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.networks.classifier import Classifier, Intermediates, chosen_levels
+from shared_backbones.networks.tokens import initialise_linear
 
 
 class StageClassifier(Classifier):
@@ -90,3 +92,22 @@ class MapNorm(nn.LayerNorm):
         """Map `(B, C, H, W)` to the same shape."""
         x = input.permute(0, 2, 3, 1)
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+def with_axes(tensor: Tensor, ndim: int) -> Tensor:
+    """A tensor with axes of one added at its end: of a linear layer, the one of a 1x1 convolution."""
+    return tensor[(..., *[None] * (ndim - tensor.ndim))]
+
+
+def initialise_maps(module: nn.Module) -> None:
+    """Weights of layers over tokens, here 1x1 convolutions, and of convolutions, as released: for `apply`."""
+    if not isinstance(module, nn.Conv2d):
+        initialise_linear(module)
+        return
+    if module.kernel_size == (1, 1) and module.groups == 1:
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    else:
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
