@@ -12,7 +12,10 @@ from shared_backbones.json_values import Entries
 if TYPE_CHECKING:
     from torch import Tensor
 
-NORMALISATIONS = ("mean_std", "satmae")
+NORMALISATIONS = ("mean_std", "satmae", "none")
+_ALIKE = {"nir": ("nir", "nir08"), "swir": ("swir16", "swir22")}  # either will do
+_OPAQUE = ("nir09", "cirrus", "pan")  # colours of bands that see air, or several colours at once
+_OPTICAL_NM = (400, 2500)
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class InputContract:
         gsd_m: Ground sampling distance at which it was trained; None where it was not fixed.
         size: Side in pixels of the images that the network takes.
         normalisation: Scaling: `mean_std`, (x - mean) / std; or `satmae`, the published treatment of fMoW-Sentinel: the
-            range from mean - 2 std to mean + 2 std in 256 steps from 0 to 1.
+            range from mean - 2 std to mean + 2 std in 256 steps from 0 to 1; or `none`, values as they are.
         mean: Mean of each band, in the model's numbers.
         std: Standard deviation of each band, same unit.
         stored: Side in pixels that a classifier's images are brought to before they are normalised; None where they are
             taken as they are.
         tile: Side in pixels of the tiles in which scenes are mapped; None for `size`.
+        needed: Colours of the bands that must be there, for a model that takes whatever bands a scene has, by their
+            wavelengths; `nir` and `swir` are of either width or place. Empty where `bands` alone are taken.
     """
 
     sensor: Sensor
@@ -46,6 +51,7 @@ class InputContract:
     std: tuple[float, ...]
     stored: int | None = None
     tile: int | None = None
+    needed: tuple[str, ...] = ()
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], model: str) -> "InputContract":
@@ -69,6 +75,7 @@ class InputContract:
                 std=tuple(float(value) for value in given["std"]),
                 stored=None if given.get("stored") is None else int(given["stored"]),
                 tile=None if given.get("tile") is None else int(given["tile"]),
+                needed=tuple(map(str, given.get("needed", ()))),
             )
             contract._check()
         except KeyError as error:
@@ -86,13 +93,43 @@ class InputContract:
             raise ValueError(f"scale is {self.scale:g}, expected more than 0")
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation is {self.normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")
-        if not len(self.mean) == len(self.std) == len(self.bands):
+        if self.normalisation != "none" and not len(self.mean) == len(self.std) == len(self.bands):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations for {len(self.bands)} bands")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
             raise ValueError("means must be finite and deviations more than 0")
         for name, side in (("size", self.size), ("stored", self.stored), ("tile", self.tile)):
             if side is not None and not 1 <= side <= 8192:
                 raise ValueError(f"{name} is {side}, expected 1 to 8192")
+
+    @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """Centres of the bands in nm."""
+        return tuple(self.sensor.band(name).wavelength_nm for name in self.bands)
+
+    def chosen(self, sensor: Sensor, bands: Sequence[str]) -> list[str]:
+        """Those of a scene's bands that the model sees: its own, or all that show the ground, by their wavelength.
+
+        Args:
+            sensor: The scene's sensor.
+            bands: Names of the scene's bands.
+
+        Raises:
+            InputError: a needed one is not among them.
+        """
+        if not self.needed:
+            return list(self.bands)
+        known = [sensor.band(name) for name in bands if sensor.find(name) is not None]
+        low, high = _OPTICAL_NM
+        seen = [band for band in known if low <= band.wavelength_nm <= high and band.color not in _OPAQUE]
+        colours = {band.color for band in seen}
+        lacking = [colour for colour in self.needed if colours.isdisjoint(_ALIKE.get(colour, (colour,)))]
+        if lacking:
+            there = ", ".join(f"{band.name} ({band.color})" for band in known) or "none that is known"
+            raise InputError(
+                f"lacks {', '.join(lacking)}; found {there}; the model takes any bands of a scene that has "
+                f"{', '.join(self.needed)}: give one, or --bands if they are there under other names"
+            )
+        return [band.name for band in seen]
 
     def normalise(self, images: "Tensor", valid: "Tensor | None" = None) -> "Tensor":
         """The network's input.
@@ -103,6 +140,8 @@ class InputContract:
         """
         if not images.is_floating_point():
             images = images.float()
+        if self.normalisation == "none":
+            return images if valid is None else images.masked_fill(~valid.unsqueeze(-3), 0.0)
         mean = images.new_tensor(self.mean)[:, None, None]
         std = images.new_tensor(self.std)[:, None, None]
         scaled = (images - mean) / std

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from shared_backbones.files import printable, replacing
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 NODATA = 255
+UNKNOWN = "unknown"
+"""Name of a class of what looks like none of the others."""
 _STEP = 32  # by which networks halve their maps at most: 2 ** 5
 
 
@@ -145,6 +148,7 @@ class Mapper(LoadedNetwork):
         Raises:
             InputError: the scene is damaged, or the disk has no room.
         """
+        self._look_through(scene)
         height, width = scene.shape
         count = len(self.classes)
         bytes_needed = 2 * height * width * (1 + (4 * count if probabilities else 0) + (4 if confidence else 0))
@@ -196,6 +200,12 @@ class Mapper(LoadedNetwork):
         if scene.grid.gsd_m is not None:
             figures |= {f"hectares_{number}": float(total) / 1e4 for number, total in enumerate(areas)}
         return figures
+
+    def _look_through(self, scene: Scene) -> None:
+        """Take the bands that the scene has, where the model takes any."""
+        if self.contract.needed:
+            self.contract = replace(self.contract, sensor=scene.sensor, bands=tuple(scene.bands))
+            self.network.see(self.contract.wavelengths)
 
     def _blend(
         self, scene: Scene, carry: Path, seconds: dict[str, float], on_progress: Callable[[int, int], None] | None

@@ -117,7 +117,7 @@ def _chosen(
 def open_for_model(
     path: str | Path, contract: InputContract, *, sensor: str | None = None, **options: Unpack[Opening]
 ) -> Scene:
-    """Open a scene with a model's bands, in the model's order.
+    """Open a scene with a model's bands, in the model's order; or with all that the model takes by their wavelengths.
 
     Args:
         path: a file or product, as for `open_scene`.
@@ -132,6 +132,13 @@ def open_for_model(
     known = scene.sensor if scene is not None else find_sensor(str(sensor))
     if scene is not None:
         scene.close()
+    if contract.needed:
+        with scene or open_scene(path, sensor=known.name, **options) as opened:
+            try:
+                wanted = contract.chosen(known, opened.bands)
+            except InputError as error:
+                raise InputError(f"{printable(path)}: {error}") from None
+        return open_scene(path, sensor=known.name, wanted=wanted, **options)
     if known.name != contract.sensor.name:
         raise InputError(
             f"{printable(path)}: is of sensor {known.name}, the model of {contract.sensor.name}; use a model of that "

@@ -171,6 +171,13 @@ _OLI = (
 )
 _THERMAL = (Band("B10", "lwir11", 10895, 100, RADIANCE), Band("B11", "lwir12", 12005, 100, RADIANCE))
 _OLI_TIRS = (*_OLI, Band("B8", "pan", 590, 15), Band("B9", "cirrus", 1373, 30), *_THERMAL)
+_COMMON = tuple(
+    Band(color, color, wavelength, None)
+    for color, wavelength in {
+        "coastal": 443, "blue": 485, "green": 560, "red": 660, "rededge1": 704, "rededge2": 740, "rededge3": 783,
+        "nir": 840, "nir08": 865, "swir16": 1610, "swir22": 2200,
+    }.items()
+)  # fmt: skip
 _RGB = (
     # fMoW-RGB's statistics (SatMAE++), of numbers from 0 to 255
     Band("red", "red", 650, None, DIGITAL_NUMBER, 0.4182007 * 255, 0.2877428 * 255),
@@ -213,6 +220,8 @@ SENSORS = {
             1e-4,
         ),
         Sensor("hls_s30", tuple(Band(b.name, b.color, b.wavelength_nm, 30) for b in _SENTINEL2), 1e-4),
+        # of whatever satellite, once its numbers are reflectances: bands by their common names
+        Sensor("reflectance", _COMMON),
         Sensor("rgb", _RGB, 1.0),
         Sensor(
             "rgbn",

@@ -130,6 +130,14 @@ CASES = {
         other=(40, 50),
         mapped=True,
     ),
+    "spectral_mapper": Case(
+        "geovision.models.spectral_mapper:SpectralMapper",
+        {"num_classes": 3, "in_chans": 3, "width": 8},
+        (3, 16, 24),
+        3,
+        other=(20, 12),
+        mapped=True,
+    ),
     "skip_unet": Case(
         "shared_backbones.networks.skip_unet:SkipUnet",
         {"num_classes": 2, "in_chans": 3, "widths": [4, 8, 8]},

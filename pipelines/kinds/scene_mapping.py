@@ -128,10 +128,10 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         figures = map_figures(matrix, names)
         per_class = {f"iou_{row['name']}": row["iou"] for row in figures["classes"]}
         shown = {name: figures[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
-        write_summary(folder, shown | per_class, _tables(figures, matrix, names))
+        write_summary(folder, shown | per_class, mapping_tables(figures, matrix, names))
 
 
-def _tables(figures: Document, matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:
+def mapping_tables(figures: Document, matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:
     """Figures of each class, and the confusion of labels and map."""
     rows: list[list[Value]] = [
         [row["name"], row["pixels"], *(row[part] for part in ("iou", "f1", "precision", "recall"))]

@@ -1,14 +1,16 @@
 """Sections of a recipe that describe satellite scenes and images."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
 )
 
+from geovision.spectra.responses import HALF_POWER
 from pipelines.recipe.images import ImageSplit, LabelledImages
 from pipelines.recipe.section import DataSection, Filled, Section, Share, SplitSeed
 from shared_backbones.json_values import Entries
@@ -95,6 +97,30 @@ class LabelledSceneData(_Scenes):
     """Mirror and turn training patches by quarters."""
     overlap: Share = 0.25
     """Share of a tile that is blended with the next when scenes are mapped."""
+
+
+class SyntheticSceneData(DataSection):
+    """Scenes drawn from spectra while training; there are no files."""
+
+    domain = "geovision"
+    kind: Literal["synthetic_scenes"]
+    size: Annotated[int, Field(ge=16, le=512)] = 48
+    """Side of the scenes in pixels."""
+    sensors: Filled[str] = Field(default_factory=lambda: list(HALF_POWER))
+    """Whose bands see the scenes; all whose responses are known."""
+    validation_scenes: PositiveInt = 96
+    test_scenes: PositiveInt = 400
+    workers: NonNegativeInt = 0
+
+    @field_validator("sensors")
+    @classmethod
+    def _are_known(cls, sensors: list[str]) -> list[str]:
+        unknown = [sensor for sensor in sensors if sensor not in HALF_POWER]
+        if unknown:
+            raise ValueError(
+                f"no band responses are known of {', '.join(unknown)}; expected some of: {', '.join(HALF_POWER)}"
+            )
+        return sensors
 
 
 class SatelliteAugmentation(Section):

@@ -93,7 +93,7 @@ def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entri
 
 def _load(options: ClassifyOptions) -> GalaxyClassifier:
     classifier = GalaxyClassifier(
-        find_model(options.model),
+        find_model(options.model, "astrovision"),
         symmetries=not options.no_symmetries,
         batch_size=options.batch_size,
         **asdict(options.network),

@@ -32,7 +32,10 @@ def measure_images(options: RobustnessOptions, on_progress: Progress) -> Measure
         InputError: model, data and options do not go together.
     """
     classifier = GalaxyClassifier(
-        find_model(options.model), symmetries=False, batch_size=options.batch_size, **asdict(options.network)
+        find_model(options.model, "astrovision"),
+        symmetries=False,
+        batch_size=options.batch_size,
+        **asdict(options.network),
     )
     if classifier.contract.stretch is not None:
         raise InputError(

@@ -30,7 +30,7 @@ def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries
     check_table(options.table, options.cam_folder)
     scenes = find_scenes(options.input)
     files = part_of(scenes, options.shard)
-    model = find_model(options.model)
+    model = find_model(options.model, "geovision")
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for image in files for file in files_of(image)), model / CARD, model / WEIGHTS])
     classifier = SatelliteClassifier(model, batch_size=options.batch_size, **asdict(options.network))

@@ -31,7 +31,7 @@ class MapOptions:
     output: Annotated[
         Path, typer.Option("--output", "-o", help="GeoTIFF of the classes to write (.tif); for many scenes a folder.")
     ]
-    model: TrainedModelOption
+    model: TrainedModelOption = "surface-types"
     probabilities: Annotated[Path | None, typer.Option(help="GeoTIFF of the classes' probabilities to write, too.")] = (
         None
     )

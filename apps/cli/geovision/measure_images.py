@@ -33,7 +33,10 @@ def measure_images(options: RobustnessOptions, on_progress: Progress) -> Measure
         InputError: model, data and options do not go together.
     """
     classifier = SatelliteClassifier(
-        find_model(options.model), symmetries=False, batch_size=options.batch_size, **asdict(options.network)
+        find_model(options.model, "geovision"),
+        symmetries=False,
+        batch_size=options.batch_size,
+        **asdict(options.network),
     )
     return measure_classifier(
         _images(options, classifier),

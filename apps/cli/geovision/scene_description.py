@@ -172,7 +172,7 @@ def _number(value: float | None) -> float | str | None:
 
 def _tried(name: str, path: Path, reading_options: Entries) -> Entries:
     """Whether a model would take a scene: what it `lacks`, empty where nothing."""
-    folder = find_model(name)
+    folder = find_model(name, "geovision")
     try:
         contract = InputContract.from_card(weights.read_card(folder), name)
         with open_for_model(path, contract, **reading_options) as scene:

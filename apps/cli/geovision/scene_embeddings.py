@@ -32,7 +32,10 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for scene in scenes for file in files_of(scene)), *model_files(options.model)])
     embedder = Embedder(
-        find_model(options.model), batch_size=options.batch_size, min_valid=options.min_valid, **asdict(options.network)
+        find_model(options.model, "geovision"),
+        batch_size=options.batch_size,
+        min_valid=options.min_valid,
+        **asdict(options.network),
     )
     parts: list[tuple[str, str, Embedded]] = []
     inputs: list[Entries] = []

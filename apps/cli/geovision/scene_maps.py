@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
-from geovision.mapping import Mapper
+from geovision.mapping import UNKNOWN, Mapper
 from geovision.polygons import check_polygons, write_polygons
 from geovision.scene import Scene
 from geovision.scenes import files_of, find_scenes, open_for_model
@@ -25,6 +25,8 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.weights import WEIGHTS
+
+_MANY_UNKNOWN = 0.2  # part of the pixels
 
 
 def map_scene(options: MapOptions) -> Entries:
@@ -108,7 +110,7 @@ def _of_array(result: Entries, options: MapOptions) -> Entries:
 
 def _load(options: MapOptions) -> Mapper:
     return Mapper(
-        find_model(options.model),
+        find_model(options.model, "geovision"),
         overlap=options.overlap,
         tile=options.tile,
         batch_size=options.batch_size,
@@ -118,7 +120,7 @@ def _load(options: MapOptions) -> Mapper:
 
 def model_files(model: str) -> list[Path]:
     """The files of a model, which no output may be."""
-    folder = find_model(model)
+    folder = find_model(model, "geovision")
     return [folder / CARD, folder / WEIGHTS]
 
 
@@ -192,13 +194,27 @@ def _side_car(mapper: Mapper, scene: Scene, sha256: str, figures: Document, opti
         }
         for entry in mapper.classes
     ]
+    about = describe_run(mapper, scene, sha256)
+    about["warnings"] += _strange(rows)
     return {
-        **describe_run(mapper, scene, sha256),
+        **about,
         "settings": _settings(options),
         "tile": {"size": mapper.tile, "margin": mapper.margin},
         "classes": rows,
         "timings_s": {name: round(figures[name], 3) for name in ("read", "network", "write", "all")},
     }
+
+
+def _strange(rows: Sequence[Entries]) -> list[str]:
+    """A warning where much of a scene looks like nothing that the model knows."""
+    total = sum(row["pixels"] for row in rows)
+    unknown = sum(row["pixels"] for row in rows if row["name"] == UNKNOWN)
+    if unknown <= _MANY_UNKNOWN * total:
+        return []
+    return [
+        f"{unknown / total:.0%} of the pixels look like no surface that the model knows; are these reflectances of the "
+        "bands that they are named for?"
+    ]
 
 
 def _settings(options: MapOptions) -> Entries:

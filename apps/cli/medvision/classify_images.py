@@ -7,9 +7,8 @@ from apps.cli.medvision.image_sources import find_files, open_source
 from apps.cli.shared.classified_images import check_table, write_classes
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
-from apps.cli.shared.program import find_model as find_registered
+from apps.cli.shared.program import find_model
 from medvision.classification import MedicalClassifier
-from medvision.models.catalogue import find_model
 from shared_backbones.card import CARD
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
@@ -23,7 +22,7 @@ def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries
         InputError: input, model, options and output do not go together, or nothing could be classified.
     """
     check_table(options.table, options.cam_folder)
-    files, model = find_files(options), find_model(find_registered(options.model))
+    files, model = find_files(options), find_model(options.model, "medvision")
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([options.input, *files, model / CARD, model / WEIGHTS])
     classifier = MedicalClassifier(

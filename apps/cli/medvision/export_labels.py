@@ -32,12 +32,11 @@ def export_labels(options: ExportLabelsOptions) -> None:
     """Write what the labels mean, and their colours, for FreeSurfer, ITK-SNAP, 3D Slicer and BIDS."""
     from apps.cli.medvision.results import make_writable
     from apps.cli.shared.outputs import place_text
-    from apps.cli.shared.program import find_model as find_registered
+    from apps.cli.shared.program import find_model
     from medvision.channels import Channels
     from medvision.contract import InputContract
     from medvision.findings.label_tables import FORMATS
     from medvision.findings.tables import identifiers
-    from medvision.models.catalogue import find_model
     from shared_backbones.card import read_card
     from shared_backbones.errors import InputError
     from shared_backbones.files import printable
@@ -46,7 +45,7 @@ def export_labels(options: ExportLabelsOptions) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"--format {printable(','.join(formats))}: expected some of {', '.join(FORMATS)}")
-    folder = find_model(find_registered(options.name))
+    folder = find_model(options.name, "medvision")
     card = read_card(folder)
     contract = InputContract.from_card(card, options.name)
     channels = Channels.of(contract, options.detail, options.name)

@@ -3,9 +3,8 @@
 import functools
 
 from apps.cli.medvision.robustness import RobustnessOptions
-from apps.cli.shared.program import find_model as find_registered
+from apps.cli.shared.program import find_model
 from apps.cli.shared.robustness import write_measurement
-from medvision.models.catalogue import find_model
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 
@@ -19,7 +18,7 @@ def measure(options: RobustnessOptions) -> int:
     Raises:
         InputError: model, data and options do not go together, or the results cannot be written.
     """
-    folder = find_model(find_registered(options.model))
+    folder = find_model(options.model, "medvision")
     segments = "spacing_mm" in (read_card(folder).get("input") or {})  # as every model of volumes has
     _check_options(options, segments)
     write = functools.partial(

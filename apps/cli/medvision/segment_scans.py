@@ -29,7 +29,6 @@ from medvision.dicom.series import DicomVolume
 from medvision.findings.label_tables import bids
 from medvision.findings.sidecar import Sidecar, build_sidecar, measured
 from medvision.findings.tables import identifiers, table_text, volume_rows
-from medvision.models import catalogue
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from pipelines.runtime.memory import give_back_freed_memory
@@ -45,8 +44,8 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
         InputError: nothing could be started, or the only scan failed.
     """
     give_back_freed_memory()
-    model = str(find_model(options.model))
-    contract = InputContract.from_card(read_card(catalogue.find_model(model)), model)
+    model = find_model(options.model, "medvision")
+    contract = InputContract.from_card(read_card(model), options.model)
     inputs = find_inputs(options, contract.channel_count)
     if options.shard is not None and not inputs.batch:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")

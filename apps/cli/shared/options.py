@@ -69,7 +69,9 @@ CommaSeparated = Parsed(_split, ",".join)
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
-TrainedModelOption = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
+TrainedModelOption = Annotated[
+    str, typer.Option(help="Bundled name, folder of a trained model, or models:/NAME@ALIAS.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
 

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.runtime import preemption
 from pipelines.runtime.threads import sleep_while_waiting
+from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -55,10 +56,14 @@ def _refuse(line: str, code: int = USER_ERROR) -> int:
     return code
 
 
-def find_model(model: str) -> Path:
-    """What `--model` names: a registered model's copy, or the folder or bundled name itself."""
+def find_model(model: str, domain: str) -> Path:
+    """Folder of what `--model` names: a registered model's copy, a model that comes with the domain, or a folder.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     if model.startswith(("models:/", "runs:/")):
         from pipelines.tracking.registry import resolve_model
 
         return resolve_model(model)
-    return Path(model)
+    return Catalogue(domain).find_model(model)

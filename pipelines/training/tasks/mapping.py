@@ -1,6 +1,7 @@
 """A LightningModule that learns to map patches of scenes; normalisation and augmentation run on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +41,13 @@ class MappingTask(Task):
         self.counts = MulticlassStatScores(len(self.classes), average="none", ignore_index=IGNORED, validate_args=False)
         self.losses = MeanMetric().set_dtype(torch.float64)
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+    def images_of(self, batch: dict[str, Any]) -> Tensor:
+        """What the network sees of a batch."""
+        return self.contract.normalise(batch["image"], batch["valid"])
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Cross-entropy of one batch over its labelled pixels."""
-        images = self.contract.normalise(batch["image"], batch["valid"])
+        images = self.images_of(batch)
         labels = batch["labels"].long()
         if self.flip:
             turns, mirror = torch.randint(0, 4, (1,)).item(), torch.rand(1).item() < 0.5
@@ -58,9 +63,9 @@ class MappingTask(Task):
         self.counts.reset()
         self.losses.reset()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Count a batch's pixels, but for those without a label, and add their loss."""
-        images, labels = self.contract.normalise(batch["image"], batch["valid"]), batch["labels"].long()
+        images, labels = self.images_of(batch), batch["labels"].long()
         logits = self.model(images)
         self.counts.update(logits.argmax(1), labels)
         self.losses.update(_cross_entropy(logits, labels), (labels != IGNORED).sum())
@@ -74,6 +79,16 @@ class MappingTask(Task):
         unions = both / (labelled + only_mapped).clamp(min=1)
         self.log("validation_accuracy", (both.sum() / labelled.sum().clamp(min=1)).float())
         self.log("validation_miou", (unions[present].mean() if present.any() else both.sum() * 0).float())
+
+
+class SpectralMappingTask(MappingTask):
+    """Scenes to label maps, each batch with other bands, of a network that has a method `see` for their wavelengths."""
+
+    def images_of(self, batch: dict[str, Any]) -> Tensor:
+        """Reflectances of a batch; the network is told which bands they are."""
+        see: Callable[[Sequence[float]], None] = self.model.see  # pyright: ignore[reportAssignmentType]
+        see(batch["wavelengths"])
+        return batch["images"]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

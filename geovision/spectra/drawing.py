@@ -1,0 +1,262 @@
+"""Small scenes drawn from spectra, with what each pixel is: no satellite image is needed to train on them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, shift
+
+from geovision.datasets.patches import IGNORED
+from geovision.sensors import find_sensor
+from geovision.spectra import optics
+from geovision.spectra.library import Part, spectra
+from geovision.spectra.responses import HALF_POWER, band_responses
+
+CLASSES = (
+    "green_vegetation", "dry_vegetation", "soil_sand", "built_up", "burned", "water", "snow", "cloud", "shadow",
+    "unknown",
+)  # fmt: skip
+"""Classes of drawn scenes, by number. `unknown` is what looks like no surface."""
+_GREEN, _DRY, _SOIL, _BUILT, _BURNED, _WATER, _SNOW, _CLOUD, _SHADOW, _UNKNOWN = range(len(CLASSES))
+_COVERS = 7  # the classes up to snow cover the ground, in fractions of a pixel
+_LIBRARY = {_GREEN: "green", _DRY: "dry", _SOIL: "soil", _BUILT: "built", _BURNED: "burned"}
+_FREQUENCY = np.array([0.26, 0.11, 0.14, 0.2, 0.07, 0.13, 0.09])  # of the covers among the regions of a scene
+# What else is in a region of each cover, by weight.
+_COMPANY: dict[int, dict[int, float]] = {
+    _GREEN: {_DRY: 1, _SOIL: 1},
+    _DRY: {_GREEN: 1, _SOIL: 2},
+    _SOIL: {_GREEN: 1, _DRY: 1},
+    _BUILT: {_GREEN: 3, _SOIL: 1, _DRY: 1},
+    _BURNED: {_SOIL: 1, _DRY: 1, _GREEN: 0.3},
+    _WATER: {_GREEN: 1},
+    _SNOW: {_SOIL: 1, _DRY: 1, _GREEN: 1},
+}
+_LEAST = {_GREEN: 0.5, _DRY: 0.45, _SOIL: 0.55, _BUILT: 0.25, _BURNED: 0.45, _WATER: 0.85, _SNOW: 0.5}
+"""Least fraction of its own cover that a region is drawn with."""
+_IS_BUILT, _MAYBE_BUILT = 0.3, 0.2  # fraction of sealed ground from which a pixel is built-up, and from which it may be
+_IS_CLOUD, _MAYBE_CLOUD = 0.2, 0.06  # reflectance of a cloud, likewise
+_IS_SHADOW, _MAYBE_SHADOW = 0.6, 0.2  # part of the direct light that is missing, likewise
+NEEDED = ("green", "red", "nir", "swir")
+"""Colours of the bands that every drawn scene has; `nir` and `swir` are either of two bands."""
+
+
+@dataclass(frozen=True)
+class DrawnScenes:
+    """Scenes of one sensor.
+
+    Attributes:
+        images: Reflectances `(B, C, S, S)` float32.
+        labels: Classes `(B, S, S)` uint8; 255 where no class dominates.
+        wavelengths: Centres of the bands in nm.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    wavelengths: tuple[float, ...]
+
+
+class SceneDrawer:
+    """Draws scenes: regions of mixed surfaces, terrain, clouds and their shadows, air, and the sensor's noise.
+
+    Args:
+        part: Which spectra of the library are used, `train` or `test`.
+        size: Side of a scene in pixels.
+        sensors: Names of the sensors that scenes are seen by.
+        whole: Whether all bands are there; otherwise most scenes lack some.
+    """
+
+    def __init__(
+        self, part: Part, size: int = 48, sensors: Sequence[str] = tuple(HALF_POWER), *, whole: bool = False
+    ) -> None:
+        self.size, self.whole, self.sensors = size, whole, list(sensors)
+        self._full = spectra(part)
+        self._seen: dict[str, dict[int, np.ndarray]] = {}  # the library as each sensor sees it
+
+    def __call__(self, count: int, random: np.random.Generator) -> DrawnScenes:
+        """Draw scenes of one sensor, with the same bands.
+
+        Args:
+            count: Number of scenes.
+            random: Source of all random choices.
+        """
+        sensor = self.sensors[random.integers(len(self.sensors))]
+        bands = list(HALF_POWER[sensor])
+        if not self.whole and random.random() < 0.6:
+            bands = _some(sensor, bands, random)
+        response = band_responses(sensor, list(HALF_POWER[sensor]))
+        if sensor not in self._seen:
+            self._seen[sensor] = {cover: self._full[name] @ response.T for cover, name in _LIBRARY.items()}
+        scenes = [self._draw(sensor, response, random) for _ in range(count)]
+        kept = [list(HALF_POWER[sensor]).index(band) for band in bands]
+        images = np.stack([image[kept] for image, _ in scenes]).astype(np.float32)
+        labels = np.stack([label for _, label in scenes])
+        return DrawnScenes(images, labels, tuple(find_sensor(sensor).band(band).wavelength_nm for band in bands))
+
+    def _draw(self, sensor: str, response: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if random.random() < 0.08:
+            image = _nothing_known(len(response), self.size, random)
+            return image, np.full((self.size, self.size), _UNKNOWN, np.uint8)
+        fractions, image = self._ground(self._seen[sensor], response, random)
+        blur = random.uniform(0.3, 0.8)  # the sensor's point spread
+        image = gaussian_filter(image, (0, blur, blur))
+        fractions = gaussian_filter(fractions, (0, blur, blur))
+        image *= 1 + 0.25 * random.random() * _noise(self.size, random.uniform(3, 20), random)  # terrain
+        labels = _dominant(fractions)
+        haze = float(np.exp(random.uniform(np.log(0.02), np.log(0.7))))
+        if random.random() < 0.3:
+            image, labels = _clouded(image, labels, response, haze, random)
+        nearby = random.uniform(0, 0.25) * min(1.0, haze)  # light of the neighbourhood that air scatters into a pixel
+        image = (1 - nearby) * image + nearby * gaussian_filter(image, (0, 8, 8))
+        added, passed = (response @ part for part in optics.air(haze, random.uniform(0.8, 1.8), random.uniform(1, 1.6)))
+        if random.random() < 0.5:  # at the sensor
+            image = added[:, None, None] + passed[:, None, None] * image
+        else:  # at the ground, as well as the air was known
+            image = image + (random.normal(0, 0.15) * added)[:, None, None]
+        image *= random.normal(1, 0.02, (len(image), 1, 1))  # calibration
+        grain = random.uniform(0.001, 0.006)
+        return image + random.normal(0, grain, image.shape) * (1 + image), labels
+
+    def _ground(
+        self, library: dict[int, np.ndarray], response: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fractions of the covers `(7, S, S)`, and reflectances `(C, S, S)`."""
+        side, count = self.size, int(random.integers(1, 6))
+        fields = np.stack([_noise(side, random.uniform(2, 16), random) for _ in range(count)])
+        region = fields.argmax(0)
+        fractions, image = np.zeros((_COVERS, side, side)), np.zeros((len(response), side, side))
+        for number in range(count):
+            inside = region == number
+            pixels = int(inside.sum())
+            if not pixels:
+                continue
+            cover = int(random.choice(_COVERS, p=_FREQUENCY))
+            parts = _composition(cover, random)[:, None] * np.exp(
+                random.normal(0, random.uniform(0.1, 0.6), (7, pixels))
+            )
+            parts /= parts.sum(0)
+            fractions[:, inside] = parts
+            shade = random.uniform(0, 0.45) if cover in (_GREEN, _BUILT, _BURNED) else random.uniform(0, 0.15)
+            lit = 1 - shade * random.random((1, pixels))
+            each = [
+                parts[other] * _spectra_of(other, pixels, library, response, random)
+                for other in np.flatnonzero(parts.any(1))
+            ]
+            seen = sum(each)
+            # light that two surfaces have reflected, one after the other (Fan et al., 2009)
+            twice = random.uniform(0, 1) * 0.5 * (seen**2 - sum(one**2 for one in each))
+            image[:, inside] = lit * (seen + twice)
+        return fractions, image
+
+
+def _spectra_of(
+    cover: int, pixels: int, library: dict[int, np.ndarray], response: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Reflectances of the pixels of a region that are all of one cover, `(C, pixels)`."""
+    if cover in library:
+        # roofs and streets differ from pixel to pixel, fields do not
+        variety = int(random.integers(2, 9)) if cover == _BUILT else int(random.integers(1, 3))
+        chosen = library[cover][random.integers(len(library[cover]), size=variety)]
+        weights = random.dirichlet(np.full(variety, 0.5 if cover == _BUILT else 5.0), pixels)
+        return (weights @ chosen).T * random.uniform(0.75, 1.25)
+    return np.broadcast_to((response @ _optical(cover, random))[:, None], (len(response), pixels))
+
+
+def _optical(cover: int, random: np.random.Generator) -> np.ndarray:
+    """A spectrum of water or snow."""
+    if cover == _SNOW:
+        return optics.snow(_log_uniform(5e-5, 2e-3, random), random.choice([0.0, _log_uniform(0.01, 20, random)]))
+    chlorophyll = _log_uniform(0.03, 100, random)
+    sediment = random.choice([0.0, _log_uniform(0.1, 200, random)])
+    return optics.water(chlorophyll, _log_uniform(0.01, 5, random), sediment, random.uniform(0, 0.04))
+
+
+def _composition(cover: int, random: np.random.Generator) -> np.ndarray:
+    """Mean fractions of a region of a cover, `(7,)`."""
+    own = random.uniform(_LEAST[cover], 1)
+    company = _COMPANY[cover]
+    weights = random.dirichlet([0.7 * weight for weight in company.values()])
+    fractions = np.full(_COVERS, 0.0)
+    fractions[cover] = own
+    for other, weight in zip(company, weights, strict=True):
+        fractions[other] = (1 - own) * weight
+    return fractions
+
+
+def _dominant(fractions: np.ndarray) -> np.ndarray:
+    """Class of each pixel, `(S, S)`: built-up where much is sealed, else what there is most of, if it is enough."""
+    labels = fractions.argmax(0)
+    labels = np.where(fractions.max(0) < 0.45, IGNORED, labels)
+    labels = np.where(fractions[_BUILT] >= _MAYBE_BUILT, IGNORED, labels)
+    return np.where(fractions[_BUILT] >= _IS_BUILT, _BUILT, labels).astype(np.uint8)
+
+
+def _clouded(
+    image: np.ndarray, labels: np.ndarray, response: np.ndarray, haze: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scene with a cloud and its shadow, which may also be of a cloud outside, or of a mountain."""
+    side = image.shape[1]
+    thickness = np.clip(_noise(side, random.uniform(4, 16), random) + random.uniform(-0.5, 1), 0, None)
+    depths = thickness * _log_uniform(2, 60, random)
+    ice, grain = random.random() < 0.4, 0.0
+    grain = _log_uniform(3e-5, 1e-4, random) if ice else _log_uniform(1e-5, 3e-5, random)
+    known = np.array([0.0, 1, 2, 4, 8, 16, 32, 64, 128])
+    curve = np.stack([response @ optics.cloud(depth, grain, ice=ice) for depth in known], 1)
+    cloud = np.stack([np.interp(depths, known, row) for row in curve])
+    present = random.random()
+    if present < 0.4:  # the cloud itself is outside
+        cloud = np.zeros_like(cloud)
+    moved = shift(depths, random.uniform(-12, 12, 2), order=1, mode="nearest")
+    missing = 1 - np.exp(-np.maximum(moved, 0) * random.uniform(0.05, 0.4))
+    if present > 0.75:
+        missing = np.zeros_like(missing)
+    sky = (response @ optics.sky(haze))[:, None, None]
+    shaded = image * (1 - missing * (1 - sky))
+    covered = cloud + shaded * (1 - cloud) ** 2 / (1 - np.minimum(shaded * cloud, 0.9))
+    labels = np.where(missing > _MAYBE_SHADOW, IGNORED, labels)
+    labels = np.where(missing > _IS_SHADOW, _SHADOW, labels)
+    labels = np.where(cloud[0] > _MAYBE_CLOUD, IGNORED, labels)
+    return covered, np.where(cloud[0] > _IS_CLOUD, _CLOUD, labels).astype(np.uint8)
+
+
+def _nothing_known(bands: int, side: int, random: np.random.Generator) -> np.ndarray:
+    """Numbers that are no reflectances of a surface, though they lie in their range, `(C, S, S)`."""
+    level = random.uniform(0.02, 0.6, (bands, 1, 1))
+    kind: Literal["speckle", "noise", "slopes", "shuffled"] = random.choice(["speckle", "noise", "slopes", "shuffled"])
+    if kind == "speckle":
+        looks = random.integers(1, 5)
+        return level * random.gamma(looks, 1 / looks, (bands, side, side))
+    if kind == "noise":
+        return random.uniform(0, 2 * level, (bands, side, side))
+    smooth = np.stack([_noise(side, random.uniform(4, 20), random) for _ in range(bands)])
+    if kind == "slopes":  # one quantity, such as a height or a temperature, in all bands
+        smooth = np.broadcast_to(smooth[:1], smooth.shape) * random.uniform(-1, 1, (bands, 1, 1))
+    return np.clip(level * (1 + 0.3 * smooth), 0, None) + random.normal(0, 0.004, (bands, side, side))
+
+
+def _some(sensor: str, bands: list[str], random: np.random.Generator) -> list[str]:
+    """Some bands of a sensor, with those that are needed, in their order."""
+    colours = {band: find_sensor(sensor).band(band).color for band in bands}
+
+    def one(matches: Callable[[str], bool]) -> str:
+        candidates = [band for band in bands if matches(colours[band])]
+        return candidates[random.integers(len(candidates))]
+
+    kept = {
+        one(lambda colour: colour == "green"),
+        one(lambda colour: colour == "red"),
+        one(lambda colour: colour in ("nir", "nir08")),
+        one(lambda colour: colour in ("swir16", "swir22")),
+    }
+    often = random.uniform(0.2, 0.9)
+    return [band for band in bands if band in kept or random.random() < often]
+
+
+def _noise(side: int, scale: float, random: np.random.Generator) -> np.ndarray:
+    """Smooth noise of mean 0 and deviation 1, `(side, side)`."""
+    field = gaussian_filter(random.normal(size=(side, side)), scale / 2, mode="wrap")
+    return (field - field.mean()) / max(float(field.std()), 1e-6)
+
+
+def _log_uniform(low: float, high: float, random: np.random.Generator) -> float:
+    return float(np.exp(random.uniform(np.log(low), np.log(high))))
