@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-cluster lint bench viewer clean
+.PHONY: demo docs test test-cluster lint bench viewer clean
 # Two targets would otherwise install into one .venv at the same time under `make -j`.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -12,10 +12,14 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 demo: .venv/demo.stamp
 	$(BIN)/python -m apps.demo
 
+# Of one domain: `make demo-medical`, `make demo-earth`.
+demo-%: .venv/demo.stamp
+	$(BIN)/python -m apps.demo $*
+
 test: lint
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# Starts a SLURM of three nodes on this machine; see apps/cluster/README.md.
+# Starts a SLURM of three nodes on this machine; see docs/how-to/run-on-a-cluster.md.
 test-cluster: .venv/test.stamp
 	$(BIN)/python -m pytest tests/cluster
 
@@ -24,6 +28,11 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Pages in site/; a warning, such as of a dead link, is an error.
+docs: .venv/test.stamp
+	$(BIN)/python -m apps.manual
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/test.stamp
 	$(BIN)/python -m pytest -q -s tests/benchmarks
@@ -36,7 +45,7 @@ pipelines/report/assets/viewer.js.gz: $(addprefix apps/review/, package-lock.jso
 
 clean:
 	rm -rf apps/review/node_modules pipelines/report/assets
-	rm -rf .venv demo-output dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo-output site dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/%.stamp: pyproject.toml constraints.txt

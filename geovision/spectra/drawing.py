@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, shift
+from scipy.spatial import cKDTree
 
 from geovision.datasets.patches import IGNORED
 from geovision.sensors import find_sensor
@@ -27,14 +28,15 @@ _COMPANY: dict[int, dict[int, float]] = {
     _GREEN: {_DRY: 1, _SOIL: 1},
     _DRY: {_GREEN: 1, _SOIL: 2},
     _SOIL: {_GREEN: 1, _DRY: 1},
-    _BUILT: {_GREEN: 3, _SOIL: 1, _DRY: 1},
+    _BUILT: {_GREEN: 3, _SOIL: 2, _DRY: 1},
     _BURNED: {_SOIL: 1, _DRY: 1, _GREEN: 0.3},
     _WATER: {_GREEN: 1},
     _SNOW: {_SOIL: 1, _DRY: 1, _GREEN: 1},
 }
-_LEAST = {_GREEN: 0.5, _DRY: 0.45, _SOIL: 0.55, _BUILT: 0.25, _BURNED: 0.45, _WATER: 0.85, _SNOW: 0.5}
+_LEAST = {_GREEN: 0.5, _DRY: 0.45, _SOIL: 0.55, _BUILT: 0.15, _BURNED: 0.45, _WATER: 0.85, _SNOW: 0.5}
 """Least fraction of its own cover that a region is drawn with."""
-_IS_BUILT, _MAYBE_BUILT = 0.3, 0.2  # fraction of sealed ground from which a pixel is built-up, and from which it may be
+# Fraction of sealed ground from which a pixel is built-up (USGS NLCD: developed, low intensity), or may be.
+_IS_BUILT, _MAYBE_BUILT = 0.2, 0.12
 _IS_CLOUD, _MAYBE_CLOUD = 0.2, 0.06  # reflectance of a cloud, likewise
 _IS_SHADOW, _MAYBE_SHADOW = 0.6, 0.2  # part of the direct light that is missing, likewise
 NEEDED = ("green", "red", "nir", "swir")
@@ -84,20 +86,52 @@ class SceneDrawer:
         bands = list(HALF_POWER[sensor])
         if not self.whole and random.random() < 0.6:
             bands = _some(sensor, bands, random)
-        response = band_responses(sensor, list(HALF_POWER[sensor]))
-        if sensor not in self._seen:
-            self._seen[sensor] = {cover: self._full[name] @ response.T for cover, name in _LIBRARY.items()}
+        response = self._response(sensor)
         scenes = [self._draw(sensor, response, random) for _ in range(count)]
         kept = [list(HALF_POWER[sensor]).index(band) for band in bands]
         images = np.stack([image[kept] for image, _ in scenes]).astype(np.float32)
         labels = np.stack([label for _, label in scenes])
         return DrawnScenes(images, labels, tuple(find_sensor(sensor).band(band).wavelength_nm for band in bands))
 
+    def landscape(self, sensor: str, side: int, random: np.random.Generator) -> DrawnScenes:
+        """Draw one larger scene with fields, woods, a lake and a town, and a cloud with its shadow.
+
+        Args:
+            sensor: Name of the sensor, of which all bands are there.
+            side: Side of the scene in pixels.
+            random: Source of all random choices.
+        """
+        bands = list(HALF_POWER[sensor])
+        response = self._response(sensor)
+        region, covers = _parcels(side, random)
+        fractions, image = self._ground(region, covers, self._seen[sensor], response, random)
+        image, fractions = (gaussian_filter(planes, (0, 0.5, 0.5)) for planes in (image, fractions))
+        image *= 1 + 0.05 * _noise(side, side / 8, random)
+        labels = _dominant(fractions)
+        rows, columns = np.mgrid[:side, :side] / side
+        place = np.exp(-(((rows - 0.3) ** 2 + (columns - 0.68) ** 2) / 0.012))
+        depths = 35 * np.clip(place * (1.2 + 0.35 * _noise(side, side / 16, random)) - 0.5, 0, None)
+        shade = shift(depths, (side / 9, -side / 10), order=1)
+        image, labels = _covered(image, labels, response, 0.1, _Cloud(depths, shade, 0.3, 2e-5, ice=False))
+        image = image + random.normal(0, 0.002, image.shape)
+        wavelengths = tuple(find_sensor(sensor).band(band).wavelength_nm for band in bands)
+        return DrawnScenes(image[None].astype(np.float32), labels[None], wavelengths)
+
+    def _response(self, sensor: str) -> np.ndarray:
+        """Responses of all bands of a sensor, `(C, len(GRID))`; the library is looked at through them once."""
+        response = band_responses(sensor, list(HALF_POWER[sensor]))
+        if sensor not in self._seen:
+            self._seen[sensor] = {cover: self._full[name] @ response.T for cover, name in _LIBRARY.items()}
+        return response
+
     def _draw(self, sensor: str, response: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if random.random() < 0.08:
             image = _nothing_known(len(response), self.size, random)
             return image, np.full((self.size, self.size), _UNKNOWN, np.uint8)
-        fractions, image = self._ground(self._seen[sensor], response, random)
+        count = int(random.integers(1, 6))
+        region = np.stack([_noise(self.size, random.uniform(2, 16), random) for _ in range(count)]).argmax(0)
+        covers = [int(random.choice(_COVERS, p=_FREQUENCY)) for _ in range(count)]
+        fractions, image = self._ground(region, covers, self._seen[sensor], response, random)
         blur = random.uniform(0.3, 0.8)  # the sensor's point spread
         image = gaussian_filter(image, (0, blur, blur))
         fractions = gaussian_filter(fractions, (0, blur, blur))
@@ -105,7 +139,7 @@ class SceneDrawer:
         labels = _dominant(fractions)
         haze = float(np.exp(random.uniform(np.log(0.02), np.log(0.7))))
         if random.random() < 0.3:
-            image, labels = _clouded(image, labels, response, haze, random)
+            image, labels = _covered(image, labels, response, haze, _some_cloud(self.size, random))
         nearby = random.uniform(0, 0.25) * min(1.0, haze)  # light of the neighbourhood that air scatters into a pixel
         image = (1 - nearby) * image + nearby * gaussian_filter(image, (0, 8, 8))
         added, passed = (response @ part for part in optics.air(haze, random.uniform(0.8, 1.8), random.uniform(1, 1.6)))
@@ -118,22 +152,23 @@ class SceneDrawer:
         return image + random.normal(0, grain, image.shape) * (1 + image), labels
 
     def _ground(
-        self, library: dict[int, np.ndarray], response: np.ndarray, random: np.random.Generator
+        self,
+        region: np.ndarray,
+        covers: Sequence[int],
+        library: dict[int, np.ndarray],
+        response: np.ndarray,
+        random: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Fractions of the covers `(7, S, S)`, and reflectances `(C, S, S)`."""
-        side, count = self.size, int(random.integers(1, 6))
-        fields = np.stack([_noise(side, random.uniform(2, 16), random) for _ in range(count)])
-        region = fields.argmax(0)
-        fractions, image = np.zeros((_COVERS, side, side)), np.zeros((len(response), side, side))
-        for number in range(count):
+        """Fractions of the covers `(7, S, S)`, and reflectances `(C, S, S)`, of regions `(S, S)` of a cover each."""
+        fractions, image = np.zeros((_COVERS, *region.shape)), np.zeros((len(response), *region.shape))
+        for number, cover in enumerate(covers):
             inside = region == number
             pixels = int(inside.sum())
             if not pixels:
                 continue
-            cover = int(random.choice(_COVERS, p=_FREQUENCY))
-            parts = _composition(cover, random)[:, None] * np.exp(
-                random.normal(0, random.uniform(0.1, 0.6), (7, pixels))
-            )
+            spread = random.uniform(0.1, 1.2 if cover == _BUILT else 0.6)  # houses stand apart
+            varied = np.exp(random.normal(0, spread, (_COVERS, pixels)))
+            parts = _composition(cover, random)[:, None] * varied
             parts /= parts.sum(0)
             fractions[:, inside] = parts
             shade = random.uniform(0, 0.45) if cover in (_GREEN, _BUILT, _BURNED) else random.uniform(0, 0.15)
@@ -158,7 +193,12 @@ def _spectra_of(
         variety = int(random.integers(2, 9)) if cover == _BUILT else int(random.integers(1, 3))
         chosen = library[cover][random.integers(len(library[cover]), size=variety)]
         weights = random.dirichlet(np.full(variety, 0.5 if cover == _BUILT else 5.0), pixels)
-        return (weights @ chosen).T * random.uniform(0.75, 1.25)
+        dry = (weights @ chosen).T * random.uniform(0.75, 1.25)
+        if cover != _SOIL:
+            return dry
+        # samples were dried: wet soil is darker (Lobell & Asner, 2002), and water absorbs in short-wave infrared
+        wet = max(0.0, random.uniform(-0.5, 1))
+        return dry * (1 - 0.55 * wet) * np.exp(-2e-4 * wet * (response @ optics.WATER))[:, None]
     return np.broadcast_to((response @ _optical(cover, random))[:, None], (len(response), pixels))
 
 
@@ -168,7 +208,7 @@ def _optical(cover: int, random: np.random.Generator) -> np.ndarray:
         return optics.snow(_log_uniform(5e-5, 2e-3, random), random.choice([0.0, _log_uniform(0.01, 20, random)]))
     chlorophyll = _log_uniform(0.03, 100, random)
     sediment = random.choice([0.0, _log_uniform(0.1, 200, random)])
-    return optics.water(chlorophyll, _log_uniform(0.01, 5, random), sediment, random.uniform(0, 0.04))
+    return optics.water(chlorophyll, _log_uniform(0.01, 5, random), sediment, _log_uniform(0.001, 0.04, random))
 
 
 def _composition(cover: int, random: np.random.Generator) -> np.ndarray:
@@ -191,32 +231,80 @@ def _dominant(fractions: np.ndarray) -> np.ndarray:
     return np.where(fractions[_BUILT] >= _IS_BUILT, _BUILT, labels).astype(np.uint8)
 
 
-def _clouded(
-    image: np.ndarray, labels: np.ndarray, response: np.ndarray, haze: float, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A scene with a cloud and its shadow, which may also be of a cloud outside, or of a mountain."""
-    side = image.shape[1]
+@dataclass(frozen=True)
+class _Cloud:
+    """A cloud and its shadow.
+
+    Attributes:
+        depths: Optical depth of the cloud above each pixel, `(S, S)`.
+        shades: Optical depth of what is between each pixel and the sun, `(S, S)`.
+        opaque: How much of the direct light a unit of the latter takes.
+        particle: Diameter of droplets or crystals in m.
+        ice: Whether they are of ice.
+    """
+
+    depths: np.ndarray
+    shades: np.ndarray
+    opaque: float
+    particle: float
+    ice: bool
+
+
+def _some_cloud(side: int, random: np.random.Generator) -> _Cloud:
+    """A cloud; it or its shadow may be outside of the scene."""
     thickness = np.clip(_noise(side, random.uniform(4, 16), random) + random.uniform(-0.5, 1), 0, None)
     depths = thickness * _log_uniform(2, 60, random)
-    ice, grain = random.random() < 0.4, 0.0
-    grain = _log_uniform(3e-5, 1e-4, random) if ice else _log_uniform(1e-5, 3e-5, random)
-    known = np.array([0.0, 1, 2, 4, 8, 16, 32, 64, 128])
-    curve = np.stack([response @ optics.cloud(depth, grain, ice=ice) for depth in known], 1)
-    cloud = np.stack([np.interp(depths, known, row) for row in curve])
+    ice = bool(random.random() < 0.4)
+    particle = _log_uniform(3e-5, 1e-4, random) if ice else _log_uniform(1e-5, 3e-5, random)
+    shades = np.maximum(shift(depths, random.uniform(-12, 12, 2), order=1, mode="nearest"), 0)
     present = random.random()
-    if present < 0.4:  # the cloud itself is outside
-        cloud = np.zeros_like(cloud)
-    moved = shift(depths, random.uniform(-12, 12, 2), order=1, mode="nearest")
-    missing = 1 - np.exp(-np.maximum(moved, 0) * random.uniform(0.05, 0.4))
-    if present > 0.75:
-        missing = np.zeros_like(missing)
+    nothing = np.zeros_like(depths)
+    return _Cloud(
+        nothing if present < 0.4 else depths,
+        nothing if present > 0.75 else shades,
+        random.uniform(0.05, 0.4),
+        particle,
+        ice,
+    )
+
+
+def _covered(
+    image: np.ndarray, labels: np.ndarray, response: np.ndarray, haze: float, cloud: _Cloud
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scene under a cloud, and what its pixels are then."""
+    known = np.array([0.0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
+    curve = np.stack([response @ optics.cloud(depth, cloud.particle, ice=cloud.ice) for depth in known], 1)
+    above = np.stack([np.interp(cloud.depths, known, row) for row in curve])
+    missing = 1 - np.exp(-cloud.shades * cloud.opaque)
     sky = (response @ optics.sky(haze))[:, None, None]
     shaded = image * (1 - missing * (1 - sky))
-    covered = cloud + shaded * (1 - cloud) ** 2 / (1 - np.minimum(shaded * cloud, 0.9))
-    labels = np.where(missing > _MAYBE_SHADOW, IGNORED, labels)
-    labels = np.where(missing > _IS_SHADOW, _SHADOW, labels)
-    labels = np.where(cloud[0] > _MAYBE_CLOUD, IGNORED, labels)
-    return covered, np.where(cloud[0] > _IS_CLOUD, _CLOUD, labels).astype(np.uint8)
+    covered = above + shaded * (1 - above) ** 2 / (1 - np.minimum(shaded * above, 0.9))
+    labels_lit, labels = labels, np.where(missing > _MAYBE_SHADOW, IGNORED, labels)
+    labels = np.where((missing > _IS_SHADOW) & (labels_lit != _WATER), _SHADOW, labels)  # water is dark anyway
+    labels = np.where(above[0] > _MAYBE_CLOUD, IGNORED, labels)
+    return covered, np.where(above[0] > _IS_CLOUD, _CLOUD, labels).astype(np.uint8)
+
+
+def _parcels(side: int, random: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """Parcels of a landscape: the number of each pixel's, and the cover of each."""
+    places = np.stack(np.mgrid[:side, :side], -1).reshape(-1, 2)
+    fields = random.uniform(0, side, (max(4, (side // 28) ** 2), 2))
+    streets = random.uniform(0, side, (max(4, (side // 9) ** 2), 2))
+    wood, lake = _noise(side, side / 6, random), _noise(side, side / 5, random)
+    rows, columns = np.mgrid[:side, :side] / side
+    town = np.hypot(rows - 0.62, columns - 0.3) + 0.05 * _noise(side, side / 14, random) < 0.19
+    field = cKDTree(fields).query(places)[1].reshape(side, side)
+    street = cKDTree(streets).query(places)[1].reshape(side, side)
+    covers = [int(cover) for cover in random.choice([_GREEN, _DRY, _SOIL], p=[0.5, 0.2, 0.3], size=len(fields))]
+    region = field
+    for mask, number, cover in (
+        (wood > 1.1, np.zeros_like(field), _GREEN),
+        (town, street, _BUILT),
+        (lake > 1.5, np.zeros_like(field), _WATER),
+    ):
+        region = np.where(mask, len(covers) + number, region)
+        covers += [cover] * (int(number.max()) + 1)
+    return region, covers
 
 
 def _nothing_known(bands: int, side: int, random: np.random.Generator) -> np.ndarray:

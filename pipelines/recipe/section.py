@@ -15,7 +15,7 @@ Domain = Literal["medvision", "geovision", "astrovision"]
 class Section(BaseModel):
     """Part of a recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataSection(Section):

@@ -7,6 +7,7 @@ import typer
 
 from apps.cli.astrovision.classify import classify
 from apps.cli.astrovision.robustness import robustness
+from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
@@ -19,8 +20,9 @@ from apps.cli.shared.runs_command import add_runs
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
 
-app = typer.Typer(name="astrovision", add_completion=False)
+app = typer.Typer(name="astrovision")
 add_import(app, "astrovision")
+add_doctor(app, "astrovision")
 add_models(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")

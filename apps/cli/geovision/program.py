@@ -10,6 +10,7 @@ from apps.cli.geovision.embed import embed
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
+from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
@@ -22,8 +23,9 @@ from apps.cli.shared.runs_command import add_runs
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
 
-app = typer.Typer(name="geovision", add_completion=False)
+app = typer.Typer(name="geovision")
 add_import(app, "geovision")
+add_doctor(app, "geovision")
 add_models(app, "geovision")
 add_review(app)
 add_run(app, "geovision")

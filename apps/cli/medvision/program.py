@@ -13,6 +13,7 @@ from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
 from apps.cli.medvision.series import series
+from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
@@ -24,7 +25,7 @@ from apps.cli.shared.runs_command import add_runs
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
 
-app = typer.Typer(name="medvision", add_completion=False)
+app = typer.Typer(name="medvision")
 add_verb(app, segment)
 add_verb(app, series)
 add_verb(app, classify)
@@ -33,6 +34,7 @@ add_verb(app, plan)
 add_verb(app, import_model, "import")
 add_verb(app, export)
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
+add_doctor(app, "medvision")
 add_run(app, "medvision")
 add_runs(app)
 add_review(app)

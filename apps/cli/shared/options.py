@@ -89,7 +89,10 @@ def _show_version(context: typer.Context, asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"{context.find_root().info_name} (domain-vision {version('domain-vision')})")
+        from apps.cli.shared.doctor_command import commit
+
+        made = f", commit {commit()}" if commit() else ""
+        print(f"{context.find_root().info_name} (domain-vision {version('domain-vision')}{made})")
         raise typer.Exit
 
 

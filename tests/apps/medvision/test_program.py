@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.cli.shared.doctor_command import commit
 from medvision.models.catalogue import bundled_models
 from shared_backbones.card import read_card
 from tests.conftest import ROOT
@@ -73,7 +74,9 @@ def test_a_reader_that_leaves_is_no_bug():
 @pytest.mark.parametrize("arguments", [["--version"], ["segment", "--version"]])
 def test_version(medvision, arguments):
     done = medvision(*arguments)
-    assert (done.code, done.out, done.err) == (0, f"medvision (domain-vision {version('domain-vision')})\n", "")
+    made = f", commit {commit()}" if commit() else ""
+    expected = f"medvision (domain-vision {version('domain-vision')}{made})\n"
+    assert (done.code, done.out, done.err) == (0, expected, "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["models", "show", "--help"]])

@@ -41,6 +41,8 @@ from shared_backbones.errors import InputError
 from shared_backbones.labelled_images import find_images, labels_of
 from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
+from tests.pipelines.kinds.test_scenes import SMALL as SMALL_SCENES
+from tests.pipelines.kinds.test_scenes import make_scenes
 
 ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]
 
@@ -116,7 +118,8 @@ MINIATURES: dict[str, tuple[Callable[[Path, list[str]], None], int, list[str], i
 
 def test_every_recipe_has_a_miniature_or_a_test_of_its_own():
     own = {name for name, path in bundled_recipes().items() if path.parent.name == "geovision"}
-    assert own == {*MINIATURES, "scenes", "scenes_fpn", "scenes_pretraining"}  # these three: test_scenes.py
+    elsewhere = {"scenes", "scenes_fpn", "scenes_pretraining", "surface_types"}  # test_scenes, test_synthetic_scenes
+    assert own == {*MINIATURES, *elsewhere}
 
 
 def start(name: str, folder: Path, *overrides: str, stages: Any = None) -> Job:
@@ -183,6 +186,21 @@ def test_a_classifier_has_the_arguments_of_the_encoder_that_it_starts_from(tmp_p
     old = weights.load(encoder).module.get_submodule("trunk").state_dict()
     new = kind.network().get_submodule("trunk").state_dict()
     assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_chain_from_pretraining_to_a_classifier_needs_nothing_copied(tmp_path: Path, store: str, capsys):
+    make_scenes(tmp_path / "scenes", count=2)
+    pretrain = [*SMALL_SCENES["scenes_pretraining"], f"data.root={tmp_path / 'scenes' / 'images'}"]
+    quiet = ["train.threads=1", "tracking.system_metrics=false"]
+    assert run(app, ["pretrain", "scenes_pretraining", *pretrain, *quiet, f"output={tmp_path / 'pre'}"]) == 0
+    assert "registered: models:/scenes_pretraining@newest" in capsys.readouterr().out
+    eurosat(tmp_path / "data", [str(entry["name"]) for entry in load_recipe("eurosat").card["classes"]])
+    short = ["train.epochs=null", "train.steps=2", "train.batch_size=4", "train.precision=32-true"]
+    finetune = [f"data.root={tmp_path / 'data'}", "model.init=models:/scenes_pretraining@newest", *short, *quiet]
+    assert run(app, ["finetune", "eurosat", *finetune, f"output={tmp_path / 'fine'}"]) == 0
+    (folder,) = (tmp_path / "fine" / "train").glob("*/model")
+    arguments = weights.read_card(folder)["arguments"]
+    assert arguments["embed_dim"] == 24 and arguments["img_size"] == 16 and arguments["num_classes"] == 10
 
 
 def test_a_model_is_calibrated_and_its_program_says_what_its_evaluation_said(tmp_path: Path, store: str):
