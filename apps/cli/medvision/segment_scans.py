@@ -181,13 +181,13 @@ class _Work:
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
         files.check([reference_file] if reference_file else [])
-        volume = scan.read(self.options, self.segmenter.contract.channels)
+        volume = scan.read(self.options, self.segmenter.contract.channels, self.segmenter.check_grid)
         classes = self.segmenter.card["classes"]
         reference = None
         if reference_file is not None:
             reference = read_reference(reference_file, volume, classes, self.options, self.label_map)
         if self.options.dicom_seg:
-            volume.warnings += check_source(volume, self.options.max_bytes)
+            volume.warnings += check_source(volume)
         read = time.perf_counter() - started
         make_writable(self.folder / scan.place)
         progress.stage("segmenting")
@@ -274,7 +274,7 @@ class _Work:
             if isinstance(volume, DicomVolume) and self.options.dicom_seg:
                 write_segmentation(
                     staged["dicom_seg"], segmentation.labels, volume, card, segmentation.model_sha256,
-                    kept=self.kept, max_bytes=self.options.max_bytes,
+                    kept=self.kept,
                 )  # fmt: skip
             staged["report"].write_text(page, encoding="utf-8")
             table = table_text(volume_rows(measured(sidecar), self.options.stats.value))

@@ -70,6 +70,24 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
 TrainedModelOption = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
+
+
+def _choose_budget(gigabytes: float | None) -> float | None:
+    from shared_backbones.memory import set_budget
+
+    set_budget(gigabytes)
+    return gigabytes
+
+
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=1e6,
+        callback=_choose_budget,
+        help="Most memory in GB that an input may take; by default most of what is free.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
 
