@@ -1,6 +1,5 @@
 """What GDAL would open beside a raster: side files of known kinds in the same folder, and the sources of VRT files."""
 
-import html
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,17 +1,20 @@
 """Names fit to be shown, and files that appear complete or not at all."""
 
 import contextlib
+import csv
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from shared_backbones.errors import InputError
 
 LEFT_OVERS = ".tmp-*"
 """Names of the files that `replacing` leaves where the process is killed."""
+_FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""Characters with which a formula begins, those of full width too; line breaks hide one."""
 CellT = TypeVar("CellT")
 
 
@@ -56,7 +59,18 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 def spreadsheet_safe(value: CellT) -> CellT | str:
     """A cell of a table: text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULAS else value
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV, the one way in which this suite does: cells as `spreadsheet_safe` gives them, None as empty.
+
+    Args:
+        file: Opened with `newline=""`.
+        rows: Cells of each row, the titles first.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows(["" if cell is None else spreadsheet_safe(cell) for cell in row] for row in rows)
 
 
 def printable(path: str | os.PathLike[str]) -> str:

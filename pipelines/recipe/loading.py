@@ -20,6 +20,7 @@ from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries, Json, leaves
+from shared_backbones.terminal import say
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -78,7 +79,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
         _apply(content, override)
         notes += use_current_names(content)
     for note in dict.fromkeys(notes):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     recipe = check_recipe(content, str(path), overrides)
     if domain is not None and recipe.domain != domain:
         raise InputError(

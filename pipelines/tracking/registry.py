@@ -21,6 +21,7 @@ from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 from shared_backbones.weights import WEIGHTS
+from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -259,7 +260,7 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
     folder = Path(card).parent.as_posix()
     folder = folder[folder.index("artifacts") :]
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetched-") as temporary, reaching(store):
+    with work_folder(cache) as temporary, reaching(store):
         fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
         sha256 = read_card(fetched)["weights_sha256"]
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours

@@ -36,6 +36,7 @@ from pipelines.runtime.memory import give_back_freed_memory
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.terminal import say
 
 
 def segment_scans(options: SegmentOptions, journal: Journal) -> int:
@@ -125,9 +126,9 @@ def _conclude(work: "_Work", inputs: Inputs, scans: Sequence[Scan], results: Seq
         index = {"index": printable(folder / INDEX)} if indexed else {}
         print(json.dumps({"schema_version": 1, **index, "results": results}, indent=2))
     elif inputs.batch and not options.quiet:
-        print(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
+        say(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
     if failed and not options.as_json:
-        print(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
+        say(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
     return PARTLY_FAILED if failed else COMPLETE
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.options import BudgetOption
+from shared_backbones.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ def series(options: SeriesOptions) -> None:
         print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in listed], indent=2))
         return
     for entry in listed:
-        print(entry.describe())
+        say(entry.describe())
     remarks = [(entry, [*entry.warnings, *([entry.refusal] if entry.refusal else [])]) for entry in listed]
     for text in dict.fromkeys(text for _, texts in remarks for text in texts):
         numbers = [str(entry.number) for entry, texts in remarks if text in texts]
         where = "" if len(numbers) == len(listed) else f"series {', '.join(numbers)}: "
-        print(f"warning: {where}{text}", file=sys.stderr)
+        say(f"warning: {where}{text}", file=sys.stderr)

@@ -12,6 +12,7 @@ from apps.cli.shared.options import add_verb
 from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
 from shared_backbones.errors import InputError
+from shared_backbones.terminal import say
 
 DOMAINS = ("medvision", "geovision", "astrovision")
 
@@ -74,7 +75,7 @@ def import_published(
 
 def report_import(output: Path, card: Card) -> None:
     """Print the line of an imported model."""
-    print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+    say(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
 
 def refuse_other_domains(architecture: str, domain: str) -> None:
