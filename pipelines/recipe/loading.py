@@ -18,12 +18,16 @@ from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
+from shared_backbones.documents import read_bounded
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries, Json, leaves
 from shared_backbones.terminal import say
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+_LARGEST = 2**20  # bytes of a recipe
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -66,9 +70,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
     """
     path = find_recipe(name_or_path, domain)
     try:
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass the path of a recipe") from None
+        content = _parse(read_bounded(path, _LARGEST).decode("utf-8"), str(path))
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; pass the path of a recipe") from None
     if not isinstance(content, dict):

@@ -1,6 +1,7 @@
 """Trained models in MLflow's registry: registered with a run, and brought back without any code."""
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import os
@@ -19,6 +20,7 @@ from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, t
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 from shared_backbones.json_values import Document
 from shared_backbones.weights import WEIGHTS
 from shared_backbones.work_folders import work_folder
@@ -223,6 +225,15 @@ def _is_best(client: "MlflowClient", name: str, tag: str, value: float) -> bool:
     return tag in best.tags and value > float(best.tags[tag])
 
 
+def _cache() -> Path:
+    """The folder in which models of registries are kept."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "domain-vision"
+    except RuntimeError:
+        raise InputError("this user has no home to keep models in; name a folder in XDG_CACHE_HOME") from None
+
+
 def resolve_model(uri: str, cache: Path | None = None) -> Path:
     """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
 
@@ -241,8 +252,16 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     open_store(store)
     from mlflow.artifacts import download_artifacts, list_artifacts
 
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache or _cache()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"{printable(cache)}: models cannot be kept there ({error.strerror}); name a folder that you may write to "
+            "in XDG_CACHE_HOME"
+        ) from None
     try:
         card = next(
             (

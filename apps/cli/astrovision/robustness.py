@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.options import (
-    BudgetOption,
     CommaSeparated,
     JsonOption,
     NetworkOptions,
@@ -38,7 +37,6 @@ class RobustnessOptions:
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     seed: Annotated[int, typer.Option(min=0, help="Seed of the corruptions and the intervals.")] = 0
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
     quiet: QuietOption = False
 

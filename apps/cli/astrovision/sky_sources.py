@@ -157,7 +157,7 @@ class _Sight:
         return {
             "bands": list(mosaic.bands),
             "shape": list(mosaic.shape),
-            "unit": mosaic.unit,
+            "unit": fluxes.known_unit(mosaic.unit),
             "zero_points": list(mosaic.zero_points),
             "flux_factors": self.factors.tolist(),
             "pixel_scale_arcsec": mosaic.pixel_scale_arcsec,

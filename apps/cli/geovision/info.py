@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.geovision.reading import ReadingOptions
-from apps.cli.shared.options import JsonOption
+from apps.cli.shared.options import BudgetOption, JsonOption
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.terminal import say
 
@@ -24,6 +24,7 @@ class InfoOptions:
         list[str] | None, typer.Option(help="Model to try on the scene, beside those at hand; may be given again.")
     ] = None
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
 
 

@@ -8,7 +8,6 @@ import typer
 
 from apps.cli.geovision.reading import ReadingOptions
 from apps.cli.shared.options import (
-    BudgetOption,
     CommaSeparated,
     JsonOption,
     NetworkOptions,
@@ -41,7 +40,6 @@ class RobustnessOptions:
     seed: Annotated[int, typer.Option(min=0, help="Seed of the corruptions and the intervals.")] = 0
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
     quiet: QuietOption = False
 

@@ -9,7 +9,7 @@ import typer
 from apps.cli.shared.array_command import ShardsResumeOption, share_out
 from apps.cli.shared.job_options import ArrayOptions
 from apps.cli.shared.journal import Journal
-from apps.cli.shared.options import BudgetOption, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.options import JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardedTable, ShardOption
 
@@ -41,7 +41,6 @@ class ClassifyOptions(ShardedTable):
     ] = False
     overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
     quiet: QuietOption = False
     array: ArrayOptions = field(default_factory=ArrayOptions)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.shared.options import BudgetOption, CommaSeparated, JsonOption, NetworkOptions, QuietOption
+from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,6 @@ class RobustnessOptions:
         typer.Option(help="Scan: some of 1 to 5, with commas; by default all."),
     ] = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
     quiet: QuietOption = False
 

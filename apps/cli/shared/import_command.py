@@ -1,6 +1,5 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from apps.cli.shared.options import add_verb
 from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
+from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
 from shared_backbones.terminal import say
 
@@ -143,7 +143,7 @@ def parse_arguments(assignments: Sequence[str]) -> Arguments:
         if name in arguments:
             raise InputError(f"{name}: given twice; give it once")
         try:
-            arguments[name] = json.loads(value)
+            arguments[name] = parse_json(value)
         except ValueError:
             arguments[name] = value
     return arguments

@@ -66,11 +66,6 @@ def _split(text: str) -> list[str]:
 
 CommaSeparated = Parsed(_split, ",".join)
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
-TrainedModelOption = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
-
 
 def _choose_budget(gigabytes: float | None) -> float | None:
     from shared_backbones.memory import set_budget
@@ -88,17 +83,23 @@ BudgetOption = Annotated[
         help="Most memory in GB that an input may take; by default most of what is free.",
     ),
 ]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
+TrainedModelOption = Annotated[str, typer.Option(help="Folder of a trained model, or models:/NAME@ALIAS.")]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Where and how a network runs."""
+    """Where and how a network runs, and in how much memory."""
 
     device: DeviceOption = "auto"
     threads: ThreadsOption = None
     precision: PrecisionOption = Precision.auto
+    max_gigabytes: BudgetOption = None
 
 
 def _show_version(context: typer.Context, asked: bool) -> None:
