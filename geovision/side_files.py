@@ -62,13 +62,9 @@ def check_tags(source: "DatasetReader", path: Path) -> None:
 
 def side_files(path: Path) -> list[Path]:
     """Files beside a raster that GDAL reads with it, sorted."""
-    names = [f"{path.name}{ending}" for ending in (*RASTERS, NOTES)]
-    names += [f"{path.stem}{ending}" for ending in (*_WORLD, NOTES, "_rpc.txt")]
-    found = {
-        path.with_name(f"{name[: len(path.stem)]}{written}")
-        for name in names
-        for written in (name[len(path.stem) :], name[len(path.stem) :].upper())
-    }
+    endings = [(path.name, ending) for ending in (*RASTERS, NOTES)]
+    endings += [(path.stem, ending) for ending in (*_WORLD, NOTES, "_rpc.txt")]
+    found = {path.with_name(f"{start}{end}") for start, ending in endings for end in (ending, ending.upper())}
     return sorted(beside for beside in found - {path} if exists(beside))
 
 

@@ -170,11 +170,12 @@ def a_sparse_continent(path: Path) -> Path:
 
 
 @bomb("geotiff")
-def one_strip_of_all(path: Path) -> Path:
+def one_tile_of_half_a_gigabyte(path: Path) -> Path:
     import rasterio
 
-    profile = {"driver": "GTiff", "width": 30_000, "height": 30_000, "count": 1, "dtype": "uint8"}
-    with rasterio.open(path / "scene.tif", "w", blockysize=30_000, SPARSE_OK=True, compress="DEFLATE", **profile):
+    profile = {"driver": "GTiff", "width": 16_384, "height": 16_384, "count": 1, "dtype": "uint16"}
+    tiles = {"tiled": True, "blockxsize": 16_384, "blockysize": 16_384, "SPARSE_OK": True}
+    with rasterio.open(path / "scene.tif", "w", crs="EPSG:32633", transform=TRANSFORM, **profile, **tiles):
         pass
     return path / "scene.tif"
 
@@ -289,7 +290,7 @@ def images_that_were_never_written(path: Path) -> Path:
 def _array(path: Path, descr: str, shape: str, content: bytes = b"") -> Path:
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}}}".encode().ljust(118) + b"\n"
     array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
-    return zipped(path / "own.npz", {"test_images.npy": array, "test_labels.npy": array})
+    return zipped(path / "breastmnist.npz", {"test_images.npy": array, "test_labels.npy": array})
 
 
 ARRAYS: dict[str, tuple[str, str, bytes]] = {
@@ -443,7 +444,7 @@ RECIPES: dict[str, Callable[[Path], Path]] = {
 for _name, _make in RECIPES.items():
     BOMBS[f"recipe: {_name}"] = _make, FORMATS["recipe"][1][0]
 
-_VERDICT = "case-00000000-00000000.review.json"
+_VERDICT = "case-00000000-00000000_review.json"
 VERDICTS: dict[str, str | bytes] = {
     "a hundred kilobytes": b'{"verdict": "' + b"x" * 100_000 + b'"}',
     "lists in lists": "[" * 5000,

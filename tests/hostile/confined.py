@@ -1,6 +1,7 @@
 """Run a call in a process of its own that may take only so much, reach nothing, and touch one folder."""
 
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -38,21 +39,33 @@ class Ended:
 
 
 def confined(
-    call: Callable[[], Any], folder: Path, *, memory: int = 3 * GIB, bait: Path | None = None, seconds: int = _SECONDS
+    call: Callable[[], Any],
+    folder: Path,
+    *,
+    memory: int = 3 * GIB,
+    bait: Path | None = None,
+    seconds: int = _SECONDS,
+    program: bool = False,
 ) -> Ended:
     """Run a call in a forked process.
 
     Sockets and other programs are forbidden, and so is writing anywhere but below `folder` and the system's folder for
-    temporary files, and opening `bait`. Address space, processor time and open files have limits.
+    temporary files, and opening `bait`. Address space, processor time and open files have limits. What a `program`
+    gives is its exit code.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
-        before = _resident()
+        told, tells = os.pipe()
         child = os.fork()
         if not child:
-            _confine_and_run(call, folder, memory, bait, seconds, out.fileno(), err.fileno())
+            os.write(tells, str(_resident()).encode())
+            limits = functools.partial(_limit, memory, seconds)
+            _run(call, program, limits, _guard(folder, bait), out.fileno(), err.fileno())
         _, status, used = os.wait4(child, 0)
+        before = int(os.read(told, 64))
+        os.close(told)
+        os.close(tells)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -60,8 +73,8 @@ def confined(
     return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], used.ru_maxrss * 1024 - before)
 
 
-def _confine_and_run(
-    call: Callable[[], Any], folder: Path, memory: int, bait: Path | None, seconds: int, out: int, err: int
+def _run(
+    call: Callable[[], Any], program: bool, limit: Callable[[], None], guard: Callable[..., None], out: int, err: int
 ) -> NoReturn:
     code = 1
     try:
@@ -69,10 +82,10 @@ def _confine_and_run(
         os.dup2(err, 2)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        _limit(memory, seconds)
-        sys.addaudithook(_guard([folder.resolve(), Path(tempfile.gettempdir()).resolve()], bait))
+        limit()
+        sys.addaudithook(guard)
         answer = call()
-        code = answer if isinstance(answer, int) and not isinstance(answer, bool) else 0
+        code = int(answer or 0) if program else 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -96,8 +109,10 @@ def _limit(memory: int, seconds: int) -> None:
     signal.alarm(5 * seconds)  # of waiting, such as for the other end of a pipe
 
 
-def _guard(allowed: list[Path], bait: Path | None) -> Callable[[str, tuple[Any, ...]], None]:
+def _guard(folder: Path, bait: Path | None) -> Callable[[str, tuple[Any, ...]], None]:
     """An audit hook: what it forbids ends the process at once, as an exception could be caught."""
+
+    allowed = [folder.resolve(), Path(tempfile.gettempdir()).resolve()]
 
     def end(what: str) -> NoReturn:
         os.write(2, f"forbidden: {what}\n".encode("utf-8", "replace"))

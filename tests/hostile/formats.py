@@ -128,8 +128,8 @@ def hdf5(path: Path) -> Path:
 
 def npz(path: Path) -> Path:
     images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
-    np.savez_compressed(path / "own.npz", test_images=images, test_labels=np.array([[0], [1]], np.uint8))
-    return path / "own.npz"
+    np.savez_compressed(path / "breastmnist.npz", test_images=images, test_labels=np.array([[0], [1]], np.uint8))
+    return path / "breastmnist.npz"
 
 
 def picture(path: Path) -> Path:
@@ -163,8 +163,8 @@ def recipe(path: Path) -> Path:
 def verdict(path: Path) -> Path:
     about = {"id": "case-00000000-00000000", "sha256": "0" * 64}
     content = {"report": about, "verdict": "accept", "created": "2026-01-01T00:00:00+00:00"}
-    (path / "case-00000000-00000000.review.json").write_text(json.dumps(content))
-    return path / "case-00000000-00000000.review.json"
+    (path / "case-00000000-00000000_review.json").write_text(json.dumps(content))
+    return path / "case-00000000-00000000_review.json"
 
 
 def sidecar(path: Path) -> Path:

@@ -82,7 +82,9 @@ NOT_READERS = {
     "open_fits", "open_hdf5", "read_text", "read_values", "read_voxels", "read_header", "read_whole", "read_instance",
     "read_yaml", "read_typed", "open_for_model", "open_store", "open_image", "read_channels", "read_reference",
     "read_segmentation", "read_catalogue", "read_corrupted", "read_targets", "read_cases", "read_measurement",
-    "read_lines", "read_stop", "read_summary", "read_note", "read_record", "read_run", "read_sky",
+    "read_lines", "read_stop", "read_summary", "read_note", "read_record", "read_run",
+    "open_fits_source", "load_foreign", "load_official", "read_outcomes", "open_source", "read_images",
+    "read_frames", "read_in_batches", "read_case", "read_config",
 }  # fmt: skip
 
 
