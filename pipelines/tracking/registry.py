@@ -33,6 +33,7 @@ _DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
 _TAG_LENGTH = 500
 _AT_ONCE = 100  # figures in a message
 _BEST = "best"
+_ARTIFACT = re.compile(r"(?:[\w.-]+/)*artifacts/(?:[\w.-]+/)*[\w.-]+")
 
 
 def find_version(run: Run, name: str, digest: str) -> int | None:
@@ -234,6 +235,18 @@ def _cache() -> Path:
         raise InputError("this user has no home to keep models in; name a folder in XDG_CACHE_HOME") from None
 
 
+def _folder_of(card: str, uri: str) -> str:
+    """The folder of a store in which a card lies, from `artifacts` on; a hostile server may name any file.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    if not _ARTIFACT.fullmatch(card) or ".." in card.split("/"):
+        raise InputError(f"model {uri}: the store names a file {printable(card)[:200]!r}, expected one of artifacts/")
+    folder = Path(card).parent.as_posix()
+    return folder[folder.index("artifacts") :]
+
+
 def resolve_model(uri: str, cache: Path | None = None) -> Path:
     """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
 
@@ -277,8 +290,7 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
         raise InputError(f"model {uri}: not found in {shown_uri(store)} ({why}); see the names there") from None
     if card is None:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
-    folder = Path(card).parent.as_posix()
-    folder = folder[folder.index("artifacts") :]
+    folder = _folder_of(card, uri)
     with work_folder(cache) as temporary, reaching(store):
         fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
         sha256 = read_card(fetched)["weights_sha256"]

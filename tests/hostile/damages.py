@@ -68,6 +68,16 @@ def _odd_name(path: Path) -> Path:
     return target
 
 
+def _absent(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+def _long_name(path: Path) -> Path:
+    """A name, and a path, beyond what a system takes."""
+    return path.with_name(f"{'a' * 300}{''.join(path.suffixes)}").joinpath(*["b" * 200] * 30, path.name)
+
+
 DAMAGES: dict[str, Callable[[Path], Path]] = {
     "empty": _cut(0),
     "cut at a tenth": _cut(0.1),
@@ -84,5 +94,7 @@ DAMAGES: dict[str, Callable[[Path], Path]] = {
     "a link to itself": _loop,
     "a pipe": fifo,
     "an odd name": _odd_name,
+    "absent": _absent,
+    "a long name": _long_name,
 }
 """By name: what changes a sound file in place, and gives its path."""

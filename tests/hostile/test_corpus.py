@@ -18,7 +18,7 @@ from tests.test_words import SOURCES
 BUDGET = 0.25
 """GiB that an input may take in each case."""
 CASES = [(name, damage) for name in FORMATS for damage in DAMAGES]
-# Names are odd where only a folder is named, or the name decides what the file is.
+# A name is of no matter where the folder alone is named, and the rest of a series is read without one.
 SKIPPED = {
     ("card", "an odd name"),
     ("safetensors", "an odd name"),

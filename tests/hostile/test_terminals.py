@@ -225,3 +225,14 @@ def test_a_home_that_cannot_be_used_names_the_variable(tmp_path: Path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
     with pytest.raises(InputError, match=r"models cannot be kept there .* XDG_CACHE_HOME"):
         resolve_model("models:/tiny@best")
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/model.json", "artifacts/../../model.json", "model.json", "artifacts//x\n/model.json"]
+)
+def test_a_tracking_server_names_files_of_its_own_alone(name: str):
+    from pipelines.tracking.registry import _folder_of
+
+    with pytest.raises(InputError, match="the store names a file"):
+        _folder_of(name, "models:/tiny@best")
+    assert _folder_of("1/models/m-2/artifacts/model/model.json", "models:/tiny@best") == "artifacts/model"
