@@ -22,7 +22,7 @@ _MULTIPLE = 32  # in-plane size that a network of slices takes without padding o
 _BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
 _BATCH_VOXELS = {"cpu": 1, "mps": 96**3, "cuda": 8 * 96**3}  # of the windows run together
 # Bytes of a network's activations for each pixel or voxel that it sees at once, as measured of the bundled models.
-_PIXEL_BYTES, _WINDOW_BYTES, _WHOLE_BYTES = 600, 300, 130
+_PIXEL_BYTES, _WINDOW_BYTES, _WHOLE_BYTES = 600, 300, 320
 _SMALL = 32  # side of the window that a 3-D network is tried on
 
 Progress = Callable[[int, int], None]

@@ -1,6 +1,5 @@
 """Run a call in a process of its own that may take only so much, reach nothing, and touch one folder."""
 
-import contextlib
 import functools
 import os
 import resource
@@ -92,10 +91,11 @@ def _run(
     except BaseException:  # the parent looks at it
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
+        try:  # a stream may be full, closed or None
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)
+        finally:
+            os._exit(code)
 
 
 def _limit(memory: int, seconds: int) -> None:

@@ -117,9 +117,9 @@ def _working(folder: Path):
             code = _hold(folder, told)
         finally:
             os._exit(code)
+    os.close(told)  # of this process: the read ends where the child does
     os.read(ready, 1)
     os.close(ready)
-    os.close(told)
     try:
         yield child
     finally:
