@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -51,10 +53,18 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         InputError: it cannot be read.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise an OSError where a path is a pipe, a device or a socket, whose end a reader would wait for."""
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def spreadsheet_safe(value: CellT) -> CellT | str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from shared_backbones import architectures
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Json
 from shared_backbones.weights import check_tensor, sample_of
 
@@ -163,6 +163,7 @@ def _read_state_dict(path: Path) -> Tensors:
     from safetensors.torch import load_file
 
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():

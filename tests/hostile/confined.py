@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from shared_backbones.errors import InputError
 
 GIB = 2**30
-_SECONDS, _FILES, _LARGEST_FILE = 60, 256, 4 * GIB
+_SECONDS, _FILES, _LARGEST_FILE = 30, 256, 4 * GIB
 _TOUCHED = 97
 _CHANGING = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}
 
@@ -106,7 +106,7 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(5 * seconds)  # of waiting, such as for the other end of a pipe
+    signal.alarm(2 * seconds)  # of waiting, such as for the other end of a pipe
 
 
 def _guard(folder: Path, bait: Path | None) -> Callable[[str, tuple[Any, ...]], None]:

@@ -10,6 +10,7 @@ from geovision.rasters import open_raster, read_values
 from geovision.scenes import open_scene
 from geovision.side_files import side_files
 from shared_backbones.errors import InputError
+from tests.geovision.rasters import TRANSFORM
 from tests.hostile.formats import geotiff, vrt
 
 
@@ -17,7 +18,7 @@ def _masked(path: Path) -> Path:
     scene = geotiff(path)
     mask = np.full((1, 40, 50), 255, np.uint8)
     mask[:, :20] = 0
-    about = {"driver": "GTiff", "height": 40, "width": 50, "count": 1, "dtype": "uint8"}
+    about = {"driver": "GTiff", "height": 40, "width": 50, "count": 1, "dtype": "uint8", "transform": TRANSFORM}
     with rasterio.open(f"{scene}.msk", "w", **about) as target:
         target.write(mask)
         target.update_tags(INTERNAL_MASK_FLAGS_1="2", INTERNAL_MASK_FLAGS_2="2", INTERNAL_MASK_FLAGS_3="2")
