@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo docs test test-cluster lint bench viewer clean
+.PHONY: demo docs test test-cluster lint bench fuzz viewer clean
 # Two targets would otherwise install into one .venv at the same time under `make -j`.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -36,6 +36,10 @@ docs: .venv/test.stamp
 
 bench: .venv/test.stamp
 	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+# Ten minutes of changed files over every reader; what it finds becomes a case of tests/hostile.
+fuzz: .venv/test.stamp
+	$(BIN)/python -m tests.hostile.fuzz
 
 # The viewer of reports; needs Node and npm. Where it was not built, reports do without.
 viewer: pipelines/report/assets/viewer.js.gz

@@ -77,6 +77,11 @@ def scale_of(unit: str, zero_points: Sequence[float | None], bands: Sequence[int
     return FluxScale(unit, tuple(zero_points[band] for band in bands))
 
 
+def known_unit(text: str) -> str:
+    """A unit as it is written, or "" for a text that is none: what else a header says stays out of what is written."""
+    return text if text and _is_known(_parsed(text)) else ""
+
+
 def same_unit(first: str, second: str) -> bool:
     """Whether two texts mean one unit."""
     return first == second or bool(_parsed(first) == _parsed(second))

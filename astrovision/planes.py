@@ -6,6 +6,7 @@ import functools
 import gzip
 import logging
 import lzma
+import math
 import shutil
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ import numpy as np
 
 from astrovision.astropy_types import Hdu, Hdus
 from astrovision.headers import band_names, celestial, zero_point
+from shared_backbones import memory
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
@@ -335,6 +337,7 @@ def _planes_of(path: Path, hdus: Hdus, number: int) -> list[Plane]:
     bands = band_names(header, hdus[0].header, len(channels))
     abouts: list[_About] = [{"label": label, "band": band, **placed} for band in bands]
     if isinstance(hdu, fits.CompImageHDU):
+        memory.expect(8 * math.prod(hdu.tile_shape), label, "one tile of it")
         return [PackedPlane(path, hdu, channel, **about) for channel, about in zip(channels, abouts, strict=True)]
     stored = np.memmap(hdus.filename(), _TYPES[header["BITPIX"]], "r", hdu.fileinfo()["datLoc"], tuple(hdu.shape))
     scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from astrovision.astropy_types import Header, Table
 from astrovision.tables import format_of, listed
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import printable, replacing, spreadsheet_safe
 
 _RESERVED = re.compile(
     r"SIMPLE|XTENSION|END|BITPIX|NAXIS\d*|[PG]COUNT|GROUPS|TFIELDS|THEAP|T[A-Z]{3,4}\d+|EXT\w*|COMMENT|HISTORY|CONTINUE|"
@@ -89,6 +89,8 @@ def write_catalogue(path: str | Path, columns: Sequence[Column], *, meta: Mappin
         elif kind == "votable":
             _write_votable(temporary, columns, arrays, meta)
         else:
+            if kind == "csv":
+                columns, arrays = _fitted(columns, arrays, spreadsheet_safe)
             table = _table(columns, arrays)
             table.meta.update(meta if kind == "ecsv" else {})
             table.write(temporary, format=f"ascii.{kind}", overwrite=True)

@@ -11,6 +11,7 @@ from astrovision.planes import open_fits, reading, unpacked
 from astrovision.text_tables import read_text
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.memory import expect
 
 ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
@@ -20,6 +21,7 @@ ENDINGS = {
 READ = {**ENDINGS, ".votable": "votable", ".fts": "fits", ".tsv": "tsv", ".txt": "txt"}
 """Endings of those that are read; each may be followed by one of `PACKED`."""
 PACKED = (".gz", ".bz2", ".xz")
+_TEXT_BYTES = 10  # of memory for a byte of text, while it is read
 _SHOWN = 12  # columns that a message lists
 
 
@@ -44,8 +46,9 @@ def read_table(path: Path) -> Table:
         elif kind == "votable":
             table = _read_votable(plain, printable(path))
         elif kind == "parquet":
-            table = _read_parquet(plain)
+            table = _read_parquet(plain, printable(path))
         else:
+            expect(_TEXT_BYTES * plain.stat().st_size, printable(path), "the table")
             table = read_text(plain.read_text("utf-8-sig"), kind, printable(path))
         for name in table.colnames:
             _make_plain(table, name)
@@ -135,6 +138,7 @@ def _read_votable(path: Path, label: str) -> Table:
     from astropy.io import votable
 
     _refuse_references(path, label)
+    expect(_TEXT_BYTES * path.stat().st_size, label, "the table")
     document = votable.parse(path, verify="ignore")
     tables = list(document.iter_tables())
     if len(tables) != 1:
@@ -169,11 +173,15 @@ def _refuse_references(path: Path, label: str) -> None:
         parser.ParseFile(file)
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, label: str) -> Table:
     from astropy.table import Table
 
     pyarrow, parquet = require("pyarrow", "astro"), require("pyarrow.parquet", "astro")
     with path.open("rb") as file:
+        about = parquet.ParquetFile(file).metadata
+        stored = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        # runs of one value take next to nothing in the file, whatever their length
+        expect(2 * max(stored, 8 * about.num_rows * about.num_columns), label, "the table")
         source = parquet.read_table(file)
     table = Table()
     for field, chunks in zip(source.schema, source.columns, strict=True):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from geovision.tiling import Axis
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
+from shared_backbones.work_folders import work_folder
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 NODATA = 255
@@ -161,7 +161,7 @@ class Mapper(LoadedNetwork):
         pixels, areas = np.zeros(count, np.int64), np.zeros(count)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent)))
+            folder = stack.enter_context(work_folder(output.parent))
             as_probability = {"dtype": "float32", "nodata": float("nan"), "resampling": "average", "tags": noted}
             classes = {f"class_{entry['id']}": name for entry, name in zip(self.classes, names, strict=True)}
             labels = {"dtype": "uint8", "nodata": NODATA, "resampling": "mode", "tags": {**noted, **classes}}

@@ -1,7 +1,6 @@
 """Raster files opened safely and read with their validity, and maps written."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from geovision.files import archive_of, exists, member_beginning, text_of
+from geovision.files import archive_of, exists
+from geovision.side_files import beginning_of, check_side_files, check_tags, vrt_sources
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.memory import expect
 
 if TYPE_CHECKING:  # rasterio is imported where a file is opened
     from rasterio.io import DatasetReader
@@ -23,6 +24,14 @@ if TYPE_CHECKING:  # rasterio is imported where a file is opened
 
 CACHE_BYTES = 64 * 2**20
 """Memory for decoded blocks that GDAL keeps, whatever a raster's size."""
+ALONE: dict[str, str | int] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # side files by their exact names, which are looked at first
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_HTTP_MAX_RETRY": 0,
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
+}
+"""Configuration of GDAL in which it reaches no address, and no file but those that were looked at."""
 _BEGINNINGS = {
     b"II*\0": "GTiff",
     b"MM\0*": "GTiff",
@@ -33,14 +42,13 @@ _BEGINNINGS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
 }
-# Formats whose files name addresses or other files, or run code; of these VRT is read, once its text is seen.
-_REACHING = {
-    "DAAS", "DERIVED", "EEDA", "EEDAI", "GNMDatabase", "GNMFile", "GTI", "HTTP", "KMLSUPEROVERLAY", "MBTiles", "MEM",
-    "MRF", "Memory", "NGW", "OGCAPI", "PDF", "PLMOSAIC", "Rasterlite", "STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS",
-}  # fmt: skip
-_VRT_SOURCE = re.compile(r"<(?:SourceFilename|SourceDataset)\b([^>]*)>([^<]*)<")
-_VRT_CODE = re.compile(r"PixelFunctionLanguage|VRTRawRasterBand|<OpenOptions|<GDALWMS|<Algorithm", re.I)
-_VRT_DEPTH = 4
+# Formats of plain files that `info` reads; others name addresses or other files, or run code.
+_PLAIN = (
+    "netCDF", "ENVI", "AAIGrid", "GRASSASCIIGrid", "HFA", "HDF5", "HDF5Image", "GRIB", "EHdr", "BMP", "GIF", "WEBP",
+    "NITF", "PNM", "SGI", "SRTMHGT", "DTED", "BAG", "USGSDEM", "Terragen", "Leveller", "SAGA", "RST", "GSAG", "GSBG",
+    "GS7BG", "GXF", "RMF", "PCIDSK", "TGA", "ZMap", "XYZ",
+)  # fmt: skip
+_SMALLEST_SHARE = 1 / 1000  # of a raster's claimed size that its file has, at least, beyond the budget
 _PILLOW_PIXELS = 64 * 2**20  # of a JPEG file that is decoded as a whole
 
 
@@ -48,77 +56,73 @@ def open_raster(path: Path, *, any_format: bool = False) -> "DatasetReader":
     """A rasterio dataset of a GeoTIFF, JPEG 2000, PNG or JPEG file, or of a VRT of such files.
 
     The format is chosen by the file's first bytes: formats that name other files or addresses are never tried, but for
-    VRT files whose sources are plain files.
+    VRT files of plain files below their own folder. Masks, overviews and notes beside a file are read with it.
 
     Args:
         path: the file, which may lie in an archive, under GDAL's name of it.
-        any_format: whether every other format that GDAL reads from plain files is tried, too.
+        any_format: whether other formats of plain files are tried, too.
 
     Raises:
-        InputError: no such file, another format, or damaged.
+        InputError: no such file, another format, damaged, too large for the budget, or with side files or tags that
+            reach other places.
     """
     rasterio = require("rasterio", "geo")
     if not exists(path):
         raise InputError(f"{printable(path)}: no such file; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
-    with reading(path):
+    with reading(path), rasterio.Env(**ALONE):
         start = beginning_of(path)
         drivers: Any = next((name for beginning, name in _BEGINNINGS.items() if start.startswith(beginning)), None)
+        check_side_files(path)
         if start.lstrip().startswith(b"<VRTDataset"):
-            _check_vrt(path, 0)
+            list(vrt_sources(path))
             drivers = "VRT"
         elif drivers is None and any_format:
             drivers = _driver_of(path)
         if drivers is not None:
             with warnings.catch_warnings():  # what lacks a grid is named where a grid is needed
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                return rasterio.open(path, driver=drivers)
+                source = rasterio.open(path, driver=drivers)
+            try:
+                check_tags(source, path)
+                _check_size(source, path)
+            except BaseException:
+                source.close()
+                raise
+            return source
     raise InputError(f"{printable(path)}: no raster that is read here; expected a GeoTIFF, JPEG 2000, PNG or JPEG file")
 
 
 def _driver_of(path: Path) -> str | None:
-    """The first format of those that reach no other place in which GDAL opens a file; netCDF before HDF5."""
+    """The first format of those of plain files in which GDAL opens a file."""
     import rasterio
     from rasterio.errors import RasterioError
 
     with rasterio.Env() as environment, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ["netCDF", *environment.drivers()]:
-            if name in _REACHING:
-                continue
-            with contextlib.suppress(RasterioError), rasterio.open(path, driver=name):
-                return name
+        there = environment.drivers()
+        for name in _PLAIN:
+            with contextlib.suppress(RasterioError):
+                if name in there:
+                    with rasterio.open(path, driver=name):
+                        return name
     return None
 
 
-def _check_vrt(path: Path, depth: int) -> None:
-    """Refuse a VRT file that runs code, or whose sources are no plain files.
+def _check_size(source: "DatasetReader", path: Path) -> None:
+    """Refuse a raster of which one block takes more than the budget, and one that claims far more than its file holds.
 
     Raises:
-        InputError: it is such a file.
+        InputError: it is such a one.
     """
-    text = text_of(path)
-    wrong = _VRT_CODE.search(text)
-    for attributes, source in _VRT_SOURCE.findall(text):
-        source = source.strip()
-        named = Path(source) if re.search(r"relativeToVRT=.1", attributes) is None else path.parent / source
-        if "://" in source or source.startswith(("/vsi", "<")) or not exists(named) or depth >= _VRT_DEPTH:
-            raise InputError(
-                f"{printable(path)}: names {printable(source)!r}; expected a VRT of files that are there: build it anew"
-            )
-        if named.suffix.lower() == ".vrt" or beginning_of(named).lstrip().startswith(b"<"):
-            _check_vrt(named, depth + 1)
-    if wrong:
-        raise InputError(
-            f"{printable(path)}: a VRT with {printable(wrong[0])}, which is not read; convert it to GeoTIFF"
-        )
-
-
-def beginning_of(path: Path) -> bytes:
-    """The first 64 bytes of a file, in an archive, too."""
-    if archive_of(path) is None:
-        with path.open("rb") as file:
-            return file.read(64)
-    return member_beginning(path, 64)
+    label, widths = printable(path), [np.dtype(name).itemsize for name in source.dtypes if name != "complex_int16"]
+    width = max(widths, default=4)
+    blocks = [height * across for height, across in source.block_shapes]
+    interleaved = source.count if str(source.profile.get("interleave", "")).lower() == "pixel" else 1
+    expect(max(blocks, default=0) * width * interleaved, label, "one block of it")
+    claimed = source.width * source.height * source.count * width
+    stored = (archive_of(path) or path).stat().st_size
+    if stored < claimed * _SMALLEST_SHARE:
+        expect(claimed, label, "its file holds less than a thousandth of its size; all of it")
 
 
 def check_real(source: "DatasetReader", path: Path) -> None:

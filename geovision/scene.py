@@ -14,8 +14,9 @@ from geovision.contract import InputContract
 from geovision.files import archive_of
 from geovision.grids import Grid, crs_name, georeferences, grid_of, placing
 from geovision.products import Layer
-from geovision.rasters import CACHE_BYTES, check_real, open_raster, read_values, reading
+from geovision.rasters import ALONE, CACHE_BYTES, check_real, open_raster, read_values, reading
 from geovision.sensors import CLASS, RANGES, REFLECTANCE, Sensor
+from geovision.side_files import side_files, vrt_sources
 from geovision.warping import Laid
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -73,8 +74,7 @@ class Scene:
         self._stack = contextlib.ExitStack()
         self._sources: dict[Path, DatasetReader] = {}
         self._laid: dict[Path, Laid] = {}
-        # Other files beside a scene, such as georeferences of other programs, are read: GDAL's own way.
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **ALONE))
         try:
             self._open(placing)
         except BaseException:
@@ -144,11 +144,11 @@ class Scene:
         return self.grid.height, self.grid.width
 
     def sha256(self) -> str:
-        """SHA-256 of the files' contents, in the order of their names."""
+        """SHA-256 of the contents of all files that are read, side files and sources of VRTs too, sorted by name."""
         files: set[Path] = set()
         for path, source in self._sources.items():
-            archive = archive_of(path)
-            files |= {Path(name) for name in source.files} if source.driver == "VRT" else {archive or path}
+            parts = [path, *(vrt_sources(path) if source.driver == "VRT" else ())]
+            files |= {archive_of(part) or part for own in parts for part in (own, *side_files(own))}
         digest = hashlib.sha256()
         for path in sorted(files):
             with reading(path), path.open("rb") as file:

@@ -1,7 +1,7 @@
 """Class scores of a prepared volume: from a network of slices along one axis or several, or from a 3-D network."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -21,6 +21,8 @@ FAST_OVERLAP = 0.25
 _MULTIPLE = 32  # in-plane size that a network of slices takes without padding of its own
 _BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
 _BATCH_VOXELS = {"cpu": 1, "mps": 96**3, "cuda": 8 * 96**3}  # of the windows run together
+# Bytes of a network's activations for each pixel or voxel that it sees at once, as measured of the bundled models.
+_PIXEL_BYTES, _WINDOW_BYTES, _WHOLE_BYTES = 600, 300, 320
 _SMALL = 32  # side of the window that a 3-D network is tried on
 
 Progress = Callable[[int, int], None]
@@ -64,6 +66,17 @@ class SliceScorer:
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, len(self.contract.slices), side, side)).shape)
         _expect(shape, (1, self.channels.outputs, side, side))
+
+    def memory(self, shape: Sequence[int], device: str) -> float:
+        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`."""
+        outputs, smallest = self.channels.outputs, self.contract.smallest_slice
+        kept = outputs * math.prod(shape) * (1 if len(self.views) == 1 else 2)
+        largest = 0
+        for view in self.views:
+            sides = [n for axis, n in enumerate(shape) if axis != AXIS_OF_VIEW[view]]
+            pixels = math.prod(max(smallest, -(-n // _MULTIPLE) * _MULTIPLE) for n in sides)
+            largest = max(largest, pixels * min(shape[AXIS_OF_VIEW[view]], max(1, _BATCH_PIXELS[device] // pixels)))
+        return kept + largest * (4 * (len(self.contract.slices) + 4 * outputs) + _PIXEL_BYTES * (device == "cpu"))
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(1, x, y, z)`, summed over the views."""
@@ -136,6 +149,19 @@ class WindowScorer:
             window = self.window  # some take windows of one size only
             shape = _shape_of(network, self.contract.channel_count, window)
         _expect(shape, (1, self.channels.outputs, *window))
+
+    def memory(self, shape: Sequence[int], device: str) -> float:
+        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`."""
+        outputs = len(self.channels.scored) + self.channels.knows_sides
+        kept = outputs * math.prod(shape) * (4 if self.contract.resampling == "monai" else 1)
+        if self.contract.any_size and all(n <= side for n, side in zip(shape, self.window, strict=True)):
+            return kept + math.prod(shape) * _WHOLE_BYTES * (device == "cpu")
+        padded = [max(n, side) for n, side in zip(shape, self.window, strict=True)]
+        image = 4 * self.contract.channel_count * math.prod(padded) * (padded != list(shape))
+        layer = self.window[0] * padded[1] * padded[2]
+        summed = 4 * layer * (2 * self.channels.outputs + 2)
+        network = math.prod(self.window) * (8 * self.channels.outputs + _WINDOW_BYTES * (device == "cpu"))
+        return kept + image + summed + network
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(C, x, y, z)`: uint8, or float32 where labels are to be MONAI's.

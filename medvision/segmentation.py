@@ -24,7 +24,7 @@ from medvision.parts import Detail
 from medvision.scorers import Progress, make_scorer
 from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces, keep_main_body
 from medvision.volumes.files import Volume, read_volume
-from medvision.volumes.geometry import ras_axes, to_ras
+from medvision.volumes.geometry import Grid, ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
 from medvision.volumes.intensities import channels_to_network
 from medvision.volumes.monai_spacing import monai_grid, why_not_monais
@@ -33,6 +33,7 @@ from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.errors import InputError
+from shared_backbones.memory import expect
 
 if TYPE_CHECKING:
     from medvision.findings.tables import Cell, Form
@@ -284,6 +285,30 @@ class Segmenter:
             _scores=scores if keep_scores else None,
         )
 
+    def check_grid(self, grid: Grid, label: str) -> None:
+        """Refuse a grid that covers too much at the model's spacing, or takes more memory than the budget.
+
+        Raises:
+            InputError: it does; `label` says of what.
+        """
+        shape, spacing, _ = to_ras(np.broadcast_to(np.float32(0), grid.shape), grid)
+        extent = [n * step for n, step in zip(shape.shape, spacing, strict=True)]
+        target = self._target(spacing)
+        if math.prod(extent) > _MOST_VOXELS * math.prod(target):
+            raise InputError(
+                f"{label}: covers {' x '.join(f'{side:.0f}' for side in extent)} mm, too much at the model's "
+                f"{' x '.join(f'{step:.3g}' for step in target)} mm; check the voxel size in its header, or cut the "
+                "scan to the head"
+            )
+        coarse = [max(1, round(length / step)) for length, step in zip(extent, target, strict=True)]
+        inputs = 4 * self.contract.channel_count * (math.prod(grid.shape) + 2 * math.prod(coarse))
+        needed = inputs + self.scorer.memory(coarse, self.device.type) + 2 * math.prod(grid.shape)
+        expect(needed, label, "segmenting it")
+
+    def _target(self, spacing: Sequence[float]) -> tuple[float, ...]:
+        """Voxel size of the network's grid, for a scan's."""
+        return tuple(step * self.scorer.coarsening for step in self.contract.spacing_for(spacing))
+
     def _check_channels(self, volume: Volume) -> None:
         """Refuse a volume that has another number of channels than the model takes."""
         count, channels = len(volume.channels), self.contract.channels
@@ -309,16 +334,10 @@ class Segmenter:
 
     def _prepare(self, volume: Volume) -> tuple[Tensor, NetworkGrid, list[str]]:
         """Bring a volume to the network's grid and cut it to its content; and what to know about its intensities."""
+        self.check_grid(volume.grid, volume.case_id)
         ras, spacing, from_ras = to_ras(volume.data, volume.grid)
         channels = [to_ras(channel, volume.grid)[0] for channel in volume.channels]
-        extent = [n * step for n, step in zip(ras.shape, spacing, strict=True)]
-        target = tuple(step * self.scorer.coarsening for step in self.contract.spacing_for(spacing))
-        if math.prod(extent) > _MOST_VOXELS * math.prod(target):
-            raise InputError(
-                f"{volume.case_id}: covers {' x '.join(f'{side:.0f}' for side in extent)} mm, too much at the model's "
-                f"{' x '.join(f'{step:.3g}' for step in target)} mm; check the voxel size in its header, or cut the "
-                "scan to the head"
-            )
+        target = self._target(spacing)
         sizes, starts = None, None
         if self.contract.resampling == "monai":
             sizes, starts = monai_grid(ras_axes(volume.grid), ras.shape, target)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pipelines.runtime import preemption
 from pipelines.runtime.threads import sleep_while_waiting
 from shared_backbones.errors import InputError, require
+from shared_backbones.terminal import lasting_output, say
 
 
 def main(arguments: list[str]) -> int:
@@ -38,9 +39,10 @@ def _guarded(command: Callable[[], int]) -> int:
     """The exit code of a command; what a user can do something about is one line."""
     try:
         require("lightning", extra="train")
-        return command()
+        with lasting_output():
+            return command()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from shared_backbones.arguments import check_arguments
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
@@ -18,6 +19,9 @@ of volumes maps `(B, C, X, Y, Z)` to `(B, K, X, Y, Z)`."""
 
 Arguments: TypeAlias = dict[str, Any]
 """Keyword arguments of a network's constructor, in JSON types."""
+
+
+_LONGEST_REASON = 300  # characters of what a constructor says
 
 
 @lru_cache(maxsize=1)
@@ -80,17 +84,28 @@ def current_arguments(network: "type[nn.Module]", arguments: Document) -> Argume
     return current
 
 
-def build(name: str, arguments: Document) -> "nn.Module":
+def build(name: str, arguments: Document, *, trained: bool = False) -> "nn.Module":
     """Build an untrained network of a registered architecture.
 
+    Args:
+        name: Name of the architecture.
+        arguments: Arguments of its constructor, which `arguments.check_arguments` looks at first.
+        trained: Whether they are of the card of a trained model: nothing may then fetch other weights.
+
     Raises:
-        InputError: no installed package registers that name, or the arguments do not suit it.
+        InputError: no installed package registers that name, or the arguments do not suit it, whatever the constructor
+            raises.
     """
     network = find(name)
     try:
-        return network(**current_arguments(network, arguments))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"arguments do not suit architecture {name!r} ({error}); fix `arguments`") from None
+        given = current_arguments(network, arguments)
+        check_arguments(network, given, trained=trained)
+        return network(**given)
+    except InputError:
+        raise
+    except Exception as error:  # constructors of libraries raise what they like
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise InputError(f"arguments do not suit architecture {name!r} ({reason}); fix `arguments`") from None
 
 
 def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...], classes: int = 0) -> "nn.Module":

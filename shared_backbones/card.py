@@ -1,12 +1,15 @@
 """The card of a trained model, `model.json`: what it is, what it expects, and where it comes from."""
 
-import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, Required, TypedDict
+from typing import NotRequired, Required, TypedDict, cast, get_type_hints
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.arguments import fits
+from shared_backbones.documents import parse_json, read_bounded
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Json
 
 CARD = "model.json"
@@ -113,17 +116,18 @@ def read_card(folder: str | Path) -> Card:
     """Read `model.json` alone, without importing torch.
 
     Raises:
-        InputError: it is missing, is no JSON object, or lacks what every card has.
+        InputError: it is missing, is no JSON object, lacks what every card has, or has an entry of another form.
     """
     path = Path(folder) / CARD
+    label = printable(path)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); a model folder holds {CARD}") from None
+        card = parse_json(read_bounded(path))
+    except InputError as error:
+        raise InputError(f"{error}; a model folder holds {CARD}") from None
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); use an intact copy of the folder") from None
-    _check(card, str(path))
-    return card
+        raise InputError(f"{label}: not JSON ({error}); use an intact copy of the folder") from None
+    _check(card, label)
+    return cast(Card, card)
 
 
 def _check(card: Json, label: str) -> None:
@@ -135,3 +139,9 @@ def _check(card: Json, label: str) -> None:
     for key, kind in (("architecture", str), ("arguments", dict), ("weights_sha256", str)):
         if not isinstance(card.get(key), kind):
             raise InputError(f"{label}: `{key}` is missing or no {kind.__name__}; use an intact copy of the folder")
+    for key, hint in get_type_hints(Card).items():
+        if key in card and not fits(card[key], hint):
+            raise InputError(
+                f"{label}: `{key}` is {reprlib.repr(card[key])}, which has another form than a card's; use an intact "
+                "copy of the folder"
+            )

@@ -1,17 +1,22 @@
 """Names fit to be shown, and files that appear complete or not at all."""
 
 import contextlib
+import csv
+import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from shared_backbones.errors import InputError
 
 LEFT_OVERS = ".tmp-*"
 """Names of the files that `replacing` leaves where the process is killed."""
+_FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""Characters with which a formula begins, those of full width too; line breaks hide one."""
 CellT = TypeVar("CellT")
 
 
@@ -48,15 +53,34 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         InputError: it cannot be read.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise an OSError where a path is a pipe, a device or a socket, whose end a reader would wait for."""
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
 def spreadsheet_safe(value: CellT) -> CellT | str:
     """A cell of a table: text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t"} else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULAS else value
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV, the one way in which this suite does: cells as `spreadsheet_safe` gives them, None as empty.
+
+    Args:
+        file: Opened with `newline=""`.
+        rows: Cells of each row, the titles first.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows(["" if cell is None else spreadsheet_safe(cell) for cell in row] for row in rows)
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -1,12 +1,14 @@
 """Weights as authors published them: read safely, renamed, and filled into our networks."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from shared_backbones import architectures
 from shared_backbones.errors import InputError
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Json
 from shared_backbones.weights import check_tensor, sample_of
 
@@ -158,13 +160,14 @@ def _read_state_dict(path: Path) -> Tensors:
     import pickle  # only for the name of its error: nothing is unpickled beyond tensors
 
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_harmless_globals()):
+        with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a file of weights") from None
@@ -173,8 +176,10 @@ def _read_state_dict(path: Path) -> Tensors:
             f"{path}: holds other objects than tensors, or is no PyTorch file; expected weights alone: "
             "save the model's state dict as .safetensors where you trust the file"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file PyTorch raises errors of every kind
+        reason = printable(str(error).partition("\n")[0][:200]) or type(error).__name__
         raise InputError(f"{path}: not a readable file of weights ({reason}); use an intact copy") from None
     if not isinstance(state, Mapping):
         raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")

@@ -10,7 +10,9 @@ from geovision.models.satmae_pp import GroupVisionTransformer, VisionTransformer
 from geovision.models.satmae_pp_autoencoder import Autoencoder
 from shared_backbones import official
 from shared_backbones.architectures import Role
+from shared_backbones.arguments import Hint, listed_arguments
 from shared_backbones.errors import require
+from shared_backbones.json_values import Document
 
 _ENCODERS = {"group": GroupVisionTransformer, "plain": VisionTransformer}
 
@@ -85,6 +87,12 @@ class SatMAEMapper(nn.Module):
             "width": width,
             **{name: value for name, value in self.encoder.arguments.items() if name != "num_classes"},
         }
+
+    @classmethod
+    def further_arguments(cls, arguments: Document) -> dict[str, Hint]:
+        """Types of the encoder's arguments."""
+        encoder = _ENCODERS.get(str(arguments.get("encoder", "group")))
+        return dict(listed_arguments(encoder)) if encoder else {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, H, W)` of images `(B, C, H, W)` of the encoder's size."""

@@ -1,6 +1,5 @@
 """What a labelled data set is like: sizes, spacings, labels and intensities, which a training is planned from."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 from medvision.datasets.layouts import Case
 from medvision.datasets.preparation import count_channels, read_case
 from medvision.volumes.geometry import to_ras
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -135,7 +135,7 @@ def _described(root: Path) -> tuple[dict[int, str], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         labels, channels = content.get("labels", {}), content.get("modality", content.get("channel_names", {}))
         pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels.items()]
         names = {int(number): str(name) for number, name in pairs}

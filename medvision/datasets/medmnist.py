@@ -21,6 +21,7 @@ from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem, with_bands
+from shared_backbones.memory import expect
 
 SPLITS = ("train", "val", "test")
 _LARGEST = 2**28  # bytes of an image
@@ -152,9 +153,7 @@ def set_for(path: str | Path, split: str, classes: Sequence[str], *, multi_label
     return MedMnistSet("unnamed set", task, channels, names, dict.fromkeys(SPLITS, count))
 
 
-def read_medmnist(
-    path: str | Path, split: str, name: str | MedMnistSet | None = None, *, max_gigabytes: float = 4.0
-) -> MedMnistImages:
+def read_medmnist(path: str | Path, split: str, name: str | MedMnistSet | None = None) -> MedMnistImages:
     """Read a split of a file of MedMNIST, of any size of image (28, 64, 128, 224).
 
     Of the file's arrays those of the split are read, after their headers were found to be as they should be; the
@@ -164,7 +163,6 @@ def read_medmnist(
         path: `.npz` file with arrays `<split>_images` and `<split>_labels`.
         split: `train`, `val` or `test`.
         name: Name of the set, or what is known of it (`set_for`); by default the file's name says it.
-        max_gigabytes: the most that the images may take in memory.
 
     Raises:
         InputError: the file cannot be read, or its arrays are not those of such a set.
@@ -172,12 +170,7 @@ def read_medmnist(
     path, facts = Path(path), name if isinstance(name, MedMnistSet) else find_set(path, name)
     with _archive(path, split) as archive:
         shape = _image_shape(path, archive, split, facts)
-        gigabytes = math.prod(shape) / 2**30
-        if gigabytes > max_gigabytes:
-            raise InputError(
-                f"{printable(path)}: {split}_images would take {gigabytes:.1f} GB, more than {max_gigabytes:g}; raise "
-                "the limit (--max-gigabytes), or take smaller images"
-            )
+        expect(math.prod(shape), printable(path), f"{split}_images")
         labels = _read_labels(path, archive, split, facts, shape[0])
         images = _read(archive, f"{split}_images")
     return MedMnistImages(images, _as_targets(labels, facts), facts, _notices(facts, split, shape[0]))

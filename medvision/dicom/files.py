@@ -1,5 +1,6 @@
 """Where the DICOM files of an input are: a folder at any depth, a zip archive, or a single file."""
 
+import errno
 import io
 import mmap
 import os
@@ -116,6 +117,8 @@ def _instead(unread: list[Unread]) -> str:
 
 
 def _head(path: Path) -> bytes:
+    if not path.is_file():  # a pipe would never end
+        raise OSError(errno.EINVAL, "not a regular file" if path.exists() else os.strerror(errno.ENOENT))
     with path.open("rb") as file:
         return file.read(HEAD)
 

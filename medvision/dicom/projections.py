@@ -12,6 +12,7 @@ from medvision.dicom.pixels import decode
 from medvision.dicom.reading import damaged, quiet, read_whole
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.memory import limit
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -20,7 +21,7 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 
 
-def read_projection(path: Path, *, max_bytes: int = 4 * 2**30) -> tuple[np.ndarray, str, list[str]]:
+def read_projection(path: Path, *, max_bytes: int | None = None) -> tuple[np.ndarray, str, list[str]]:
     """A grey image of one frame, `(1, H, W)` uint8 with black as 0, the sha256 of its file, and warnings.
 
     Stored numbers become values (modality LUT, or slope and intercept), and those what is shown (VOI LUT, or the first
@@ -31,6 +32,7 @@ def read_projection(path: Path, *, max_bytes: int = 4 * 2**30) -> tuple[np.ndarr
         InputError: no DICOM file, several frames, colours, or pixels that cannot be decoded.
     """
     name = printable(path)
+    max_bytes = limit(max_bytes)
     (member,), _ = find_members(path, max_bytes)
     dataset, sha256 = read_whole(member, max_bytes)
     try:

@@ -25,6 +25,7 @@ from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
+from shared_backbones.memory import limit
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -41,7 +42,7 @@ def write_segmentation(
     model_sha256: str,
     *,
     kept: Sequence[int] | None = None,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
 ) -> None:
     """Write labels as a DICOM segmentation of one binary segment for each class.
 
@@ -67,7 +68,7 @@ def write_segmentation(
     numbers = np.zeros(256, np.uint8)
     for number, entry in enumerate(classes, 1):
         numbers[entry["id"]] = number
-    headers, _ = source_headers(volume, max_bytes)
+    headers, _ = source_headers(volume, limit(max_bytes))
     with _blaming(volume):
         descriptions = _descriptions(classes, card, model_sha256)
         segmentation = _built(numbers[labels], volume, headers, descriptions, str(card.get("name") or "a model"))
@@ -121,7 +122,7 @@ def _built(
     return segmentation
 
 
-def check_source(volume: Volume, max_bytes: int = 4 * 2**30) -> list[str]:
+def check_source(volume: Volume, max_bytes: int | None = None) -> list[str]:
     """Refuse, before any work is done, a volume that no DICOM segmentation can refer to; one of a voxel is tried.
 
     Returns:
@@ -135,7 +136,7 @@ def check_source(volume: Volume, max_bytes: int = 4 * 2**30) -> list[str]:
         raise InputError(f"--dicom-seg: {volume.case_id} is no DICOM series; expected one; run without --dicom-seg")
     _check_references(volume)
     with _blaming(volume):
-        headers, left_out = source_headers(volume, max_bytes)
+        headers, left_out = source_headers(volume, limit(max_bytes))
         voxel = np.zeros(volume.data.shape, np.uint8)
         voxel[0, 0, 0] = 1
         segmentation = _built(voxel, volume, headers, _descriptions([_PROBE], {}, "0" * 64), "a model")
@@ -168,7 +169,7 @@ def read_segmentation(
     *,
     grid: Grid | None = None,
     segments: Sequence[int] | None = None,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
 ) -> tuple[Volume, dict[int, str]]:
     """Read a DICOM segmentation (binary or label map) as a label map.
 
@@ -186,6 +187,7 @@ def read_segmentation(
     Raises:
         InputError: not such a file, segments that overlap, or places off the grid.
     """
+    max_bytes = limit(max_bytes)
     members, _ = find_members(path, max_bytes)
     name = printable(path)
     if len(members) != 1:

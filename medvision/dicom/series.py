@@ -17,10 +17,11 @@ from medvision.dicom.recognition import Kind, Unread, counted
 from medvision.dicom.splitting import split_volumes
 from medvision.dicom.stacks import Stack, arrange, straighten
 from medvision.dicom.voxels import read_voxels
-from medvision.volumes.files import SMALLEST_AXIS, Volume
+from medvision.volumes.files import SMALLEST_AXIS, Accept, Volume
 from medvision.volumes.geometry import Grid
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.memory import limit
 
 _DIRECTORY = "DICOMDIR"  # a table of contents; it is left out without a warning
 _LISTED = 12  # series named in an error line; a study may have a hundred
@@ -135,7 +136,7 @@ class DicomVolume(Volume):
 
 
 def find_series(
-    path: str | os.PathLike[str], *, skip_unreadable: bool = False, max_bytes: int = 4 * 2**30
+    path: str | os.PathLike[str], *, skip_unreadable: bool = False, max_bytes: int | None = None
 ) -> list[Series]:
     """Every series with images in a folder (at any depth), a zip archive or a DICOM file.
 
@@ -151,6 +152,7 @@ def find_series(
     Raises:
         InputError: there is none, a single file is damaged, or an archive is unsafe.
     """
+    max_bytes = limit(max_bytes)
     members, unread = find_members(path, max_bytes)
     by_uid, more = _instances_of(members, max_bytes)
     unread += more
@@ -261,8 +263,9 @@ def read_series(
     series: str | None = None,
     resample_irregular: bool = False,
     skip_unreadable: bool = False,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
     smallest_axis: int = SMALLEST_AXIS,
+    accept: Accept | None = None,
 ) -> DicomVolume:
     """Read a DICOM series as a volume.
 
@@ -273,6 +276,8 @@ def read_series(
         skip_unreadable: leave out files that cannot be read instead of refusing the series.
         max_bytes: largest size that the headers may claim, counting 4 bytes a voxel.
         smallest_axis: voxels that there must be along each axis.
+        accept: called with the grid, and the series' name for messages, before a pixel is read; it may raise an
+            InputError.
 
     Returns:
         The volume with `data` (columns, rows, slices) float32, after slope and intercept (HU for CT); pixels of padding
@@ -281,6 +286,7 @@ def read_series(
     Raises:
         InputError: no such series, or not a volume that can be used.
     """
+    max_bytes = limit(max_bytes)
     if isinstance(path, Series):
         chosen = path
     else:
@@ -289,6 +295,8 @@ def read_series(
     if chosen.refusal is not None:
         raise InputError(chosen.refusal)
     stack = _checked_stack(chosen, resample_irregular, max_bytes, smallest_axis)
+    if accept is not None and len(stack.frames) > 1:
+        accept(Grid.from_affine(stack.shape, stack.affine()), chosen.name)
     data, digests, lost = read_voxels(stack, chosen.name, max_bytes, skip_unreadable=skip_unreadable)
     if lost:
         rest = _without(chosen, lost)

@@ -6,7 +6,6 @@ The wide form has one row a scan and the columns `case`, `intracranial_ml`, `<st
 intracranial volume and those of the sides are there where the model gives them; nothing is cut in half to get them.
 """
 
-import csv
 import io
 import re
 import unicodedata
@@ -15,7 +14,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from medvision.findings.flags import Flag
 from medvision.findings.statistics import StructureRow
-from shared_backbones.files import spreadsheet_safe
+from shared_backbones.files import write_rows
 
 Cell: TypeAlias = str | int | float | None
 Form: TypeAlias = Literal["wide", "long"]
@@ -56,9 +55,7 @@ def table_text(rows: Sequence[Mapping[str, Cell]]) -> str:
     """Rows as CSV; a column that a row lacks is empty there. Texts that are formulas get an apostrophe in front."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([spreadsheet_safe(row.get(column)) for column in columns] for row in rows)
+    write_rows(stream, [columns, *([row.get(column) for column in columns] for row in rows)])
     return stream.getvalue()
 
 

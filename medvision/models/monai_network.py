@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments, Role
+from shared_backbones.arguments import Hint
 from shared_backbones.errors import require
+from shared_backbones.json_values import Document
 
 Option: TypeAlias = "str | float | bool | Sequence[Option] | None"
 """A value that MONAI's classes take, in JSON types."""
@@ -16,6 +18,7 @@ Option: TypeAlias = "str | float | bool | Sequence[Option] | None"
 NETWORKS = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNETR", "UNet", "VNet")
 """Names in `monai.networks.nets`, all of which take `in_channels` and `out_channels`."""
 _READS_TENSORS = ("SwinUNETR",)  # while it is built, which the meta device cannot do
+_LARGEST_WINDOW = 16  # voxels along an axis: SwinUNETR's table of offsets grows with its sixth power
 
 
 class MonaiNetwork(nn.Module):
@@ -48,6 +51,8 @@ class MonaiNetwork(nn.Module):
         for name in options:
             if name not in known:
                 raise ValueError(f"{network} has no option {name!r}; it takes {', '.join(sorted(known))}")
+        if _largest(options.get("window_size", 0)) > _LARGEST_WINDOW:
+            raise ValueError(f"window_size is beyond {_LARGEST_WINDOW} voxels, expected fewer")
         self.arguments: Arguments = {
             "network": network,
             "num_classes": num_classes,
@@ -63,6 +68,11 @@ class MonaiNetwork(nn.Module):
             raise ValueError(f"{network}: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
         self.network.to(device)
 
+    @classmethod
+    def further_arguments(cls, arguments: Document) -> dict[str, Hint]:
+        """Types of further arguments: plain values under any name, as the constructor knows the names."""
+        return dict.fromkeys(arguments, object)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, D, H, W)` of images `(B, in_chans, D, H, W)`.
 
@@ -70,3 +80,10 @@ class MonaiNetwork(nn.Module):
         layer's first.
         """
         return self.network(x)
+
+
+def _largest(sizes: Option) -> float:
+    """The largest number of some."""
+    if isinstance(sizes, int | float):
+        return sizes
+    return max(map(_largest, sizes), default=0) if isinstance(sizes, list | tuple) else 0

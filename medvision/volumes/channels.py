@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from medvision.volumes.files import SMALLEST_AXIS, Volume, joined_sha256, read_volume, scan_stem
+from medvision.volumes.files import SMALLEST_AXIS, Accept, Volume, joined_sha256, read_volume, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -38,8 +38,9 @@ def read_channels(
     *,
     geometry: str | None = None,
     allow_nonfinite: bool = False,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
     smallest_axis: int = SMALLEST_AXIS,
+    accept: Accept | None = None,
 ) -> Volume:
     """Read a scan whose channels are files of their own.
 
@@ -49,6 +50,7 @@ def read_channels(
         allow_nonfinite: as `read_volume` takes it.
         max_bytes: largest size of one file.
         smallest_axis: voxels that there must be along each axis.
+        accept: as `read_volume` takes it.
 
     Returns:
         The volume on the grid of the first file. Its sha256 is that of all of theirs.
@@ -63,6 +65,7 @@ def read_channels(
             allow_nonfinite=allow_nonfinite,
             max_bytes=max_bytes,
             smallest_axis=smallest_axis,
+            accept=accept,
         )
         for path in paths
     )

@@ -19,6 +19,7 @@ from medvision.volumes.headers import PAIR, Layout, Stream, read_layout, refuse_
 from medvision.volumes.voxels import BLOCK, read_intensities, read_label_map
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.memory import limit
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", *PAIR)
 
@@ -33,6 +34,8 @@ _PACKED = {
     b"PK\3\4": "zip",
     b"\x04\x22\x4d\x18": "lz4",
 }
+Accept = Callable[[Grid, str], None]
+"""Judges a grid, and the name of its file for messages, before voxels are read: raises an InputError, or not."""
 _ABSENT = "as in a DataLad data set before `datalad get`"
 
 
@@ -74,9 +77,10 @@ def read_volume(
     volume_index: int | None = None,
     geometry: str | None = None,
     allow_nonfinite: bool = False,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
     smallest_axis: int = SMALLEST_AXIS,
     channels: Sequence[str] = (),
+    accept: Accept | None = None,
 ) -> Volume:
     """Read a scan.
 
@@ -90,6 +94,8 @@ def read_volume(
         smallest_axis: voxels that there must be along each axis.
         channels: names of the channels that are the volumes of a 4-D file, in its order; where there are several, all
             are read.
+        accept: called with the grid and the file's name for messages, before a voxel is read; it may raise an
+            InputError.
 
     Returns:
         The volume with `data` float32, scaled by the header's slope and intercept. Beside it only a few MB are held.
@@ -97,7 +103,7 @@ def read_volume(
     Raises:
         InputError: no such file, not an image, damaged, or not a volume that can be used.
     """
-    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis, channels)
+    return _read(path, False, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis, channels, accept)
 
 
 def count_volumes(path: str | os.PathLike[str], geometry: str | None = None) -> int:
@@ -119,7 +125,7 @@ def read_labels(
     volume_index: int | None = None,
     geometry: str | None = None,
     allow_nonfinite: bool = False,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int | None = None,
     smallest_axis: int = SMALLEST_AXIS,
 ) -> Volume:
     """Read a label map: as `read_volume`, but `data` keeps the file's integer type, and is int32 where that is not one.
@@ -258,9 +264,10 @@ def _read(
     volume_index: int | None,
     geometry: str | None,
     allow_nonfinite: bool,
-    max_bytes: int,
+    max_bytes: int | None,
     smallest_axis: int,
     channels: Sequence[str] = (),
+    accept: Accept | None = None,
 ) -> Volume:
     if geometry not in (None, "sform", "qform"):
         raise ValueError(f'geometry is None, "sform" or "qform", not {geometry!r}')
@@ -270,8 +277,10 @@ def _read(
     with _read_errors(name), ExitStack() as opened:
         files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in _parts(Path(path))]
         header, source = files[0], files[-1]
-        layout = read_layout(header.stream, suffix, name, geometry, max_bytes, insist=not labels)
+        layout = read_layout(header.stream, suffix, name, geometry, limit(max_bytes), insist=not labels)
         _check_size(layout, smallest_axis, name)
+        if accept is not None:
+            accept(layout.grid, name)
         wanted = _wanted(volume_index, channels, layout.volumes, name)
         volume_bytes = layout.voxels * layout.dtype.itemsize
         begin = layout.offset + wanted.start * volume_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.labelled_images import COLORS, with_bands
 
 WITH_TIFF = ("JPEG", "PNG", "TIFF")
@@ -38,6 +38,7 @@ def read_image(
     }.get(bands, f"{taker} {bands}")
     known = " or ".join([", ".join(formats[:-1]), formats[-1]])
     try:
+        check_regular(path)
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)

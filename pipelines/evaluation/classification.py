@@ -1,6 +1,5 @@
 """What an evaluation of class probabilities leaves behind: figures, tables, a reliability diagram and galleries."""
 
-import csv
 import hashlib
 import io
 import json
@@ -14,7 +13,7 @@ from pipelines.report.charts import reliability_diagram
 from pipelines.report.results import Figures, FigureSummary, ResultTable, Value
 from pipelines.report.sheets import picture_sheet
 from shared_backbones.classification.figures import class_figures, class_rows, reliability
-from shared_backbones.files import replacing
+from shared_backbones.files import replacing, write_rows
 
 _PER_GALLERY = 8
 _THUMBNAIL = 112  # side in pixels
@@ -135,12 +134,12 @@ def write_predictions(
 ) -> None:
     """Write a row for each image: `case`, from its key, its label, or labels with `|` between, and probabilities."""
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["case", "label", *(f"p_{name}" for name in names)])
+    rows: list[list[str]] = [["case", "label", *(f"p_{name}" for name in names)]]
     for key, target, row in zip(keys, targets, scores, strict=True):
         case = f"case-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         label = "|".join(name for name, present in zip(names, target, strict=True) if present)
-        writer.writerow([case, label, *(f"{value:.5f}" for value in row)])
+        rows.append([case, label, *(f"{value:.5f}" for value in row)])
+    write_rows(table, rows)
     with replacing(path) as temporary:
         temporary.write_text(table.getvalue(), encoding="utf-8")
 

@@ -7,8 +7,11 @@ import numpy as np
 
 from pipelines.evaluation.image_robustness import SEVERITIES, ImageMeasurement, PairedTest, Right
 from pipelines.evaluation.paired_cases import holm
+from shared_backbones.documents import read_bounded
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+
+_LARGEST = 256 * 2**20  # bytes of a measurement: a bit for each image in each state
 
 
 def paired_tests(own: ImageMeasurement, other: ImageMeasurement) -> list[PairedTest]:
@@ -56,7 +59,7 @@ def read_measurement(folder: Path) -> ImageMeasurement:
     """
     path = folder / "robustness.json"
     try:
-        measurement: ImageMeasurement = json.loads(path.read_text(encoding="utf-8"))
+        measurement: ImageMeasurement = json.loads(read_bounded(path, _LARGEST))
         for name, severity in _states(measurement):
             _bits(measurement["right"], name, severity, measurement["images"])
         for state in (measurement["clean"], *measurement["cells"]):
@@ -64,11 +67,9 @@ def read_measurement(folder: Path) -> ImageMeasurement:
                 raise ValueError("a state has no balanced accuracy or sha256")
         if len(measurement["cells"]) != len(measurement["corruptions"]) * len(SEVERITIES):
             raise ValueError("severities are missing")
-    except OSError as error:
-        raise InputError(
-            f"{printable(path)}: cannot be read ({error.strerror}); expected a folder that `robustness` wrote"
-        ) from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except InputError as error:
+        raise InputError(f"{error}; expected a folder that `robustness` wrote") from None
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
         raise InputError(
             f"{printable(path)}: contains no results of a classifier's images; give a folder that "
             "`robustness` wrote for a classifier"

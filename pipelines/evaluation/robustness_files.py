@@ -1,6 +1,5 @@
 """Files of a measurement under corruption: its JSON, a table of cells, curves and a strip of pictures."""
 
-import csv
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ import numpy as np
 from pipelines.report.charts import line_chart
 from pipelines.report.sheets import picture_sheet
 from pipelines.report.text import number_at, part_at, rows_at
-from shared_backbones.files import replacing
+from shared_backbones.files import replacing, write_rows
 from shared_backbones.json_values import Document, Json
 
 
@@ -36,9 +35,7 @@ def write_robustness(
     cells, names = rows_at(measurement, "cells"), list(part_at(measurement, "corruptions"))
     table = io.StringIO(newline="")
     rows = [_flat(cell) for cell in cells]
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_rows(table, [list(rows[0]), *([row[key] for key in rows[0]] for row in rows)])
     severities = sorted({int(number_at(cell, "severity") or 0) for cell in cells})
     curves = {}
     for name in names:

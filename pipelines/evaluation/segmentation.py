@@ -1,6 +1,5 @@
 """Tables and intervals of an evaluation: one row per case and structure, and what they say together."""
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import numpy as np
 from medvision.metrics.protocols import aggregate, find_protocol
 from pipelines.report.charts import strip_plot
 from pipelines.report.results import Interval, SegmentationSummary, Spread, StructureSummary
-from shared_backbones.files import replacing, spreadsheet_safe
+from shared_backbones.files import replacing, write_rows
 from shared_backbones.json_values import Document
 
 FIGURES = ("dice", "hd95_mm", "nsd")
@@ -97,10 +96,7 @@ def summarise(
 
 def _csv(rows: Sequence[Document]) -> str:
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(["" if row[column] is None else spreadsheet_safe(row[column]) for column in COLUMNS])
+    write_rows(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
     return table.getvalue()
 
 

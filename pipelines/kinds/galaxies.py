@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from astrovision import fluxes
 from astrovision.classification import GalaxyClassifier
 from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
@@ -114,7 +115,7 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         scale = self.mosaic.flux_scale
         return {
             "parity": self.mosaic.cutting.parity,
-            "unit": scale.unit,
+            "unit": fluxes.known_unit(scale.unit),
             "zero_points": list(scale.zero_points) if any(point is not None for point in scale.zero_points) else None,
         }
 

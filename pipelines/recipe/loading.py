@@ -18,11 +18,16 @@ from pipelines.recipe.former_names import use_current_names
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
+from shared_backbones.documents import read_bounded
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries, Json, leaves
+from shared_backbones.terminal import say
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+_LARGEST = 2**20  # bytes of a recipe
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -65,9 +70,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
     """
     path = find_recipe(name_or_path, domain)
     try:
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass the path of a recipe") from None
+        content = _parse(read_bounded(path, _LARGEST).decode("utf-8"), str(path))
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; pass the path of a recipe") from None
     if not isinstance(content, dict):
@@ -78,7 +81,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
         _apply(content, override)
         notes += use_current_names(content)
     for note in dict.fromkeys(notes):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     recipe = check_recipe(content, str(path), overrides)
     if domain is not None and recipe.domain != domain:
         raise InputError(

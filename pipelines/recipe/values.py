@@ -23,11 +23,13 @@ from typing import (
 import yaml
 from pydantic import BaseModel
 
+from shared_backbones.documents import DEEPEST
 from shared_backbones.json_values import Entries, Json
 
 Annotation: TypeAlias = Any
 """A type, or a form such as `int | None` or `Annotated[...]`, for which there is no type before Python 3.15."""
 
+_MOST_VALUES = 100_000
 _NULLS = {"", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -65,7 +67,14 @@ def read_yaml(text: str, annotation: Annotation, where: str = "") -> Json:
         yaml.YAMLError: it is not YAML.
         ValueProblem: it has a key twice, a number that is not finite, or what YAML 1.2 does not know.
     """
-    node = yaml.compose(text, _PlainLoader)
+    try:
+        node = yaml.compose(text, _PlainLoader)
+        if node is not None:
+            _values_in(node, 0, {})
+    except RecursionError:
+        raise ValueProblem(where, f"is nested more than {DEEPEST} levels deep; write it flatter") from None
+    except ValueProblem as problem:
+        raise ValueProblem(where, str(problem)) from None
     return None if node is None else _construct(node, annotation, where, frozenset())
 
 
@@ -105,6 +114,25 @@ def holds_text(annotation: Annotation) -> bool:
     """Whether a value can be nothing but text, or left out."""
     kinds = [kind for kind in _kinds(annotation) if kind is not types.NoneType]
     return bool(kinds) and all(kind is str or _is_word(kind) for kind in kinds)
+
+
+def _values_in(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
+    """How many values a node stands for, each as often as it is referred to.
+
+    Raises:
+        ValueProblem: there are too many, or they are nested too deep.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    if depth > DEEPEST:
+        raise ValueProblem("", f"is nested more than {DEEPEST} levels deep; write it flatter")
+    known[id(node)] = 0  # of one that contains itself, which is said where it is read
+    parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
+    inner = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
+    count = known[id(node)] = 1 + sum(_values_in(part, depth + 1, known) for part in inner)
+    if count > _MOST_VALUES:
+        raise ValueProblem("", f"stands for more than {_MOST_VALUES} values; expected fewer")
+    return count
 
 
 def _construct(node: yaml.Node, annotation: Annotation, where: str, above: frozenset[int]) -> Json:

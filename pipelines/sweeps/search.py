@@ -1,7 +1,6 @@
 """A search over a recipe's settings by Optuna, whose journal is a file: what an earlier start has tried is known."""
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -32,7 +31,7 @@ from pipelines.tracking import runs, stores
 from pipelines.tracking.notes import read_note, write_note
 from pipelines.tracking.stores import shown_uri
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing, spreadsheet_safe
+from shared_backbones.files import printable, replacing, write_rows
 from shared_backbones.json_values import Entries, Json
 
 if TYPE_CHECKING:
@@ -328,9 +327,7 @@ def _write(search: Search, study: "optuna.Study", best: Recipe, run: runs.Run) -
         for values in [_values(trial, search.section)]
     ]
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["trial", "state", search.monitor, *keys])
-    writer.writerows([["" if cell is None else spreadsheet_safe(cell) for cell in row] for row in rows])
+    write_rows(table, [["trial", "state", search.monitor, *keys], *rows])
     page = search_report(search.monitor, keys, rows, search.recipe.name, search.recipe.domain)
     content = yaml.safe_dump(best.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     for name, text in {"trials.csv": table.getvalue(), "report.html": page, "best.yaml": content}.items():

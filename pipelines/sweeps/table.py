@@ -1,6 +1,5 @@
 """What the runs of a sweep say together: mean and range of each setting, and paired differences between settings."""
 
-import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import TypedDict
 from pipelines.evaluation.paired_cases import CaseFigures, Difference, holm, paired_differences, read_cases
 from pipelines.sweeps.children import Outcome
 from pipelines.sweeps.plan import Child, Sweep
-from shared_backbones.files import spreadsheet_safe
+from shared_backbones.files import write_rows
 
 
 class Spread(TypedDict):
@@ -185,8 +184,5 @@ def _numbers(spread: Spread) -> list[float | None]:
 
 def _csv(columns: Sequence[str], rows: Sequence[Sequence[str | float | None]]) -> str:
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(["" if value is None else spreadsheet_safe(value) for value in row])
+    write_rows(table, [columns, *rows])
     return table.getvalue()

@@ -1,6 +1,7 @@
 """Trained models in MLflow's registry: registered with a run, and brought back without any code."""
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import os
@@ -19,8 +20,10 @@ from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, t
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 from shared_backbones.json_values import Document
 from shared_backbones.weights import WEIGHTS
+from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +33,7 @@ _DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
 _TAG_LENGTH = 500
 _AT_ONCE = 100  # figures in a message
 _BEST = "best"
+_ARTIFACT = re.compile(r"(?:[\w.-]+/)*artifacts/(?:[\w.-]+/)*[\w.-]+")
 
 
 def find_version(run: Run, name: str, digest: str) -> int | None:
@@ -222,6 +226,27 @@ def _is_best(client: "MlflowClient", name: str, tag: str, value: float) -> bool:
     return tag in best.tags and value > float(best.tags[tag])
 
 
+def _cache() -> Path:
+    """The folder in which models of registries are kept."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "domain-vision"
+    except RuntimeError:
+        raise InputError("this user has no home to keep models in; name a folder in XDG_CACHE_HOME") from None
+
+
+def _folder_of(card: str, uri: str) -> str:
+    """The folder of a store in which a card lies, from `artifacts` on; a hostile server may name any file.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    if not _ARTIFACT.fullmatch(card) or ".." in card.split("/"):
+        raise InputError(f"model {uri}: the store names a file {printable(card)[:200]!r}, expected one of artifacts/")
+    folder = Path(card).parent.as_posix()
+    return folder[folder.index("artifacts") :]
+
+
 def resolve_model(uri: str, cache: Path | None = None) -> Path:
     """Bring a registered or noted model here: only its weights, card and what tells outliers, and no code.
 
@@ -240,8 +265,16 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     open_store(store)
     from mlflow.artifacts import download_artifacts, list_artifacts
 
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domain-vision"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache or _cache()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"{printable(cache)}: models cannot be kept there ({error.strerror}); name a folder that you may write to "
+            "in XDG_CACHE_HOME"
+        ) from None
     try:
         card = next(
             (
@@ -257,9 +290,8 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
         raise InputError(f"model {uri}: not found in {shown_uri(store)} ({why}); see the names there") from None
     if card is None:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
-    folder = Path(card).parent.as_posix()
-    folder = folder[folder.index("artifacts") :]
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetched-") as temporary, reaching(store):
+    folder = _folder_of(card, uri)
+    with work_folder(cache) as temporary, reaching(store):
         fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
         sha256 = read_card(fetched)["weights_sha256"]
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours

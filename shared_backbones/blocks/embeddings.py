@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_LARGEST_TABLE = 2**26  # numbers
+
 
 def sine_cosine(positions: Tensor, width: int) -> Tensor:
     """Sine-cosine code of positions along one axis (arXiv 1706.03762, section 3.5): all sines, then all cosines.
@@ -19,13 +21,20 @@ def sine_cosine(positions: Tensor, width: int) -> Tensor:
         `(N, width)` float32, on torch's default device.
 
     Raises:
-        ValueError: the width is odd.
+        ValueError: the width is odd, or the table too large for a network's.
     """
     if width % 2:
         raise ValueError(f"width {width} of a sine-cosine code: expected an even number")
+    check_table(len(positions), width)
     # numpy's promotion, sines and cosines: published tables were made so, and torch rounds otherwise
     angles = np.outer(positions.numpy(), frequencies(width))
     return torch.tensor(np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32))
+
+
+def check_table(places: int, width: int) -> None:
+    """Raise a ValueError where a table of positions is too large for a network's, before it is computed."""
+    if places * width > _LARGEST_TABLE:
+        raise ValueError(f"{places} places of {width} channels are too many; expected {_LARGEST_TABLE} numbers at most")
 
 
 def frequencies(width: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
 from shared_backbones.blocks.attention import SelfAttention
-from shared_backbones.blocks.embeddings import resample_positions
+from shared_backbones.blocks.embeddings import check_table, resample_positions
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import TokenClassifier, drop_path_rates, initialise_linear, to_tokens
@@ -286,6 +286,7 @@ def _sides(grid: tuple[int, int], kernel: int, stride: int, padding: int) -> tup
 
 def _sine_table(count: int, width: int) -> Tensor:
     """Sines in even columns and cosines in odd ones, of places in raster order: `(1, count, width)` float32."""
+    check_table(count, width)
     columns = torch.arange(width)
     periods = 10000 ** (2 * (columns // 2).double() / width)
     angles = (torch.arange(count, dtype=torch.float64)[:, None] / periods).float()

@@ -93,4 +93,4 @@ def _build(member: Document) -> nn.Module:
     name, arguments = member.get("architecture"), member.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, Mapping) or name == "ensemble":
         raise ValueError(f"a member has the architecture {name!r}, expected a network's with its arguments")
-    return architectures.build(name, arguments)
+    return architectures.build(name, arguments, trained=True)

@@ -187,7 +187,7 @@ def test_a_tensor_with_two_names_is_written_once(tmp_path: Path, monkeypatch: py
             self.second = nn.Sequential(self.first)
 
     monkeypatch.setattr(architectures, "name_of", lambda module: "tied")
-    monkeypatch.setattr(architectures, "build", lambda name, arguments: Tied())
+    monkeypatch.setattr(architectures, "build", lambda name, arguments, trained: Tied())
     network = Tied()
     nn.init.uniform_(network.first.weight)
     weights.save(tmp_path, network, {"name": "tied"})

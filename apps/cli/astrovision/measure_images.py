@@ -52,7 +52,7 @@ def _images(options: RobustnessOptions, classifier: GalaxyClassifier) -> Measure
     layout = find_layout("folders" if options.data.is_dir() else "galaxy10")
     items, split = items_of_split(find_items(layout, options.data, classifier.names), options.split, label)
     rows, size, bands = spread(len(items), options.images), classifier.contract.size, classifier.contract.bands
-    check_memory(len(rows) * len(bands) * size**2 * 4, len(rows), options.max_gigabytes)
+    check_memory(len(rows) * len(bands) * size**2 * 4, len(rows))
     source, digest = ImageSource(tuple(items[row] for row in rows), split, layout, bands), hashlib.sha256()
     images = np.empty((len(rows), len(bands), size, size), np.float32)
     for number, image in layout.read(source, size):

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
+from apps.cli.shared.options import (
+    CommaSeparated,
+    JsonOption,
+    NetworkOptions,
+    QuietOption,
+    TrainedModelOption,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +37,6 @@ class RobustnessOptions:
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     seed: Annotated[int, typer.Option(min=0, help="Seed of the corruptions and the intervals.")] = 0
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: Annotated[
-        float, typer.Option(min=0.001, max=1e6, help="Most that the images may take in memory.")
-    ] = 4.0
     as_json: JsonOption = False
     quiet: QuietOption = False
 

@@ -27,6 +27,7 @@ from astrovision.tables import listed, read_table
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.json_values import Entries
+from shared_backbones.terminal import say
 
 _FILES = ("file", "filename", "image", "path")  # of a column that names files
 _TOLERANCE = 1.01  # how much larger than the model's cut-outs an image may be that is taken for one
@@ -156,7 +157,7 @@ class _Sight:
         return {
             "bands": list(mosaic.bands),
             "shape": list(mosaic.shape),
-            "unit": mosaic.unit,
+            "unit": fluxes.known_unit(mosaic.unit),
             "zero_points": list(mosaic.zero_points),
             "flux_factors": self.factors.tolist(),
             "pixel_scale_arcsec": mosaic.pixel_scale_arcsec,
@@ -273,7 +274,7 @@ def _opened(files: Sequence[Path], options: ClassifyOptions, bands: Sequence[str
     parity = None if options.parity is None else int(options.parity)
     mosaic = open_mosaic(files, bands=options.bands or bands, hdu=options.hdu, parity=parity)
     for notice in mosaic.notices:
-        print(f"warning: {mosaic.label}: {notice}", file=sys.stderr, flush=True)
+        say(f"warning: {mosaic.label}: {notice}", file=sys.stderr, flush=True)
     return mosaic
 
 

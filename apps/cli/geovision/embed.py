@@ -14,6 +14,7 @@ from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import JsonOption, NetworkOptions, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardOption
+from shared_backbones.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +65,5 @@ def _embed(options: EmbedOptions, journal: Journal) -> int:
         print(json.dumps(content, indent=2))
     else:
         counts = f"{content['vectors']} vectors of {content['width']} numbers from {len(content['inputs'])} scenes"
-        print(f"{options.table}: {counts}")
+        say(f"{options.table}: {counts}")
     return code

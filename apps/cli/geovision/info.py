@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from apps.cli.geovision.reading import ReadingOptions
-from apps.cli.shared.options import JsonOption
+from apps.cli.shared.options import BudgetOption, JsonOption
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class InfoOptions:
         list[str] | None, typer.Option(help="Model to try on the scene, beside those at hand; may be given again.")
     ] = None
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
 
 
@@ -44,40 +46,40 @@ def _print_description(description: Document) -> None:
     for raster in description["rasters"] if scene is None else ():
         _print_raster(raster)
     if description["lacks"]:
-        print(f"a model would lack: {description['lacks']}")
+        say(f"a model would lack: {description['lacks']}")
     for warning in description["warnings"]:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     for model in description["models"]:
-        print(f"model {model['model']}: {model['lacks'] or 'takes it'}")
+        say(f"model {model['model']}: {model['lacks'] or 'takes it'}")
 
 
 def _print_scene(scene: Entries) -> None:
-    print(
+    say(
         f"{scene['case']}  {scene['sensor']}  {scene['height']} x {scene['width']} pixels  "
         f"{_size(scene)}  {scene['crs'] or 'no CRS'}  {scene['valid_share']:.1%} valid"
     )
     for band in scene["bands"]:
         wavelength = "" if band["wavelength_nm"] is None else f"{band['wavelength_nm']:.1f} nm"
-        print(f"  {band['name']:<6} {wavelength:>11}  {band['unit']:<14} {_figures(band)}")
+        say(f"  {band['name']:<6} {wavelength:>11}  {band['unit']:<14} {_figures(band)}")
     if scene["cloud_band"]:
-        print(f"  clouds: {scene['cloud_band']} ({scene['clouds']})")
+        say(f"  clouds: {scene['cloud_band']} ({scene['clouds']})")
 
 
 def _print_raster(raster: Entries) -> None:
-    print(
+    say(
         f"{raster['format']}  {raster['height']} x {raster['width']} pixels  {_size(raster)}  "
         f"{raster['crs'] or 'no CRS'}  {raster['valid_share']:.1%} valid"
     )
     for what in raster["georeferences"]:
-        print(f"  has {what}")
+        say(f"  has {what}")
     for key, value in raster["tags"].items():
-        print(f"  {key} = {value}")
+        say(f"  {key} = {value}")
     for band in raster["bands"]:
         nodata = "" if band["nodata"] is None else f"nodata {band['nodata']}  "
         name = band["name"] or "no name"
-        print(f"  {band['number']}  {name:<12} {band['color']:<10} {band['dtype']:<8} {nodata}{_figures(band)}")
+        say(f"  {band['number']}  {name:<12} {band['color']:<10} {band['dtype']:<8} {nodata}{_figures(band)}")
     for name in raster["subdatasets"]:
-        print(f"  holds {name}")
+        say(f"  holds {name}")
 
 
 def _size(about: Entries) -> str:

@@ -19,6 +19,7 @@ from apps.cli.shared.sharding import ShardOption
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document
+from shared_backbones.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +89,15 @@ def _map(options: MapOptions, journal: Journal) -> int:
         print(json.dumps(content, indent=2))
     else:
         _print_areas(content)
-        print(f"map: {options.output}")
+        say(f"map: {options.output}")
     return COMPLETE
 
 
 def _print_areas(content: Document) -> None:
     """Warnings of a side-car, and how much of the map each class takes."""
     for warning in content["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     total = sum(row["pixels"] for row in content["classes"])
     for row in content["classes"]:
         hectares = "" if row["hectares"] is None else f"  {row['hectares']:,.1f} ha"
-        print(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")
+        say(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")

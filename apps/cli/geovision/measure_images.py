@@ -55,7 +55,7 @@ def _images(options: RobustnessOptions, classifier: SatelliteClassifier) -> Meas
     label, contract = printable(options.data), classifier.contract
     items, split = items_of_split(find_items(layout, options.data, classifier.names), options.split, label)
     rows, cutting = spread(len(items), options.images), _cutting(options, classifier, layout)
-    check_memory(len(rows) * len(contract.bands) * cutting.patch**2 * 4, len(rows), options.max_gigabytes)
+    check_memory(len(rows) * len(contract.bands) * cutting.patch**2 * 4, len(rows))
     source = ImageSource(tuple(items[row] for row in rows), split, layout, contract.bands)
     arrays, record = read_images(source, cutting, len(classifier.names))
     images = np.where(arrays["valid"][:, None], arrays["image"].astype(np.float32), np.float32(np.nan))

@@ -18,6 +18,7 @@ from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.terminal import say
 
 
 def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]:
@@ -49,7 +50,7 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
                 if not options.skip_unreadable and not isinstance(error, LeftOut):
                     raise
                 failed += 1
-                print(f"cannot be used: {error}", file=sys.stderr)
+                say(f"cannot be used: {error}", file=sys.stderr)
                 continue
             parts.append((_name(path, options.input), described["sha256"], embedded))
             inputs.append({**described, "windows": len(embedded.vectors)})

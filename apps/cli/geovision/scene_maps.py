@@ -24,6 +24,7 @@ from shared_backbones.card import CARD
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
 
 _MANY_UNKNOWN = 0.2  # part of the pixels
@@ -94,7 +95,7 @@ def map_folder(options: MapOptions, journal: Journal) -> tuple[list[Entries], in
         results.append(result)
         since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
         said = "; ".join([result.get("error", result["status"]), *since])
-        print(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True, file=lines)
+        say(f"[{number}/{len(chosen)}] {result['input']}: {said}", flush=True, file=lines)
     if options.shard is None:  # jobs side by side would write over one another's
         mapped = [MappedScene(*of, _of_array(result, options)) for of, result in zip(chosen, results, strict=True)]
         write_index(options.output, mapped, mapper.provenance(), overwrite=options.overwrite)

@@ -1,6 +1,5 @@
 """The index of a batch: what `medvision segment` leaves beside the results of a folder of scans."""
 
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.shared.outputs import SIDECAR, Outputs
 from medvision.findings.sidecar import measured
 from medvision.findings.tables import Cell, table_text, volume_rows
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -87,7 +87,7 @@ def write_index(
     rows, pictures, copied, table = [], {}, {}, []
     for outcome in outcomes:
         case, link = outcome.case, None
-        sidecar = outcome.sidecar and json.loads(outcome.sidecar.read_text(encoding="utf-8"))
+        sidecar = outcome.sidecar and read_json(outcome.sidecar)
         if sidecar and outcome.report is not None:
             link = outcome.report.name
             if not link.startswith(case):

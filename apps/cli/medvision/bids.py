@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from apps.cli.shared.outputs import place_text
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -115,9 +116,9 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _is_ours(path: Path) -> bool:
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"]
+        made = read_json(path)["GeneratedBy"]
         return any(entry["Name"] == "medvision" for entry in made)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return False
 
 

@@ -41,12 +41,6 @@ class ClassifyOptions(ShardedTable):
     ] = False
     overwrite: OverwriteOption = False
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: Annotated[
-        float,
-        typer.Option(
-            min=0.001, max=1e6, help="Most that the images of a .npz file, or a DICOM image, may take in memory."
-        ),
-    ] = 4.0
     as_json: JsonOption = False
     quiet: QuietOption = False
     array: ArrayOptions = field(default_factory=ArrayOptions)

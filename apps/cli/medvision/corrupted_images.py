@@ -33,7 +33,7 @@ class CorruptedImages:
         self.facts = find_set(self.path)
         self.names = self._names(options)
         self.split = options.split or "test"
-        given = read_medmnist(self.path, self.split, max_gigabytes=options.max_gigabytes)
+        given = read_medmnist(self.path, self.split)
         self.count, self.warnings = len(given.images), list(given.notices)
         self.rows = self._spread(options)
         self.images, self.targets = given.images[self.rows], given.targets[self.rows]
@@ -145,7 +145,7 @@ class FolderImages(CorruptedImages):
         self.count, self.warnings = len(items), []
         self.rows = self._spread(options)
         picked = [items[row] for row in self.rows]
-        self.images = self._read([item.path for item in picked], options.max_gigabytes)
+        self.images = self._read([item.path for item in picked])
         self.targets = np.eye(len(classes), dtype=np.uint8)[[item.label for item in picked]]
         self.facts = MedMnistSet("folders", "multi-class", 3 if self.images.ndim == 4 else 1, tuple(classes), {})
         self.names = self._names(options)
@@ -154,14 +154,14 @@ class FolderImages(CorruptedImages):
         """Digest of the files that were read."""
         return joint_sha256(self.digests)
 
-    def _read(self, paths: Sequence[Path], max_gigabytes: float) -> np.ndarray:
+    def _read(self, paths: Sequence[Path]) -> np.ndarray:
         """Images `(N, H, W)` or `(N, H, W, 3)`."""
         self.digests: list[bytes] = []
         images = np.empty((0, 0, 0, 0), np.uint8)
         for number, path in enumerate(paths):
             image, digest = read_image(path, None, WITH_TIFF)
             if not number:
-                check_memory(image.nbytes * len(paths), len(paths), max_gigabytes)
+                check_memory(image.nbytes * len(paths), len(paths))
                 shape: tuple[int, ...] = (len(paths), *image.shape)
                 images = np.empty(shape, np.uint8)
             if image.shape != images.shape[1:]:

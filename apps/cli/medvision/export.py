@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from shared_backbones.terminal import say
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -24,5 +26,5 @@ def export(options: ExportOptions) -> None:
     from medvision.bundles.exporting import export_bundle
 
     for difference in export_bundle(options.bundle, options.output, options.approximate):
-        print(f"warning: {options.bundle}: {difference}", file=sys.stderr)
-    print(f"{options.output}: run it there: python -m monai.bundle run --config_file configs/inference.json")
+        say(f"warning: {options.bundle}: {difference}", file=sys.stderr)
+    say(f"{options.output}: run it there: python -m monai.bundle run --config_file configs/inference.json")

@@ -9,6 +9,7 @@ import typer
 from apps.cli.shared.options import CommaSeparated
 from apps.cli.shared.outputs import OverwriteOption
 from medvision.parts import Detail
+from shared_backbones.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +57,4 @@ def export_labels(options: ExportLabelsOptions) -> None:
         ending, write = FORMATS[name]
         path = options.output / f"{stem}{ending}"
         place_text(path, write(channels.classes), overwrite=options.overwrite)
-        print(f"{name:12}{printable(path)}")
+        say(f"{name:12}{printable(path)}")

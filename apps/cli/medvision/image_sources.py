@@ -43,7 +43,7 @@ def open_source(
     part = part_of(files, options.shard)
     return ImageFiles(
         part,
-        functools.partial(_read, classifier, int(options.max_gigabytes * 2**30)),
+        functools.partial(_read, classifier),
         classifier.batch_size,
         ids=[path.name for path in part],
         skip_unreadable=options.skip_unreadable,
@@ -85,11 +85,11 @@ def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() != ".zip" and holds_dicom(path)
 
 
-def _read(classifier: MedicalClassifier, max_bytes: int, path: Path) -> ReadImage:
+def _read(classifier: MedicalClassifier, path: Path) -> ReadImage:
     """What the network sees of an image file."""
     warnings: Sequence[str] = ()
     if _is_dicom(path):
-        image, sha256, warnings = read_projection(path, max_bytes=max_bytes)
+        image, sha256, warnings = read_projection(path)
         digest = bytes.fromhex(sha256)
     else:
         image, digest = read_image(path, None, WITH_TIFF)
@@ -106,7 +106,7 @@ class _MedMnist:
         self.path, self.classifier, self.failed = options.input, classifier, 0
         split = options.split or "test"
         facts = set_for(self.path, split, classifier.names, multi_label=classifier.multi_label)
-        given = read_medmnist(self.path, split, facts, max_gigabytes=options.max_gigabytes)
+        given = read_medmnist(self.path, split, facts)
         self.inputs = len(given.images)
         rows = range(self.inputs) if options.shard is None else options.shard.rows(self.inputs)
         part = slice(rows.start, rows.stop)

@@ -1,11 +1,11 @@
 """`--label-map`: what the ids of other people's label maps are among a model's classes."""
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -22,10 +22,10 @@ def read_label_map(path: Path, known: Collection[int]) -> dict[int, int]:
     """
     shown = printable(path)
     try:
-        pairs = {int(key): int(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except OSError as error:
-        raise InputError(f"--label-map {shown}: cannot be read ({error.strerror}); check the path") from None
-    except (AttributeError, TypeError, ValueError):
+        pairs = {int(key): int(value) for key, value in read_json(path).items()}
+    except InputError as error:
+        raise InputError(f"--label-map {error}") from None
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f'--label-map {shown}: expected JSON such as {{"17": 4, "53": 4}}, ids to class ids') from None
     unknown = sorted(set(pairs.values()) - set(known))
     if unknown:

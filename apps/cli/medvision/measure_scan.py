@@ -46,7 +46,7 @@ def measure_scan(options: RobustnessOptions, folder: Path, on_progress: Callable
         )
     modality = _modality(options.modality, str(card["input"].get("modality")))
     names = chosen(options.only, list(SCALES[modality]), modality)
-    volume = read_volume(options.data, max_bytes=int(options.max_gigabytes * 2**30))
+    volume = read_volume(options.data)
     reference, labels_sha256 = _reference(options, volume, card["classes"])
     network = options.network
     segmenter = Segmenter(folder, device=network.device, threads=network.threads, precision=network.precision)
@@ -106,7 +106,7 @@ def _reference(
     """Class ids `(X, Y, Z)` uint8 on the scan's grid, and the sha256 of their file; None where none are given."""
     if options.labels is None:
         return None, None
-    labels = read_labels(options.labels, max_bytes=int(options.max_gigabytes * 2**30))
+    labels = read_labels(options.labels)
     difference = labels.grid.differs_from(volume.grid)
     if difference:
         raise InputError(

@@ -16,6 +16,7 @@ from pipelines.runtime.memory import keep_freed_memory
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, replacing
+from shared_backbones.terminal import say
 
 _CPU_GIGABYTES = 8.0
 _TIMED_STEPS = 3
@@ -108,6 +109,6 @@ def _seconds_of_a_step(planned: Plan) -> float:
 
 
 def _print(planned: Plan, output: Path, cases: int) -> None:
-    print(f"{printable(output)}: planned from {cases} cases; a training step takes about {planned.gigabytes:.1f} GB")
+    say(f"{printable(output)}: planned from {cases} cases; a training step takes about {planned.gigabytes:.1f} GB")
     for key, reason in planned.reasons.items():
-        print(f"  {key}: {reason}")
+        say(f"  {key}: {reason}")

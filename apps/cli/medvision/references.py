@@ -91,14 +91,14 @@ def read_reference(
         InputError: it cannot be read, or does not lie on the scan's grid.
     """
     if not holds_dicom(path):
-        reference = read_labels(path, geometry=options.geometry, max_bytes=options.max_bytes)
+        reference = read_labels(path, geometry=options.geometry)
         difference = reference.grid.differs_from(volume.grid)
         if difference:
             raise InputError(
                 f"--reference {printable(path)}: not on the scan's grid: {difference}; resample it to the scan"
             )
         return _with_ids(reference, label_map)
-    reference, names = read_segmentation(path, grid=volume.grid, max_bytes=options.max_bytes)
+    reference, names = read_segmentation(path, grid=volume.grid)
     if label_map is not None:
         return _with_ids(reference, label_map)
     ids = {entry["name"]: entry["id"] for entry in classes}

@@ -56,9 +56,6 @@ class RobustnessOptions:
         typer.Option(help="Scan: some of 1 to 5, with commas; by default all."),
     ] = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    max_gigabytes: Annotated[
-        float, typer.Option(min=0.001, max=1e6, help="Most that the images, or a volume, may take in memory.")
-    ] = 4.0
     as_json: JsonOption = False
     quiet: QuietOption = False
 

@@ -16,6 +16,7 @@ from medvision.dicom.series import Series, choose, find_series, read_series
 from medvision.volumes.channels import channel_groups, missing_channel, read_channels
 from medvision.volumes.files import (
     SUFFIXES,
+    Accept,
     Volume,
     count_volumes,
     find_scans,
@@ -62,14 +63,14 @@ class Scan:
         """What it is called in a table: where its results lie, and how their names begin."""
         return printable(self.stem if self.bids else (self.place / self.stem).as_posix())
 
-    def read(self, options: SegmentOptions, channels: Sequence[str] = ()) -> Volume:
-        """The volume, as the options ask for it, with the channels that a model takes."""
+    def read(self, options: SegmentOptions, channels: Sequence[str] = (), accept: Accept | None = None) -> Volume:
+        """The volume, as the options ask for it, with the channels that a model takes, if its grid is accepted."""
         if self.series is not None:
             return read_series(
                 self.series,
                 resample_irregular=options.resample_irregular,
                 skip_unreadable=options.skip_unreadable,
-                max_bytes=options.max_bytes,
+                accept=accept,
             )
         if self.further:
             if options.volume_index is not None:
@@ -78,15 +79,15 @@ class Scan:
                 self.files,
                 geometry=options.geometry,
                 allow_nonfinite=options.allow_nonfinite,
-                max_bytes=options.max_bytes,
+                accept=accept,
             )
         return read_volume(
             self.path,
             volume_index=options.volume_index,
             geometry=options.geometry,
             allow_nonfinite=options.allow_nonfinite,
-            max_bytes=options.max_bytes,
             channels=channels,
+            accept=accept,
         )
 
     def sha256(self) -> str:
@@ -260,7 +261,7 @@ def _find_series(options: SegmentOptions) -> Inputs:
         "--volume-index": options.volume_index is not None, "--allow-nonfinite": options.allow_nonfinite,
         f"--use-{options.geometry}": options.geometry is not None,
     })  # fmt: skip
-    series = find_series(options.input, skip_unreadable=options.skip_unreadable, max_bytes=options.max_bytes)
+    series = find_series(options.input, skip_unreadable=options.skip_unreadable)
     chosen = choose(series, options.series, printable(options.input))
     path = options.input if options.input.name else options.input.resolve()  # `.` has no name
     folder = options.output or path.parent

@@ -11,6 +11,7 @@ from apps.cli.shared.array_command import share_out
 from apps.cli.shared.job_options import ArrayOptions
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import (
+    BudgetOption,
     CommaSeparated,
     DeviceOption,
     JsonOption,
@@ -137,7 +138,7 @@ class SegmentOptions:
     any_modality: Annotated[
         bool, typer.Option("--any-modality", help="Take scans of another modality than the model expects.")
     ] = False
-    max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest volume a header may claim.")] = 4.0
+    max_gigabytes: BudgetOption = None
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the table of structures and timings.")] = False
@@ -156,11 +157,6 @@ class SegmentOptions:
     def geometry(self) -> str | None:
         """`sform` or `qform`, the one to trust; None where none is named."""
         return "sform" if self.use_sform else "qform" if self.use_qform else None
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest volume in bytes."""
-        return int(self.max_gigabytes * 2**30)
 
 
 def segment(options: SegmentOptions) -> int:

@@ -35,6 +35,7 @@ from pipelines.runtime.memory import give_back_freed_memory
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
+from shared_backbones.terminal import say
 
 
 def segment_scans(options: SegmentOptions, journal: Journal) -> int:
@@ -124,9 +125,9 @@ def _conclude(work: "_Work", inputs: Inputs, scans: Sequence[Scan], results: Seq
         index = {"index": printable(folder / INDEX)} if indexed else {}
         print(json.dumps({"schema_version": 1, **index, "results": results}, indent=2))
     elif inputs.batch and not options.quiet:
-        print(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
+        say(f"results in {printable(folder)}" + (f", worst first in {INDEX}" if indexed else ""))
     if failed and not options.as_json:
-        print(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
+        say(f"error: {failed} of {len(results)} scans failed", file=sys.stderr)
     return PARTLY_FAILED if failed else COMPLETE
 
 
@@ -180,13 +181,13 @@ class _Work:
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
         files.check([reference_file] if reference_file else [])
-        volume = scan.read(self.options, self.segmenter.contract.channels)
+        volume = scan.read(self.options, self.segmenter.contract.channels, self.segmenter.check_grid)
         classes = self.segmenter.card["classes"]
         reference = None
         if reference_file is not None:
             reference = read_reference(reference_file, volume, classes, self.options, self.label_map)
         if self.options.dicom_seg:
-            volume.warnings += check_source(volume, self.options.max_bytes)
+            volume.warnings += check_source(volume)
         read = time.perf_counter() - started
         make_writable(self.folder / scan.place)
         progress.stage("segmenting")
@@ -273,7 +274,7 @@ class _Work:
             if isinstance(volume, DicomVolume) and self.options.dicom_seg:
                 write_segmentation(
                     staged["dicom_seg"], segmentation.labels, volume, card, segmentation.model_sha256,
-                    kept=self.kept, max_bytes=self.options.max_bytes,
+                    kept=self.kept,
                 )  # fmt: skip
             staged["report"].write_text(page, encoding="utf-8")
             table = table_text(volume_rows(measured(sidecar), self.options.stats.value))

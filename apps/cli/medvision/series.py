@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
+from apps.cli.shared.options import BudgetOption
+from shared_backbones.terminal import say
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesOptions:
     """What a user asks `series` for."""
 
     input: Annotated[Path, typer.Argument(help="DICOM: a folder, a .zip or a file.")]
-    max_gigabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest that an archive may unpack to.")] = (
-        4.0
-    )
+    max_gigabytes: BudgetOption = None
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 
 
@@ -24,15 +25,15 @@ def series(options: SeriesOptions) -> None:
     """List the DICOM series with images, by the numbers that `segment --series` takes; warn of what is not read."""
     from medvision.dicom.series import find_series
 
-    listed = find_series(options.input, max_bytes=int(options.max_gigabytes * 2**30))
+    listed = find_series(options.input)
     if options.as_json:
         keys = ("number", "id", "uid", "modality", "description", "distinction", "images", "warnings", "refusal")
         print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in listed], indent=2))
         return
     for entry in listed:
-        print(entry.describe())
+        say(entry.describe())
     remarks = [(entry, [*entry.warnings, *([entry.refusal] if entry.refusal else [])]) for entry in listed]
     for text in dict.fromkeys(text for _, texts in remarks for text in texts):
         numbers = [str(entry.number) for entry, texts in remarks if text in texts]
         where = "" if len(numbers) == len(listed) else f"series {', '.join(numbers)}: "
-        print(f"warning: {where}{text}", file=sys.stderr)
+        say(f"warning: {where}{text}", file=sys.stderr)

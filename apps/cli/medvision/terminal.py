@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
+from shared_backbones.terminal import say
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -65,7 +67,7 @@ class _Lines(Progress):
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
-        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+        say(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 
 class _Bar(Progress):
@@ -98,28 +100,28 @@ def progress_of(name: str, *, shown: bool) -> Iterator[Progress]:
 def print_result(result: ScanResult, prefix: str, *, quiet: bool, verbose: bool) -> None:
     """Print one line, and where there is only one scan or details are asked for, what belongs to it."""
     if "error" in result:
-        print(f"{prefix}error: {result['error']} ({result.get('case')})", file=sys.stderr, flush=True)
+        say(f"{prefix}error: {result['error']} ({result.get('case')})", file=sys.stderr, flush=True)
         return
     if quiet:
         return
     if "sidecar" not in result or "seconds" not in result:
         since = [f"{path} was changed since and is kept" for path in result.get("changed", ())]
-        print(f"{prefix}{result['input']}: {'; '.join(['skipped, its results are there already', *since])}", flush=True)
+        say(f"{prefix}{result['input']}: {'; '.join(['skipped, its results are there already', *since])}", flush=True)
         return
     sidecar = result["sidecar"]
-    print(f"{prefix}{result['input']}: {'; '.join(_remarks(sidecar, result['seconds']))}", flush=True)
+    say(f"{prefix}{result['input']}: {'; '.join(_remarks(sidecar, result['seconds']))}", flush=True)
     for warning in sidecar["warnings"]:
-        print(f"{prefix}warning: {warning}", file=sys.stderr, flush=True)
+        say(f"{prefix}warning: {warning}", file=sys.stderr, flush=True)
     if verbose or not prefix:
         for kind, path in result.get("outputs", {}).items():
-            print(f"  {kind:14}{path}")
+            say(f"  {kind:14}{path}")
         flags = Counter(flag["code"].replace("_", " ") for flag in sidecar["flags"])
         if flags:
-            print(f"  {'flags':14}{', '.join(f'{code} {count}' for code, count in flags.items())}")
+            say(f"  {'flags':14}{', '.join(f'{code} {count}' for code, count in flags.items())}")
     if verbose:
         _print_structures(sidecar)
         _print_reference(sidecar)
-        print("  " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in sidecar["timings_s"].items()))
+        say("  " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in sidecar["timings_s"].items()))
 
 
 def _remarks(sidecar: "Sidecar", seconds: float) -> list[str]:
@@ -133,19 +135,19 @@ def _remarks(sidecar: "Sidecar", seconds: float) -> list[str]:
 
 
 def _print_structures(sidecar: "Sidecar") -> None:
-    print(f"  {'id':>3} {'structure':26}{'voxels':>10}{'mL':>16}{'confidence':>12}")
+    say(f"  {'id':>3} {'structure':26}{'voxels':>10}{'mL':>16}{'confidence':>12}")
     for row in sidecar["structures"]:
         volume = row["reasons"].get("volume_ml", "").replace("_", " ") or f"{row['volume_ml']:.2f}"
         score = "-" if row["mean_confidence"] is None else f"{row['mean_confidence']:.2f}"
-        print(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{row['voxels']:>10}{volume:>16}{score:>12}")
+        say(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{row['voxels']:>10}{volume:>16}{score:>12}")
 
 
 def _print_reference(sidecar: "Sidecar") -> None:
     if "reference" not in sidecar:
         return
-    print(f"  {'id':>3} {'structure':26}{'state':>16}{'Dice':>8}{'HD95 mm':>10}{'NSD':>8}")
+    say(f"  {'id':>3} {'structure':26}{'state':>16}{'Dice':>8}{'HD95 mm':>10}{'NSD':>8}")
     for row in sidecar["reference"]["rows"]:
         figures = (row["dice"], row["hd95_mm"], row["nsd"])
         dice, hd95, nsd = ("-" if figure is None else f"{figure:.3f}" for figure in figures)
         state = row["state"].replace("_", " ")
-        print(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{state:>16}{dice:>8}{hd95:>10}{nsd:>8}")
+        say(f"  {row['id']:3} {row['name'].replace('_', ' '):26}{state:>16}{dice:>8}{hd95:>10}{nsd:>8}")

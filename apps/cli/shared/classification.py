@@ -6,8 +6,6 @@ import json
 import os
 import platform
 import re
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +16,8 @@ from apps.cli.shared.journal import LeftOut
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.terminal import say
+from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,16 +46,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         InputError: it is there already and not empty, or cannot be written.
     """
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}"
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another one")
-        try:
-            temporary.mkdir()
+        with work_folder(target.parent) as temporary:
             yield temporary
             os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"{printable(target)}: cannot be written ({error.strerror or error}); nothing was left"
@@ -116,7 +112,7 @@ def joint_sha256(digests: Sequence[bytes]) -> str:
 
 def say_unusable(reason: str) -> None:
     """Print why an image is left out."""
-    print(f"cannot be used: {reason}", file=sys.stderr, flush=True)
+    say(f"cannot be used: {reason}", file=sys.stderr, flush=True)
 
 
 def draw_maps(
@@ -214,15 +210,15 @@ def report(content: Mapping[str, Any], output: Path, *, as_json: bool, quiet: bo
         print(json.dumps(content, indent=2))
         return
     for warning in content["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if quiet:
         return
     for row in content["classes"]:
         fraction = row["count"] / max(content["classified"], 1)
-        print(f"  {printable(row['name']):<32} {row['count']:>8}  {fraction:6.1%}")
+        say(f"  {printable(row['name']):<32} {row['count']:>8}  {fraction:6.1%}")
     for name, value in (content.get("figures") or {}).items():
         if name in ("accuracy", "balanced_accuracy", "auc"):
-            print(f"  {name.replace('_', ' '):<32} {'-' if value is None else format(value, '.4f'):>8}")
+            say(f"  {name.replace('_', ' '):<32} {'-' if value is None else format(value, '.4f'):>8}")
     flags = ", ".join(f"{count} {name}" for name, count in content["flags"].items() if count)
     counts = f"{content['classified']} of {content['rows']} classified"
-    print(f"{printable(output)}: {counts}{flags and f' ({flags})'}")
+    say(f"{printable(output)}: {counts}{flags and f' ({flags})'}")

@@ -1,7 +1,6 @@
 """Images in, a table of their classes and a side-car out: what the verbs `classify` for CSV and Parquet share."""
 
 import contextlib
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +27,7 @@ from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, spreadsheet_safe
+from shared_backbones.files import printable, write_rows
 from shared_backbones.json_values import Document, Entries
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
@@ -297,9 +296,8 @@ def _write_table(path: Path, columns: Sequence[tuple[str, np.ndarray]], meta: Ma
         parquet.write_table(table, path)
         return
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(title for title, _ in columns)
-        writer.writerows(zip(*(map(spreadsheet_safe, values) for _, values in columns), strict=True))
+        write_rows(file, [[title for title, _ in columns]])
+        write_rows(file, zip(*(values for _, values in columns), strict=True))
 
 
 def _counts(prediction: Prediction, classifier: ImageClassifier[Any]) -> Entries:

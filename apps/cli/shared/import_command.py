@@ -1,6 +1,5 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import typer
 from apps.cli.shared.options import add_verb
 from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
+from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
+from shared_backbones.terminal import say
 
 DOMAINS = ("medvision", "geovision", "astrovision")
 
@@ -74,7 +75,7 @@ def import_published(
 
 def report_import(output: Path, card: Card) -> None:
     """Print the line of an imported model."""
-    print(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
+    say(f"{output}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters")
 
 
 def refuse_other_domains(architecture: str, domain: str) -> None:
@@ -142,7 +143,7 @@ def parse_arguments(assignments: Sequence[str]) -> Arguments:
         if name in arguments:
             raise InputError(f"{name}: given twice; give it once")
         try:
-            arguments[name] = json.loads(value)
+            arguments[name] = parse_json(value)
         except ValueError:
             arguments[name] = value
     return arguments

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from apps.cli.shared.sharding import Shard
 from pipelines.runtime.locks import locked
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from shared_backbones.json_values import Document, Entries
@@ -190,10 +191,9 @@ def _stem(shard: Shard) -> str:
 
 def _read(path: Path) -> Entries:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _this_start() -> Entries:

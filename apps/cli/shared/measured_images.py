@@ -19,6 +19,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
 from shared_backbones.labelled_images import Item
+from shared_backbones.memory import budget
 
 Errors: TypeAlias = tuple[float, Mapping[str, float]]
 """Error without corruption, and mean error by corruption."""
@@ -112,20 +113,19 @@ def earlier_baseline(
     return Baseline(label, (1 - earlier["clean"]["balanced_accuracy"], errors), earlier)
 
 
-def check_memory(size: int, count: int, max_gigabytes: float) -> None:
+def check_memory(size: int, count: int) -> None:
     """Refuse more images than memory has room for.
 
     Args:
         size: Bytes that all of them take.
         count: Number of images.
-        max_gigabytes: Most that they may take.
 
     Raises:
         InputError: they take more.
     """
-    if size > max_gigabytes * 2**30:
+    if size > budget():
         raise InputError(
-            f"{count} images of {size // count:,} bytes take more than {max_gigabytes:g} GiB; take fewer with "
+            f"{count} images of {size // count:,} bytes take more than {budget() / 2**30:.3g} GiB; take fewer with "
             "--images, or raise --max-gigabytes"
         )
 

@@ -15,6 +15,7 @@ from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.program import run
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.terminal import say
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -60,9 +61,9 @@ def _merge_tables(options: MergeOptions, join: "Join") -> int:
     if options.as_json or "classes" in content:
         report(content, options.output, as_json=options.as_json, quiet=options.quiet)
     elif not options.quiet:
-        print(f"{printable(options.output)}: {content['vectors']} vectors from {len(content['inputs'])} scenes")
+        say(f"{printable(options.output)}: {content['vectors']} vectors from {len(content['inputs'])} scenes")
     if content["failed"]:
-        print(f"error: {content['failed']} inputs failed; the logs of the shards name them", file=sys.stderr)
+        say(f"error: {content['failed']} inputs failed; the logs of the shards name them", file=sys.stderr)
     return code
 
 

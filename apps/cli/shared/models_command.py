@@ -12,6 +12,7 @@ from apps.cli.shared.options import add_verb
 from shared_backbones.card import Card
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.json_values import Json
+from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
 
 
@@ -44,7 +45,7 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
             print(json.dumps(list(cards.values()), indent=2))
             return
         if not models:
-            print("no model is bundled; name one of your own: --model FOLDER, or --model models:/NAME@ALIAS")
+            say("no model is bundled; name one of your own: --model FOLDER, or --model models:/NAME@ALIAS")
             return
         rows = [
             [name, card["version"], card["license"], _size(models[name]), _takes(card), card["description"]]
@@ -52,9 +53,9 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
         for name, *row in rows:
-            print("  ".join(f"{text:{width}}" for text, width in zip([name, *row], [*widths, 0], strict=True)).rstrip())
+            say("  ".join(f"{text:{width}}" for text, width in zip([name, *row], [*widths, 0], strict=True)).rstrip())
             if headline := cards[name].get("metrics", {}).get("headline"):
-                print(f"{'':{widths[0]}}  {headline}")
+                say(f"{'':{widths[0]}}  {headline}")
 
     def show_model(options: ShowOptions) -> None:
         """Show what a model does, expects, was trained on, and cannot do."""
@@ -84,26 +85,29 @@ def _print_card(card: Card) -> None:
     """The card for a reader, what the model cannot do first."""
     about = ("name", "version", "description", "license", "architecture", "weights_sha256")
     _print_entries({key: card.get(key) for key in about})
-    print("\nlimits")
+    print()
+    say("limits")
     for limit in card.get("limits", []):
-        print(f"  {limit}")
+        say(f"  {limit}")
     for key in ("input", "training", "metrics"):
         if card.get(key):
-            print(f"\n{key}")
+            print()
+            say(key)
             _print_entries(card[key], "  ")
-    print("\nlabels")
+    print()
+    say("labels")
     for entry in card.get("classes", []):
-        print(f"  {entry['id']:3} {entry['name']}")
+        say(f"  {entry['id']:3} {entry['name']}")
 
 
 def _print_entries(entries: Mapping[str, Json], indent: str = "") -> None:
     for key, value in entries.items():
         name = f"{indent}{key.replace('_', ' ')}"
         if isinstance(value, Mapping):
-            print(name)
+            say(name)
             _print_entries(value, indent + "  ")
         else:
-            print(f"{name:28}{_words(value)}")
+            say(f"{name:28}{_words(value)}")
 
 
 def _words(value: Json) -> str:

@@ -66,6 +66,23 @@ def _split(text: str) -> list[str]:
 
 CommaSeparated = Parsed(_split, ",".join)
 
+
+def _choose_budget(gigabytes: float | None) -> float | None:
+    from shared_backbones.memory import set_budget
+
+    set_budget(gigabytes)
+    return gigabytes
+
+
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=1e6,
+        callback=_choose_budget,
+        help="Most memory in GB that an input may take; by default most of what is free.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
@@ -78,11 +95,12 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Where and how a network runs."""
+    """Where and how a network runs, and in how much memory."""
 
     device: DeviceOption = "auto"
     threads: ThreadsOption = None
     precision: PrecisionOption = Precision.auto
+    max_gigabytes: BudgetOption = None
 
 
 def _show_version(context: typer.Context, asked: bool) -> None:

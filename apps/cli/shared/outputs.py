@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable, replacing
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.work_folders import work_folder
 
 SIDECAR = "sidecar"
 """The kind of the file that lists the others."""
@@ -112,8 +113,7 @@ class Outputs:
             with ExitStack() as stack:
                 staging = {}
                 for where in dict.fromkeys(path.parent for path in self.files.values()):
-                    folder = tempfile.TemporaryDirectory(prefix=".domain-vision-", dir=where)
-                    staging[where] = Path(stack.enter_context(folder))
+                    staging[where] = stack.enter_context(work_folder(where))
                 staged = {kind: staging[path.parent] / path.name for kind, path in self.files.items()}
                 try:
                     yield staged
@@ -244,10 +244,10 @@ def _state(path: Path, ours: str | None, earlier: str | None) -> State:
 def read_sidecar(path: Path) -> Content:
     """Content of a side-car of ours; empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) and "seal" in content else {}
+    return content if "seal" in content else {}
 
 
 def _listed(sidecar: Content, key: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipelines.report.verdicts import report_identity
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.terminal import say
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -90,8 +91,8 @@ def _print(measurement: Measurement, output: Path, *, as_json: bool, quiet: bool
         print(json.dumps({name: part for name, part in content.items() if name != "right"}, indent=2))
         return
     for warning in content["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if not quiet:
         for line in [*measurement.lines, *measurement.notes]:
-            print(f"  {line}")
-        print(f"{printable(output)}: {len(content['cells'])} cells in {content['runtime_s']:.1f} s")
+            say(f"  {line}")
+        say(f"{printable(output)}: {len(content['cells'])} cells in {content['runtime_s']:.1f} s")

@@ -8,6 +8,7 @@ import typer
 
 from apps.cli.shared.options import JsonOption, add_verb
 from shared_backbones.errors import require
+from shared_backbones.terminal import say
 
 _RUN = "Id or name of a run in the tracking store, output folder of a recipe, or a file of its folder runs."
 
@@ -37,6 +38,10 @@ def add_runs(app: typer.Typer) -> None:
         from pipelines.comparison import lines_of, read_run
 
         comparison = compare_runs(read_run(options.first), read_run(options.second))
-        print(json.dumps(comparison, indent=1) if options.as_json else "\n".join(lines_of(comparison)))
+        if options.as_json:
+            print(json.dumps(comparison, indent=1))
+            return
+        for line in lines_of(comparison):
+            say(line)
 
     add_verb(runs, compare)

@@ -449,7 +449,7 @@ def test_names_that_are_formulas_or_hold_signs_are_harmless(grey_model: Path, tm
         ({"-i": "cases.npz"}, "cases.npz: has no test_labels"),
         ({"-i": "damaged/pneumoniamnist.npz"}, "cannot be read as .npz"),
         ({"-i": "damaged/pathmnist.npz"}, "images are in colour, the model takes grey ones"),
-        ({"--max-gigabytes": "0.001", "-i": "damaged/octmnist.npz"}, "more than 0.001; raise the limit"),
+        ({"--max-gigabytes": "0.001", "-i": "damaged/octmnist.npz"}, "GB of memory; the limit is 0.001 GB; raise it"),
         ({"--batch-size": "0"}, "Invalid value"),
         ({"--threads": "0"}, "Invalid value"),
         ({"--precision": "int3"}, "Invalid value"),

@@ -48,7 +48,7 @@ def refusal(path, **options) -> str:
         ({"dim": [3, 9, 0, 11, 1, 1, 1, 1]}, "claims 9 x 0 x 11 voxels; expected positive"),
         ({"dim": [3, 9, -10, 11, 1, 1, 1, 1]}, "claims 9 x -10 x 11 voxels; expected positive"),
         ({"dim": [3, 9, 10, 12, 1, 1, 1, 1]}, "is cut short"),
-        ({"dim": [3, 2000, 2000, 2000, 1, 1, 1, 1]}, "claims 29.8 GB of voxels; the limit is 4 GB"),
+        ({"dim": [3, 20000, 20000, 20000, 1, 1, 1, 1]}, "claims 2.98e+04 GB of voxels; the limit is"),
         ({"datatype": 128}, "voxels are RGB colours (type code 128)"),
         ({"datatype": 2304}, "voxels are RGB colours"),
         ({"datatype": 32}, "voxels are complex numbers"),
@@ -187,11 +187,11 @@ def test_what_a_header_claims_is_limited_before_any_voxel_is_read(tmp_path):
     scan = write_scan(tmp_path / "a.nii.gz", make_image((64, 64, 64), np.uint8))
     assert "claims 0.000977 GB" in refusal(scan, max_bytes=2**20 - 1)  # uint8 counts as float32
     assert read_volume(scan, max_bytes=2**20).data.shape == (64, 64, 64)
-    fields = {"dim": [3, 2000, 2000, 2000, 1, 1, 1, 1]}
+    fields = {"dim": [3, 20000, 20000, 20000, 1, 1, 1, 1]}
     bomb = write_file(tmp_path / "b.nii.gz", nifti_bytes(make_image(), fields=fields) + bytes(2**20))
     assert peak_of(lambda: refusal(bomb)) < 2**22
     # Allowed, but no gzip file of this size can hold as much: refused without asking for the memory.
-    assert peak_of(lambda: refusal(bomb, max_bytes=2**40)) < 2**22
+    assert peak_of(lambda: refusal(bomb, max_bytes=2**50)) < 2**22
     huge = write_scan(tmp_path / "c.nii", version=2, fields={"dim": [7, *[2**62] * 7]})
     assert "is 7-D" in refusal(huge)
     huge = write_scan(tmp_path / "d.nii", version=2, fields={"dim": [3, *[2**62] * 3, 1, 1, 1, 1]})

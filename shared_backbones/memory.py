@@ -1,0 +1,97 @@
+"""The memory that may be used: one budget for a process, by default most of what is free, and estimates against it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared_backbones.errors import InputError
+
+_SHARE = 0.8  # of what is free
+_ELSEWHERE = 8 * 2**30  # where the system does not say what is free
+_CGROUP = Path("/sys/fs/cgroup")
+_chosen: int | None = None
+
+
+def set_budget(gigabytes: float | None) -> None:
+    """Choose the budget of this process, in GiB; None for what is free."""
+    global _chosen
+    _chosen = None if gigabytes is None else int(gigabytes * 2**30)
+
+
+def budget() -> int:
+    """Bytes that the data of an input may take: as chosen, else four fifths of what is free."""
+    return int(_SHARE * free_memory()) if _chosen is None else _chosen
+
+
+def limit(max_bytes: int | None) -> int:
+    """The bytes that a caller allows; by default the budget."""
+    return budget() if max_bytes is None else max_bytes
+
+
+def free_memory() -> int:
+    """Bytes that this process can still get: of the machine, of its control group and of its own limit.
+
+    Control groups are those of Linux, version 1 and 2, as SLURM and containers set them.
+    """
+    room = [*_free_of_machine(), *_free_of_group(), *_free_of_limit()]
+    return max(0, min(room)) if room else _ELSEWHERE
+
+
+def expect(needed: float, label: str, what: str) -> None:
+    """Refuse what would take more memory than the budget, before it is taken.
+
+    Args:
+        needed: Estimate in bytes.
+        label: Name of the input.
+        what: What would take it, such as `the volume`.
+
+    Raises:
+        InputError: it would.
+    """
+    if needed > budget():
+        raise InputError(
+            f"{label}: {what} would take {needed / 2**30:.3g} GB of memory; the limit is {budget() / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the file can be trusted"
+        )
+
+
+def _free_of_machine() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+
+
+def _free_of_group() -> Iterator[int]:
+    """Of each control group that this process is in, up to the topmost that can be seen."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            number, controllers, name = line.split(":", 2)
+            if number == "0":
+                names, top = ("memory.max", "memory.current"), _CGROUP
+            elif "memory" in controllers.split(","):
+                names, top = ("memory.limit_in_bytes", "memory.usage_in_bytes"), _CGROUP / "memory"
+            else:
+                continue
+            folder = top / name.lstrip("/")
+            for group in (folder, *folder.parents):
+                if group.is_relative_to(top):
+                    yield from _left(group / names[0], group / names[1])
+
+
+def _left(limit: Path, used: Path) -> Iterator[int]:
+    """What a control group still has; nothing where it has no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        yield int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii"))
+
+
+def _free_of_limit() -> Iterator[int]:
+    """What `ulimit -v` leaves."""
+    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            yield limit - pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,274 @@
+"""One sound, small file of every format that is read, and the readers of each."""
+
+import contextlib
+import gzip
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from apps.cli.medvision.label_maps import read_label_map
+from apps.cli.shared.outputs import read_sidecar
+from astrovision.cutouts import open_mosaic
+from astrovision.datasets.galaxy10 import read_labels as read_galaxy_labels
+from astrovision.datasets.galaxy10 import read_rows
+from astrovision.tables import read_table
+from geovision.rasters import open_raster, read_values
+from geovision.scenes import open_scene
+from medvision.datasets.medmnist import read_medmnist
+from medvision.dicom.projections import read_projection
+from medvision.dicom.series import read_series
+from medvision.models.hbformer import HBFormer
+from medvision.volumes.files import count_volumes, read_labels, read_volume
+from pipelines.data.image_files import read_image
+from pipelines.recipe.loading import load_recipe
+from pipelines.report.verdicts import collect_reviews
+from shared_backbones import weights
+from shared_backbones.catalogue import Catalogue
+from shared_backbones.documents import read_json
+from shared_backbones.official import read_foreign
+from tests.conftest import ROOT
+from tests.geovision.rasters import ramp, write_scene
+from tests.medvision.dicom.dicoms import make_slices, write_series, zip_of
+from tests.medvision.phantoms import make_affine, make_image, make_labels, write_scan
+
+NETWORK: dict[str, Any] = {
+    "num_classes": 2, "feature_size": 4, "depths": [1, 1, 1, 1], "head_dim": 4, "window_size": 4, "img_size": 32,
+}  # fmt: skip
+_TABLE = {"id": ["a", "=b"], "ra": [150.0, 151.0], "dec": [2.0, 2.5]}
+
+
+def nifti(path: Path) -> Path:
+    return write_scan(path / "scan.nii.gz", make_image((16, 14, 12)))
+
+
+def plain_nifti(path: Path) -> Path:
+    return write_scan(path / "scan.nii", make_image((16, 14, 12)))
+
+
+def labels(path: Path) -> Path:
+    return write_scan(path / "labels.nii", make_labels((16, 14, 12)))
+
+
+def mgh(path: Path) -> Path:
+    return write_scan(path / "scan.mgh", make_image((16, 14, 12)).astype(np.float32))
+
+
+def dicom(path: Path) -> Path:
+    data = make_image((16, 14, 12)).astype(np.int16)
+    return write_series(path / "series", make_slices(data, make_affine())) / "IM00003"
+
+
+def dicom_zip(path: Path) -> Path:
+    return zip_of(path / "series.zip", dicom(path).parent)
+
+
+def geotiff(path: Path) -> Path:
+    return write_scene(path / "scene.tif", ramp(), ["B2", "B3", "B4"])
+
+
+def jp2(path: Path) -> Path:
+    return write_scene(path / "scene.jp2", ramp(), driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+
+
+def vrt(path: Path) -> Path:
+    import rasterio.shutil
+
+    target = path / "scene.vrt"
+    rasterio.shutil.copy(geotiff(path), target, driver="VRT")
+    return target
+
+
+def fits(path: Path) -> Path:
+    from astropy.io import fits as files
+
+    target = path / "mosaic.fits"
+    files.PrimaryHDU(np.arange(1600, dtype=np.float32).reshape(40, 40)).writeto(target)
+    return target
+
+
+def fits_table(path: Path) -> Path:
+    return _written(path / "table.fits")
+
+
+def votable(path: Path) -> Path:
+    return _written(path / "table.vot", format="votable")
+
+
+def csv(path: Path) -> Path:
+    return _written(path / "table.csv", format="ascii.csv")
+
+
+def ecsv(path: Path) -> Path:
+    return _written(path / "table.ecsv", format="ascii.ecsv")
+
+
+def parquet(path: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(_TABLE), path / "table.parquet")
+    return path / "table.parquet"
+
+
+def hdf5(path: Path) -> Path:
+    import h5py
+
+    with h5py.File(path / "galaxies.h5", "w") as file:
+        file["images"] = np.zeros((4, 8, 8, 3), np.uint8)
+        file["ans"] = np.array([0, 1, 2, 3], np.uint8)
+    return path / "galaxies.h5"
+
+
+def npz(path: Path) -> Path:
+    images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
+    np.savez_compressed(path / "breastmnist.npz", test_images=images, test_labels=np.array([[0], [1]], np.uint8))
+    return path / "breastmnist.npz"
+
+
+def picture(path: Path) -> Path:
+    from PIL import Image
+
+    Image.fromarray(make_image((30, 40, 8))[..., 3].astype(np.uint8)).save(path / "image.png")
+    return path / "image.png"
+
+
+def card(path: Path) -> Path:
+    torch.manual_seed(0)
+    weights.save(path / "model", HBFormer(**NETWORK), {"name": "tiny"})
+    return path / "model" / "model.json"
+
+
+def safetensors(path: Path) -> Path:
+    return card(path).with_name("model.safetensors")
+
+
+def checkpoint(path: Path) -> Path:
+    torch.save({"weight": torch.zeros(3)}, path / "official.pth")
+    return path / "official.pth"
+
+
+def recipe(path: Path) -> Path:
+    content = yaml.safe_load((ROOT / "pipelines/recipes/medvision/hippocampus_unet_cpu.yaml").read_text())
+    (path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    return path / "recipe.yaml"
+
+
+def verdict(path: Path) -> Path:
+    about = {"id": "case-00000000-00000000", "sha256": "0" * 64}
+    content = {"report": about, "verdict": "accept", "created": "2026-01-01T00:00:00+00:00"}
+    (path / "case-00000000-00000000_review.json").write_text(json.dumps(content))
+    return path / "case-00000000-00000000_review.json"
+
+
+def sidecar(path: Path) -> Path:
+    (path / "scan_seg.json").write_text(json.dumps({"outputs": {}, "seal": "0" * 64}))
+    return path / "scan_seg.json"
+
+
+def label_map(path: Path) -> Path:
+    (path / "labels.json").write_text('{"17": 1}')
+    return path / "labels.json"
+
+
+def _written(path: Path, **options: Any) -> Path:
+    from astropy.table import Table
+
+    Table(_TABLE).write(path, **options)
+    return path
+
+
+def _raster(path: Path) -> None:
+    with open_raster(path) as source:
+        read_values(source, [1], [None])
+
+
+def _scene(path: Path) -> None:
+    with open_scene(path, sensor="sentinel2_l2a") as scene:
+        scene.read(0, 0, 8, 8)
+        scene.sha256()
+
+
+def _mosaic(path: Path) -> None:
+    with open_mosaic(path) as mosaic:
+        mosaic.cut([[20, 20]], 8)
+
+
+def _collect(path: Path) -> None:
+    collect_reviews([path.parent])
+
+
+def _medmnist(path: Path) -> None:
+    read_medmnist(path, "test")
+
+
+def _galaxies(path: Path) -> None:
+    read_galaxy_labels(path, [str(number) for number in range(10)])
+    list(read_rows(path, [0, 3]))
+
+
+FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ...]]] = {
+    "nifti.gz": (nifti, (read_volume, count_volumes)),
+    "nifti": (plain_nifti, (read_volume,)),
+    "labels": (labels, (read_labels,)),
+    "mgh": (mgh, (read_volume,)),
+    "dicom": (dicom, (lambda path: read_series(path.parent), read_projection)),
+    "dicom.zip": (dicom_zip, (read_series,)),
+    "geotiff": (geotiff, (_raster, _scene)),
+    "jp2": (jp2, (_raster,)),
+    "vrt": (vrt, (_raster,)),
+    "fits": (fits, (_mosaic,)),
+    "fits.table": (fits_table, (read_table,)),
+    "hdf5": (hdf5, (_galaxies,)),
+    "npz": (npz, (_medmnist,)),
+    "votable": (votable, (read_table,)),
+    "csv": (csv, (read_table,)),
+    "ecsv": (ecsv, (read_table,)),
+    "parquet": (parquet, (read_table,)),
+    "picture": (picture, (lambda path: read_image(path, None),)),
+    "card": (card, (lambda path: weights.load(path.parent),)),
+    "safetensors": (safetensors, (lambda path: weights.load(path.parent),)),
+    "checkpoint": (checkpoint, (read_foreign,)),
+    "recipe": (recipe, (lambda path: load_recipe(str(path)),)),
+    "verdict": (verdict, (_collect,)),
+    "side-car": (sidecar, (read_sidecar,)),
+    "label map": (label_map, (lambda path: read_label_map(path, range(5)),)),
+    "json": (label_map, (read_json,)),
+}
+"""By name: what makes a sound file, and what reads it."""
+TRANSLATED = ("side-car",)
+"""Formats whose readers take a damaged file for none."""
+
+
+def packed(path: Path) -> Path:
+    """A file in gzip, under the same name with `.gz`."""
+    target = path.with_name(f"{path.name}.gz")
+    target.write_bytes(gzip.compress(path.read_bytes()))
+    return target
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    """A zip archive of members."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def fifo(path: Path) -> Path:
+    """A pipe in place of a file."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+def catalogue_of(folder: Path) -> dict[str, Any]:
+    """The card of a folder, as programs read it."""
+    return dict(Catalogue("medvision").model_card(folder))
