@@ -102,7 +102,7 @@ def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...],
         arguments: Arguments of its constructor.
         role: Role that the task needs.
         shape: Shape of an input, `(C, H, W)` or `(C, X, Y, Z)`.
-        classes: Number of classes of the task, or of a restorer's bands; an autoencoder's has none.
+        classes: Number of classes of the task; an autoencoder's and a restorer's have none.
 
     Returns:
         The network in eval mode, on the meta device.
@@ -131,8 +131,8 @@ def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...],
             ) from None
     expected = (2, classes)
     if role in ("segmenter", "restorer"):
-        scale = getattr(network, "scale", 1) if role == "restorer" else 1
-        expected = (2, classes, *(scale * side for side in shape[1:]))
+        scale, bands = (getattr(network, "scale", 1), shape[0]) if role == "restorer" else (1, classes)
+        expected = (2, bands, *(scale * side for side in shape[1:]))
     actual = tuple(getattr(output, "shape", ()))
     if role != "autoencoder" and actual != expected:
         raise InputError(

@@ -93,7 +93,7 @@ def load_foreign(
         optional: regular expressions, matched from the start: foreign entries that the architecture determines; where
             one is absent, ours stays as it was built.
         convert: for some of our entries, what brings the foreign tensor into our shape and order.
-        first_name: of a foreign entry's name, where one tensor has several: the one that `names` has.
+        first_name: gives for a foreign entry's name, where one tensor has several, the one that `names` has.
 
     Raises:
         InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite, or

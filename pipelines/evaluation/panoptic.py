@@ -63,8 +63,8 @@ class PanopticQuality:
 
     def update(
         self,
-        found: np.ndarray,
-        found_classes: Sequence[int],
+        prediction: np.ndarray,
+        prediction_classes: Sequence[int],
         truth: np.ndarray,
         truth_classes: Sequence[int],
         ignored: np.ndarray | None = None,
@@ -72,8 +72,8 @@ class PanopticQuality:
         """Count the segments of an image.
 
         Args:
-            found: number of each pixel's segment `(H, W)`, from 1; 0 is none.
-            found_classes: class of each segment, segment 1 first.
+            prediction: number of each pixel's segment `(H, W)`, from 1; 0 is none.
+            prediction_classes: class of each segment, segment 1 first.
             truth: the same of what is there; its 0 belongs to no class, and what is found there counts as false.
             truth_classes: their classes.
             ignored: pixels that count for nothing, `(H, W)` bool. A segment found that lies in them for more than half
@@ -82,30 +82,30 @@ class PanopticQuality:
         Raises:
             ValueError: the maps differ in shape.
         """
-        if found.shape != truth.shape or (ignored is not None and ignored.shape != truth.shape):
-            raise ValueError(f"maps of {found.shape} and {truth.shape} pixels: expected the same shape")
+        if prediction.shape != truth.shape or (ignored is not None and ignored.shape != truth.shape):
+            raise ValueError(f"maps of {prediction.shape} and {truth.shape} pixels: expected the same shape")
         void = np.zeros(truth.shape, bool) if ignored is None else ignored
         there = np.where(void, 0, truth)
         columns = len(truth_classes) + 1
         pairs = np.bincount(
-            (np.where(void, 0, found) * columns + there).ravel(), minlength=(len(found_classes) + 1) * columns
+            (np.where(void, 0, prediction) * columns + there).ravel(), minlength=(len(prediction_classes) + 1) * columns
         ).reshape(-1, columns)
-        whole = np.bincount(found.ravel(), minlength=len(found_classes) + 1)
-        in_void = np.bincount(found[void], minlength=len(found_classes) + 1)
+        whole = np.bincount(prediction.ravel(), minlength=len(prediction_classes) + 1)
+        in_void = np.bincount(prediction[void], minlength=len(prediction_classes) + 1)
         areas, matched = pairs.sum(1), set()
         sizes = np.bincount(there.ravel(), minlength=columns)
         hits = []
         for i, j in np.argwhere(pairs[1:, 1:]) + 1:
-            share = pairs[i, j] / (areas[i] + sizes[j] - pairs[i, j])
-            if found_classes[i - 1] == truth_classes[j - 1] and share > 0.5:
-                hits.append((int(found_classes[i - 1]), float(share)))
+            fraction = pairs[i, j] / (areas[i] + sizes[j] - pairs[i, j])
+            if prediction_classes[i - 1] == truth_classes[j - 1] and fraction > 0.5:
+                hits.append((int(prediction_classes[i - 1]), float(fraction)))
                 matched |= {("found", i), ("truth", j)}
-        for name, share in hits:
-            self._add(name, matched=1, overlap=share)
+        for name, fraction in hits:
+            self._add(name, matched=1, overlap=fraction)
         for j, name in enumerate(truth_classes, 1):
             if sizes[j] and ("truth", j) not in matched:
                 self._add(name, missed=1)
-        for i, name in enumerate(found_classes, 1):
+        for i, name in enumerate(prediction_classes, 1):
             if whole[i] and ("found", i) not in matched and in_void[i] <= whole[i] / 2:
                 self._add(name, false=1)
 

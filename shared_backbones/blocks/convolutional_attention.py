@@ -17,7 +17,7 @@ class ConvolutionalAttention(nn.Module):
         kernel_size: side K of the window, and of the convolution, odd.
         stride: step of the convolution in pixels.
         dilation: distance between neighbours of the window, in pixels.
-        padding: of the convolution alone; the window's is such that each pixel is in its middle.
+        padding: pixels around the map for the convolution alone; the window's is such that each pixel is in its middle.
         bias: whether the convolution has one.
         dropout: share of attention weights dropped while training.
 

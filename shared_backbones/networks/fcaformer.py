@@ -194,7 +194,7 @@ class CrossBlock(nn.Module):
     Args:
         dim: channels C.
         heads: attention heads.
-        side: of the map, in tokens.
+        side: length of the map's sides, in tokens.
         back: earlier blocks that are seen.
         last: whether no block comes after; none is then left anything.
         drop_path: stochastic depth of both branches.

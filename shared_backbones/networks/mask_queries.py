@@ -30,8 +30,8 @@ class MaskQueries:
 
     def semantic(self) -> Tensor:
         """For each pixel the sum over queries of the probabilities of class and mask, `(B, classes, h, w)`."""
-        shares = self.classes.softmax(2)[:, :, :-1]
-        return (shares.transpose(1, 2) @ self.masks.sigmoid().flatten(2)).unflatten(2, self.masks.shape[2:])
+        probabilities = self.classes.softmax(2)[:, :, :-1]
+        return (probabilities.transpose(1, 2) @ self.masks.sigmoid().flatten(2)).unflatten(2, self.masks.shape[2:])
 
     def resized(self, size: Sequence[int]) -> "MaskQueries":
         """The same with masks of `size`, bilinearly."""
@@ -69,7 +69,7 @@ class MaskTarget(NamedTuple):
     """What is to be found in an image.
 
     Attributes:
-        classes: of each object, `(N,)` int64.
+        classes: number of each object's class, `(N,)` int64.
         masks: pixels of each, `(N, H, W)`, 0 or 1.
     """
 
@@ -81,11 +81,11 @@ def instances(queries: MaskQueries, *, count: int = 100, things: Collection[int]
     """The `count` surest pairs of query and class of each image, as Mask2Former takes them.
 
     Args:
-        queries: of the last layer, with masks of the size wanted.
+        queries: those of the last layer, with masks of the size wanted.
         count: objects at most.
         things: classes whose objects are told apart; by default all.
     """
-    found = []
+    predictions = []
     for classes, masks in zip(queries.classes.softmax(2)[:, :, :-1], queries.masks, strict=True):
         scores, places = classes.flatten().topk(min(count, classes.numel()))
         labels, chosen = places % classes.shape[1], masks[places // classes.shape[1]]
@@ -97,8 +97,8 @@ def instances(queries: MaskQueries, *, count: int = 100, things: Collection[int]
         scores = scores * sure
         order = scores.argsort(descending=True)
         order = order[inside.flatten(1).any(1)[order]]
-        found.append(Instances(inside[order], labels[order], scores[order]))
-    return found
+        predictions.append(Instances(inside[order], labels[order], scores[order]))
+    return predictions
 
 
 def panoptic(
@@ -114,12 +114,12 @@ def panoptic(
     class that is no thing, such as water, become one.
 
     Args:
-        queries: of the last layer, with masks of the size wanted.
+        queries: those of the last layer, with masks of the size wanted.
         things: classes whose objects are told apart.
         object_threshold: a query's class must have this probability.
         overlap_threshold: share of a mask's pixels that it must keep.
     """
-    found = []
+    predictions = []
     for classes, masks in zip(queries.classes.softmax(2), queries.masks.sigmoid(), strict=True):
         scores, labels = classes.max(1)
         sure = (labels < classes.shape[1] - 1) & (scores > object_threshold)
@@ -140,8 +140,8 @@ def panoptic(
             segments[pixels] = len(kept)
             if label not in things:
                 numbers[label] = len(kept)
-        found.append(Panoptic(segments, torch.tensor(kept, dtype=torch.int64, device=masks.device)))
-    return found
+        predictions.append(Panoptic(segments, torch.tensor(kept, dtype=torch.int64, device=masks.device)))
+    return predictions
 
 
 def matching_loss(
@@ -161,7 +161,7 @@ def matching_loss(
         layers: queries of each layer, `(B, Q, ...)`.
         targets: for each image what is to be found.
         points: points of a mask.
-        generator: of the points, on the masks' device.
+        generator: what draws the points, on the masks' device.
 
     Returns:
         The sum over layers, a scalar.
@@ -180,7 +180,7 @@ def match(queries: MaskQueries, image: int, target: MaskTarget, places: Tensor) 
     """Queries and objects that belong together, one for one at the least cost, as two rows of indices.
 
     Args:
-        queries: of one layer.
+        queries: those of one layer.
         image: number within the batch.
         target: its objects.
         places: where masks are compared, `(P, 2)` of x and y from 0 to 1.
@@ -188,14 +188,14 @@ def match(queries: MaskQueries, image: int, target: MaskTarget, places: Tensor) 
     from scipy.optimize import linear_sum_assignment
 
     with torch.no_grad():
-        shares = queries.classes[image].float().softmax(1)[:, target.classes]
-        found = _at(queries.masks[image].float(), places)
+        probabilities = queries.classes[image].float().softmax(1)[:, target.classes]
+        predictions = _at(queries.masks[image].float(), places)
         wanted = _at(target.masks.float(), places)
         # cross-entropy of every pair: log(1 + e^x) - x t
-        cross = (F.softplus(found).sum(1, keepdim=True) - found @ wanted.T) / found.shape[1]
-        sure = found.sigmoid()
+        cross = (F.softplus(predictions).sum(1, keepdim=True) - predictions @ wanted.T) / predictions.shape[1]
+        sure = predictions.sigmoid()
         dice = 1 - (2 * sure @ wanted.T + 1) / (sure.sum(1, keepdim=True) + wanted.sum(1) + 1)
-        cost = _MASK_WEIGHT * cross - _CLASS_WEIGHT * shares + _DICE_WEIGHT * dice
+        cost = _MASK_WEIGHT * cross - _CLASS_WEIGHT * probabilities + _DICE_WEIGHT * dice
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
     device = queries.classes.device
     return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)
@@ -220,12 +220,12 @@ def _layer_loss(
     loss = _CLASS_WEIGHT * F.cross_entropy(queries.classes.transpose(1, 2), labels, weight)
     if not masks:
         return loss + 0 * queries.masks.sum()  # every parameter has a gradient
-    found, truth = [], []
+    predictions, truth = [], []
     for logits, mask in zip(masks, wanted, strict=True):
         places = _uncertain(logits, points, generator)
-        found.append(_at(logits, places))
+        predictions.append(_at(logits, places))
         truth.append(_at(mask.to(logits.dtype), places))
-    x, t = torch.cat(found), torch.cat(truth)
+    x, t = torch.cat(predictions), torch.cat(truth)
     cross = F.binary_cross_entropy_with_logits(x, t, reduction="none").mean(1).sum()
     sure = x.sigmoid()
     dice = (1 - (2 * (sure * t).sum(1) + 1) / (sure.sum(1) + t.sum(1) + 1)).sum()

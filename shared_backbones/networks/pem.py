@@ -170,17 +170,17 @@ class PEM(Released):
             for project, level, code in zip(self.project, levels, self.level_codes, strict=True)
         ]
         tokens = self.queries.expand(len(x), -1, -1)
-        found = [self._heads(tokens, features)]
+        queries = [self._heads(tokens, features)]
         for i, layer in enumerate(self.layers):
             memory = memories[i % _LEVELS]
-            shut = F.interpolate(found[-1].masks, memory.shape[2:], mode="bilinear", align_corners=False).detach() < 0
+            shut = F.interpolate(queries[-1].masks, memory.shape[2:], mode="bilinear", align_corners=False).detach() < 0
             tokens = (
                 recomputed(layer, tokens, memory, shut, self.query_codes)
                 if recompute
                 else layer(tokens, memory, shut, self.query_codes)
             )
-            found.append(self._heads(tokens, features))
-        return found
+            queries.append(self._heads(tokens, features))
+        return queries
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """While training, recompute the activations of encoder, pixel decoder and each layer."""

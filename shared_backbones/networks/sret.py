@@ -152,8 +152,8 @@ class SReT(Released, StageClassifier):
 
         Args:
             x: the images.
-            permutations: of the tokens, `(N,)` each, for every second use of a block in slices, in order; by default
-                those that were drawn when the network was built.
+            permutations: orders of the tokens, `(N,)` each, for every second use of a block in slices, one after the
+                other; by default those that were drawn when the network was built.
         """
         if permutations is None:
             return self.forward_head(self.forward_features(x))

@@ -13,7 +13,7 @@ class STDC(nn.Module):
     """Short-term dense concatenate network (arXiv 2104.13188): maps at 1/4, 1/8, 1/16 and 1/32.
 
     Attributes:
-        channels: of the four maps.
+        channels: those of the four maps.
     """
 
     def __init__(self, in_chans: int, base: int, layers: Sequence[int], convolutions: int) -> None:
