@@ -13,9 +13,10 @@ if TYPE_CHECKING:  # names are looked up without torch
     from torch import nn
 
 GROUP = "domain_vision.architectures"
-Role: TypeAlias = Literal["classifier", "segmenter", "autoencoder"]
-"""Images `(B, C, H, W)` become logits `(B, K)`, logits `(B, K, H, W)`, or a reconstruction of themselves; a segmenter
-of volumes maps `(B, C, X, Y, Z)` to `(B, K, X, Y, Z)`."""
+Role: TypeAlias = Literal["classifier", "segmenter", "autoencoder", "restorer"]
+"""Images `(B, C, H, W)` become logits `(B, K)`, logits `(B, K, H, W)`, a reconstruction of themselves, or better images
+`(B, C, s H, s W)`, where s is the network's `scale`; a segmenter of volumes maps `(B, C, X, Y, Z)` to
+`(B, K, X, Y, Z)`."""
 
 Arguments: TypeAlias = dict[str, Any]
 """Keyword arguments of a network's constructor, in JSON types."""
@@ -116,7 +117,7 @@ def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...],
         arguments: Arguments of its constructor.
         role: Role that the task needs.
         shape: Shape of an input, `(C, H, W)` or `(C, X, Y, Z)`.
-        classes: Number of classes of the task; an autoencoder's has none.
+        classes: Number of classes of the task; an autoencoder's and a restorer's have none.
 
     Returns:
         The network in eval mode, on the meta device.
@@ -143,7 +144,10 @@ def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...],
                 f"architecture {name!r} does not run on images of {' x '.join(map(str, shape))} ({reason}); fix its "
                 "arguments"
             ) from None
-    expected = (2, classes, *shape[1:]) if role == "segmenter" else (2, classes)
+    expected = (2, classes)
+    if role in ("segmenter", "restorer"):
+        scale, bands = (getattr(network, "scale", 1), shape[0]) if role == "restorer" else (1, classes)
+        expected = (2, bands, *(scale * side for side in shape[1:]))
     actual = tuple(getattr(output, "shape", ()))
     if role != "autoencoder" and actual != expected:
         raise InputError(

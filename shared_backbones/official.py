@@ -80,6 +80,7 @@ def load_foreign(
     *,
     optional: Iterable[str] = (),
     convert: "Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None" = None,
+    first_name: "Callable[[str], str]" = str,
 ) -> None:
     """Fill a module with weights that carry other names.
 
@@ -94,14 +95,16 @@ def load_foreign(
         optional: regular expressions, matched from the start: foreign entries that the architecture determines; where
             one is absent, ours stays as it was built.
         convert: for some of our entries, what brings the foreign tensor into our shape and order.
+        first_name: gives for a foreign entry's name, where one tensor has several, the one that `names` has.
 
     Raises:
-        InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite.
+        InputError: the file cannot be read safely; entries are missing, left over, of another shape or not finite, or
+            two names of one tensor hold different values.
     """
     import torch
 
     label = "the state dict" if isinstance(source, Mapping) else str(source)
-    state = read_foreign(source)
+    state = _under_first_names(read_foreign(source), first_name, label)
     wanted = {name for foreign in names.values() for name in _flatten(foreign)}
     may_miss = re.compile("|".join([*optional, r"(.*\.)?num_batches_tracked$"]))
     missing = [name for name in sorted(wanted) if name not in state and not may_miss.match(name)]
@@ -154,6 +157,22 @@ def renamed(name: str, pairs: "Iterable[tuple[str, str | Callable[[re.Match[str]
     for pattern, replacement in pairs:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def _under_first_names(state: dict[str, Any], first_name: Callable[[str], str], label: str) -> dict[str, Any]:
+    """The entries, each tensor once."""
+    import torch
+
+    once: dict[str, Any] = {}
+    for name, tensor in state.items():
+        first = first_name(name)
+        if first in once and not torch.equal(torch.as_tensor(once[first]), torch.as_tensor(tensor)):
+            raise InputError(
+                f"{label}: entries {first!r} and {name!r} differ, expected one tensor under both names; "
+                "use an intact copy"
+            )
+        once.setdefault(first, tensor)
+    return once
 
 
 def _read_state_dict(path: Path) -> Tensors:

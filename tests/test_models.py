@@ -29,6 +29,7 @@ class Case:
         classes: its outputs' classes; 0 for an autoencoder.
         other: a size it accepts beside its own; None where positions fix the size, which another one must say.
         mapped: classes are pixels'.
+        scale: of a restorer, whose classes are the bands: pixels out per pixel in along each axis.
         unread: parameters that the released network has, but that nothing depends on.
     """
 
@@ -38,6 +39,7 @@ class Case:
     classes: int
     other: tuple[int, ...] | None = None
     mapped: bool = False
+    scale: int = 0
     unread: tuple[str, ...] = field(default=())
 
     def build(self, **changes: Any) -> Any:
@@ -218,6 +220,15 @@ CASES |= {
         other=(70, 90),
         mapped=True,
     ),
+    "pem": Case(
+        f"{NETWORKS}.pem:PEM",
+        {"num_classes": 2, "base": 8, "layers": [1, 1, 1], "conv_dim": 16, "mask_dim": 16, "hidden_dim": 16}
+        | {"num_queries": 6, "nheads": 2, "dim_feedforward": 24, "dec_layers": 3},
+        (3, 64, 64),
+        2,
+        other=(70, 90),
+        mapped=True,
+    ),
     "vit_comer": Case(
         f"{NETWORKS}.vit_comer:ViTCoMer",
         {"num_classes": 2, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}
@@ -226,6 +237,35 @@ CASES |= {
         2,
         other=(96, 64),
         mapped=True,
+    ),
+    "sret": Case(
+        f"{NETWORKS}.sret:SReT",
+        {"num_classes": 5, "image_size": 64, "base_dims": [8, 8, 8], "depth": [2, 2, 1], "recursive_num": [1, 1, 1]}
+        | {"heads": [1, 2, 4], "groups1": [4, 2, 1], "groups2": [2, 1, 1], "mlp_ratio": 2.0},
+        (3, 64, 64),
+        5,
+    ),
+    "fcaformer": Case(
+        f"{NETWORKS}.fcaformer:FcaFormer",
+        {"num_classes": 5, "img_size": 64, "embed_dims": [8, 16, 24, 32], "depths": [1, 1, 3, 2]}
+        | {"num_heads": [0, 0, 2, 4]},
+        (3, 64, 64),
+        5,
+    ),
+    "vit_resnas": Case(
+        f"{NETWORKS}.vit_resnas:ViTResNAS",
+        {"num_classes": 5, "img_size": 112, "distill_token": True}
+        | {
+            "network_def": [
+                [5, 16, 8],
+                [1, [16, 2, 4], [16, 24], 1],
+                [3, 16, 24],
+                [1, [24, 2, 8], [24, 32], 1],
+                [2, 24, 5],
+            ]
+        },
+        (3, 112, 112),
+        5,
     ),
     "dhvt": Case(f"{NETWORKS}.dhvt:DHVT", SMALL_VIT | {"patch_size": 4}, (3, 32, 32), 5, other=(40, 28)),
     "resformer": Case(
@@ -237,6 +277,34 @@ CASES |= {
         unread=("blocks.2.attention.local.weight", "blocks.2.attention.local.bias"),  # the class token has no place
     ),
 }
+SMALL_WINDOWS = {"img_size": 16, "window_size": 4, "embed_dim": 24}
+CASES |= {
+    "hat": Case(
+        f"{NETWORKS}.hat:HAT",
+        SMALL_WINDOWS
+        | {"depths": [2], "num_heads": [2], "squeeze_factor": 6, "conv_scale": 0.5, "mlp_ratio": 1.0, "upscale": 2},
+        (3, 16, 12),
+        3,
+        other=(9, 14),
+        scale=2,
+    ),
+    "drct": Case(
+        f"{NETWORKS}.drct:DRCT",
+        SMALL_WINDOWS | {"depths": [2], "num_heads": [6], "gc": 8, "mlp_ratio": 1.0, "upscale": 3},
+        (3, 16, 12),
+        3,
+        other=(9, 14),
+        scale=3,
+    ),
+    "drsformer": Case(
+        f"{NETWORKS}.drsformer:DRSformer",
+        {"dim": 6, "num_blocks": [1, 1, 1, 1], "ffn_expansion_factor": 1.0},
+        (3, 32, 24),
+        3,
+        other=(35, 18),
+        scale=1,
+    ),
+}
 CASES["timm_classifier"] = Case(
     "shared_backbones.networks.timm_classifier:TimmClassifier",
     {"name": "resnet10t", "num_classes": 3},
@@ -244,7 +312,11 @@ CASES["timm_classifier"] = Case(
     3,
     other=(48, 80),
 )
-CLASSIFIERS = [name for name, case in CASES.items() if case.classes and not case.mapped and name != "timm_classifier"]
+CLASSIFIERS = [
+    name
+    for name, case in CASES.items()
+    if case.classes and not (case.mapped or case.scale) and name != "timm_classifier"
+]
 
 
 class Plain(nn.Module):
@@ -301,6 +373,8 @@ class TestEveryNetwork:
             output = Plain(network, case)(x)
         if case.mapped:
             assert output.shape == (2, case.classes, *case.shape[1:])
+        elif case.scale:
+            assert output.shape == (2, case.classes, *(case.scale * side for side in case.shape[1:]))
         elif case.classes:
             assert output.shape == (2, case.classes)
         else:
@@ -312,6 +386,7 @@ class TestEveryNetwork:
     def test_has_a_role_and_is_tried_without_memory(self, case: Case) -> None:
         (name,) = [name for name, point in architectures.installed().items() if point.value == case.home]
         role: architectures.Role = "segmenter" if case.mapped else "classifier" if case.classes else "autoencoder"
+        role = "restorer" if case.scale else role
         assert getattr(architectures.find(name), "role", None) == role
         network: Any = architectures.check(name, case.arguments, role=role, shape=case.shape, classes=case.classes)
         assert network.arguments["in_chans"] == case.shape[0]
@@ -329,11 +404,11 @@ class TestEveryNetwork:
 
     def test_takes_other_channels_and_classes(self, case: Case) -> None:
         grouped = {"channel_groups": [[0], [1, 2, 3]]} if "channel_groups" in case.arguments else {}
-        changes = {"in_chans": 4, **grouped, **({"num_classes": 7} if case.classes else {})}
+        changes = {"in_chans": 4, **grouped, **({"num_classes": 7} if case.classes and not case.scale else {})}
         built = case.build(**changes).eval()
         with torch.inference_mode():
             output = Plain(built, case)(case.input(channels=4))
-        assert not case.classes or output.shape[1] == 7
+        assert not case.classes or output.shape[1] == (4 if case.scale else 7)
         with pytest.raises((ValueError, RuntimeError), match=r"expected .*4|4 channels"):
             built(case.input(channels=3))
 
@@ -341,7 +416,8 @@ class TestEveryNetwork:
         if case.other:
             with torch.inference_mode():
                 output = network(case.input(size=case.other))
-            assert output.shape[2:] == (case.other if case.mapped else ())
+            scale = case.scale or (1 if case.mapped else 0)
+            assert output.shape[2:] == (tuple(scale * side for side in case.other) if scale else ())
         else:
             with pytest.raises(ValueError, match=str(case.shape[1])):
                 network(case.input(size=(case.shape[1] + 32, case.shape[2])))
@@ -472,7 +548,7 @@ def test_a_compiled_network_gives_the_same() -> None:
 
 
 SHARED = ["cct_7_3x1_32", "crossformer_pp_small", "cvt_13", "dhvt_tiny_cifar_patch4", "hornet_tiny_gf", "smt_t"]
-SHARED += ["resformer_tiny_patch16"]
+SHARED += ["resformer_tiny_patch16", "fcaformer_l1", "sret_t", "vit_resnas_s"]
 PUBLISHED = {
     "medvision": ["duoformer_r18", "duoformer_r50", *(f"medvitv2_{s}" for s in ("tiny", "small", "base", "large"))],
     "geovision": [f"satmae_pp_{kind}vit_{size}" for kind in ("", "group_") for size in ("base", "large")],
@@ -555,6 +631,8 @@ class TestTimm:
             ("smt_t", {}, [64, 128, 256, 512]),
             ("cvt_13", {"depth": [1, 1, 1]}, [64, 192, 384]),
             ("crossformer_tiny", {"depths": [1, 1, 1, 1]}, [64, 128, 256, 512]),
+            ("sret_t", {"image_size": 64, "depth": [2, 2, 1], "recursive_num": [1, 1, 1]}, [64, 128, 256]),
+            ("fcaformer_l1", {"img_size": 64, "depths": [1, 1, 1, 1]}, [64, 128, 192, 320]),
         ],
     )
     def test_gives_pyramids(self, name: str, arguments: dict[str, Any], channels: list[int]) -> None:

@@ -74,15 +74,18 @@ class WindowAttention(nn.Module):
         num_heads: attention heads, each a run of C / num_heads channels.
         window_size: window height and width in tokens; fixes the size of the bias table.
         shifted: move the windows by half a window, as every second block of a Swin stage does.
+        shrinks: whether the window shrinks to a short axis; else the axis is padded, and shifted if it fits exactly.
     """
 
-    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int], *, shifted: bool = False) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, window_size: tuple[int, int], *, shifted: bool = False, shrinks: bool = True
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.window_size = window_size
-        self.shifted = shifted
+        self.shifted, self.shrinks = shifted, shrinks
         self.bias_cache: dict[tuple, Tensor] | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.projection = nn.Linear(dim, dim)
@@ -92,11 +95,11 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows: `(B, H, W, C)` to `(B, H, W, C)`."""
         batch, height, width, _ = x.shape
-        window = min(self.window_size[0], height), min(self.window_size[1], width)
-        shift = (
-            window[0] // 2 if self.shifted and height > window[0] else 0,
-            window[1] // 2 if self.shifted and width > window[1] else 0,
-        )
+        window = self.window_size
+        shift = (window[0] // 2, window[1] // 2) if self.shifted else (0, 0)
+        if self.shrinks:
+            window = min(window[0], height), min(window[1], width)
+            shift = shift[0] if height > window[0] else 0, shift[1] if width > window[1] else 0
         if any(shift):
             x = x.roll((-shift[0], -shift[1]), (1, 2))
         below, right = -height % window[0], -width % window[1]

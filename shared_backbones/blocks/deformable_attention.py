@@ -1,4 +1,4 @@
-"""Attention to a few learned places of several maps (Deformable DETR, arXiv 2010.04159)."""
+"""Learned places to look at: deformable attention (arXiv 2010.04159) and convolution (arXiv 1811.11168)."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from shared_backbones.inference import fold_batch_norm
 
 
 class DeformableAttention(nn.Module):
@@ -87,3 +89,43 @@ def pixel_centres(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
         x = (torch.arange(columns, dtype=kind, device=like.device) + 0.5) / columns
         centres.append(torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], 2).flatten(0, 1))
     return torch.cat(centres).to(like.dtype)
+
+
+class DeformableConvolution(nn.Module):
+    """3x3 convolution whose nine places are moved and weighed at each pixel, batch norm and ReLU.
+
+    Places between pixels are read bilinearly; beyond the map there are zeros.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.offsets = nn.Conv2d(in_channels, 27, 3, padding=1)
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)  # its weights alone are used
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.offsets.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, H, W)`."""
+        rows, columns = x.shape[2:]
+        moves = self.offsets(x)
+        kind = torch.promote_types(x.dtype, torch.float32)
+        y, z = (torch.arange(count, dtype=kind, device=x.device) for count in (rows, columns))
+        step = torch.arange(-1, 2, dtype=kind, device=x.device)
+        # (B, 9, H, W) of row and of column; the offsets are pairs of them, tap after tap
+        down = y[:, None] + step.repeat_interleave(3)[:, None, None] + moves[:, 0:18:2]
+        across = z + step.repeat(3)[:, None, None] + moves[:, 1:18:2]
+        places = torch.stack([(2 * across + 1) / columns - 1, (2 * down + 1) / rows - 1], 4).flatten(1, 2)
+        read = F.grid_sample(x, places.to(x.dtype), mode="bilinear", align_corners=False).unflatten(2, (9, rows))
+        taps = (read * moves[:, 18:].sigmoid()[:, None]).flatten(1, 2)  # (B, in_channels * 9, H, W)
+        kernel = self.convolution.weight.flatten(1)[:, :, None, None]
+        return F.relu(self.norm(F.conv2d(taps, kernel, self.convolution.bias)))
+
+    def fold_(self) -> None:
+        """Fold the batch norm into the convolution."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.convolution, self.norm = fold_batch_norm(self.convolution, self.norm), nn.Identity()

@@ -50,7 +50,15 @@ class Released(nn.Module):
         names = {name: model.released_name(name) for name in model.state_dict()}
         optional = [re.escape(name) for name in model.released_constants()]
         unread, convert = model.released_unread(), model.released_conversions()
-        official.load_foreign(model, path_or_state_dict, names, unread, optional=optional, convert=convert)
+        official.load_foreign(
+            model,
+            path_or_state_dict,
+            names,
+            unread,
+            optional=optional,
+            convert=convert,
+            first_name=model.released_first_name,
+        )
         return model.eval()
 
     @classmethod
@@ -69,6 +77,10 @@ class Released(nn.Module):
     def released_name(self, name: str) -> str:
         """What the released code calls an entry of the state dict."""
         raise NotImplementedError
+
+    def released_first_name(self, name: str) -> str:
+        """The first name of a released entry; other than `name` where released code has one tensor under several."""
+        return name
 
     def released_constants(self) -> tuple[str, ...]:
         """Released entries that may be absent, as the arguments determine them."""

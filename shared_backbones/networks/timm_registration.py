@@ -23,7 +23,8 @@ Settings: TypeAlias = Mapping[str, str | float | tuple[float, ...]]
 default_cfgs: dict[str, Settings] = {}  # timm looks for a variant's data settings under this name
 
 
-_NETWORKS = ("cct", "crossformer", "cvt", "dhvt", "hornet", "resformer", "smt", "spectformer", "spectformer_plain")
+_NETWORKS = ("cct", "crossformer", "cvt", "dhvt", "fcaformer", "hornet", "resformer", "smt", "spectformer")
+_NETWORKS += ("spectformer_plain", "sret", "vit_resnas")
 SHARED = [f"shared_backbones.networks.{name}" for name in _NETWORKS]
 """Modules of the networks that every domain can name."""
 

@@ -38,8 +38,11 @@ class Fixture:
         kept = set(self.meta.get("kept", ()))
         factors = {**self.meta.get("overrides", {}), **self.meta.get("std_overrides", {})}
         state = {}
+        first_names = self.meta.get("aliases", {})
         for name, shape in self.shapes.items():
-            if name not in kept:
+            if name in first_names:
+                state[name] = state[first_names[name]]
+            elif name not in kept:
                 state[name] = np.asarray(seeded(name, shape, factors.get(name, 0.02)), np.float32)
             elif constructed is not None:
                 state[name] = constructed[name]
@@ -59,14 +62,11 @@ class Fixture:
     def assert_output(self, output: ArrayLike, *, amplified: bool = False) -> None:
         """Compare with the official output, as it is stated: whole or sampled, in the precision of `output`."""
         ending = "_amp" if amplified else ""
-        assert list(np.shape(output)) == self.meta[f"output_shape{ending}"]
+        assert list(np.shape(output)) == self.meta.get(f"output_shape{ending}", self.meta["output_shape"])
         found = np.asarray(output)
-        double = (
-            "_f64"
-            if found.dtype == np.float64 and not {"output_f64", "output_sample_f64"}.isdisjoint(self.arrays)
-            else ""
-        )
-        whole = self.arrays.get(f"output{double}")
+        keys = {f"output{ending}_f64", f"output_sample{ending}_f64"}
+        double = "_f64" if found.dtype == np.float64 and not keys.isdisjoint(self.arrays) else ""
+        whole = self.arrays.get(f"output{ending}{double}")
         sampled = f"output_sample{ending}{double}"
         expected = self.arrays[sampled] if whole is None else whole.ravel()
         found = found.ravel() if whole is not None else found.ravel()[:: self.meta[f"output_sample_k{ending}"]]

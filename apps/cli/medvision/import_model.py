@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.import_command import (
+    ACCEPT_LICENSE,
     ARCHITECTURE,
     ARGUMENTS,
     CHECKPOINT,
@@ -32,6 +33,7 @@ class MedicalImportOptions:
     arguments: Annotated[list[str] | None, ARGUMENTS] = None
     name: Annotated[str | None, NAME] = None
     license: Annotated[str, LICENSE] = "unknown"
+    accept_license: Annotated[bool, ACCEPT_LICENSE] = False
 
     def __post_init__(self) -> None:
         if self.bundle is not None and (self.architecture or self.checkpoint or self.arguments):
@@ -58,4 +60,5 @@ def import_model(options: MedicalImportOptions) -> None:
             options.arguments,
             options.name,
             options.license,
+            options.accept_license,
         )

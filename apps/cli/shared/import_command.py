@@ -23,6 +23,7 @@ OUTPUT = typer.Option("--output", "-o", help="Folder of the trained model to wri
 ARGUMENTS = typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9")
 NAME = typer.Option(help="Name of the model; by default the folder's.")
 LICENSE = typer.Option(help="Licence of the weights.")
+ACCEPT_LICENSE = typer.Option("--accept-license", help="Accept terms that forbid some uses, such as commercial ones.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class ImportOptions:
     arguments: Annotated[list[str] | None, ARGUMENTS] = None
     name: Annotated[str | None, NAME] = None
     license: Annotated[str, LICENSE] = "unknown"
+    accept_license: Annotated[bool, ACCEPT_LICENSE] = False
 
 
 def add_import(app: typer.Typer, domain: str) -> None:
@@ -53,6 +55,7 @@ def add_import(app: typer.Typer, domain: str) -> None:
             options.arguments,
             options.name,
             options.license,
+            options.accept_license,
         )
 
     add_verb(app, import_model, "import")
@@ -66,9 +69,12 @@ def import_published(
     arguments: Sequence[str] | None,
     name: str | None,
     license: str,
+    accept_license: bool,
 ) -> None:
     """Import a checkpoint of a domain's network, and say what came of it."""
     refuse_other_domains(architecture, domain)
+    terms = limiting_terms(architecture, accept_license)
+    license = terms if terms and license == "unknown" else license
     given = parse_arguments(arguments or [])
     report_import(output, import_checkpoint(architecture, checkpoint, output, given, name, license))
 
@@ -89,6 +95,23 @@ def refuse_other_domains(architecture: str, domain: str) -> None:
     home = architectures.find(architecture).__module__.partition(".")[0]
     if home in DOMAINS and home != domain:
         raise InputError(f"architecture {architecture!r} is a network of {home}; run `{home} import`")
+
+
+def limiting_terms(architecture: str, accepted: bool) -> str | None:
+    """The licence of the released weights, where it forbids some uses and the class says so (`weights_license`).
+
+    Raises:
+        InputError: there is one, and it is not accepted.
+    """
+    from shared_backbones import architectures
+
+    terms: str | None = getattr(architectures.find(architecture), "weights_license", None)
+    if terms and not accepted:
+        raise InputError(
+            f"released weights of {architecture!r} are under {terms}, which forbids commercial use; "
+            "where that suits you, add --accept-license"
+        )
+    return terms
 
 
 def import_checkpoint(

@@ -17,6 +17,7 @@ from tests.apps.conftest import Outcome
 from tests.astrovision.test_astroformer import official as astroformer_state
 from tests.medvision.models.test_hbformer import SMALL as HBFORMER
 from tests.medvision.models.test_hbformer import randomised, small_official_state
+from tests.parity.seeded import read_fixture
 
 
 @pytest.fixture
@@ -118,3 +119,20 @@ def test_a_pickled_program_is_not_run(program: Callable[..., Outcome], tmp_path:
 def test_the_programs_say_their_version(program: Callable[..., Outcome], domain: str) -> None:
     done = program(domain, "--version")
     assert done.code == 0 and done.out.startswith(f"{domain} (domain-vision ")
+
+
+@pytest.mark.parametrize("domain", ["medvision", "geovision"])
+def test_weights_whose_licence_forbids_a_use_are_asked_for(
+    program: Callable[..., Outcome], tmp_path: Path, domain: str
+) -> None:
+    fixture = read_fixture("vit_resnas-small-112")
+    state = {name: torch.from_numpy(value) for name, value in fixture.state().items()}
+    torch.save({"model": state}, tmp_path / "best.pth")
+    options = ["--architecture", "vit_resnas", "--checkpoint", tmp_path / "best.pth", "-o", tmp_path / "out"]
+    given = words({**fixture.meta["kwargs"], "average": True})
+    refused = program(domain, "import", *options, *given)
+    assert refused.code == 2 and not (tmp_path / "out").exists()
+    assert "CC-BY-NC-4.0" in refused.error and "--accept-license" in refused.error
+    done = program(domain, "import", *options, "--accept-license", *given)
+    assert done.code == 0, done.err
+    assert weights.read_card(tmp_path / "out")["license"] == "CC-BY-NC-4.0"
