@@ -124,8 +124,8 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | Non
             writer.writerows([spreadsheet_safe(row[column]) for column in columns] for row in rows)
     else:
         pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
-        kinds = dict.fromkeys(("verdicts", "readers", "flags"), pyarrow.int64())
-        kinds |= dict.fromkeys(("seconds", "lowest_confidence"), pyarrow.float64())
+        whole, real = pyarrow.int64(), pyarrow.float64()
+        kinds = {"verdicts": whole, "readers": whole, "flags": whole, "seconds": real, "lowest_confidence": real}
         schema = pyarrow.schema([(column, kinds.get(column, pyarrow.string())) for column in columns])
         parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
 

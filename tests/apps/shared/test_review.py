@@ -199,8 +199,8 @@ def test_readers_who_disagree_are_a_row_each_and_a_rule_decides(
     medvision: Collect, tmp_path: Path, rule: str | None, consensus: str
 ):
     put_report(tmp_path / "one_seg.json", 1, 11)
-    for reader, given in (("AB", "accept"), ("CD", "reject"), ("EF", "accept")):
-        put(tmp_path / f"{reader}.json", verdict(1, 11, given, reviewer=reader, comment=f"by {reader}"))
+    for reader, judged in (("AB", "accept"), ("CD", "reject"), ("EF", "accept")):
+        put(tmp_path / f"{reader}.json", verdict(1, 11, judged, reviewer=reader, comment=f"by {reader}"))
     asked = () if rule is None else ("--consensus", rule)
     done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv", "--json", *asked)
     rows = table(tmp_path / "t.csv")
