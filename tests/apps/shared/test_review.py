@@ -327,8 +327,8 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
     )
     noted = MlflowClient(uri).get_run(run.run_id)
     assert {name: value for name, value in noted.data.metrics.items() if name.startswith("review.")} == {
-        "review.reports": 4, "review.open": 2, "review.accept": 1, "review.needs_work": 1, "review.reject": 0, "review.disagree": 0,
-        "review.orphan": 3,
+        "review.reports": 4, "review.open": 2, "review.accept": 1, "review.needs_work": 1, "review.reject": 0,
+        "review.disagree": 0, "review.orphan": 3,
     }  # fmt: skip
     assert noted.info.status == "FINISHED"
     kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
