@@ -104,6 +104,7 @@ def segmentation_report(
         modality=text_at(data, "input", "expected_modality"),
         window=rendering.window,
         room=_PAGE - len(_written(page).encode()),
+        reference=reference,
     )
     return _written(page if viewer is None else _with_viewer(page, viewer), viewer)
 

@@ -29,6 +29,7 @@
       panel.hidden = false;
       const viewer = await openSegmentationViewer(panel, {
         ...data, scan: base64("viewer-scan"), labels: base64("viewer-labels"),
+        reference: byId("viewer-reference") ? base64("viewer-reference") : null,
       });
       button.parentElement.hidden = true;
       panel.querySelector("canvas").focus({ preventScroll: true });

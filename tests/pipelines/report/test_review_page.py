@@ -33,7 +33,7 @@ CLASSES: list[ClassEntry] = [
     {"id": 3, "name": LEFT, "color": [255, 0, 255]},
     {"id": 7, "name": FRONT, "color": [0, 255, 0]},
     {"id": 8, "name": "absent", "color": [0, 0, 255]},
-    {"id": 9, "name": "twin", "color": [0, 255, 0]},
+    {"id": 9, "name": "twin", "color": [0, 255, 1]},
 ]
 MAGENTA, GREEN = 0, 1
 REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
@@ -42,7 +42,7 @@ REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
 def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
     """A block, brighter on the right, with a ball on the left, and one to the right, in front, above; stored as LPI.
 
-    A part of the second ball is a structure of its own, of the same colour.
+    A part of the second ball is a structure of its own, one shade apart.
     """
     grid = Grid.from_affine(SHAPE, make_affine("LPI", (2, 2, 2.5), origin=(40, 45, 44)))
     x, y, z = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.indices(SHAPE)) + grid.affine[:3, 3, None, None, None]
@@ -125,7 +125,7 @@ def share_of(pixels: np.ndarray, colour: int) -> tuple[float, float, float]:
 
 def labels_in(pixels: np.ndarray) -> np.ndarray:
     """Numbers of the labels (H, W) that a picture shows in their own colours, and nothing else."""
-    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}  # twins are one shade apart
+    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}
     return np.select([(pixels == shade).all(axis=2) for shade in shades.values()], [1, 2, 3])
 
 
@@ -168,6 +168,86 @@ def test_contours_leave_the_inside_free_and_labels_can_be_hidden(opened: Visit):
     opened.page.select_option("[data-part=style]", "none")
     assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
     opened.page.select_option("[data-part=style]", "contours")
+
+
+COUNT_FILLS = """() => {
+    window.fills = 0;
+    for (const name of ["texImage3D", "texSubImage3D", "texStorage3D", "copyTexSubImage3D"]) {
+        const real = WebGL2RenderingContext.prototype[name];
+        WebGL2RenderingContext.prototype[name] = function (...values) {
+            window.fills += 1;
+            return real.apply(this, values);
+        };
+    }
+}"""
+
+
+def test_hiding_labels_fills_no_texture_of_a_volume_again(opened: Visit):
+    page = opened.page
+    go(opened, LEFT)
+    page.evaluate(COUNT_FILLS)
+    area = share_of(panels(picture(opened))[0], MAGENTA)[0]
+    page.select_option("[data-part=style]", "none")
+    page.select_option("[data-part=style]", "contours")
+    page.get_by_label("all structures").uncheck()
+    assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
+    page.get_by_label(f"show {LEFT}").check()
+    assert share_of(panels(picture(opened))[0], MAGENTA)[0] == pytest.approx(area)
+    page.get_by_label("all structures").check()
+    assert page.evaluate("window.fills") == 0
+    page.select_option("[data-part=window]", "0")
+    assert page.evaluate("window.fills") > 0, "a window fills textures, and the counter counts"
+    page.select_option("[data-part=window]", "2")
+
+
+def test_one_plane_can_be_large_and_the_crosshair_hidden(opened: Visit):
+    page = opened.page
+    go(opened, LEFT)
+    page.select_option("[data-part=style]", "none")
+
+    def orange() -> int:
+        pixels = picture(opened)
+        return int(((pixels[..., 0] > 150) & (pixels[..., 2] < 90)).sum())
+
+    assert orange() > 50
+    page.locator("[data-part=crosshair]").uncheck()
+    assert orange() == 0
+    page.locator("[data-part=crosshair]").check()
+    page.select_option("[data-part=style]", "filled")
+    alike = picture(opened)
+    page.select_option("[data-part=layout]", "axial")
+    large = picture(opened)
+    area = [int((np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 80).sum()) for pixels in (alike, large)]
+    assert not np.array_equal(alike, large) and area[1] != area[0]
+    page.select_option("[data-part=layout]", "equal")
+    page.select_option("[data-part=style]", "contours")
+
+
+def test_the_reference_is_a_layer_of_the_viewer(browser: Browser, tmp_path: Path):
+    if viewer_program() is None:
+        missing("browser", "the viewer was not built: run make viewer")
+    image, labels, grid = phantom()
+    reference = np.where(labels == 3, 0, labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "_LONGEST_SIDE", 60)
+        html = segmentation.segmentation_report(
+            {"case": "case-0a1b2c3d", "report": REPORT}, {"classes": CLASSES}, image, labels, grid, reference=reference
+        )
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    seen = visit(browser, tmp_path / "report.html")
+    seen.page.click("#open-viewer")
+    seen.page.locator("[data-part=structure]", has_text=re.compile(".")).wait_for()
+    seen.page.select_option("[data-part=style]", "filled")
+    seen.page.locator("[data-part=opacity]").fill("100")
+    go(seen, LEFT)
+    areas = {}
+    for layer in ("result", "reference", "difference"):
+        seen.page.select_option("[data-part=layer]", layer)
+        pixels = picture(seen)
+        red = (pixels[..., 0] > 200) & (abs(pixels[..., 1] - 84) < 20) & (abs(pixels[..., 2] - 69) < 20)
+        areas[layer] = (share_of(panels(pixels)[0], MAGENTA)[0] > 0.01, red.sum() > 500)
+    assert areas == {"result": (True, False), "reference": (False, False), "difference": (False, True)}
+    assert seen.complaints == []
 
 
 @pytest.mark.parametrize(
