@@ -95,9 +95,9 @@ globalThis.openSegmentationViewer = async (panel, data) => {
   );
   labels.setColormapLabel(colormap(data.structures));
   const codes = labels.img.slice();
+  const slices = sliceLayers(nv, labels, reference, data.structures); // before a slice is drawn
   nv.addVolume(scan);
   nv.addVolume(labels);
-  const slices = sliceLayers(nv, labels, reference, data.structures);
 
   const names = new Map(data.structures.map(({ code, name }) => [code, name]));
   nv.onLocationChange = ({ values }) => {
