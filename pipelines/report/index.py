@@ -1,8 +1,5 @@
 """The index of a batch of segmented scans: one row a case, worst first, as a page and as its JSON twin."""
 
-import base64
-import binascii
-import io
 import math
 import re
 from collections import Counter
@@ -11,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from markupsafe import Markup
-from PIL import Image
 
 from pipelines.report.page import render_page
-from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
+from pipelines.report.sections import Cell, Column, Page, Section, Table, Text
 from pipelines.report.text import (
     DASH,
     fixed,
@@ -33,8 +29,6 @@ SCHEMA_VERSION = 1
 TITLE = "Batch index"
 
 _CASE = re.compile(r"case-[0-9a-f]{8}|unreadable-[0-9]+")
-_PICTURE = re.compile(r'<img class="contours" src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
-_THUMBNAIL = 112  # pixels of the longest side
 _MOST_THUMBNAILS = 300  # so that the page of a thousand scans stays small
 _ML = "_ml"  # ends the names of columns with volumes
 _OPTIONAL = ("intracranial_ml", "_left_ml", "_right_ml")  # which not every model gives
@@ -164,7 +158,7 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
 
     Args:
         index: What it says.
-        pictures: Data URI of a small picture by case, where there is one (`thumbnail`).
+        pictures: Data URI of a small picture by case, where there is one (`pipelines.report.thumbnails`).
     """
     count = index["count"]
     version = text_at(index["model"], "version")
@@ -181,21 +175,6 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
         "nothing; its one script sorts the tables.",
     )
     return render_page(page, script="index.js")
-
-
-def thumbnail(report: str) -> str | None:
-    """Data URI of the first picture with contours of a report, made small; None where there is none."""
-    match = _PICTURE.search(report)
-    if not match:
-        return None
-    try:
-        picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
-    except (binascii.Error, OSError, ValueError):
-        return None
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    picture.quantize(64).save(stream, "PNG", optimize=True)
-    return data_uri(stream.getvalue(), "image/png")
 
 
 def _cases(rows: Sequence[PlacedRow], pictures: Mapping[str, str]) -> Section:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 
-from medvision.pictures.overlays import class_colours
+from medvision.pictures.colours import contour_colours
 from medvision.volumes.geometry import Grid
 from pipelines.report.page import source_digest
 from pipelines.report.sections import Block, Embedded, data_uri, hex_colour
@@ -178,7 +178,7 @@ def make_viewer(
     if copy is None:
         return None
     points = _points_inside(copy.codes, _reduced_affine(grid, copy.factors), len(names))
-    colours = class_colours(classes)
+    colours = contour_colours(classes)
     structures = [
         Structure(code, name, colours[number], points[code - 1])
         for code, (number, name) in enumerate(names.items(), start=1)

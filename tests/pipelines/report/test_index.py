@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from pipelines.report.index import batch_index, case_row, index_page, thumbnail
+from pipelines.report.index import batch_index, case_row, index_page
 from pipelines.report.segmentation import segmentation_report
+from pipelines.report.thumbnails import thumbnail
 from tests.pipelines.report.browser import visit
 from tests.pipelines.report.test_segmentation import HOSTILE, Page, inputs
 
@@ -121,7 +122,7 @@ def test_a_thumbnail_is_the_first_picture_with_contours_made_small():
     colours = np.asarray(picture.convert("RGB")).astype(int)
     assert (np.ptp(colours, axis=2) > 60).any(), "no contour is left"
     assert thumbnail("<p>no picture</p>") is None
-    assert thumbnail('<img class="contours" src="data:image/png;base64,AAAA"') is None
+    assert thumbnail('<svg class="drawing" ><image href="data:image/png;base64,AAAA"/></svg>') is None
 
 
 def test_a_browser_sorts_the_table_under_the_policy(browser: Browser, tmp_path: Path):

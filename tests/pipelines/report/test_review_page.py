@@ -400,9 +400,9 @@ def test_the_page_is_complete_without_scripts_and_on_paper(browser: Browser, rep
     for hidden in ("#open-viewer", "#viewer-panel", "form.verdict"):
         assert not page.is_visible(hidden), hidden
     assert "needs JavaScript" in page.inner_text("#viewer") and REPORT["id"] in page.inner_text("#verdict")
-    pictures = page.locator("#slices img")
-    assert pictures.count() == 36
-    assert all(pictures.nth(number).is_visible() for number in (0, 35))
+    pictures = page.locator("svg.drawing")
+    assert pictures.count() == 18
+    assert all(pictures.nth(number).is_visible() for number in (0, 17))
     assert LEFT in page.inner_text("#volumes")
     assert seen.complaints == [] and seen.requests == [report.as_uri()]
     page.emulate_media(media="print")
