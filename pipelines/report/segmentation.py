@@ -137,7 +137,9 @@ def _with_viewer(page: Page, viewer: Viewer) -> Page:
 
 def _written(page: Page, viewer: Viewer | None = None) -> str:
     digests = [] if viewer is None else [viewer.program.digest]
-    return render_page(page, styles=("verdict.css", "viewer.css"), script="review.js", digests=digests)
+    judged = any(section.id == "verdict" for section in page.sections)
+    styles = ("verdict.css", "viewer.css")
+    return render_page(page, styles=styles, script="review.js", digests=digests, bar="report" if judged else "")
 
 
 def _colours(classes: Sequence[ClassEntry]) -> dict[int, str]:

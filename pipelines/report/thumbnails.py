@@ -16,7 +16,7 @@ _LAYER = re.compile(
     r'<g class="layer result" transform="translate\((\d+) (\d+)\) scale\(([\d.e+-]+) ([\d.e+-]+)\)">(.*?)</defs>',
     re.S,
 )
-_LINE = re.compile(r'<path data-code="\d+" color="(#[0-9a-f]{6})" d="([^"]*)"/>')
+_LINE = re.compile(r'<path vector-effect="non-scaling-stroke" data-code="\d+" color="(#[0-9a-f]{6})" d="([^"]*)"/>')
 _LOOP = re.compile(r"M(\d+) (\d+)([^z]*)z")
 _RUN = re.compile(r"([hv])(-?\d+)")
 

@@ -311,21 +311,80 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
     page = opened.page
     page.get_by_label("needs work").check()
     page.get_by_label("Comment").fill('  "front" leaks </script> – 脳\nsecond line ')
-    page.get_by_label("Your initials").fill("AB")
+    page.get_by_label("Your name").fill("AB")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the verdict").click()
     assert download.value.suggested_filename == f"{REPORT['id']}_review.json"
     download.value.save_as(tmp_path / "v.json")
     verdict = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert abs((datetime.now(UTC) - datetime.fromisoformat(verdict.pop("created"))).total_seconds()) < 600
+    assert 0 < verdict.pop("seconds") < 6000
     assert verdict == {
-        "schema_version": 1,
+        "schema_version": 2,
+        "cause": "",
+        "structures": {},
+        "marks": [],
         "case": "case-0a1b2c3d",
         "report": REPORT,
         "verdict": "needs_work",
         "comment": '"front" leaks </script> – 脳\nsecond line',
         "reviewer": "AB",
     }
+
+
+def test_keys_judge_and_nothing_is_lost_on_reload(browser: Browser, report: Path, tmp_path: Path):
+    page = visit(browser, report).page
+    page.keyboard.press("w")
+    page.get_by_label("Comment").fill("leaks, says Ward; a r u are letters here")
+    page.get_by_label("Your name").fill("AB")
+    page.locator(".judge").first.click()
+    page.locator(".judge").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("m")
+    page.locator("svg.drawing").first.click()
+    page.keyboard.type("here")
+    page.keyboard.press("Enter")
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.reload()
+    assert asked == ["beforeunload"], "leaving without saving is warned of"
+    assert page.get_by_label("needs work").is_checked()
+    assert page.get_by_label("Comment").input_value() == "leaks, says Ward; a r u are letters here"
+    assert page.get_by_label("Your name").input_value() == "AB"
+    assert page.locator(".judge").first.inner_text() == "fix" and page.locator(".mark text").inner_text() == "here"
+    page.keyboard.press("R")
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    download.value.save_as(tmp_path / "v.json")
+    verdict = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert (verdict["verdict"], verdict["cause"], list(verdict["structures"].values())) == ("reject", "scan", ["fix"])
+    assert [mark["word"] for mark in verdict["marks"]] == ["here"]
+    (row,) = collect_reviews([tmp_path]).rows
+    assert (row["cause"], row["state"]) == ("scan", "orphan") and str(row["marks"]).endswith(": here")
+    page.reload()
+    assert asked == ["beforeunload"], "what is saved needs no warning"
+    page.keyboard.press("u")
+    assert not page.get_by_label("reject").is_checked()
+
+
+def test_keys_switch_what_lies_over_the_pictures(browser: Browser, report: Path):
+    page = visit(browser, report).page
+    layer = page.locator(".layer.result").first
+    seen = "layer => getComputedStyle(layer).visibility"
+    page.keyboard.down(" ")
+    assert layer.evaluate(seen) == "hidden"
+    page.keyboard.up(" ")
+    assert layer.evaluate(seen) == "visible"
+    page.keyboard.press("2")
+    codes = page.locator(".judged li[data-code]").evaluate_all("items => items.map(item => item.dataset.code)")
+    shown = page.locator(".layer path[visibility=inherit]").evaluate_all("all => all.map(line => line.dataset.code)")
+    assert set(shown) == {codes[1]}
+    page.keyboard.press("0")
+    assert page.locator(".layer path[visibility=hidden]").count() == 0
+    page.keyboard.press("f")
+    assert page.locator("#show-fill").is_checked()
+    page.keyboard.press("[")
+    assert layer.evaluate("layer => getComputedStyle(layer).opacity") == "0.9"
 
 
 def write_training_report(folder: Path) -> Path:
@@ -341,6 +400,9 @@ def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_p
     seen = visit(browser, write_training_report(tmp_path))
     assert seen.page.is_hidden(".framed")
     seen.page.get_by_label("reject").check()
+    seen.page.get_by_role("button", name="Save the verdict").click()
+    assert "short name" in seen.page.inner_text("#verdict-state"), "a reader is named"
+    seen.page.get_by_label("Your name").fill("AB")
     with seen.page.expect_download() as download:
         seen.page.get_by_role("button", name="Save the verdict").click()
     download.value.save_as(tmp_path / download.value.suggested_filename)
@@ -397,7 +459,7 @@ def test_a_foreign_script_and_a_request_are_refused(browser: Browser, report: Pa
 def test_the_page_is_complete_without_scripts_and_on_paper(browser: Browser, report: Path):
     seen = visit(browser, report, scripts=False)
     page = seen.page
-    for hidden in ("#open-viewer", "#viewer-panel", "form.verdict"):
+    for hidden in ("#open-viewer", "#viewer-panel", "form.verdict", ".bar", ".box", ".judge"):
         assert not page.is_visible(hidden), hidden
     assert "needs JavaScript" in page.inner_text("#viewer") and REPORT["id"] in page.inner_text("#verdict")
     pictures = page.locator("svg.drawing")
@@ -406,5 +468,7 @@ def test_the_page_is_complete_without_scripts_and_on_paper(browser: Browser, rep
     assert LEFT in page.inner_text("#volumes")
     assert seen.complaints == [] and seen.requests == [report.as_uri()]
     page.emulate_media(media="print")
-    assert not page.is_visible("#viewer") and not page.is_visible("#verdict")
+    assert not page.is_visible("#viewer") and not page.is_visible("form.verdict") and not page.is_visible(".bar")
+    assert "☐ needs work" in page.inner_text(".box") and page.is_visible(".box"), "an empty box for a verdict by hand"
+    assert "case-0a1b2c3d" in page.inner_text(".notice"), "the case is on every sheet"
     assert pictures.nth(0).is_visible() and page.is_visible("#volumes table")
