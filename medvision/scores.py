@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from medvision.volumes.resampling import blocks, linear_weights
 
 CERTAIN = 255
 """The score of a probability of 1, in one view."""
+Weakest: TypeAlias = dict[int, tuple[tuple[int, float], ...]]
+"""For each class, along each RAS axis, the index of a slice and the mean of its winning scores there."""
 SMALLEST_SLICE = 0.25
 """Fraction of a structure's largest slice that a slice must hold to count; its tips are always the least certain."""
 
@@ -149,15 +152,19 @@ class Scores:
                 labelled.confidence[number] = min(1.0, total / count / (CERTAIN * self.views)) if count else None
         return labelled
 
-    def weakest_slices(self) -> dict[int, tuple[int, float]]:
-        """`weakest_slices` by axial slices of the scan, counted upwards."""
+    def weakest_slices(self) -> Weakest:
+        """`weakest_slices` by slices of the scan along each RAS axis, counted upwards."""
         grid = self.grid
-        step, start = grid.spacing_mm[2] / grid.scan_spacing_mm[2], grid.box[2].start or 0
-        last = grid.scan_shape[2] - 1
+        steps = [mm / scan_mm for mm, scan_mm in zip(grid.spacing_mm, grid.scan_spacing_mm, strict=True)]
+
+        def in_scan(axis: int, index: int) -> int:
+            place = ((grid.box[axis].start or 0) + index + 0.5) * steps[axis]
+            return min(grid.scan_shape[axis] - 1, int(place))
+
         weakest = weakest_slices(self.values, CERTAIN * self.views)
         return {
-            number: (min(last, int((start + index + 0.5) * step)), score)
-            for k, (index, score) in weakest.items()
+            number: tuple((in_scan(axis, index), score) for axis, (index, score) in enumerate(slices))
+            for k, slices in weakest.items()
             for number in (self.channels[k].left, self.channels[k].right)
         }
 
@@ -179,27 +186,41 @@ class Scores:
             yield self.grid.from_ras(out)
 
 
-def weakest_slices(scores: Tensor, certain: float) -> dict[int, tuple[int, float]]:
-    """The axial slice of each class in which its winning scores are lowest on average.
+def weakest_slices(scores: Tensor, certain: float) -> Weakest:
+    """The slices of each class, one along each axis, in which its winning scores are lowest on average.
 
     Args:
         scores: class scores `(K, X, Y, Z)`, axes RAS.
         certain: the score of certainty.
 
     Returns:
-        Index along Z and the mean winning score there, in [0, 1], of each class that wins somewhere. Slices with less
-        than `SMALLEST_SLICE` of the voxels of the class's largest one do not count.
+        Index along X, Y and Z and the mean winning score there, in [0, 1], of each class that wins somewhere. Slices
+        with less than `SMALLEST_SLICE` of the voxels of the class's largest one do not count.
     """
-    classes, depth = scores.shape[0], scores.shape[3]
-    counts, sums = torch.zeros(depth, classes), torch.zeros(depth, classes, dtype=torch.float64)
-    for index in range(depth):
-        best, winner = scores[..., index].flatten(1).max(0)
-        counts[index] = torch.bincount(winner, minlength=classes)
-        sums[index] = torch.bincount(winner, weights=best.double(), minlength=classes)
+    classes, *shape = scores.shape
+    counts = [torch.zeros(classes, size, dtype=torch.float64) for size in shape]
+    sums = [torch.zeros(classes, size, dtype=torch.float64) for size in shape]
+    across = [torch.arange(size).view(-1, 1) if axis == 0 else torch.arange(size) for axis, size in enumerate(shape)]
+    for index in range(shape[2]):
+        best, winner = scores[..., index].max(0)
+        weights = best.flatten().double()
+        for axis in (0, 1):
+            key = (winner * shape[axis] + across[axis]).flatten()
+            bins = classes * shape[axis]
+            counts[axis] += torch.bincount(key, minlength=bins).view(classes, -1)
+            sums[axis] += torch.bincount(key, weights, minlength=bins).view(classes, -1)
+        counts[2][:, index] = torch.bincount(winner.flatten(), minlength=classes)
+        sums[2][:, index] = torch.bincount(winner.flatten(), weights, minlength=classes)
+    by_axis = [_weakest(*figures, certain) for figures in zip(counts, sums, strict=True)]
+    return {k: tuple(slices[k] for slices in by_axis) for k in sorted(by_axis[0])}
+
+
+def _weakest(counts: Tensor, sums: Tensor, certain: float) -> dict[int, tuple[int, float]]:
+    """Index and mean of the slice with the lowest mean of each class that wins, from counts and sums `(K, N)`."""
     means = sums / counts.clamp(min=1) / certain
-    means[counts < (SMALLEST_SLICE * counts.max(0).values).clamp(min=1)] = torch.inf
-    lowest, indices = means.min(0)
-    return {k: (int(indices[k]), float(lowest[k])) for k in range(classes) if torch.isfinite(lowest[k])}
+    means[counts < (SMALLEST_SLICE * counts.amax(1, keepdim=True)).clamp(min=1)] = torch.inf
+    lowest, indices = means.min(1)
+    return {k: (int(indices[k]), float(lowest[k])) for k in range(len(counts)) if torch.isfinite(lowest[k])}
 
 
 def drop_stray_pieces(

@@ -22,7 +22,7 @@ from medvision.contract import InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.parts import Detail
 from medvision.scorers import Progress, make_scorer
-from medvision.scores import CERTAIN, NetworkGrid, Scores, drop_stray_pieces, keep_main_body
+from medvision.scores import CERTAIN, NetworkGrid, Scores, Weakest, drop_stray_pieces, keep_main_body
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import Grid, ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
@@ -70,8 +70,8 @@ class Segmentation:
         warnings: what a user should know.
         model_sha256: digest of the weights.
         fallbacks: warnings that something ran in another way than was preferred.
-        weakest_slices: axial slice of each class, counted upwards, in which its winning scores are lowest on average,
-            and that mean; see `medvision.scores`.
+        weakest_slices: slice of each class along each RAS axis, counted upwards, in which its winning scores are lowest
+            on average, and that mean; see `medvision.scores`.
         sides_ml: volumes on the left and on the right of each structure that lies on both sides, in mL, where the
             model tells them apart.
         intracranial_ml: volume inside the skull, in mL, with the fluid around the brain that the label map leaves out;
@@ -91,7 +91,7 @@ class Segmentation:
     warnings: list[str]
     model_sha256: str
     fallbacks: list[str] = field(default_factory=list)
-    weakest_slices: dict[int, tuple[int, float]] = field(default_factory=dict)
+    weakest_slices: Weakest = field(default_factory=dict)
     sides_ml: dict[int, tuple[float, float]] = field(default_factory=dict)
     intracranial_ml: float | None = None
     outside_share: float | None = None

@@ -1,24 +1,37 @@
 // The viewer of a segmentation report: NiiVue over the page's own volumes, with the controls that the page holds.
 // The page calls `openSegmentationViewer` after it has unpacked this bundle; nothing here fetches anything.
-import { DRAG_MODE, MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER } from "@niivue/niivue";
+import { DRAG_MODE, MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER, SLICE_TYPE } from "@niivue/niivue";
 
 // How a slice is drawn. NiiVue's own contours are those of the surface in space, which fill a slice wherever the surface
 // runs along it; these are of the slice alone: a pixel of a label is on its contour where, at the line's width to the
-// left, right, top or bottom on the screen, there is another label or none. `overlay` holds each label's colour, and a
-// transparent voxel where there is none; it is fetched as it is, without interpolation.
+// left, right, top or bottom on the screen, there is another label or none. `codes` holds the result in red and the
+// reference in green, `palette` each code's colour and, as its alpha, whether it is visible: to show or hide structures
+// changes these 1,024 bytes and no volume.
 const SLICE_SHADER = `#version 300 es
 precision highp int;
 precision highp float;
+precision highp usampler3D;
 uniform highp sampler3D volume;
-uniform highp sampler3D overlay;
+uniform usampler3D codes;
+uniform highp sampler2D palette;
+uniform int layer; // 0: result, 1: reference, 2: their difference
 uniform float overlayOutlineWidth; // of contours in pixels; 0: filled
 uniform float overlayAlphaShader; // opacity of either
 in vec3 texPos;
 out vec4 color;
-vec4 label(vec3 place) {
+vec4 entry(uint code) {
+  vec4 known = texelFetch(palette, ivec2(int(code), 0), 0);
+  return code > 0u && known.a > 0.5 ? vec4(known.rgb, float(code)) : vec4(0.0);
+}
+vec4 label(vec3 place) { // its colour, and a number in the place of alpha by which labels of one colour differ
   if (any(lessThan(place, vec3(0.0))) || any(greaterThanEqual(place, vec3(1.0)))) return vec4(0.0);
-  vec4 found = texelFetch(overlay, ivec3(place * vec3(textureSize(overlay, 0))), 0);
-  return found.a > 0.0 ? vec4(found.rgb, 1.0) : vec4(0.0);
+  uvec2 both = texelFetch(codes, ivec3(place * vec3(textureSize(codes, 0))), 0).rg;
+  if (layer < 2) return entry(layer == 0 ? both.r : both.g);
+  vec4 result = entry(both.r);
+  vec4 reference = entry(both.g);
+  if (result.a == reference.a) return vec4(0.0);
+  if (reference.a == 0.0) return vec4(1.0, 0.33, 0.27, 1.0);
+  return result.a == 0.0 ? vec4(0.34, 0.63, 1.0, 2.0) : vec4(1.0, 0.77, 0.24, 3.0);
 }
 void main() {
   color = vec4(texture(volume, texPos).rgb, 1.0);
@@ -26,20 +39,26 @@ void main() {
   vec3 across = dFdx(texPos) * reach;
   vec3 down = dFdy(texPos) * reach;
   vec4 here = label(texPos);
-  bool drawn = overlayOutlineWidth == 0.0 || here != label(texPos - across) || here != label(texPos + across)
-    || here != label(texPos - down) || here != label(texPos + down);
-  if (drawn) color.rgb = mix(color.rgb, here.rgb, here.a * overlayAlphaShader);
+  bool drawn = here.a > 0.0 && (overlayOutlineWidth == 0.0 || here != label(texPos - across)
+    || here != label(texPos + across) || here != label(texPos - down) || here != label(texPos + down));
+  if (drawn) color.rgb = mix(color.rgb, here.rgb, overlayAlphaShader);
 }`;
+const CODES_UNIT = 12; // texture units that NiiVue leaves alone
+const PALETTE_UNIT = 13;
+const LAYERS = ["result", "reference", "difference"];
+const LAYOUTS = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL };
+const DRAGS = { zoom: DRAG_MODE.slicer3D, window: DRAG_MODE.windowing, measure: DRAG_MODE.measurement };
 const LINE = 1; // width of contours in CSS pixels
+const CROSSHAIR = 0.4; // its width in percent of the picture
 
 /**
  * Draw both volumes and bring the controls to life.
  *
  * @param {HTMLElement} panel holds the canvas, the controls and the read-out, found by their `data-part`.
- * @param {{scan: string, labels: string, unit: string, step: number, windows: [number, number][],
+ * @param {{scan: string, labels: string, reference: string | null, unit: string, step: number, windows: [number, number][],
  *   structures: {code: number, name: string, color: number[], mm: number[] | null}[]}} data volumes as base64 of
  *   .nii.gz; of a structure its value in the label volume and a point inside it in scanner coordinates.
- * @returns {Promise<{jump: (code: number) => void}>}
+ * @returns {Promise<{jump: (code: number) => void, show: (codes: number[] | null) => void}>}
  */
 globalThis.openSegmentationViewer = async (panel, data) => {
   const part = (name) => panel.querySelector(`[data-part="${name}"]`);
@@ -53,7 +72,7 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     multiplanarShowRender: SHOW_RENDER.NEVER,
     multiplanarPadPixels: 4,
     crosshairColor: [0.94, 0.64, 0.01, 0.9],
-    crosshairWidth: 0.4,
+    crosshairWidth: CROSSHAIR,
     crosshairWidthUnit: "percent",
     crosshairGap: 4,
     dragMode: DRAG_MODE.slicer3D, // of the right button: zoom
@@ -71,9 +90,12 @@ globalThis.openSegmentationViewer = async (panel, data) => {
 
   const [low, high] = data.windows[0];
   const scan = await NVImage.loadFromBase64({ base64: data.scan, name: "scan.nii.gz", cal_min: low, cal_max: high });
-  const labels = await NVImage.loadFromBase64({ base64: data.labels, name: "labels.nii.gz" });
+  const [labels, reference] = await Promise.all(
+    [data.labels, data.reference].map((base64) => base64 && NVImage.loadFromBase64({ base64, name: "labels.nii.gz" })),
+  );
   labels.setColormapLabel(colormap(data.structures));
-  const codes = labels.img.slice(); // what hidden structures are shown again from
+  const codes = labels.img.slice();
+  const slices = sliceLayers(nv, labels, reference, data.structures); // before a slice is drawn
   nv.addVolume(scan);
   nv.addVolume(labels);
 
@@ -90,36 +112,69 @@ globalThis.openSegmentationViewer = async (panel, data) => {
     part("structure").textContent = names.get(code) ?? "none";
   };
 
+  const surface = part("surface");
+  const boxes = [...panel.querySelectorAll("input[data-code]")];
+  const inSpace = () => surface.getAttribute("aria-pressed") === "true";
+  let stale = false; // whether the surface shows other structures than the slices
+  /** Show on the surface what the slices show; this fills a texture, and waits until there is a surface. */
+  const refill = () => {
+    if (!inSpace() || !stale) return;
+    const kept = new Uint8Array(256);
+    const none = part("style").value === "none";
+    for (const box of boxes) kept[box.dataset.code] = box.checked && !none ? Number(box.dataset.code) : 0;
+    labels.img = codes.map((code) => kept[code]);
+    nv.updateGLVolume();
+    stale = false;
+  };
   const restyle = () => {
     const style = part("style").value;
     nv.overlayOutlineWidth = style === "contours" ? Math.max(1, Math.round(LINE * devicePixelRatio)) : 0;
     nv.overlayAlphaShader = style === "none" ? 0 : Number(part("opacity").value) / 100;
-    const opacity = Number(style !== "none"); // of the layer, which the 3-D surface shows, too
-    if (labels.opacity === opacity) nv.drawScene();
-    else nv.setOpacity(1, opacity); // fills a texture again, which takes longer
+    nv.drawScene();
   };
-  const boxes = [...panel.querySelectorAll("input[data-code]")];
   const relabel = () => {
-    const kept = new Uint8Array(256);
-    for (const box of boxes) kept[box.dataset.code] = box.checked ? Number(box.dataset.code) : 0;
-    labels.img = codes.map((code) => kept[code]);
-    nv.updateGLVolume();
+    stale = true;
+    slices.setVisible(boxes.filter((box) => box.checked).map((box) => Number(box.dataset.code)));
+    refill();
+    nv.drawScene();
   };
   part("window").addEventListener("change", ({ target }) => {
     [scan.cal_min, scan.cal_max] = data.windows[target.value];
     nv.updateGLVolume();
   });
-  part("style").addEventListener("change", restyle);
-  part("opacity").addEventListener("input", restyle);
-  for (const box of boxes) box.addEventListener("change", relabel);
-  part("all").addEventListener("change", ({ target }) => {
-    for (const box of boxes) box.checked = target.checked;
-    relabel();
+  part("style").addEventListener("change", () => {
+    restyle();
+    stale = true;
+    refill();
   });
+  part("opacity").addEventListener("input", restyle);
+  part("layer")?.addEventListener("change", ({ target }) => {
+    slices.setLayer(target.value);
+    nv.drawScene();
+  });
+  part("layout").addEventListener("change", ({ target }) => {
+    const large = LAYOUTS[target.value];
+    nv.opts.heroImageFraction = large === undefined ? 0 : 0.66;
+    if (large !== undefined) nv.opts.heroSliceType = large;
+    nv.drawScene();
+  });
+  part("drag").addEventListener("change", ({ target }) => {
+    nv.opts.dragMode = DRAGS[target.value];
+  });
+  part("crosshair").addEventListener("change", ({ target }) => {
+    nv.setCrosshairWidth(target.checked ? CROSSHAIR : 0);
+  });
+  const show = (wanted) => {
+    for (const box of boxes) box.checked = wanted === null || wanted.includes(Number(box.dataset.code));
+    relabel();
+  };
+  for (const box of boxes) box.addEventListener("change", relabel);
+  part("all").addEventListener("change", ({ target }) => show(target.checked ? null : []));
   part("surface").addEventListener("click", ({ currentTarget }) => {
     const shown = currentTarget.getAttribute("aria-pressed") !== "true";
     currentTarget.setAttribute("aria-pressed", String(shown));
     nv.opts.multiplanarShowRender = shown ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
+    refill();
     nv.drawScene();
   });
 
@@ -135,8 +190,64 @@ globalThis.openSegmentationViewer = async (panel, data) => {
   }
   restyle();
   nv.createOnLocationChange();
-  return { jump };
+  return { jump, show };
 };
+
+/** What the slices' shader knows of labels: a texture of codes, filled once, and a palette with what is visible. */
+function sliceLayers(nv, labels, reference, structures) {
+  const { gl } = nv;
+  const { program } = nv.customSliceShader;
+  const [width, height, depth] = labels.dimsRAS.slice(1, 4);
+  const [result, second] = [labels, reference].map((image) => image && inRas(image));
+  const pairs = new Uint8Array(2 * result.length);
+  for (let voxel = 0; voxel < result.length; voxel++) {
+    pairs[2 * voxel] = result[voxel];
+    if (second) pairs[2 * voxel + 1] = second[voxel];
+  }
+  const colours = new Uint8Array(4 * 256);
+  for (const { code, color } of structures) colours.set([...color, 255], 4 * code);
+  const uniform = (name) => gl.getUniformLocation(program, name);
+  const plain = (target, unit) => {
+    gl.activeTexture(gl.TEXTURE0 + unit);
+    gl.bindTexture(target, gl.createTexture());
+    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(target, side, gl.NEAREST);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+  };
+  plain(gl.TEXTURE_3D, CODES_UNIT);
+  gl.texStorage3D(gl.TEXTURE_3D, 1, gl.RG8UI, width, height, depth);
+  gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, 0, width, height, depth, gl.RG_INTEGER, gl.UNSIGNED_BYTE, pairs);
+  plain(gl.TEXTURE_2D, PALETTE_UNIT);
+  gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, 256, 1);
+  gl.useProgram(program);
+  gl.uniform1i(uniform("codes"), CODES_UNIT);
+  gl.uniform1i(uniform("palette"), PALETTE_UNIT);
+  const setVisible = (codes) => {
+    for (let code = 0; code < 256; code++) colours[4 * code + 3] = codes.includes(code) ? 255 : 0;
+    gl.activeTexture(gl.TEXTURE0 + PALETTE_UNIT);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, 256, 1, gl.RGBA, gl.UNSIGNED_BYTE, colours);
+    gl.activeTexture(gl.TEXTURE0);
+  };
+  setVisible(structures.map(({ code }) => code));
+  const setLayer = (name) => {
+    gl.useProgram(program);
+    gl.uniform1i(uniform("layer"), LAYERS.indexOf(name));
+  };
+  return { setVisible, setLayer };
+}
+
+/** Voxels of an image in the order of its texture. */
+function inRas({ img, dimsRAS, img2RASstart: start, img2RASstep: step }) {
+  const [width, height, depth] = dimsRAS.slice(1, 4);
+  const ordered = new Uint8Array(width * height * depth);
+  let place = 0;
+  for (let z = 0; z < depth; z++) {
+    for (let y = 0; y < height; y++) {
+      const row = start[0] + start[1] + y * step[1] + start[2] + z * step[2];
+      for (let x = 0; x < width; x++) ordered[place++] = img[row + x * step[0]];
+    }
+  }
+  return ordered;
+}
 
 /** Arrows move along the screen's axes of the axial panel, page keys through its slices; with Shift in strides. */
 function followKeys(canvas, nv) {
@@ -159,20 +270,11 @@ function followKeys(canvas, nv) {
   }
 }
 
-/** Labels' colours as NiiVue takes them. No two are the same, as the slices' shader knows labels by their colours. */
+/** Labels' colours as NiiVue takes them. */
 function colormap(structures) {
-  const table = { R: [0], G: [0], B: [0], A: [0], I: [0] };
-  const taken = new Set();
-  for (const { code, color } of structures) {
-    const [red, green, other] = color;
-    let blue = other;
-    while (taken.has(`${red} ${green} ${blue}`)) blue = (blue + 1) % 256;
-    taken.add(`${red} ${green} ${blue}`);
-    [table.R, table.G, table.B].forEach((channel, index) => channel.push([red, green, blue][index]));
-    table.A.push(255);
-    table.I.push(code);
-  }
-  return table;
+  const channel = (index) => [0, ...structures.map(({ color }) => color[index])];
+  const opaque = [0, ...structures.map(() => 255)];
+  return { R: channel(0), G: channel(1), B: channel(2), A: opaque, I: [0, ...structures.map(({ code }) => code)] };
 }
 
 function position(mm) {

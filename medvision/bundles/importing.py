@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from medvision.bundles.configs import Config, inside
 from medvision.bundles.reading import Understood, understand
-from medvision.pictures.overlays import palette
+from medvision.pictures.colours import palette
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable

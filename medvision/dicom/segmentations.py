@@ -19,7 +19,7 @@ from medvision.dicom.reading import damaged, quiet, read_header, read_whole
 from medvision.dicom.series import DicomVolume
 from medvision.dicom.sources import NEEDED, source_headers
 from medvision.dicom.stacks import LPS_TO_RAS, make_affine
-from medvision.pictures.overlays import class_colours
+from medvision.pictures.colours import class_colours
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import CONFLICT_TOLERANCE_VOXELS, Grid
 from shared_backbones.card import ClassEntry

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from medvision.findings.tables import identifiers
-from medvision.pictures.overlays import class_colours
+from medvision.pictures.colours import class_colours
 from shared_backbones.card import ClassEntry
 
 

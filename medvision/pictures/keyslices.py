@@ -1,7 +1,7 @@
 """Which slices of a scan a report shows: some spread over the labels, and those that a reader should look at first."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
@@ -12,25 +12,29 @@ if TYPE_CHECKING:
     from medvision.findings.flags import Flag
     from medvision.findings.statistics import StructureRow
     from medvision.metrics.overlap import OverlapRow
+    from medvision.scores import Weakest
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The RAS axis that a plane is stacked along."""
-MOST_KEY_SLICES = 3
-"""Slices of each kind: where the network was least sure, and where result and reference differ most."""
+MOST_STRUCTURES = 3
+"""Structures of each kind that slices are shown for: where the network was least sure, and where result and reference
+differ most."""
 
 _PERCENTILES = (0.5, 99.5)
 
 
 class KeySlice(TypedDict):
-    """An axial slice that a reader should look at first.
+    """A slice that a reader should look at first.
 
     Attributes:
+        plane: `axial`, `coronal` or `sagittal`.
         index: slice along the RAS axis, counted upwards.
         structure: name of the structure that it is shown for.
         why: `least certain` or `most errors`.
         value: mean confidence of the structure there, or its voxels there that are in one of the two maps only.
     """
 
+    plane: str
     index: int
     structure: str
     why: str
@@ -81,7 +85,7 @@ def plan_slices(
         reference: (X, Y, Z), integer, labels to compare with.
         window: (black, white); default: percentiles 0.5-99.5 of what is brighter than air.
         count: slices per plane, spread over the extent of labels > 0 (of the volume when there are none).
-        also: axial slices to show beside these.
+        also: slices to show beside these, to look at first. A slice is shown once, however often it is named.
     """
     scan = to_ras(image, grid)[0]
     extent = label_box([to_ras(array, grid)[0] for array in (labels, reference) if array is not None])
@@ -95,16 +99,17 @@ def plan_slices(
         centre[AXES[plane]] = index
         return _position(affine @ [*centre, 1.0], AXES[plane])
 
+    first = {(entry["plane"], entry["index"]): entry for entry in reversed(also)}
     slices: list[ShownSlice] = [
         {"plane": plane, "index": index, "position": position(plane, index)}
         for plane, axis in AXES.items()
         for index in _spread(*extent[axis], count)
+        if (plane, index) not in first
     ]
-    for entry in also:
-        index = entry["index"]
+    for entry in reversed(first.values()):
         slices.append({
-            "plane": "axial", "index": index, "structure": entry["structure"], "why": entry["why"],
-            "value": entry["value"], "position": position("axial", index),
+            "plane": entry["plane"], "index": entry["index"], "structure": entry["structure"], "why": entry["why"],
+            "value": entry["value"], "position": position(entry["plane"], entry["index"]),
         })  # fmt: skip
     return {"window": list(window), "window_rule": rule, "slices": slices}
 
@@ -112,34 +117,42 @@ def plan_slices(
 def uncertain_slices(
     rows: "Sequence[StructureRow]",
     flags: "Sequence[Flag]",
-    weakest: Mapping[int, tuple[int, float]],
+    weakest: "Weakest",
     scattered: Sequence[int] = (),
 ) -> list[KeySlice]:
-    """Axial slices in which structures were least certain: flagged structures first, then by rising confidence.
+    """Slices in which structures were least certain: flagged structures first, then by rising confidence.
 
     Args:
         rows: figures of the structures.
         flags: quality flags.
-        weakest: least certain slice of each class and its mean score, as `Segmentation.weakest_slices` has it.
+        weakest: least certain slices of each class and their mean scores, as `Segmentation.weakest_slices` has them.
         scattered: ids of structures whose confidence says nothing.
 
     Returns:
-        At most `MOST_KEY_SLICES`.
+        Three planes of the first structure, and the least certain one of up to `MOST_STRUCTURES` - 1 others.
     """
     flagged = {flag["structure"] for flag in flags}
     judged = [row for row in rows if row["voxels"] and row["id"] in weakest and row["id"] not in scattered]
-    judged.sort(key=lambda row: (row["name"] not in flagged, weakest[row["id"]][1]))
-    return [
-        {"index": weakest[row["id"]][0], "structure": row["name"], "why": "least certain",
-         "value": round(weakest[row["id"]][1], 4)}
-        for row in judged[:MOST_KEY_SLICES]
-    ]  # fmt: skip
+
+    def lowest(row: "StructureRow") -> float:
+        return min(score for _, score in weakest[row["id"]])
+
+    judged.sort(key=lambda row: (row["name"] not in flagged, lowest(row)))
+    slices: list[KeySlice] = []
+    for place, row in enumerate(judged[:MOST_STRUCTURES]):
+        planes: list[KeySlice] = [
+            {"plane": plane, "index": weakest[row["id"]][axis][0], "structure": row["name"], "why": "least certain",
+             "value": round(weakest[row["id"]][axis][1], 4)}
+            for plane, axis in AXES.items()
+        ]  # fmt: skip
+        slices += planes if place == 0 else [min(planes, key=lambda entry: entry["value"])]
+    return slices
 
 
 def wrong_slices(
     labels: np.ndarray, reference: np.ndarray, grid: Grid, compared: "Sequence[OverlapRow]"
 ) -> list[KeySlice]:
-    """Axial slices with most false voxels, of the structures of lowest Dice, worst first.
+    """Slices with most false voxels, of the structures of lowest Dice, worst first.
 
     Args:
         labels: (X, Y, Z), integer.
@@ -148,20 +161,26 @@ def wrong_slices(
         compared: overlap of each structure.
 
     Returns:
-        At most `MOST_KEY_SLICES`.
+        Three planes of the worst structure, and the one with most false voxels of up to `MOST_STRUCTURES` - 1 others.
     """
     scored = [(row["dice"], row) for row in compared if row["dice"] is not None]
-    worst = [row for _, row in sorted(scored, key=lambda pair: pair[0])[:MOST_KEY_SLICES]]
+    worst = [row for _, row in sorted(scored, key=lambda pair: pair[0])[:MOST_STRUCTURES]]
     prediction, truth = to_ras(labels, grid)[0], to_ras(reference, grid)[0]
     slices: list[KeySlice] = []
-    for row in worst:
-        wrong = [
-            np.count_nonzero((prediction[..., index] == row["id"]) != (truth[..., index] == row["id"]))
-            for index in range(prediction.shape[2])
-        ]
-        index = int(np.argmax(wrong))
-        if wrong[index]:
-            slices.append({"index": index, "structure": row["name"], "why": "most errors", "value": int(wrong[index])})
+    for place, row in enumerate(worst):
+        wrong = [np.zeros(size, np.int64) for size in prediction.shape]
+        for index in range(prediction.shape[2]):
+            differs = (prediction[..., index] == row["id"]) != (truth[..., index] == row["id"])
+            wrong[0] += differs.sum(1)
+            wrong[1] += differs.sum(0)
+            wrong[2][index] = differs.sum()
+        planes: list[KeySlice] = [
+            {"plane": plane, "index": int(wrong[axis].argmax()), "structure": row["name"], "why": "most errors",
+             "value": int(wrong[axis].max())}
+            for plane, axis in AXES.items()
+        ]  # fmt: skip
+        if wrong[2].any():
+            slices += planes if place == 0 else [max(planes, key=lambda entry: entry["value"])]
     return slices
 
 

@@ -1,13 +1,15 @@
-"""Slices of a scan as PNG pictures, with the contours of its labels."""
+"""Slices of a scan as grey PNG pictures, with the contours of its labels as vector paths over them."""
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from medvision.pictures.colours import Colour
+from medvision.pictures.contours import bounded_contours
 from medvision.pictures.keyslices import (
     AXES,
     ShownSlice,
@@ -18,50 +20,50 @@ from medvision.pictures.keyslices import (
     sample_intensities,
 )
 from medvision.volumes.geometry import Grid, to_ras
-from shared_backbones.card import ClassEntry
 
-Colour = tuple[int, int, int]
-
-#: Colours of the agreement picture: contours that coincide, too much, missed, and labelled differently in both.
-AGREEMENT: dict[str, Colour] = {
-    "same contour": (60, 200, 110),
+#: Colours of what differs: too much, missed, and labelled differently in both.
+DIFFERENCE: dict[str, Colour] = {
     "only in the result": (255, 84, 70),
     "only in the reference": (86, 160, 255),
     "another structure": (255, 196, 61),
 }
 
-# Okabe and Ito's colours (2008), blue and green raised so that both stand out from grey tissue.
-_BASE: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 190, 140),
-    (240, 228, 66),
-    (70, 130, 255),
-    (235, 110, 40),
-    (224, 140, 190),
-    (180, 235, 160),
-    (190, 160, 255),
-    (0, 220, 220),
-)
-_MAX_COLOURS = 96  # contour colours in one picture; the other entries of the 256-colour palette are grey levels
 _OBLIQUE = math.sin(math.radians(15))  # from this tilt on, a second letter says where a border faces
 _SMALLEST = 72  # pixels; a thinner picture is set on black so that its letters fit
 _MARGIN_MM = 6.0
+_PATHS = 2_400_000  # characters of all contours of a page
+
+
+@dataclass(frozen=True)
+class Contours:
+    """Contours over a picture.
+
+    Attributes:
+        paths: SVG path data by label, large labels first, or by the number of a `DIFFERENCE` from 1.
+        scale: Pixels of the picture, across and down, that one unit of the paths is.
+        origin: Place in the picture of the paths' (0, 0).
+    """
+
+    paths: Mapping[int, str]
+    scale: tuple[float, float]
+    origin: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice, drawn; all its pictures have the same `width` and `height` in pixels.
+    """One slice, drawn: a picture of `width` and `height` in pixels, and what lies over it.
 
     Attributes:
         plane: Plane: `axial`, `coronal` or `sagittal` (the nearest one, on an oblique grid).
         index: Number of the slice along the plane's axis, counted from 0 at the left, posterior or inferior end.
         position: Position of the slice's centre in scanner coordinates, such as `S 12.0 mm`.
         letters: Directions that the borders `left`, `right`, `top` and `bottom` face, as drawn: R, L, A, P, S, I.
+        bar: Length in pixels of the scale bar, `Rendering.scale_bar_mm` long.
         present: Ids of the labels in the slice.
-        plain: PNG of the image alone.
-        contours: PNG of the image with the label contours.
-        agreement: PNG of the image with agreement contours (`AGREEMENT`), or None without a reference.
+        grey: PNG of the image alone.
+        result: Contours of the labels.
+        reference: Contours of the reference, or None without one.
+        difference: Borders of what differs, by `DIFFERENCE`, or None without a reference.
     """
 
     plane: str
@@ -70,10 +72,12 @@ class Slice:
     letters: dict[str, str]
     width: int
     height: int
+    bar: float
     present: tuple[int, ...]
-    plain: bytes
-    contours: bytes
-    agreement: bytes | None
+    grey: bytes
+    result: Contours
+    reference: Contours | None
+    difference: Contours | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,6 @@ def render_slices(
     image: np.ndarray,
     labels: np.ndarray,
     grid: Grid,
-    classes: Sequence[ClassEntry],
     *,
     reference: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
@@ -98,7 +101,7 @@ def render_slices(
     plan: SlicePlan | None = None,
     side: int = 380,
 ) -> Rendering:
-    """Draw `count` slices of each of the three planes, plain and with contours.
+    """Draw `count` slices of each of the three planes, and the contours of the labels over them.
 
     Pictures follow the radiological convention whatever the grid's axes: the patient's right is on the left of axial
     and coronal pictures, anterior on the left of sagittal ones. All pictures have one scale (pixels per mm), so
@@ -108,7 +111,6 @@ def render_slices(
         image: (X, Y, Z), any real dtype.
         labels: (X, Y, Z), integer; 0 is background.
         grid: the grid of all arrays.
-        classes: the classes; one without a colour gets one from `palette`.
         reference: (X, Y, Z), integer, labels to compare with.
         window: (black, white); default: percentiles 0.5-99.5 of what is brighter than air.
         count: slices per plane, spread over the extent of labels > 0 (of the volume when there are none).
@@ -129,7 +131,6 @@ def render_slices(
     extent = label_box(label_maps)
     frame = _frame(_bright_box(*sample_intensities(scan), scan.shape, (low, high)), extent, scan.shape, spacing)
     scale = side / max((stop - start) * mm for (start, stop), mm in zip(frame, spacing, strict=True))
-    ids = sorted({int(entry["id"]) for entry in classes} - {0})
     artist = _Artist(
         scan=scan,
         label_maps=label_maps,
@@ -138,8 +139,7 @@ def render_slices(
         frame=frame,
         scale=scale,
         bar_mm=_scale_bar(side / scale),
-        pen=_Pen(ids, class_colours(classes)),
-        judge=_Pen((1, 2, 3, 4), dict(enumerate(AGREEMENT.values(), start=1))),
+        most_bytes=_PATHS // max(1, len(plan["slices"]) * (1 if reference is None else 3)),
     )
     slices = tuple(artist.draw(entry) for entry in plan["slices"])
     return Rendering((low, high), plan["window_rule"], artist.bar_mm, slices)
@@ -157,8 +157,7 @@ class _Artist:
         frame: half-open range along each axis that is shown.
         scale: pixels per mm.
         bar_mm: length of the scale bar.
-        pen: draws contours of labels.
-        judge: draws contours of agreement.
+        most_bytes: characters that the contours of one kind may have in a slice.
     """
 
     scan: np.ndarray
@@ -168,8 +167,7 @@ class _Artist:
     frame: Sequence[tuple[int, int]]
     scale: float
     bar_mm: float
-    pen: "_Pen"
-    judge: "_Pen"
+    most_bytes: int
 
     def draw(self, entry: ShownSlice) -> Slice:
         """One slice of a plan."""
@@ -184,53 +182,36 @@ class _Artist:
         spacing = np.linalg.norm(self.affine[:, :3], axis=0)
         lengths = [stop - start for start, stop in self.frame]
         size = [max(1, round(lengths[a] * spacing[a] * self.scale)) for a in (across, up)]
-        grey = _picture(_cut(self.scan, axis, index, self.frame), self.window, size)
-        drawn = [_pad(_nearest(_cut(labels, axis, index, self.frame), size)) for labels in self.label_maps]
-        canvas, ink = _annotate(_pad(grey), letters, self.bar_mm * self.scale, f"{self.bar_mm:g} mm")
-        result, *references = drawn
+        grey = _pad(_picture(_cut(self.scan, axis, index, self.frame), self.window, size))
+        result, *references = [_cut(labels, axis, index, self.frame) for labels in self.label_maps]
+        drawn = [result, *references, *(_difference(result, reference) for reference in references)]
+        contours = [self._contours(labels, size, grey.shape) for labels in drawn]
         return Slice(
             plane=entry["plane"],
             index=index,
             position=entry["position"],
             letters=letters,
-            width=canvas.shape[1],
-            height=canvas.shape[0],
+            width=grey.shape[1],
+            height=grey.shape[0],
+            bar=self.bar_mm * self.scale,
             present=tuple(int(i) for i in np.unique(result) if i),
-            plain=_png(Image.fromarray(canvas)),
-            contours=self.pen.draw(canvas, np.where(outline(result), result, 0), ink),
-            agreement=self.judge.draw(canvas, _agreement(result, references[0]), ink) if references else None,
+            grey=_png(Image.fromarray(grey)),
+            result=contours[0],
+            reference=contours[1] if references else None,
+            difference=contours[2] if references else None,
         )
 
-
-def palette(count: int) -> list[Colour]:
-    """`count` colours for labels 1, 2, …: colour-blind-friendly, and bright enough for contours on grey tissue.
-
-    The first ten follow Okabe and Ito (2008); later ones repeat them, lighter in one round and darker in the next.
-    """
-    colours = []
-    for number in range(count):
-        turn, base = divmod(number, len(_BASE))
-        blend = (0.0, 0.45, -0.3, 0.7, -0.5)[turn % 5]  # towards white, or black where negative
-        goal = 255 if blend > 0 else 0
-        red, green, blue = (round(c + (goal - c) * abs(blend)) for c in _BASE[base])
-        colours.append((red, green, blue))
-    return colours
-
-
-def class_colours(classes: Iterable[ClassEntry]) -> dict[int, Colour]:
-    """The colour of every class id: its own `color`, or else one from `palette`."""
-    classes = list(classes)
-    spare = palette(max((int(entry["id"]) for entry in classes), default=0))
-    colours: dict[int, Colour] = {}
-    for entry in classes:
-        number = int(entry["id"])
-        own = entry.get("color")
-        if own is not None:
-            red, green, blue = (min(255, max(0, int(value))) for value in own)
-            colours[number] = (red, green, blue)
-        else:
-            colours[number] = spare[number - 1] if number > 0 else (0, 0, 0)
-    return colours
+    def _contours(self, labels: np.ndarray, size: Sequence[int], shape: Sequence[int]) -> Contours:
+        """Contours of a slice's labels over its picture of a `size` (width, height) in one of a padded `shape`."""
+        paths, step = bounded_contours(labels, self.most_bytes)
+        voxels = {number: np.count_nonzero(labels == number) for number in paths}
+        order = sorted(paths, key=lambda number: -voxels[number])
+        width, height = size
+        return Contours(
+            paths={number: paths[number] for number in order},
+            scale=(step * width / labels.shape[1], step * height / labels.shape[0]),
+            origin=((shape[1] - width) // 2, (shape[0] - height) // 2),
+        )
 
 
 def direction_letters(vector: np.ndarray) -> str:
@@ -251,34 +232,11 @@ def outline(labels: np.ndarray) -> np.ndarray:
     return (centre != 0) & np.logical_or.reduce([centre != other for other in neighbours])
 
 
-class _Pen:
-    """Draws contours into 8-bit palette PNGs: grey levels first, label colours at the end of the palette."""
-
-    def __init__(self, ids: Sequence[int], colours: Mapping[int, Colour]) -> None:
-        self.ids = np.asarray(ids, dtype=np.int64)
-        used = [colours[i] for i in ids[:_MAX_COLOURS]]
-        self.colours = max(1, len(used))
-        self.greys = 256 - self.colours
-        ramp = np.rint(np.linspace(0, 255, self.greys)).astype(np.uint8)
-        table = np.concatenate([np.repeat(ramp[:, None], 3, axis=1), np.array(used or [(255, 255, 255)], np.uint8)])
-        self.palette = table.tobytes()
-
-    def draw(self, grey: np.ndarray, lines: np.ndarray, ink: np.ndarray) -> bytes:
-        """PNG of `grey` with the ids in `lines` (0: no line) in their colours; what is under `ink` stays grey."""
-        indexed = np.rint(grey * ((self.greys - 1) / 255)).astype(np.uint8)
-        line = (lines != 0) & ~ink
-        indexed[line] = self.greys + np.searchsorted(self.ids, lines[line]) % self.colours
-        picture = Image.fromarray(indexed)
-        picture.putpalette(self.palette)
-        return _png(picture)
-
-
-def _agreement(result: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Lines of agreement, numbered as in `AGREEMENT` from 1: shared contours, and outlines of what differs."""
+def _difference(result: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Where two label maps differ, numbered as in `DIFFERENCE` from 1."""
     labelled, expected = result != 0, reference != 0
-    state = np.select([result == reference, labelled & ~expected, expected & ~labelled], [0, 2, 3], 4)
-    shared = outline(result) & outline(reference) & (state == 0)
-    return np.where(outline(state), state, shared)
+    states = [result == reference, labelled & ~expected, expected & ~labelled]
+    return np.select(states, [0, 1, 2], 3).astype(np.uint8)
 
 
 def _bright_box(
@@ -321,41 +279,10 @@ def _picture(cut: np.ndarray, window: tuple[float, float], size: Sequence[int]) 
     return np.array(picture.resize((size[0], size[1]), Image.Resampling.BICUBIC))
 
 
-def _nearest(cut: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """A slice of labels resampled to `size` (width, height); pixel centres coincide with those of `_picture`."""
-    width, height = size
-    rows = ((np.arange(height) + 0.5) * cut.shape[0] / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * cut.shape[1] / width).astype(int)
-    return cut[rows[:, None], columns]
-
-
 def _pad(picture: np.ndarray) -> np.ndarray:
     """The picture centred on black, at least `_SMALLEST` pixels wide and high."""
     missing = [max(0, _SMALLEST - size) for size in picture.shape]
     return np.pad(picture, [(gap // 2, gap - gap // 2) for gap in missing])
-
-
-def _annotate(grey: np.ndarray, letters: Mapping[str, str], bar: float, bar_text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with letters at its borders and a scale bar, and the (H, W) bool mask of what was written."""
-    height, width = grey.shape
-    places = {
-        "left": ((5, height / 2), "lm"),
-        "right": ((width - 5, height / 2), "rm"),
-        "top": ((width / 2, 4), "mt"),
-        "bottom": ((width / 2, height - 5), "mb"),
-    }
-    font = ImageFont.load_default(size=15)
-    small = ImageFont.load_default(size=11)
-    layers = [Image.fromarray(grey), Image.new("L", (width, height))]  # the picture, and the mask
-    for layer, shade in zip(layers, (0, 255), strict=True):
-        draw = ImageDraw.Draw(layer)
-        for side, (place, anchor) in places.items():
-            draw.text(place, letters[side], fill=255, font=font, anchor=anchor, stroke_width=2, stroke_fill=shade)
-        if bar < width / 2 - 24:  # otherwise it would overlap the letter below
-            draw.rectangle((6, height - 9, 6 + bar + 2, height - 5), fill=shade)
-            draw.rectangle((7, height - 8, 7 + bar, height - 6), fill=255)
-            draw.text((7, height - 11), bar_text, fill=255, font=small, anchor="lb", stroke_width=2, stroke_fill=shade)
-    return np.array(layers[0]), np.array(layers[1]) > 0
 
 
 def _scale_bar(extent_mm: float) -> float:

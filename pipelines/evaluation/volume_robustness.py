@@ -13,7 +13,8 @@ from medvision.contract import Setting
 from medvision.corruptions.volumes import corrupt_volume
 from medvision.findings.sidecar import Sidecar, SidecarInput, build_sidecar
 from medvision.metrics.overlap import compare, summary
-from medvision.pictures.overlays import class_colours, outline
+from medvision.pictures.colours import class_colours
+from medvision.pictures.overlays import outline
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid, to_ras

@@ -1,8 +1,6 @@
 """The index of a batch of segmented scans: one row a case, worst first, as a page and as its JSON twin."""
 
-import base64
-import binascii
-import io
+import hashlib
 import math
 import re
 from collections import Counter
@@ -10,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
-from PIL import Image
 
 from pipelines.report.page import render_page
-from pipelines.report.sections import Cell, Column, Page, Section, Table, Text, data_uri
+from pipelines.report.sections import Cell, Column, Embedded, Page, Section, Table, Text
 from pipelines.report.text import (
     DASH,
     fixed,
@@ -33,8 +31,6 @@ SCHEMA_VERSION = 1
 TITLE = "Batch index"
 
 _CASE = re.compile(r"case-[0-9a-f]{8}|unreadable-[0-9]+")
-_PICTURE = re.compile(r'<img class="contours" src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
-_THUMBNAIL = 112  # pixels of the longest side
 _MOST_THUMBNAILS = 300  # so that the page of a thousand scans stays small
 _ML = "_ml"  # ends the names of columns with volumes
 _OPTIONAL = ("intracranial_ml", "_left_ml", "_right_ml")  # which not every model gives
@@ -59,6 +55,8 @@ class CaseRow(TypedDict):
         worst_structure: The structure that has it.
         warnings: Warnings of the segmentation.
         report: Where the scan's report lies, seen from the index.
+        report_id: The report's number; None where no verdict can be given on it.
+        report_sha256: The report's content hash.
         volumes: Its row of the table of volumes; empty where it has no side-car.
     """
 
@@ -75,6 +73,8 @@ class CaseRow(TypedDict):
     worst_structure: Json
     warnings: list[Json]
     report: str | None
+    report_id: str | None
+    report_sha256: str | None
     volumes: Mapping[str, Json]
 
 
@@ -136,6 +136,8 @@ def case_row(
         "worst_structure": worst.get("name"),
         "warnings": [*list_at(sidecar, "warnings"), *([_CHANGED] if status == "changed" else [])],
         "report": report,
+        "report_id": text_at(sidecar, "report", "id") or None,
+        "report_sha256": text_at(sidecar, "report", "sha256") or None,
         "volumes": volumes or {},
     }
 
@@ -158,13 +160,13 @@ def batch_index(rows: Sequence[CaseRow], model: Mapping[str, Json]) -> BatchInde
 
 
 def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
-    """The page of an index: a table that a small script makes sortable, and that is sorted worst first without it.
+    """The page of an index: the shell in which reports are read and judged, over a table of all scans, worst first.
 
-    Its content security policy allows that script and nothing else.
+    Without scripts it is the table. Its content security policy allows its script, and frames with files beside it.
 
     Args:
         index: What it says.
-        pictures: Data URI of a small picture by case, where there is one (`thumbnail`).
+        pictures: Data URI of a small picture by case, where there is one (`pipelines.report.thumbnails`).
     """
     count = index["count"]
     version = text_at(index["model"], "version")
@@ -178,24 +180,28 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
         facts=[*facts, ("With quality flags", str(index["flagged"]))],
         sections=[_cases(index["cases"], pictures), *_volumes(index["cases"])],
         footer="Every figure of this page is in index.json beside it, the volumes in volumes.csv, too. The page loads "
-        "nothing; its one script sorts the tables.",
+        "nothing but the reports beside it; its one script shows these, keeps verdicts and sorts the tables.",
+        embedded=[Embedded("shell-data", "application/json", htmlsafe_json_dumps(_worklist(index["cases"])))],
     )
-    return render_page(page, script="index.js")
+    return render_page(page, styles=["verdict.css", "shell.css"], script="shell.js", bar="shell")
 
 
-def thumbnail(report: str) -> str | None:
-    """Data URI of the first picture with contours of a report, made small; None where there is none."""
-    match = _PICTURE.search(report)
-    if not match:
-        return None
-    try:
-        picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
-    except (binascii.Error, OSError, ValueError):
-        return None
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    picture.quantize(64).save(stream, "PNG", optimize=True)
-    return data_uri(stream.getvalue(), "image/png")
+def _worklist(rows: Sequence[PlacedRow]) -> dict[str, Json]:
+    """What the shell knows of reports that can be judged; `batch` names the batch by what is in it."""
+    cases = [
+        {
+            "case": row["case"],
+            "id": row["report_id"],
+            "sha256": row["report_sha256"],
+            "report": row["report"],
+            "confidence": row["lowest_confidence"],
+            "flags": [words(f"{flag['structure'] or 'scan'}: {flag['code']}") for flag in row["flags"]],
+        }
+        for row in rows
+        if row["report"] and row["report_id"] and row["report_sha256"]
+    ]
+    known = sorted(f"{case['id']} {case['sha256']}" for case in cases)
+    return {"batch": hashlib.sha256("\n".join(known).encode()).hexdigest()[:16], "cases": cases}
 
 
 def _cases(rows: Sequence[PlacedRow], pictures: Mapping[str, str]) -> Section:

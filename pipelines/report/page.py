@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -11,7 +12,12 @@ from pipelines.report.sections import Page
 
 
 def render_page(
-    page: Page, *, styles: Sequence[str] = (), script: str | None = None, digests: Sequence[str] = ()
+    page: Page,
+    *,
+    styles: Sequence[str] = (),
+    script: str | None = None,
+    digests: Sequence[str] = (),
+    bar: Literal["report", "shell", ""] = "",
 ) -> str:
     """The HTML of a page: one file in which style, pictures and scripts are inside.
 
@@ -22,6 +28,7 @@ def render_page(
         styles: Style sheets of this package beside `report.css`.
         script: A script of this package.
         digests: Digests of scripts that the page's script may start (`source_digest`).
+        bar: Whose bar of verdicts the page has, if any; that of a shell may frame reports that lie beside it.
     """
     style = "".join(_source(name) for name in ("report.css", *styles))
     source = _source(script) if script else None
@@ -30,6 +37,7 @@ def render_page(
         .get_template("page.html.j2")
         .render(
             page=page,
+            bar=bar,
             style=style,
             style_hash=source_digest(style),
             script=source,

@@ -53,7 +53,7 @@ def robustness_report(
         footer="Every figure of this page is in robustness.json beside it. The page loads nothing; its one script "
         "saves the verdict.",
     )
-    return render_page(page, styles=["verdict.css"], script="review.js")
+    return render_page(page, styles=["verdict.css"], script="review.js", bar="report")
 
 
 def _figures(notes: Sequence[str], tables: Sequence[ResultTable]) -> Section:

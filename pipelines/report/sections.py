@@ -244,23 +244,101 @@ class Chart(Block):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Pictures of the same thing side by side, over a caption with its place on the right."""
+class Outline:
+    """A line over a drawing: SVG path data, its colour, and the code and name of what it surrounds."""
 
-    pictures: Sequence[Picture]
+    path: str
+    colour: str
+    code: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Lines over a drawing that are shown and hidden together.
+
+    Attributes:
+        kind: `result`, `reference` or `difference`.
+        outlines: The lines, later ones on top.
+        transform: SVG transform from the units of the paths to pixels of the picture.
+    """
+
+    kind: str
+    outlines: Sequence[Outline]
+    transform: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture with lines over it.
+
+    Attributes:
+        source: Data URI of the picture.
+        alt: What it shows, for those who cannot see it.
+        size: Width and height of the picture in pixels.
+        layers: Lines over it.
+        letters: What its borders `left`, `right`, `top` and `bottom` face.
+        bar: Length in pixels of the scale bar.
+        bar_text: What that length is.
+        plane: The plane that it is a slice of.
+    """
+
+    source: str
+    alt: str
+    size: tuple[int, int]
+    layers: Sequence[Layer]
+    letters: Mapping[str, str]
+    bar: float
+    bar_text: str
+    plane: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing over a caption with its place on the right; `position` is that place in scanner coordinates."""
+
+    drawing: Drawing
     caption: str
     place: str
+    position: str
 
 
 @dataclass(frozen=True)
 class Gallery(Block):
-    """Figures in a grid, each with `pictures` pictures."""
+    """Figures in a grid; `large` ones stand three in a row, for the first look."""
 
     figures: Sequence[Figure]
     title: str
     text: str = ""
-    pictures: int = 2
+    large: bool = False
     macro: ClassVar[str] = "gallery"
+
+
+@dataclass(frozen=True)
+class Switches(Block):
+    """What of the drawings' lines is shown; `compared` drawings have a reference, too."""
+
+    compared: bool
+    macro: ClassVar[str] = "switches"
+
+
+@dataclass(frozen=True)
+class JudgedStructure:
+    """A structure with its colour and what its quality flags say, and the code of its lines."""
+
+    code: int
+    name: str
+    colour: str
+    flags: str
+
+
+@dataclass(frozen=True)
+class Judgement(Block):
+    """A line of structures, flagged ones first, each of which a reader can judge; `flags` are those of the scan."""
+
+    structures: Sequence[JudgedStructure]
+    flags: Sequence[str]
+    macro: ClassVar[str] = "judgement"
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,25 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 
-from medvision.pictures.keyslices import ShownSlice, SlicePlan, plan_slices
-from medvision.pictures.overlays import AGREEMENT, Rendering, Slice, class_colours, render_slices
+from medvision.pictures.colours import contour_colours
+from medvision.pictures.keyslices import SlicePlan, plan_slices
+from medvision.pictures.overlays import render_slices
 from medvision.volumes.geometry import Grid
+from pipelines.report.drawings import slice_sections
 from pipelines.report.page import render_page
 from pipelines.report.sections import (
     Block,
     Bullets,
     Cell,
     Column,
-    Figure,
-    Gallery,
-    Legend,
     Page,
     Pairs,
-    Picture,
     Section,
     Table,
     Text,
-    data_uri,
     hex_colour,
     verdict_section,
 )
@@ -50,7 +46,7 @@ from shared_backbones.json_values import Document, Json
 
 # Bytes of pixels over all pictures. PNG stores a picture that does not compress at about its size and base64 adds a
 # third, so that even a scan of pure noise makes a page under 8 MB.
-_PIXELS = 5_400_000
+_PIXELS = 3_400_000
 _PAGE = 7_900_000  # bytes of the whole page; what the pictures leave is the viewer's
 _LONGEST_SIDE = 380
 _SLICES = 6  # of each plane
@@ -65,7 +61,7 @@ def segmentation_report(
     *,
     reference: np.ndarray | None = None,
 ) -> str:
-    """Build the page: slices with contours, figures, quality checks, and where all of it came from.
+    """Build the page: slices with contours, those to look at first on top, figures, checks, and where it came from.
 
     The page is one file under 8 MB: style, pictures, scripts and the viewer's volumes are inside, and its content
     security policy runs these scripts alone and lets nothing be fetched. Without scripts it lacks the viewer and the
@@ -79,7 +75,7 @@ def segmentation_report(
         image: Scan as it was read, (X, Y, Z).
         labels: Ids of the card's classes, integer, (X, Y, Z).
         grid: Grid of all arrays.
-        reference: Reference labels, integer, (X, Y, Z); adds a picture of agreement to each slice.
+        reference: Reference labels, integer, (X, Y, Z); adds its contours and the difference to each slice.
 
     Returns:
         The page's HTML, to be written as UTF-8.
@@ -93,9 +89,9 @@ def segmentation_report(
     data, about_model = (in_words(without_paths(document), names) for document in (sidecar, card))
     plan: SlicePlan = data.get("display") or plan_slices(image, labels, grid, reference=reference, count=_SLICES)
     classes: list[ClassEntry] = about_model["classes"]
-    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // (len(plan["slices"]) * (2 if reference is None else 3))))
-    rendering = render_slices(image, labels, grid, classes, reference=reference, plan=plan, side=side)
-    page = _page(data, about_model, _slices(data, classes, rendering, plan["slices"]), grid)
+    side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // len(plan["slices"])))
+    rendering = render_slices(image, labels, grid, reference=reference, plan=plan, side=side)
+    page = _page(data, about_model, slice_sections(data, classes, rendering, plan["slices"]), grid)
     viewer = make_viewer(
         image,
         labels,
@@ -104,11 +100,12 @@ def segmentation_report(
         modality=text_at(data, "input", "expected_modality"),
         window=rendering.window,
         room=_PAGE - len(_written(page).encode()),
+        reference=reference,
     )
     return _written(page if viewer is None else _with_viewer(page, viewer), viewer)
 
 
-def _page(data: Document, card: Document, slices: Section, grid: Grid) -> Page:
+def _page(data: Document, card: Document, slices: Sequence[Section], grid: Grid) -> Page:
     """The page without its viewer."""
     compared, judged = part_at(data, "reference"), part_at(data, "report")
     colours = _colours(card["classes"])
@@ -119,9 +116,10 @@ def _page(data: Document, card: Document, slices: Section, grid: Grid) -> Page:
         lead=_lead(data),
         facts=_facts(data),
         sections=[
+            *slices[:1],
             _checks(data),
             _viewer(None),
-            slices,
+            *slices[1:],
             volumes_section(data, card, colours),
             *([comparison_section(data, colours)] if compared else []),
             *([_verdict(data)] if judged else []),
@@ -139,12 +137,14 @@ def _with_viewer(page: Page, viewer: Viewer) -> Page:
 
 def _written(page: Page, viewer: Viewer | None = None) -> str:
     digests = [] if viewer is None else [viewer.program.digest]
-    return render_page(page, styles=("verdict.css", "viewer.css"), script="review.js", digests=digests)
+    judged = any(section.id == "verdict" for section in page.sections)
+    styles = ("verdict.css", "viewer.css")
+    return render_page(page, styles=styles, script="review.js", digests=digests, bar="report" if judged else "")
 
 
 def _colours(classes: Sequence[ClassEntry]) -> dict[int, str]:
     """Colours of classes by their id."""
-    return {number: hex_colour(rgb) for number, rgb in class_colours(classes).items()}
+    return {number: hex_colour(rgb) for number, rgb in contour_colours(classes).items()}
 
 
 def _lead(data: Mapping[str, Json]) -> str:
@@ -194,73 +194,6 @@ def _viewer(viewer: Viewer | None) -> Section:
         small=True,
     )
     return Section("viewer", "Viewer", [viewer or without], contents="Viewer")
-
-
-def _slices(
-    data: Mapping[str, Json],
-    classes: Sequence[ClassEntry],
-    rendering: Rendering,
-    entries: Sequence[ShownSlice],
-) -> Section:
-    """Pictures of slices, those to look at first before those of each plane."""
-    names = {entry["id"]: str(entry["name"]) for entry in classes}
-    colours, compared = _colours(classes), bool(part_at(data, "reference"))
-    low, high = rendering.window
-    agreement = ", then agreement with the reference" if compared else ""
-    convention = (
-        "Radiological convention: the patient’s right is on the left of axial and coronal slices; anterior is on the "
-        f"left of sagittal ones. Window {low:.4g} to {high:.4g} ({rendering.window_rule}). Each slice: image alone, "
-        f"then with contours{agreement}. Positions are those of the slice’s centre in scanner coordinates."
-    )
-    channels = list_at(data, "input", "channels")
-    if channels:
-        convention += f" Shown is {as_text(channels[0])}, the first of {len(channels)} channels."
-    legend = [(names[number], colours[number]) for number in sorted(names) if number != 0]
-    blocks: list[Block] = [Text(convention, small=True), Legend(legend, "Colours of the contours")]
-    if compared:
-        kinds = [(name, hex_colour(rgb)) for name, rgb in AGREEMENT.items()]
-        blocks.append(Legend(kinds, "Colours of the agreement pictures", "Agreement:"))
-    shown = list(zip(rendering.slices, entries, strict=True))
-    first = [_key_figure(item, entry, names) for item, entry in shown if "why" in entry]
-    pictures = 3 if compared else 2
-    if first:
-        blocks.append(Gallery(first, "To look at first", _choice_of_slices(compared), pictures))
-    for plane, items in groupby((item for item, entry in shown if "why" not in entry), lambda item: item.plane):
-        figures = [_figure(item, names) for item in items]
-        blocks.append(Gallery(figures, plane.capitalize(), pictures=pictures))
-    return Section("slices", "Slices", blocks, contents="Slices")
-
-
-def _choice_of_slices(compared: bool) -> str:
-    """How the slices to look at first were chosen."""
-    errors = (
-        "Most errors: the axial slice with most voxels of the structure that are in the result or the reference alone; "
-        "structures of lowest Dice. "
-    )
-    return (errors if compared else "") + (
-        "Least certain: the axial slice in which the structure’s mean confidence is lowest, among slices with at least "
-        "a quarter of its largest one; flagged structures first."
-    )
-
-
-def _figure(item: Slice, names: Mapping[int, str]) -> Figure:
-    """A slice: the image alone, with contours, and with agreement where there is a reference."""
-    where = f"{item.plane.capitalize()} slice at {item.position}"
-    inside = ", ".join(names.get(number, str(number)) for number in item.present) or "no structure in this slice"
-    kinds = [("image", f"{where}, image alone", item.plain), ("contours", f"{where}: {inside}", item.contours)]
-    if item.agreement is not None:
-        kinds.append(("agreement", f"{where}, agreement with the reference", item.agreement))
-    size = (item.width, item.height)
-    pictures = [Picture(data_uri(png, "image/png"), alt, kind=kind, size=size) for kind, alt, png in kinds]
-    return Figure(pictures, item.position, f"{item.plane} slice {item.index}")
-
-
-def _key_figure(item: Slice, entry: ShownSlice, names: Mapping[int, str]) -> Figure:
-    """A slice to look at first, and why."""
-    figure, why, value = _figure(item, names), entry.get("why"), entry.get("value")
-    measure = f"{value} voxels" if why == "most errors" else f"mean confidence {fixed(value, 2)}"
-    caption = words(f"{entry.get('structure')}: {why}, {measure}")
-    return replace(figure, caption=caption, place=f"{figure.caption}, {figure.place}")
 
 
 def _verdict(data: Mapping[str, Json]) -> Section:

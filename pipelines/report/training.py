@@ -107,7 +107,7 @@ def training_report(content: TrainingContent, pictures: Sequence[Path] = ()) -> 
         "the verdict.",
         medical=program == "medvision",
     )
-    return render_page(page, styles=["verdict.css"], script="review.js")
+    return render_page(page, styles=["verdict.css"], script="review.js", bar="report")
 
 
 def _facts(card: Document, summary: Summary | None) -> list[tuple[str, str]]:

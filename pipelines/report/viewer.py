@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 
-from medvision.pictures.overlays import class_colours
+from medvision.pictures.colours import contour_colours
 from medvision.volumes.geometry import Grid
 from pipelines.report.page import source_digest
 from pipelines.report.sections import Block, Embedded, data_uri, hex_colour
@@ -83,6 +83,7 @@ class Viewer(Block):
         program: The viewer's program.
         scan: The reduced scan, compressed NIfTI.
         labels: The reduced labels, compressed NIfTI.
+        reference: The reduced reference labels, compressed NIfTI; None where there are none.
         structures: Structures in the order of their codes.
         windows: (black, white) of each window, by name.
         factors: How many voxels of the scan became one along each axis.
@@ -95,6 +96,7 @@ class Viewer(Block):
     program: Program
     scan: bytes
     labels: bytes
+    reference: bytes | None
     structures: Sequence[Structure]
     windows: Mapping[str, tuple[float, float]]
     factors: tuple[int, int, int]
@@ -125,6 +127,7 @@ class Viewer(Block):
             "structures": structures,
         }
         files = {"program": self.program.packed, "scan": self.scan, "labels": self.labels}
+        files |= {"reference": self.reference} if self.reference is not None else {}
         return [
             Embedded("viewer-data", "application/json", htmlsafe_json_dumps(data, sort_keys=True)),
             *(
@@ -143,6 +146,7 @@ def make_viewer(
     modality: str,
     window: tuple[float, float],
     room: int,
+    reference: np.ndarray | None = None,
 ) -> Viewer | None:
     """A viewer of a display copy of a scan and its labels.
 
@@ -157,6 +161,7 @@ def make_viewer(
         modality: Modality according to the model's card; CT in HU gets the windows of CT.
         window: (black, white) of the page's pictures, the first of the windows.
         room: Bytes of the page that all of it may take, base64 included.
+        reference: Integer reference labels, (X, Y, Z), the second layer.
 
     Returns:
         None where the program was not built, the room does not suffice, or there are more than 255 structures.
@@ -169,11 +174,11 @@ def make_viewer(
         return None
     room -= _base64_size(len(program.packed)) + len(program.notices.encode()) + 400 * len(names) + 8_000
     scale = _Scale.of(image, modality)
-    copy = _display_copy(image, labels, grid, list(names), scale, room * 3 // 4)
+    copy = _display_copy(image, labels, reference, grid, list(names), scale, room * 3 // 4)
     if copy is None:
         return None
     points = _points_inside(copy.codes, _reduced_affine(grid, copy.factors), len(names))
-    colours = class_colours(classes)
+    colours = contour_colours(classes)
     structures = [
         Structure(code, name, colours[number], points[code - 1])
         for code, (number, name) in enumerate(names.items(), start=1)
@@ -182,6 +187,7 @@ def make_viewer(
         program,
         copy.scan,
         copy.labels,
+        copy.reference,
         structures,
         {"as in the pictures": window, **scale.windows(image)},
         copy.factors,
@@ -232,18 +238,25 @@ class _Scale:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A reduced scan and its labels: factors of the reduction, labels as codes from 1, and both as files."""
+    """A reduced scan and its labels: factors of the reduction, labels as codes from 1, and all as files."""
 
     factors: tuple[int, int, int]
     codes: np.ndarray
     scan: bytes
     labels: bytes
+    reference: bytes | None
 
 
 def _display_copy(
-    image: np.ndarray, labels: np.ndarray, grid: Grid, ids: Sequence[int], scale: _Scale, most_bytes: int
+    image: np.ndarray,
+    labels: np.ndarray,
+    reference: np.ndarray | None,
+    grid: Grid,
+    ids: Sequence[int],
+    scale: _Scale,
+    most_bytes: int,
 ) -> _Copy | None:
-    """The finest copy whose two files stay below a size."""
+    """The finest copy whose files stay below a size."""
     for factors in _factors(grid):
         if factors != (1, 1, 1) and np.prod(_reduced_shape(grid.shape, factors)) < _FEWEST_VOXELS:
             break
@@ -251,12 +264,14 @@ def _display_copy(
         sampled = sample.shape[2] / _reduced_shape(grid.shape, factors)[2]
         if len(_compressed(sample.tobytes("F"))) > 1.05 * sampled * most_bytes:
             continue
-        codes = _as_codes(np.stack([*_mode_slices(labels, factors)], axis=-1), ids)
-        label_file = _nifti(codes, grid, factors, intent=_LABELS)
+        maps = [labels] if reference is None else [labels, reference]
+        codes = [_as_codes(np.stack([*_mode_slices(map_, factors)], axis=-1), ids) for map_ in maps]
+        label_files = [_nifti(each, grid, factors, intent=_LABELS) for each in codes]
         scan = np.stack([*_mean_slices(image, factors, scale)], axis=-1)
         scan_file = _nifti(scan, grid, factors, slope=scale.step, inter=scale.low)
-        if len(scan_file) + len(label_file) <= most_bytes:
-            return _Copy(factors, codes, scan_file, label_file)
+        if len(scan_file) + sum(map(len, label_files)) <= most_bytes:
+            label_file, *others = label_files
+            return _Copy(factors, codes[0], scan_file, label_file, others[0] if others else None)
     return None
 
 

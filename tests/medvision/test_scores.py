@@ -15,17 +15,26 @@ def test_the_slice_of_lowest_winning_scores():
     scores[1, :, :3, 1:4] = 240
     scores[1, :, :3, 2] = 210
     scores[1, 0, 0, 4] = 201  # one voxel of the thirteen that a slice may have: too few
-    found = weakest_slices(scores, 255)
-    assert found[1] == (2, 210 / 255)
-    assert found[0][0] in range(6) and found[0][1] == 200 / 255
-    assert 2 not in found, "a class that wins nowhere has no slice"
+    weakest = weakest_slices(scores, 255)
+    assert weakest[1][2] == (2, 210 / 255)
+    assert weakest[0][2][0] in range(6) and weakest[0][2][1] == 200 / 255
+    assert 2 not in weakest, "a class that wins nowhere has no slice"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_slice_of_lowest_winning_scores_along_each_axis(axis):
+    scores = torch.zeros(2, 7, 8, 9, dtype=torch.int16)
+    scores[0] = 100
+    scores[1, 1:6, 1:6, 1:6] = 250
+    scores[1].select(axis, 3)[scores[1].select(axis, 3) > 0] = 150
+    assert weakest_slices(scores, 255)[1][axis] == (3, 150 / 255)
 
 
 def test_several_views_are_summed_scores():
     scores = torch.zeros(2, 2, 2, 3, dtype=torch.int16)
     scores[1] = 600
     scores[1, ..., 2] = 510
-    assert weakest_slices(scores, 255 * 3)[1] == (2, 510 / 765)
+    assert weakest_slices(scores, 255 * 3)[1][2] == (2, 510 / 765)
 
 
 def test_labels_by_blocks_are_those_of_the_whole():

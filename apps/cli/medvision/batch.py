@@ -82,7 +82,8 @@ def write_index(
     Raises:
         InputError: the folder cannot be written to.
     """
-    from pipelines.report.index import batch_index, case_row, index_page, thumbnail
+    from pipelines.report.index import batch_index, case_row, index_page
+    from pipelines.report.thumbnails import thumbnail
 
     rows, pictures, copied, table = [], {}, {}, []
     for outcome in outcomes:

@@ -20,6 +20,7 @@ from shared_backbones.files import printable, spreadsheet_safe
 
 _FORMATS = (".csv", ".parquet", ".json")
 _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
+_WORDS = ("comment", "marks")  # which readers wrote; kept on request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,15 @@ class CollectOptions:
         ),
     ] = None
     overwrite: OverwriteOption = False
+    consensus: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="What counts where readers do not agree: worst, majority or adjudicator:NAME. Without a rule they "
+            "disagree.",
+        ),
+    ] = ""
+    comments: Annotated[bool, typer.Option("--comments", help="Log comments to the run, too.")] = False
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
 
@@ -54,8 +64,9 @@ def add_review(app: typer.Typer) -> None:
 
 
 def collect(options: CollectOptions) -> int:
-    """Match verdicts (*_review.json) with reports by number and content hash; the latest counts.
+    """Match verdicts with reports by number and content hash: a row for each report and reader.
 
+    Verdicts are JSON files with that content, whatever they are called; of several by one reader the latest counts.
     Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
     has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
     """
@@ -65,12 +76,12 @@ def collect(options: CollectOptions) -> int:
     sidecar = options.output.with_name(f"{options.output.name}.json")
     outputs = Outputs({"table": options.output, SIDECAR: sidecar}, options.overwrite)
     outputs.check()
-    collected = collect_reviews(options.folders)
+    collected = collect_reviews(options.folders, options.consensus)
     with outputs.placing() as staged:
         _write_table(staged["table"], collected.rows, options.output.suffix.lower())
         outputs.finish(staged, {"schema_version": 1, "counts": collected.counts})
     if options.log_to_run is not None:
-        _log(options.log_to_run, collected.rows, collected.counts)
+        _log(options.log_to_run, collected.rows, collected.counts, options.comments)
     for problem in collected.problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.as_json:
@@ -89,17 +100,17 @@ def collect(options: CollectOptions) -> int:
 
 def _check_name(output: Path) -> None:
     """Raise an InputError unless a table can have this name."""
-    from pipelines.report.verdicts import REPORTS, REVIEWS
+    from pipelines.report.verdict_files import REPORTS, looks_like_verdict
 
     if output.suffix.lower() not in _FORMATS:
         raise InputError(f"{printable(output)}: ends in {printable(output.suffix)!r}; expected {', '.join(_FORMATS)}")
-    if any(fnmatchcase(output.name, pattern) for pattern in (REVIEWS, *REPORTS)):
+    if looks_like_verdict(output.name) or any(fnmatchcase(output.name, pattern) for pattern in REPORTS):
         raise InputError(
             f"{printable(output)}: a table of that name would be read as a verdict or report; choose another"
         )
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | None]], suffix: str) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | None]], suffix: str) -> None:
     """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
     from pipelines.report.verdicts import COLUMNS
 
@@ -113,17 +124,21 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | None]], suf
             writer.writerows([spreadsheet_safe(row[column]) for column in columns] for row in rows)
     else:
         pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
-        kinds = {"verdicts": pyarrow.int64(), "flags": pyarrow.int64()}
+        whole, real = pyarrow.int64(), pyarrow.float64()
+        kinds = {"verdicts": whole, "readers": whole, "flags": whole, "seconds": real, "lowest_confidence": real}
         schema = pyarrow.schema([(column, kinds.get(column, pyarrow.string())) for column in columns])
         parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
 
 
-def _log(run_id: str, rows: Sequence[Mapping[str, str | int | None]], counts: Mapping[str, int]) -> None:
+def _log(
+    run_id: str, rows: Sequence[Mapping[str, str | int | float | None]], counts: Mapping[str, int], comments: bool
+) -> None:
     require("mlflow", "train")
     from pipelines.report.text import without_paths
     from pipelines.tracking.runs import log_to_run
 
-    kept = [{key: without_paths(value) for key, value in row.items() if key not in _LEFT_OUT} for row in rows]
+    left_out = _LEFT_OUT if comments else (*_LEFT_OUT, *_WORDS)
+    kept = [{key: without_paths(value) for key, value in row.items() if key not in left_out} for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "reviews.csv"
         _write_table(table, kept, ".csv")

@@ -48,7 +48,10 @@ def verdict(
 def folder(tmp_path: Path) -> Path:
     """Four reports: reviewed twice, open, made again since its verdict, with a forged verdict; and a stray verdict."""
     put_report(tmp_path / "a" / "one_seg.json", 1, 11, flags=2)
-    put(tmp_path / "verdicts" / "x_review.json", verdict(1, 11, "reject", "2026-01-02T04:00:00+02:00", comment="early"))
+    put(
+        tmp_path / "verdicts" / "x_review.json",
+        verdict(1, 11, "reject", "2026-01-02T04:00:00+02:00", comment="early", reviewer="ab"),
+    )
     put(
         tmp_path / "verdicts" / "x (1)_review.json",
         verdict(1, 11, "needs_work", comment="=HYPERLINK(1)", reviewer="AB"),
@@ -72,7 +75,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_the_latest_verdict_counts_and_what_matches_nothing_is_listed(medvision: Collect, folder: Path):
     done = medvision("review", "collect", folder, "-o", folder / "t.csv")
     assert (done.code, done.err) == (0, "")
-    assert done.out.endswith("t.csv: 4 reports, 3 open, 0 accept, 1 needs work, 0 reject, 3 orphan\n")
+    assert done.out.endswith("t.csv: 4 reports, 3 open, 0 accept, 1 needs work, 0 reject, 0 disagree, 3 orphan\n")
     rows = table(folder / "t.csv")
     assert list(rows[0]) == list(COLUMNS)
     assert [(row["report_id"][5:13], row["state"], row["verdict"]) for row in rows] == [
@@ -147,6 +150,82 @@ def test_two_scans_of_equal_content_are_two_rows_and_a_copied_folder_is_none(
     }
 
 
+NAMES = ["x_review.json", "x_review (1).json", "x_review(2).json", "x_review - Copy.JSON", "download.json", "é.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corrected_verdict_is_found_whatever_the_browser_called_it(medvision: Collect, tmp_path: Path, name: str):
+    put_report(tmp_path / "one_seg.json", 1, 11)
+    put(tmp_path / "a_review.json", verdict(1, 11, "reject", "2026-01-01T00:00:00Z"))
+    put(tmp_path / name, verdict(1, 11, "accept", "2026-01-02T00:00:00Z"))
+    assert medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv").code == 0
+    (row,) = table(tmp_path / "t.csv")
+    assert (row["verdict"], row["verdicts"]) == ("accept", "2")
+
+
+def test_what_looks_like_a_verdict_and_is_not_taken_is_said_and_other_files_are_left_alone(
+    medvision: Collect, tmp_path: Path
+):
+    put_report(tmp_path / "one_seg.json", 1, 11)
+    unfinished = put(tmp_path / f"{identity(1, 11)['id']}_review.json.part", "{")
+    listed = put(tmp_path / f"reviews-{1:08x}-AB.json", {"verdicts": [verdict(1, 11), 5]})
+    put(tmp_path / "other.json", {"verdicts": [1, 2], "note": "not ours"})
+    put(tmp_path / "broken.json", '{"verdict": ')
+    put(tmp_path / "team_reviews.csv", "a,b")
+    done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv")
+    assert done.code == 5 and done.err.count("\n") == 2
+    assert f"{unfinished}: looks like a verdict, but is not taken" in done.err and f"{listed}: its verdicts" in done.err
+
+
+def test_a_file_of_many_verdicts_is_as_many_rows_and_a_verdict_can_be_taken_back(medvision: Collect, tmp_path: Path):
+    for case in range(1, 61):
+        put_report(tmp_path / f"{case}_seg.json", case, case)
+    saved = [verdict(case, case, reviewer="AB", seconds=2.5, structures={"cortex": "fix"}) for case in range(1, 61)]
+    put(tmp_path / "r.json", {"schema_version": 2, "verdicts": saved})
+    later = verdict(60, 60, "open", "2026-01-03T00:00:00Z", reviewer="AB")
+    put(tmp_path / "later.json", {"schema_version": 2, "verdicts": [later]})
+    assert medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv").code == 0
+    rows = table(tmp_path / "t.csv")
+    assert [row["state"] for row in rows] == ["reviewed"] * 59 + ["open"]
+    assert (rows[0]["structures"], rows[0]["seconds"]) == ("cortex: fix", "2.5")
+
+
+@pytest.mark.parametrize(
+    ("rule", "consensus"),
+    [(None, "disagree"), ("worst", "reject"), ("majority", "accept"), ("adjudicator:cd", "reject"),
+     ("adjudicator:XY", "disagree")],
+)  # fmt: skip
+def test_readers_who_disagree_are_a_row_each_and_a_rule_decides(
+    medvision: Collect, tmp_path: Path, rule: str | None, consensus: str
+):
+    put_report(tmp_path / "one_seg.json", 1, 11)
+    for reader, judged in (("AB", "accept"), ("CD", "reject"), ("EF", "accept")):
+        put(tmp_path / f"{reader}.json", verdict(1, 11, judged, reviewer=reader, comment=f"by {reader}"))
+    asked = () if rule is None else ("--consensus", rule)
+    done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv", "--json", *asked)
+    rows = table(tmp_path / "t.csv")
+    assert [(row["reviewer"], row["verdict"], row["comment"]) for row in rows] == [
+        ("AB", "accept", "by AB"), ("CD", "reject", "by CD"), ("EF", "accept", "by EF")
+    ]  # fmt: skip
+    assert {row["consensus"] for row in rows} == {consensus}
+    counts = json.loads(done.out)["counts"]
+    assert (counts["reports"], counts["open"], counts[consensus]) == (1, 0, 1)
+
+
+def test_an_unknown_rule_is_refused(medvision: Collect, tmp_path: Path):
+    done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv", "--consensus", "adjudicator:")
+    assert done.code == 2 and "expected worst, majority or adjudicator:NAME" in done.error
+
+
+def test_a_copied_folder_that_another_program_wrote_anew_is_no_second_report(medvision: Collect, tmp_path: Path):
+    report = put_report(tmp_path / "a" / "one_seg.json", 1, 11)
+    put(tmp_path / "b" / "one_seg.json", json.dumps(json.loads(report.read_text()), indent=1))
+    put_report(tmp_path / "a" / "two_seg.json", 2, 22)
+    shutil.copytree(tmp_path / "a", tmp_path / "backup" / "reports")
+    assert medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv").code == 0
+    assert len(table(tmp_path / "t.csv")) == 2
+
+
 def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path):
     put_report(tmp_path / "a" / "one_seg.json", 1, 11)
     put_report(tmp_path / "b" / "robustness.json", 1, 12)
@@ -172,7 +251,7 @@ def test_every_program_collects_verdicts_on_reports_of_every_kind(tmp_path: Path
     ("content", "says"),
     [
         ("", "is not JSON"),
-        ("[" * 100_000, "larger than 64 KB"),
+        ("[" * 9_000_000, "larger than 8 MB"),
         ("[" * 60_000, "is not JSON"),
         ("9" * 5_000, "is not JSON"),
         ("[1]", "contains a list"),
@@ -219,7 +298,7 @@ def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp
         ((".", "-o", "t.xlsx"), "expected .csv, .parquet, .json"),
         ((".", "-o", "a_review.json"), "would be read as a verdict"),
         ((".", "-o", "report.json"), "would be read as a verdict or report"),
-        ((".", "-o", "t.csv"), "contains no *_seg.json, *_dseg.json, robustness.json, report.json, *_review.json"),
+        ((".", "-o", "t.csv"), "contains no *_seg.json, *_dseg.json, robustness.json, report.json and no verdict"),
     ],
 )
 def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monkeypatch, arguments, says: str):
@@ -242,17 +321,23 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
     ) as run:
         pass
     put(folder / "p_review.json", verdict(2, 22, comment="see /scans/jane/scan.nii.gz", reviewer="JD"))
-    assert medvision("review", "collect", folder, "-o", folder / "t.csv", "--log-to-run", run.run_id).code == 0
+    assert (
+        medvision("review", "collect", folder, "-o", folder / "t.csv", "--log-to-run", run.run_id, "--comments").code
+        == 0
+    )
     noted = MlflowClient(uri).get_run(run.run_id)
     assert {name: value for name, value in noted.data.metrics.items() if name.startswith("review.")} == {
         "review.reports": 4, "review.open": 2, "review.accept": 1, "review.needs_work": 1, "review.reject": 0,
-        "review.orphan": 3,
+        "review.disagree": 0, "review.orphan": 3,
     }  # fmt: skip
     assert noted.info.status == "FINISHED"
     kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
     text = kept.read_text()
     assert len(table(kept)) == 7 and "'=HYPERLINK(1)" in text and "see [path left out]" in text
     assert not any(name in text for name in ("AB", "JD", "jane", "one_seg", "x (1)", str(tmp_path)))
+    assert medvision("review", "collect", folder, "-o", folder / "q.csv", "--log-to-run", run.run_id).code == 0
+    kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
+    assert "comment" not in kept.read_text() and "HYPERLINK" not in kept.read_text(), "comments only on request"
     done = medvision("review", "collect", folder, "-o", folder / "u.csv", "--log-to-run", "0" * 32)
     assert done.code == 2 and "run " + "0" * 32 + ": not in sqlite:///" in done.error
 

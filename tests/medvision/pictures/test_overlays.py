@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFont
-from scipy import ndimage
+from PIL import Image, ImageChops, ImageDraw
 
-from medvision.pictures.overlays import AGREEMENT, class_colours, direction_letters, outline, palette, render_slices
+from medvision.pictures.colours import (
+    class_colours,
+    contour_colours,
+    deuteranopic_distance,
+    luminance,
+    palette,
+)
+from medvision.pictures.overlays import DIFFERENCE, direction_letters, outline, render_slices
 from medvision.volumes.geometry import Grid
-from shared_backbones.card import ClassEntry
+from tests.medvision.pictures.test_contours import corners, inside
 
-CLASSES: list[ClassEntry] = [
-    {"id": 0, "name": "background"},
-    {"id": 1, "name": "one", "color": [255, 0, 0]},
-    {"id": 2, "name": "two"},
-]
 ORIENTATIONS = [
     (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
 ]
@@ -46,10 +47,19 @@ def decoded(png):
     return np.array(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def coloured(png):
-    """(H, W) bool: pixels that are not grey."""
-    rgb = decoded(png)
-    return rgb.max(axis=2) != rgb.min(axis=2)
+def enclosed(item, contours):
+    """Numbers (H, W) of the labels that contours enclose, in pixels of the picture."""
+    drawn = np.zeros((item.height, item.width), int)
+    (across, down), (left, top) = contours.scale, contours.origin
+    for number, path in contours.paths.items():
+        mask = Image.new("1", (item.width, item.height))
+        for points in corners(path):
+            loop = Image.new("1", mask.size)
+            places = [(left + x * across - 0.5, top + y * down - 0.5) for x, y in points]
+            ImageDraw.Draw(loop).polygon(places, fill=1)
+            mask = ImageChops.logical_xor(mask, loop)
+        drawn[np.array(mask)] = number
+    return drawn
 
 
 def one_of(rendering, plane):
@@ -62,13 +72,12 @@ def test_left_anterior_superior_corner_is_drawn_in_radiological_convention(axes,
     x, y, z = world(grid)
     corner = (x < -4) & (y > 4) & (z > 4)
     image = np.where(corner, 200, 100).astype(np.int16)
-    rendering = render_slices(image, corner.astype(np.uint8), grid, CLASSES, window=(0, 200), count=1, side=220)
+    rendering = render_slices(image, corner.astype(np.uint8), grid, window=(0, 200), count=1, side=220)
 
     places = {"axial": (True, True), "coronal": (True, True), "sagittal": (False, True)}  # on the right, at the top
     for plane, expected in places.items():
         item = one_of(rendering, plane)
-        for pixels in (decoded(item.plain)[..., 0] > 180, coloured(item.contours)):
-            pixels[:, :24] = pixels[:, -24:] = pixels[:24] = pixels[-24:] = False  # letters and scale bar
+        for pixels in (decoded(item.grey)[..., 0] > 180, enclosed(item, item.result) > 0):
             rows, columns = np.nonzero(pixels)
             assert (columns.mean() > item.width / 2, rows.mean() < item.height / 2) == expected, plane
     assert one_of(rendering, "axial").letters == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
@@ -81,20 +90,6 @@ def test_left_anterior_superior_corner_is_drawn_in_radiological_convention(axes,
         assert float(number) == pytest.approx(abs(value), abs=0.5)
 
 
-def test_letters_are_drawn_where_they_belong():
-    grid = oriented_grid((0, 1, 2), (1, 1, 1))
-    black = np.zeros(grid.shape, np.float32)
-    item = one_of(render_slices(black, black.astype(np.uint8), grid, CLASSES, window=(0, 1), side=200), "axial")
-    bright = decoded(item.plain)[..., 0] > 128
-    middle = slice(item.height // 2 - 15, item.height // 2 + 15)
-    font = ImageFont.load_default(size=15)
-    for letter, part in (("R", bright[middle, :25]), ("L", bright[middle, -25:])):
-        columns = np.flatnonzero(part.any(axis=0))
-        glyph = np.array(font.getmask(letter)).reshape(font.getmask(letter).size[::-1]) > 128
-        assert np.ptp(columns) + 1 == np.ptp(np.flatnonzero(glyph.any(axis=0))) + 1, letter
-        assert part.sum() == pytest.approx(glyph.sum(), abs=4), letter
-
-
 @pytest.mark.parametrize(("degrees", "letters"), [(0, "R"), (10, "R"), (20, "RA"), (70, "AR"), (180, "L"), (-90, "P")])
 def test_direction_letters_name_a_tilt(degrees, letters):
     angle = np.radians(degrees)
@@ -105,20 +100,19 @@ def test_anisotropic_voxels_have_their_true_aspect():
     grid = oriented_grid((0, 1, 2), (1, 1, 1), shape=(60, 60, 12), spacing=(1.0, 1.0, 5.0))
     ball = np.linalg.norm(world(grid), axis=0) < 25
     image = np.full(grid.shape, 50.0, np.float32)
-    rendering = render_slices(image, ball.astype(np.uint8), grid, CLASSES, window=(0, 100), count=1, side=240)
+    rendering = render_slices(image, ball.astype(np.uint8), grid, window=(0, 100), count=1, side=240)
     for item in rendering.slices:
         assert (item.width, item.height) == (240, 240)
-        rows, columns = np.nonzero(coloured(item.contours))
+        rows, columns = np.nonzero(enclosed(item, item.result))
         assert np.ptp(columns) == pytest.approx(np.ptp(rows), abs=21)  # a slice of 5 mm is 20 pixels thick
 
 
 def test_scale_bar_has_its_length():
     grid = oriented_grid((0, 1, 2), (1, 1, 1), shape=(50, 50, 50), spacing=(2.0, 2.0, 2.0))
     image = np.full(grid.shape, 30.0, np.float32)
-    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid, CLASSES, window=(0, 100), side=300)
+    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid, window=(0, 100), side=300)
     assert rendering.scale_bar_mm == 20
-    line = decoded(rendering.slices[0].plain)[-7, : 300 // 3, 0] == 255
-    assert line.sum() == pytest.approx(20 * 3, abs=1)  # 300 pixels show 100 mm
+    assert rendering.slices[0].bar == pytest.approx(20 * 3)  # 300 pixels show 100 mm
 
 
 def test_contours_lie_exactly_on_the_label_boundary():
@@ -127,28 +121,24 @@ def test_contours_lie_exactly_on_the_label_boundary():
     labels[6:13, 7:14, 5:15] = 1
     labels[8:11, 9:12, 5:15] = 2  # a second label inside the first
     image = np.full(grid.shape, 50.0, np.float32)
-    rendering = render_slices(image, labels, grid, CLASSES, window=(0, 100), count=1, side=200)
+    rendering = render_slices(image, labels, grid, window=(0, 100), count=1, side=200)
     item = one_of(rendering, "axial")
-    big = np.kron(labels[::-1, ::-1, item.index].T, np.ones((10, 10), int))
-    rgb = decoded(item.contours)
-    colours = class_colours(CLASSES)
+    shown = labels[::-1, ::-1, item.index].T
     for number in (1, 2):
-        expected = (big == number) ^ ndimage.binary_erosion(big == number)
-        assert np.array_equal((rgb == colours[number]).all(axis=2), expected)
+        assert np.array_equal(inside(item.result.paths[number], shown.shape), shown == number)
+    assert item.result.scale == (10, 10) and item.result.origin == (0, 0)
+    assert list(item.result.paths) == [1, 2], "small structures lie on top of large ones"
     assert item.present == (1, 2)
-    inside = decoded(item.plain)[70:130, 70:130, 0]
-    assert inside.min() == inside.max(), "the plain picture is free of contours"
+    assert np.ptp(decoded(item.grey)) == 0, "the picture is free of contours"
 
 
 def test_contours_and_image_share_pixel_centres():
     grid = oriented_grid((0, 1, 2), (1, 1, 1), shape=(20, 20, 20))
     labels = np.zeros(grid.shape, np.uint8)
     labels[7:13, 7:13, 7:13] = 1
-    rendering = render_slices(labels * 100.0, labels, grid, CLASSES, window=(0, 100), count=1, side=128)
+    rendering = render_slices(labels * 100.0, labels, grid, window=(0, 100), count=1, side=128)
     item = one_of(rendering, "axial")
-    contour, bright = coloured(item.contours), decoded(item.plain)[..., 0] > 127
-    bright[:20] = bright[-20:] = bright[:, :20] = bright[:, -20:] = False  # letters
-    assert np.array_equal(contour, contour[::-1, ::-1]), "no shift to one side, at 7.1 pixels a voxel"
+    contour, bright = enclosed(item, item.result) > 0, decoded(item.grey)[..., 0] > 127
     for axis in (0, 1):
         lines, tissue = np.flatnonzero(contour.any(axis=axis)), np.flatnonzero(bright.any(axis=axis))
         assert abs(lines[0] - tissue[0]) <= 1 and abs(lines[-1] - tissue[-1]) <= 1
@@ -159,7 +149,7 @@ def test_outline_closes_at_the_edge_of_the_picture():
     assert np.array_equal(outline(np.full((3, 3), 7)), expected)
 
 
-def test_agreement_shows_what_is_too_much_missed_confused_and_right():
+def test_the_difference_shows_what_is_too_much_missed_and_confused():
     grid = oriented_grid((0, 1, 2), (1, 1, 1), shape=(20, 20, 20))
     labels, reference = np.zeros((2, *grid.shape), np.uint8)
     labels[4:8, 4:8] = 1  # only in the result
@@ -167,22 +157,24 @@ def test_agreement_shows_what_is_too_much_missed_confused_and_right():
     labels[12:16, 4:8], reference[12:16, 4:8] = 1, 2
     labels[12:16, 12:16] = reference[12:16, 12:16] = 2
     image = np.full(grid.shape, 50.0, np.float32)
-    rendering = render_slices(image, labels, grid, CLASSES, reference=reference, window=(0, 100), count=1, side=200)
-    rgb = decoded(one_of(rendering, "axial").agreement)
+    rendering = render_slices(image, labels, grid, reference=reference, window=(0, 100), count=1, side=200)
+    item = one_of(rendering, "axial")
     # radiological: x runs to the left, y upwards
-    places = {"only in the result": (120, 120), "only in the reference": (40, 120), "another structure": (120, 40)}
-    for name, (top, left) in {**places, "same contour": (40, 40)}.items():
-        expected = np.zeros(rgb.shape[:2], bool)
-        expected[top : top + 40, left : left + 40] = True
-        expected[top + 1 : top + 39, left + 1 : left + 39] = False
-        assert np.array_equal((rgb == AGREEMENT[name]).all(axis=2), expected), name
+    places = {"only in the result": (12, 12), "only in the reference": (4, 12), "another structure": (12, 4)}
+    assert len(item.difference.paths) == len(places) == len(DIFFERENCE)
+    for number, name in enumerate(DIFFERENCE, start=1):
+        top, left = places[name]
+        expected = np.zeros((20, 20), bool)
+        expected[top : top + 4, left : left + 4] = True
+        assert np.array_equal(inside(item.difference.paths[number], (20, 20)), expected), name
+    assert set(item.reference.paths) == {1, 2}
 
 
 def test_slices_spread_over_the_labels_extent():
     grid = oriented_grid((2, 0, 1), (1, -1, 1), shape=(40, 40, 40))
     x, y, z = world(grid)
     labels = ((abs(x) < 15) & (abs(y) < 15) & (z > 0) & (z < 12)).astype(np.uint8)
-    rendering = render_slices(np.ones(grid.shape, np.float32), labels, grid, CLASSES, window=(0, 2))
+    rendering = render_slices(np.ones(grid.shape, np.float32), labels, grid, window=(0, 2))
     heights = [item.index for item in rendering.slices if item.plane == "axial"]
     assert heights == [21, 23, 25, 27, 29, 31]
     assert all(item.present == (1,) for item in rendering.slices)
@@ -191,11 +183,10 @@ def test_slices_spread_over_the_labels_extent():
 def test_an_empty_label_map_is_drawn_over_the_whole_volume():
     grid = oriented_grid((0, 1, 2), (-1, -1, 1), shape=(24, 24, 24))
     image = np.random.default_rng(0).normal(100, 20, grid.shape).astype(np.float32)
-    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid, CLASSES)
+    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid)
     assert [item.index for item in rendering.slices] == [2, 6, 10, 14, 18, 22] * 3
     for item in rendering.slices:
-        assert not item.present
-        assert not coloured(item.contours).any()
+        assert not item.present and not item.result.paths
 
 
 def test_window_leaves_out_air():
@@ -203,14 +194,14 @@ def test_window_leaves_out_air():
     image = np.random.default_rng(0).uniform(0, 3, grid.shape).astype(np.float32)  # noisy air
     image[10:20] = np.linspace(100, 200, 10 * 30 * 30).reshape(10, 30, 30)
     image[0, 0, 0] = np.nan
-    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid, CLASSES, count=1)
+    rendering = render_slices(image, np.zeros(grid.shape, np.uint8), grid, count=1)
     assert rendering.window == pytest.approx((100.5, 199.5), abs=0.2)
 
 
 def test_pictures_hold_nothing_but_pixels():
     grid = oriented_grid((0, 1, 2), (1, 1, 1))
-    rendering = render_slices(np.ones(grid.shape), np.ones(grid.shape, np.uint8), grid, CLASSES, count=1)
-    for png in [png for item in rendering.slices for png in (item.plain, item.contours)]:
+    rendering = render_slices(np.ones(grid.shape), np.ones(grid.shape, np.uint8), grid, count=1)
+    for png in [item.grey for item in rendering.slices]:
         kinds, place = set(), 8
         while place < len(png):
             kinds.add(png[place + 4 : place + 8])
@@ -221,7 +212,7 @@ def test_pictures_hold_nothing_but_pixels():
 def test_arrays_of_another_shape_are_refused():
     grid = oriented_grid((0, 1, 2), (1, 1, 1))
     with pytest.raises(ValueError, match="do not all equal"):
-        render_slices(np.ones((9, 9, 9)), np.ones(grid.shape, np.uint8), grid, CLASSES)
+        render_slices(np.ones((9, 9, 9)), np.ones(grid.shape, np.uint8), grid)
 
 
 def test_no_copy_of_the_volume_is_made():
@@ -229,7 +220,7 @@ def test_no_copy_of_the_volume_is_made():
     image, labels = np.ones(grid.shape, np.int16), np.ones(grid.shape, np.uint8)
     tracemalloc.start()
     try:
-        render_slices(image, labels, grid, CLASSES, count=1)
+        render_slices(image, labels, grid, count=1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -246,6 +237,17 @@ def test_palette_is_distinct_and_bright():
     }
 
 
+@pytest.mark.parametrize("count", [9, 20])
+@pytest.mark.parametrize("colour", [None, [10, 0, 40], [119, 170, 221]])
+def test_contours_are_told_from_the_line_under_them_and_from_one_another(count, colour):
+    classes = [{"id": number, "name": "x"} | ({"color": colour} if colour else {}) for number in range(count + 1)]
+    colours = list(contour_colours(classes).values())[1:]
+    assert all((luminance(rgb) + 0.05) / 0.05 >= 3 for rgb in colours)
+    if colour is None and count == 9:
+        apart = [deuteranopic_distance(one, other) for one, other in itertools.combinations(colours, 2)]
+        assert min(apart) >= 10
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     orientation=st.sampled_from(ORIENTATIONS),
@@ -258,8 +260,8 @@ def test_any_grid_gives_pictures_of_one_scale(orientation, shape, spacing, seed)
     grid = oriented_grid(axes, signs, shape, spacing)
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 100, shape).astype(np.float32)
-    rendering = render_slices(image, rng.integers(0, 3, shape, dtype=np.uint8), grid, CLASSES, count=2, side=120)
+    rendering = render_slices(image, rng.integers(0, 3, shape, dtype=np.uint8), grid, count=2, side=120)
     assert {item.plane for item in rendering.slices} == {"axial", "coronal", "sagittal"}
     for item in rendering.slices:
         assert max(item.width, item.height) <= 120
-        assert decoded(item.plain).shape == decoded(item.contours).shape == (item.height, item.width, 3)
+        assert decoded(item.grey).shape == (item.height, item.width, 3)

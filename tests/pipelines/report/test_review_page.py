@@ -33,7 +33,7 @@ CLASSES: list[ClassEntry] = [
     {"id": 3, "name": LEFT, "color": [255, 0, 255]},
     {"id": 7, "name": FRONT, "color": [0, 255, 0]},
     {"id": 8, "name": "absent", "color": [0, 0, 255]},
-    {"id": 9, "name": "twin", "color": [0, 255, 0]},
+    {"id": 9, "name": "twin", "color": [0, 255, 1]},
 ]
 MAGENTA, GREEN = 0, 1
 REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
@@ -42,7 +42,7 @@ REPORT = {"id": "case-0a1b2c3d-00112233", "sha256": "00112233" * 8}
 def phantom() -> tuple[np.ndarray, np.ndarray, Grid]:
     """A block, brighter on the right, with a ball on the left, and one to the right, in front, above; stored as LPI.
 
-    A part of the second ball is a structure of its own, of the same colour.
+    A part of the second ball is a structure of its own, one shade apart.
     """
     grid = Grid.from_affine(SHAPE, make_affine("LPI", (2, 2, 2.5), origin=(40, 45, 44)))
     x, y, z = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.indices(SHAPE)) + grid.affine[:3, 3, None, None, None]
@@ -125,7 +125,7 @@ def share_of(pixels: np.ndarray, colour: int) -> tuple[float, float, float]:
 
 def labels_in(pixels: np.ndarray) -> np.ndarray:
     """Numbers of the labels (H, W) that a picture shows in their own colours, and nothing else."""
-    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}  # twins are one shade apart
+    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}
     return np.select([(pixels == shade).all(axis=2) for shade in shades.values()], [1, 2, 3])
 
 
@@ -168,6 +168,86 @@ def test_contours_leave_the_inside_free_and_labels_can_be_hidden(opened: Visit):
     opened.page.select_option("[data-part=style]", "none")
     assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
     opened.page.select_option("[data-part=style]", "contours")
+
+
+COUNT_FILLS = """() => {
+    window.fills = 0;
+    for (const name of ["texImage3D", "texSubImage3D", "texStorage3D", "copyTexSubImage3D"]) {
+        const real = WebGL2RenderingContext.prototype[name];
+        WebGL2RenderingContext.prototype[name] = function (...values) {
+            window.fills += 1;
+            return real.apply(this, values);
+        };
+    }
+}"""
+
+
+def test_hiding_labels_fills_no_texture_of_a_volume_again(opened: Visit):
+    page = opened.page
+    go(opened, LEFT)
+    page.evaluate(COUNT_FILLS)
+    area = share_of(panels(picture(opened))[0], MAGENTA)[0]
+    page.select_option("[data-part=style]", "none")
+    page.select_option("[data-part=style]", "contours")
+    page.get_by_label("all structures").uncheck()
+    assert share_of(panels(picture(opened))[0], MAGENTA)[0] == 0
+    page.get_by_label(f"show {LEFT}").check()
+    assert share_of(panels(picture(opened))[0], MAGENTA)[0] == pytest.approx(area)
+    page.get_by_label("all structures").check()
+    assert page.evaluate("window.fills") == 0
+    page.select_option("[data-part=window]", "0")
+    assert page.evaluate("window.fills") > 0, "a window fills textures, and the counter counts"
+    page.select_option("[data-part=window]", "2")
+
+
+def test_one_plane_can_be_large_and_the_crosshair_hidden(opened: Visit):
+    page = opened.page
+    go(opened, LEFT)
+    page.select_option("[data-part=style]", "none")
+
+    def orange() -> int:
+        pixels = picture(opened)
+        return int(((pixels[..., 0] > 150) & (pixels[..., 2] < 90)).sum())
+
+    assert orange() > 50
+    page.locator("[data-part=crosshair]").uncheck()
+    assert orange() == 0
+    page.locator("[data-part=crosshair]").check()
+    page.select_option("[data-part=style]", "filled")
+    alike = picture(opened)
+    page.select_option("[data-part=layout]", "axial")
+    large = picture(opened)
+    area = [int((np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 80).sum()) for pixels in (alike, large)]
+    assert not np.array_equal(alike, large) and area[1] != area[0]
+    page.select_option("[data-part=layout]", "equal")
+    page.select_option("[data-part=style]", "contours")
+
+
+def test_the_reference_is_a_layer_of_the_viewer(browser: Browser, tmp_path: Path):
+    if viewer_program() is None:
+        missing("browser", "the viewer was not built: run make viewer")
+    image, labels, grid = phantom()
+    reference = np.where(labels == 3, 0, labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "_LONGEST_SIDE", 60)
+        html = segmentation.segmentation_report(
+            {"case": "case-0a1b2c3d", "report": REPORT}, {"classes": CLASSES}, image, labels, grid, reference=reference
+        )
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    seen = visit(browser, tmp_path / "report.html")
+    seen.page.click("#open-viewer")
+    seen.page.locator("[data-part=structure]", has_text=re.compile(".")).wait_for()
+    seen.page.select_option("[data-part=style]", "filled")
+    seen.page.locator("[data-part=opacity]").fill("100")
+    go(seen, LEFT)
+    areas = {}
+    for layer in ("result", "reference", "difference"):
+        seen.page.select_option("[data-part=layer]", layer)
+        pixels = picture(seen)
+        red = (pixels[..., 0] > 200) & (abs(pixels[..., 1] - 84) < 20) & (abs(pixels[..., 2] - 69) < 20)
+        areas[layer] = (share_of(panels(pixels)[0], MAGENTA)[0] > 0.01, red.sum() > 500)
+    assert areas == {"result": (True, False), "reference": (False, False), "difference": (False, True)}
+    assert seen.complaints == []
 
 
 @pytest.mark.parametrize(
@@ -231,21 +311,80 @@ def test_a_verdict_is_saved_as_a_file(opened: Visit, tmp_path: Path):
     page = opened.page
     page.get_by_label("needs work").check()
     page.get_by_label("Comment").fill('  "front" leaks </script> – 脳\nsecond line ')
-    page.get_by_label("Your initials").fill("AB")
+    page.get_by_label("Your name").fill("AB")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the verdict").click()
     assert download.value.suggested_filename == f"{REPORT['id']}_review.json"
     download.value.save_as(tmp_path / "v.json")
     verdict = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert abs((datetime.now(UTC) - datetime.fromisoformat(verdict.pop("created"))).total_seconds()) < 600
+    assert 0 < verdict.pop("seconds") < 6000
     assert verdict == {
-        "schema_version": 1,
+        "schema_version": 2,
+        "cause": "",
+        "structures": {},
+        "marks": [],
         "case": "case-0a1b2c3d",
         "report": REPORT,
         "verdict": "needs_work",
         "comment": '"front" leaks </script> – 脳\nsecond line',
         "reviewer": "AB",
     }
+
+
+def test_keys_judge_and_nothing_is_lost_on_reload(browser: Browser, report: Path, tmp_path: Path):
+    page = visit(browser, report).page
+    page.keyboard.press("w")
+    page.get_by_label("Comment").fill("leaks, says Ward; a r u are letters here")
+    page.get_by_label("Your name").fill("AB")
+    page.locator(".judge").first.click()
+    page.locator(".judge").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("m")
+    page.locator("svg.drawing").first.click()
+    page.keyboard.type("here")
+    page.keyboard.press("Enter")
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.reload()
+    assert asked == ["beforeunload"], "leaving without saving is warned of"
+    assert page.get_by_label("needs work").is_checked()
+    assert page.get_by_label("Comment").input_value() == "leaks, says Ward; a r u are letters here"
+    assert page.get_by_label("Your name").input_value() == "AB"
+    assert page.locator(".judge").first.inner_text() == "fix" and page.locator(".mark text").inner_text() == "here"
+    page.keyboard.press("R")
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    download.value.save_as(tmp_path / "v.json")
+    verdict = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert (verdict["verdict"], verdict["cause"], list(verdict["structures"].values())) == ("reject", "scan", ["fix"])
+    assert [mark["word"] for mark in verdict["marks"]] == ["here"]
+    (row,) = collect_reviews([tmp_path]).rows
+    assert (row["cause"], row["state"]) == ("scan", "orphan") and str(row["marks"]).endswith(": here")
+    page.reload()
+    assert asked == ["beforeunload"], "what is saved needs no warning"
+    page.keyboard.press("u")
+    assert not page.get_by_label("reject").is_checked()
+
+
+def test_keys_switch_what_lies_over_the_pictures(browser: Browser, report: Path):
+    page = visit(browser, report).page
+    layer = page.locator(".layer.result").first
+    seen = "layer => getComputedStyle(layer).visibility"
+    page.keyboard.down(" ")
+    assert layer.evaluate(seen) == "hidden"
+    page.keyboard.up(" ")
+    assert layer.evaluate(seen) == "visible"
+    page.keyboard.press("2")
+    codes = page.locator(".judged li[data-code]").evaluate_all("items => items.map(item => item.dataset.code)")
+    shown = page.locator(".layer path[visibility=inherit]").evaluate_all("all => all.map(line => line.dataset.code)")
+    assert set(shown) == {codes[1]}
+    page.keyboard.press("0")
+    assert page.locator(".layer path[visibility=hidden]").count() == 0
+    page.keyboard.press("f")
+    assert page.locator("#show-fill").is_checked()
+    page.keyboard.press("[")
+    assert layer.evaluate("layer => getComputedStyle(layer).opacity") == "0.9"
 
 
 def write_training_report(folder: Path) -> Path:
@@ -261,6 +400,9 @@ def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_p
     seen = visit(browser, write_training_report(tmp_path))
     assert seen.page.is_hidden(".framed")
     seen.page.get_by_label("reject").check()
+    seen.page.get_by_role("button", name="Save the verdict").click()
+    assert "short name" in seen.page.inner_text("#verdict-state"), "a reader is named"
+    seen.page.get_by_label("Your name").fill("AB")
     with seen.page.expect_download() as download:
         seen.page.get_by_role("button", name="Save the verdict").click()
     download.value.save_as(tmp_path / download.value.suggested_filename)
@@ -317,14 +459,16 @@ def test_a_foreign_script_and_a_request_are_refused(browser: Browser, report: Pa
 def test_the_page_is_complete_without_scripts_and_on_paper(browser: Browser, report: Path):
     seen = visit(browser, report, scripts=False)
     page = seen.page
-    for hidden in ("#open-viewer", "#viewer-panel", "form.verdict"):
+    for hidden in ("#open-viewer", "#viewer-panel", "form.verdict", ".bar", ".box", ".judge"):
         assert not page.is_visible(hidden), hidden
     assert "needs JavaScript" in page.inner_text("#viewer") and REPORT["id"] in page.inner_text("#verdict")
-    pictures = page.locator("#slices img")
-    assert pictures.count() == 36
-    assert all(pictures.nth(number).is_visible() for number in (0, 35))
+    pictures = page.locator("svg.drawing")
+    assert pictures.count() == 18
+    assert all(pictures.nth(number).is_visible() for number in (0, 17))
     assert LEFT in page.inner_text("#volumes")
     assert seen.complaints == [] and seen.requests == [report.as_uri()]
     page.emulate_media(media="print")
-    assert not page.is_visible("#viewer") and not page.is_visible("#verdict")
+    assert not page.is_visible("#viewer") and not page.is_visible("form.verdict") and not page.is_visible(".bar")
+    assert "☐ needs work" in page.inner_text(".box") and page.is_visible(".box"), "an empty box for a verdict by hand"
+    assert "case-0a1b2c3d" in page.inner_text(".notice"), "the case is on every sheet"
     assert pictures.nth(0).is_visible() and page.is_visible("#volumes table")

@@ -13,13 +13,19 @@ from pipelines.report.sections import (
     Cell,
     Chart,
     Column,
+    Drawing,
     Figure,
     Gallery,
+    JudgedStructure,
+    Judgement,
+    Layer,
     Legend,
+    Outline,
     Page,
     Pairs,
     Picture,
     Section,
+    Switches,
     Table,
     Text,
     VerdictForm,
@@ -29,6 +35,9 @@ from tests.pipelines.report.test_segmentation import Page as Parsed
 
 PIXEL = "data:image/png;base64,AAAA"
 PICTURE = Picture(PIXEL, HOSTILE, HOSTILE)
+LAYER = Layer("result", [Outline("M0 0h1v1h-1z", "#ff0000", 1, HOSTILE)], "scale(1 1)")
+LETTERS = dict.fromkeys(("left", "right", "top", "bottom"), HOSTILE)
+DRAWING = Drawing(PIXEL, HOSTILE, (1, 1), [LAYER], LETTERS, 1.0, HOSTILE, HOSTILE)
 TABLE = Table(
     [Column(HOSTILE), Column("Dice", numeric=True, sort="number"), Column("Rule", wide=True)],
     [[Cell(HOSTILE, swatch="#ff0000"), Cell("0.5", bar=0.5, note="a", sort="0.5"), Cell(HOSTILE, rest=HOSTILE)]],
@@ -45,10 +54,12 @@ BLOCKS = [
     Legend([(HOSTILE, "#ff0000")], HOSTILE, HOSTILE),
     PICTURE,
     Chart("<svg></svg>", HOSTILE),
-    Gallery([Figure([dataclasses.replace(PICTURE, size=(1, 1))], HOSTILE, HOSTILE)], HOSTILE, HOSTILE),
+    Gallery([Figure(DRAWING, HOSTILE, HOSTILE, HOSTILE)], HOSTILE, HOSTILE),
+    Switches(True),
+    Judgement([JudgedStructure(1, HOSTILE, "#ff0000", HOSTILE)], [HOSTILE]),
     VerdictForm(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),
     viewer.Viewer(
-        viewer.Program(b"", "", HOSTILE), b"", b"", [viewer.Structure(1, HOSTILE, (1, 2, 3), None)],
+        viewer.Program(b"", "", HOSTILE), b"", b"", None, [viewer.Structure(1, HOSTILE, (1, 2, 3), None)],
         {HOSTILE: (0.0, 1.0)}, (1, 1, 1), (1, 1, 1), "", 1.0, HOSTILE,
     ),
 ]  # fmt: skip
@@ -72,7 +83,8 @@ def test_hostile_texts_are_shown_and_never_run(block: Block, columns: bool):
     assert page.all("script") == []
     assert not any(name.startswith("on") or name == "style" for _, attributes in page.elements for name in attributes)
     assert {attributes["src"] for attributes in page.all("img")} <= {PIXEL}
-    assert page.text.count('alert("x")') > around.text.count('alert("x")')
+    if not isinstance(block, Switches):
+        assert page.text.count('alert("x")') > around.text.count('alert("x")')
 
 
 def test_a_section_is_listed_and_named():

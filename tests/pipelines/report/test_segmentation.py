@@ -27,7 +27,7 @@ CLASSES: list[ClassEntry] = [
     {"id": 3, "name": "absent", "color": [0, 200, 120]},
 ]
 DATA = ("application/json", "text/plain")  # types of scripts that no browser runs
-VOID = {"meta", "img", "rect", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "rect", "br", "link", "input", "hr", "path", "use", "image"}
 
 
 class Page(HTMLParser):
@@ -117,13 +117,16 @@ def test_page_has_what_a_reader_needs():
         *("structure has no voxel", "percentiles 0.5 to 99.5 of the foreground", "Structures found 2 of 3"),
     ):
         assert expected in page.text, expected
-    images = page.all("img")
-    assert len(images) == 3 * 6 * 2
+    images = page.all("image")
+    assert len(images) == 3 * 6
     for attributes in images:
-        png = Image.open(io.BytesIO(base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))))
+        png = Image.open(io.BytesIO(base64.b64decode(attributes["href"].removeprefix("data:image/png;base64,"))))
         assert png.size == (int(attributes["width"]), int(attributes["height"]))
-        assert attributes["alt"]
-    assert [row for row in images if "core, shell" in row["alt"]]
+    drawings = [row for row in page.all("svg") if row.get("role") == "img"]
+    assert len(drawings) == 18 and [row for row in drawings if "core, shell" in row["aria-label"]]
+    first = html[html.index('id="first"') : html.index('id="checks"')]
+    assert sorted(re.findall(r'data-plane="(\w+)"', first)) == ["axial", "coronal", "sagittal"]
+    assert first.index("<svg") and html.index('id="first"') < html.index('id="checks"')
 
 
 def test_missing_figures_are_dashes_with_their_reason():
@@ -145,7 +148,7 @@ def test_reference_table_is_worst_first_and_states_every_pair():
         text,
     )
     assert "NSD at 1.5 mm" in text
-    assert len(Page(html).all("img")) == 3 * 6 * 3
+    assert len(Page(html).all("image")) == 3 * 6 and html.count('class="layer difference"') > 3
     assert "only in the reference" in Page(html).text
 
 
@@ -166,7 +169,7 @@ def test_hostile_texts_are_shown_and_never_run():
     page = Page(html)
     assert [kind for attributes in page.all("script") if (kind := attributes.get("type")) not in DATA] == [None]
     assert not any(name.startswith("on") or name == "style" for _, attributes in page.elements for name in attributes)
-    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
+    assert all(attributes["href"].startswith("data:image/png;base64,") for attributes in page.all("image"))
     assert 'alert("x")' in page.text
 
 

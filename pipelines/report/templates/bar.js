@@ -1,0 +1,84 @@
+  const VERDICTS = { a: ["accept", ""], w: ["needs_work", ""], r: ["reject", ""], R: ["reject", "scan"] };
+  const NAMES = { accept: "accept", needs_work: "needs work", reject: "reject" };
+  const VIEW_KEYS = new Set([" ", "f", "[", "]", "g", "d", "v", "m", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+  const PREFIX = "domain-vision:";
+  const byId = (id) => document.getElementById(id);
+
+  /** What a browser keeps between visits; where it keeps nothing, writing says so. */
+  const storage = {
+    read(key) {
+      try {
+        return JSON.parse(localStorage.getItem(PREFIX + key));
+      } catch {
+        return null;
+      }
+    },
+    write(key, value) {
+      try {
+        localStorage.setItem(PREFIX + key, JSON.stringify(value));
+        return true;
+      } catch {
+        return false;
+      }
+    },
+  };
+
+  const typing = (target) =>
+    target instanceof Element && target.matches("textarea, select, input:not([type=checkbox], [type=radio], [type=range], [type=file])");
+
+  /** The key of an event as the table of keys has it; empty in text fields and with keys that change others. */
+  const keyOf = (event) => {
+    if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return "";
+    if (event.key === " " && event.target instanceof Element && event.target.matches("button, summary, input")) return "";
+    return event.key;
+  };
+
+  const wordsOf = ({ verdict, cause }) => (cause ? "the scan is bad" : NAMES[verdict] ?? "open");
+
+  const blank = () => ({ verdict: "", cause: "", comment: "", structures: {}, marks: [], seconds: null, at: "" });
+
+  /** A verdict as files have it; one that was taken back is open. */
+  const asVerdict = (id, sha256, entry, reviewer) => ({
+    schema_version: 2,
+    case: id.slice(0, -9),
+    report: { id, sha256 },
+    verdict: entry.verdict || "open",
+    cause: entry.cause,
+    comment: entry.comment.trim(),
+    reviewer,
+    created: entry.at || new Date().toISOString(),
+    seconds: entry.seconds,
+    structures: entry.structures,
+    marks: entry.marks,
+  });
+
+  const asEntry = (verdict) => ({
+    ...blank(),
+    verdict: verdict.verdict in NAMES ? verdict.verdict : "",
+    cause: verdict.cause === "scan" ? "scan" : "",
+    comment: typeof verdict.comment === "string" ? verdict.comment : "",
+    structures: verdict.structures && typeof verdict.structures === "object" ? verdict.structures : {},
+    marks: Array.isArray(verdict.marks) ? verdict.marks : [],
+    seconds: typeof verdict.seconds === "number" ? verdict.seconds : null,
+    at: typeof verdict.created === "string" ? new Date(verdict.created).toISOString() : "",
+  });
+
+  const asText = (content) => JSON.stringify(content, null, 2) + "\n";
+
+  const download = (name, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  };
+
+  /** Bring a bar's buttons to life: each does what its key does. */
+  const wireBar = (bar, press) => {
+    for (const button of bar.querySelectorAll("button[data-key]")) {
+      button.addEventListener("click", () => {
+        press(button.dataset.key, true);
+        if (button.dataset.key === " ") setTimeout(() => press(" ", false), 1500);
+      });
+    }
+  };
