@@ -33,12 +33,13 @@ _COMPANY: dict[int, dict[int, float]] = {
     _WATER: {_GREEN: 1},
     _SNOW: {_SOIL: 1, _DRY: 1, _GREEN: 1},
 }
-_LEAST = {_GREEN: 0.5, _DRY: 0.45, _SOIL: 0.55, _BUILT: 0.15, _BURNED: 0.45, _WATER: 0.85, _SNOW: 0.5}
+_LEAST = {_GREEN: 0.5, _DRY: 0.45, _SOIL: 0.65, _BUILT: 0.15, _BURNED: 0.45, _WATER: 0.85, _SNOW: 0.5}
 """Least fraction of its own cover that a region is drawn with."""
 # Fraction of sealed ground from which a pixel is built-up (USGS NLCD: developed, low intensity), or may be.
 _IS_BUILT, _MAYBE_BUILT = 0.2, 0.12
 _IS_CLOUD, _MAYBE_CLOUD = 0.2, 0.06  # reflectance of a cloud, likewise
 _IS_SHADOW, _MAYBE_SHADOW = 0.6, 0.2  # part of the direct light that is missing, likewise
+_STRANGE, _ENLARGED = 0.04, 0.3  # how many scenes look like nothing, and have each pixel several times
 NEEDED = ("green", "red", "nir", "swir")
 """Colours of the bands that every drawn scene has; `nir` and `swir` are either of two bands."""
 
@@ -88,6 +89,7 @@ class SceneDrawer:
             bands = _some(sensor, bands, random)
         response = self._response(sensor)
         scenes = [self._draw(sensor, response, random) for _ in range(count)]
+        scenes = [_enlarged(*scene, random) for scene in scenes]
         kept = [list(HALF_POWER[sensor]).index(band) for band in bands]
         images = np.stack([image[kept] for image, _ in scenes]).astype(np.float32)
         labels = np.stack([label for _, label in scenes])
@@ -125,7 +127,7 @@ class SceneDrawer:
         return response
 
     def _draw(self, sensor: str, response: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if random.random() < 0.08:
+        if random.random() < _STRANGE:
             image = _nothing_known(len(response), self.size, random)
             return image, np.full((self.size, self.size), _UNKNOWN, np.uint8)
         count = int(random.integers(1, 6))
@@ -193,7 +195,8 @@ def _spectra_of(
         variety = int(random.integers(2, 9)) if cover == _BUILT else int(random.integers(1, 3))
         chosen = library[cover][random.integers(len(library[cover]), size=variety)]
         weights = random.dirichlet(np.full(variety, 0.5 if cover == _BUILT else 5.0), pixels)
-        dry = (weights @ chosen).T * random.uniform(0.75, 1.25)
+        colour = np.polynomial.chebyshev.chebval(np.linspace(-1, 1, len(response)), random.normal(0, [0.1, 0.08, 0.05]))
+        dry = (weights @ chosen).T * np.exp(colour)[:, None]  # no library has everything
         if cover != _SOIL:
             return dry
         # samples were dried: wet soil is darker (Lobell & Asner, 2002), and water absorbs in short-wave infrared
@@ -305,6 +308,18 @@ def _parcels(side: int, random: np.random.Generator) -> tuple[np.ndarray, list[i
         region = np.where(mask, len(covers) + number, region)
         covers += [cover] * (int(number.max()) + 1)
     return region, covers
+
+
+def _enlarged(image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Some scenes with each pixel several times, as after resampling to a finer grid: then neighbours say nothing."""
+    if random.random() >= _ENLARGED:
+        return image, labels
+    side = labels.shape[0]
+    times = int(min(side, 2 ** random.integers(1, 6)))
+    row, column = random.integers(0, side - -(-side // times) + 1, 2)
+    part = slice(row, row + -(-side // times)), slice(column, column + -(-side // times))
+    repeated = image[:, *part].repeat(times, 1).repeat(times, 2), labels[part].repeat(times, 0).repeat(times, 1)
+    return repeated[0][:, :side, :side], repeated[1][:side, :side]
 
 
 def _nothing_known(bands: int, side: int, random: np.random.Generator) -> np.ndarray:

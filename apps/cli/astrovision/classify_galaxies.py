@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def _load(options: ClassifyOptions) -> GalaxyClassifier:
         find_model(options.model, "astrovision"),
         symmetries=not options.no_symmetries,
         batch_size=options.batch_size,
-        **asdict(options.network),
+        **options.network.keywords(),
     )
     coverage = options.coverage
     if coverage is not None and (classifier.coverage is None or abs(classifier.coverage - coverage) > 1e-6):

@@ -1,7 +1,6 @@
 """A classifier of galaxies under corruption of their images."""
 
 import hashlib
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ def measure_images(options: RobustnessOptions, on_progress: Progress) -> Measure
         find_model(options.model, "astrovision"),
         symmetries=False,
         batch_size=options.batch_size,
-        **asdict(options.network),
+        **options.network.keywords(),
     )
     if classifier.contract.stretch is not None:
         raise InputError(

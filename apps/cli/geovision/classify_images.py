@@ -33,7 +33,7 @@ def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries
     model = find_model(options.model, "geovision")
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for image in files for file in files_of(image)), model / CARD, model / WEIGHTS])
-    classifier = SatelliteClassifier(model, batch_size=options.batch_size, **asdict(options.network))
+    classifier = SatelliteClassifier(model, batch_size=options.batch_size, **options.network.keywords())
     home = options.input if options.input.is_dir() and scenes != [options.input] else options.input.parent
     open_source = functools.partial(
         ImageFiles,

@@ -36,7 +36,7 @@ def measure_images(options: RobustnessOptions, on_progress: Progress) -> Measure
         find_model(options.model, "geovision"),
         symmetries=False,
         batch_size=options.batch_size,
-        **asdict(options.network),
+        **options.network.keywords(),
     )
     return measure_classifier(
         _images(options, classifier),

@@ -36,7 +36,7 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
         find_model(options.model, "geovision"),
         batch_size=options.batch_size,
         min_valid=options.min_valid,
-        **asdict(options.network),
+        **options.network.keywords(),
     )
     parts: list[tuple[str, str, Embedded]] = []
     inputs: list[Entries] = []

@@ -115,7 +115,7 @@ def _load(options: MapOptions) -> Mapper:
         overlap=options.overlap,
         tile=options.tile,
         batch_size=options.batch_size,
-        **asdict(options.network),
+        **options.network.keywords(),
     )
 
 

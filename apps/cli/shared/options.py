@@ -102,6 +102,10 @@ class NetworkOptions:
     precision: PrecisionOption = Precision.auto
     max_gigabytes: BudgetOption = None
 
+    def keywords(self) -> dict[str, Any]:
+        """What classes that run a network are given; the budget holds for the whole process."""
+        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+
 
 def _show_version(context: typer.Context, asked: bool) -> None:
     if asked:
