@@ -64,8 +64,8 @@ def side_files(path: Path) -> list[Path]:
     """Files beside a raster that GDAL reads with it, sorted."""
     endings = [(path.name, ending) for ending in (*RASTERS, NOTES)]
     endings += [(path.stem, ending) for ending in (*_WORLD, NOTES, "_rpc.txt")]
-    found = {path.with_name(f"{start}{end}") for start, ending in endings for end in (ending, ending.upper())}
-    return sorted(beside for beside in found - {path} if exists(beside))
+    beside = {path.with_name(f"{start}{end}") for start, ending in endings for end in (ending, ending.upper())}
+    return sorted(file for file in beside - {path} if exists(file))
 
 
 def vrt_sources(path: Path, depth: int = 0, home: Path | None = None) -> Iterator[Path]:
