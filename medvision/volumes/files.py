@@ -128,8 +128,7 @@ def read_labels(
 ) -> Volume:
     """Read a label map: as `read_volume`, but `data` keeps the file's integer type, and is int32 where that is not one.
 
-    A constant map is a valid one. Voxels that are not finite are read as 0 where allowed, and `geometry` decides only
-    where both are set.
+    A constant map is valid. Voxels that are not finite are 0 where allowed; `geometry` decides where both are set.
 
     Raises:
         InputError: as `read_volume`, or a value is not an integer.
