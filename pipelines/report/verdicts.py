@@ -166,7 +166,7 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
             for name in sorted(names):
                 pattern = next((pattern for pattern in kinds if fnmatchcase(name, pattern)), None)
                 path = Path(parent, name)
-                if pattern and (real := path.resolve()) not in seen:
+                if pattern and (real := os.path.realpath(path)) not in seen:
                     seen.add(real)
                     yield path, kinds[pattern]
 
