@@ -7,6 +7,7 @@ import gzip
 import logging
 import lzma
 import math
+import os
 import shutil
 import tempfile
 import warnings
@@ -192,7 +193,7 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
     """
     fits = require("astropy.io.fits", "astro")
     label = printable(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # and not Path's own method, which raises for names that cannot be
         raise InputError(f"{label}: no such file; expected a FITS file")
     with reading(path):
         source = unpacked(path, stack)

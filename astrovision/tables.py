@@ -1,6 +1,7 @@
 """Tables: text, ECSV, VOTable, FITS and Parquet files, opened safely and read into astropy tables."""
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def read_table(path: Path) -> Table:
     """
     kind = _known(Path(path.stem) if path.suffix.lower() in PACKED else path, path, READ)
     require("astropy", "astro")
-    if not path.is_file():
+    if not os.path.isfile(path):  # and not Path's own method, which raises for names that cannot be
         raise InputError(f"{printable(path)}: no such file; expected a catalogue ending in {', '.join(READ)}")
     with contextlib.ExitStack() as stack, reading(path):
         plain = path if kind == "fits" else unpacked(path, stack)

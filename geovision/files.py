@@ -1,5 +1,6 @@
 """Where the files of a scene lie: in a folder, or in a zip or tar archive that is read in place."""
 
+import os
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Tree:
 def is_archive(path: Path) -> bool:
     """Whether a path has the ending of an archive and is a file."""
     ending = path.suffix.lower()
-    return ending in ARCHIVES and (ending != ".gz" or path.stem.lower().endswith(".tar")) and path.is_file()
+    return ending in ARCHIVES and (ending != ".gz" or path.stem.lower().endswith(".tar")) and os.path.isfile(path)
 
 
 def located(path: Path) -> Path:
@@ -86,7 +87,7 @@ def exists(path: Path) -> bool:
     """Whether there is such a file, in an archive, too."""
     archive = archive_of(path)
     if archive is None:
-        return path.is_file()
+        return os.path.isfile(path)
     return path.as_posix().partition("}/")[2] in _members(archive)
 
 

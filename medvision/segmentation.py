@@ -3,6 +3,8 @@
 The volume is turned to RAS axes, resampled to the model's spacing, scaled as its card says and cut to the head's box.
 The network's class scores are kept as uint8 at the model's spacing and resampled to the input's grid block by block:
 there is never a full-resolution array of all classes.
+
+Longer than 400 lines: the whole way of a volume, from its header to its labels, is in one place.
 """
 
 import math

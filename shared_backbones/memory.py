@@ -64,7 +64,7 @@ def _free_of_machine() -> Iterator[int]:
 
 
 def _free_of_group() -> Iterator[int]:
-    """Of each control group that this process is in, up to the topmost that can be seen."""
+    """What each control group that this process is in still has, up to the topmost that can be seen."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             number, controllers, name = line.split(":", 2)

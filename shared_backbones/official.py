@@ -189,19 +189,23 @@ def _read_state_dict(path: Path) -> Tensors:
             warnings.simplefilter("ignore")  # of pickle's protocol
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected a file of weights") from None
+        raise InputError(
+            f"{printable(path)}: cannot be read ({error.strerror or error}); expected a file of weights"
+        ) from None
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path}: holds other objects than tensors, or is no PyTorch file; expected weights alone: "
+            f"{printable(path)}: holds other objects than tensors, or is no PyTorch file; expected weights alone: "
             "save the model's state dict as .safetensors where you trust the file"
         ) from None
     except MemoryError:
         raise
     except Exception as error:  # of a damaged file PyTorch raises errors of every kind
         reason = printable(str(error).partition("\n")[0][:200]) or type(error).__name__
-        raise InputError(f"{path}: not a readable file of weights ({reason}); use an intact copy") from None
+        raise InputError(f"{printable(path)}: not a readable file of weights ({reason}); use an intact copy") from None
     if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds a {type(state).__name__}, expected a state dict of names and tensors")
+        raise InputError(
+            f"{printable(path)}: holds a {type(state).__name__}, expected a state dict of names and tensors"
+        )
     return state
 
 

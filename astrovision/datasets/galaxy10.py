@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem
@@ -156,6 +156,7 @@ def open_hdf5(path: Path) -> File:
     """
     h5py = require("h5py", "astro")
     try:
+        check_regular(path)
         file = h5py.File(path, "r")
     except OSError as error:
         reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200])
@@ -175,9 +176,13 @@ def open_hdf5(path: Path) -> File:
                 f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "
                 f"most {_CHUNK_BYTES / 2**20:.0f}; run: h5repack -l images:CHUNK=1x{shape[1]}x{shape[2]}x3 OLD NEW"
             )
-    except BaseException:
+    except InputError:
         file.close()
         raise
+    except Exception as error:  # a damaged file makes h5py raise errors of every kind
+        file.close()
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); use an intact copy") from None
     return file
 
 

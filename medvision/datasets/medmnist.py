@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
 from shared_backbones.labelled_files import only_file
@@ -286,6 +286,7 @@ def _archive(path: Path, split: str) -> Iterator[zipfile.ZipFile]:
     if split not in SPLITS:
         raise InputError(f"{printable(path)}: split {split!r} is unknown; expected one of {', '.join(SPLITS)}")
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:

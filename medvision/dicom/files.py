@@ -1,6 +1,5 @@
 """Where the DICOM files of an input are: a folder at any depth, a zip archive, or a single file."""
 
-import errno
 import io
 import mmap
 import os
@@ -15,7 +14,7 @@ from typing import NoReturn
 from medvision.dicom.recognition import HEAD, Kind, Unread, counted, kind_of
 from medvision.volumes.files import is_dead_link, is_scan_name
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 
 MOST_FILES = 100_000  # in a folder or an archive; a study has a few thousand
 MOST_EXPANSION = 200  # bytes unpacked for one packed; images compress to a tenth at best, bombs to a thousandth
@@ -82,7 +81,7 @@ def find_members(path: str | os.PathLike[str], max_bytes: int) -> tuple[list[Mem
     path, name = Path(path), printable(path)
     unread: list[Unread] = []
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             members = []
             for file, kind in sorted(_files_below(path)):
                 if kind is None:
@@ -117,8 +116,7 @@ def _instead(unread: list[Unread]) -> str:
 
 
 def _head(path: Path) -> bytes:
-    if not path.is_file():  # a pipe would never end
-        raise OSError(errno.EINVAL, "not a regular file" if path.exists() else os.strerror(errno.ENOENT))
+    check_regular(path)  # a pipe would never end
     with path.open("rb") as file:
         return file.read(HEAD)
 
@@ -131,6 +129,7 @@ def _looks_dicom(path: Path) -> bool:
 
 
 def _is_zip(path: Path) -> bool:
+    check_regular(path)
     return path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
 
 

@@ -34,8 +34,7 @@ _PACKED = {
     b"PK\3\4": "zip",
     b"\x04\x22\x4d\x18": "lz4",
 }
-Accept = Callable[[Grid, str], None]
-"""Judges a grid, and the name of its file for messages, before voxels are read: raises an InputError, or not."""
+Accept = Callable[[Grid, str], None]  # judges a grid, and a name for messages, before voxels are read
 _ABSENT = "as in a DataLad data set before `datalad get`"
 
 
@@ -94,8 +93,7 @@ def read_volume(
         smallest_axis: voxels that there must be along each axis.
         channels: names of the channels that are the volumes of a 4-D file, in its order; where there are several, all
             are read.
-        accept: called with the grid and the file's name for messages, before a voxel is read; it may raise an
-            InputError.
+        accept: judges the grid before a voxel is read.
 
     Returns:
         The volume with `data` float32, scaled by the header's slope and intercept. Beside it only a few MB are held.
@@ -130,8 +128,7 @@ def read_labels(
 ) -> Volume:
     """Read a label map: as `read_volume`, but `data` keeps the file's integer type, and is int32 where that is not one.
 
-    A constant map is a valid one. Voxels that are not finite are read as 0 where allowed, and `geometry` decides only
-    where both are set.
+    A constant map is valid. Voxels that are not finite are 0 where allowed; `geometry` decides where both are set.
 
     Raises:
         InputError: as `read_volume`, or a value is not an integer.

@@ -20,6 +20,7 @@ from pipelines.recipe.section import Domain
 from pipelines.recipe.values import Annotation, ValueProblem, inner, read_typed, read_yaml
 from shared_backbones.documents import read_bounded
 from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries, Json, leaves
 from shared_backbones.terminal import say
 
@@ -70,11 +71,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
     """
     path = find_recipe(name_or_path, domain)
     try:
-        content = _parse(read_bounded(path, _LARGEST).decode("utf-8"), str(path))
+        content = _parse(read_bounded(path, _LARGEST).decode("utf-8"), printable(path))
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text; pass the path of a recipe") from None
+        raise InputError(f"{printable(path)}: is not text; pass the path of a recipe") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found {type(content).__name__}, expected a YAML mapping of sections")
+        raise InputError(f"{printable(path)}: found {type(content).__name__}, expected a YAML mapping of sections")
     notes = use_current_names(content)
     written = leaves(content)
     for override in overrides:
@@ -82,7 +83,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), domain: Domain
         notes += use_current_names(content)
     for note in dict.fromkeys(notes):
         say(f"note: {note}", file=sys.stderr)
-    recipe = check_recipe(content, str(path), overrides)
+    recipe = check_recipe(content, printable(path), overrides)
     if domain is not None and recipe.domain != domain:
         raise InputError(
             f"recipe {recipe.name}: is for {recipe.domain}, not {domain}; run it with: {recipe.domain} run"

@@ -146,7 +146,7 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
                 kind = next((kind for pattern, kind in REPORTS.items() if fnmatchcase(name, pattern)), None)
                 path = Path(parent, name)
                 candidate = kind or name.lower().endswith(".json") or looks_like_verdict(name)
-                if candidate and (real := path.resolve()) not in seen:
+                if candidate and (real := os.path.realpath(path)) not in seen:
                     seen.add(real)
                     yield path, kind
 

@@ -74,8 +74,8 @@ def _absent(path: Path) -> Path:
 
 
 def _long_name(path: Path) -> Path:
-    """A name, and a path, beyond what a system takes."""
-    return path.with_name(f"{'a' * 300}{''.join(path.suffixes)}").joinpath(*["b" * 200] * 30, path.name)
+    """A name beyond what a system takes."""
+    return path.with_name(f"{'a' * 300}{''.join(path.suffixes)}")
 
 
 DAMAGES: dict[str, Callable[[Path], Path]] = {

@@ -19,7 +19,7 @@ from astrovision.cutouts import open_mosaic
 from astrovision.datasets.galaxy10 import read_labels as read_galaxy_labels
 from astrovision.datasets.galaxy10 import read_rows
 from astrovision.tables import read_table
-from geovision.rasters import open_raster, read_values
+from geovision.rasters import open_raster, read_values, reading
 from geovision.scenes import open_scene
 from medvision.datasets.medmnist import read_medmnist
 from medvision.dicom.projections import read_projection
@@ -185,7 +185,7 @@ def _written(path: Path, **options: Any) -> Path:
 
 
 def _raster(path: Path) -> None:
-    with open_raster(path) as source:
+    with open_raster(path) as source, reading(path):
         read_values(source, [1], [None])
 
 

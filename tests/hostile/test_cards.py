@@ -1,6 +1,7 @@
 """Cards that ask for what a trained model must not: names, addresses, files and absurd sizes."""
 
 import functools
+import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,15 @@ FETCHING: list[dict[str, Any]] = [
 ]  # fmt: skip
 NAMES = ["hf-hub:owner/model", "local-dir:BAIT", "http://127.0.0.1:9/x", "BAIT", "../model", "tu-hf-hub:owner/model"]
 SIZES = [10**9, -(10**9), 2**70, True, None, "3", 1e308, float("nan"), [10**9], [3] * 5000, {"a": 1}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """What constructors import: before a case's limits, which are on what a card asks for."""
+    for name in ("timm", "segmentation_models_pytorch", "monai.networks.nets"):
+        importlib.import_module(name)
+    for name in architectures.installed():
+        architectures.find(name)
 
 
 def hostile(folder: Path, architecture: str, arguments: dict[str, Any], bait: Path) -> Path:
