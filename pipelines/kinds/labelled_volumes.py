@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from pipelines.evaluation import segmentation
 from pipelines.kinds.segmentation import SegmentationKind
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import PatchData, VolumeData
+from pipelines.report.volumes import write_case_panel
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries
@@ -123,6 +124,9 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
                     predicted = segmenter.segment(volume).labels
                     scored = evaluate_case(predicted, labels, volume.grid.spacing_mm, classes, evaluate.protocol)
                     done[number] = [{"case": volume.case_id, **row} for row in scored]
+                    for name in _extremes(done, number):
+                        panel = (volume.data, predicted, labels, volume.grid, classes, scored)
+                        write_case_panel(folder / f"{name}.svg", *panel)
                     file.write(json.dumps({"number": number, "rows": done[number]}) + "\n")
                     file.flush()
                 rows += done[number]
@@ -149,6 +153,20 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             for row in rows
         ]
         return [f"  protocol {self.recipe.evaluate.protocol}", *lines]
+
+
+def _extremes(done: Mapping[int, Sequence[Document]], number: int) -> list[str]:
+    """Names of the pictures that a case is drawn as: that of the lowest mean Dice so far, of the highest, or both."""
+    means = {case: _mean_dice(rows) for case, rows in done.items()}
+    own = means[number]
+    ends = {"case_of_lowest_dice": min(means.values()), "case_of_highest_dice": max(means.values())}
+    return [name for name, end in ends.items() if own == end]
+
+
+def _mean_dice(rows: Sequence[Document]) -> float:
+    """The mean over structures that have a Dice; 1 where none has."""
+    scores = [row["dice"] for row in rows if row["dice"] is not None]
+    return sum(scores) / len(scores) if scores else 1.0
 
 
 class StoredVolumes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,8 +161,11 @@ class _Images(Source):
     ) -> None:
         numbers = part_of(range(len(files)), options.shard)
         self.files = [files[number] for number in numbers]
-        ids = np.array([printable(path.name) for path in self.files])
-        super().__init__("images", ids, "name of the image file", numbers=np.array(numbers) + 1, inputs=len(files))
+        times = Counter(path.stem for path in files)  # of two files that differ in their endings, both keep these
+        ids = np.array([printable(path.stem if times[path.stem] == 1 else path.name) for path in self.files])
+        super().__init__(
+            "images", ids, "name of the image file without its ending", numbers=np.array(numbers) + 1, inputs=len(files)
+        )
         self.classifier, self.skip_unreadable, self.journal = classifier, options.skip_unreadable, journal
         self.digests: list[bytes] = []
 

@@ -2,10 +2,11 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from pipelines.report.verdicts import collect_reviews
 from tests.pipelines.report.batches import write_batch
@@ -23,6 +24,14 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("batch") / "results"
     write_batch(folder, COUNT)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def closed_pages(browser: Browser) -> Iterator[None]:
+    """Leave no page of a test to the next one."""
+    yield
+    for context in browser.contexts:
+        context.close()
 
 
 def name_reader(page: Page, name: str) -> None:
@@ -77,22 +86,18 @@ def test_sixty_reports_by_sixty_keys_are_saved_loaded_elsewhere_and_collected(
     assert len(again) == COUNT, "a second save replaces verdicts and adds no row"
 
 
-def test_the_next_picture_is_there_at_once_and_the_frame_cannot_reach_out(browser: Browser, batch: Path):
+def test_the_next_report_is_loaded_before_its_turn_comes_and_cannot_reach_out(browser: Browser, batch: Path):
     page = visit(browser, batch / "index.html").page
     name_reader(page, "AB")
-    page.frame_locator("iframe.shown").locator("svg.drawing").first.wait_for()
-    times = []
-    for _ in range(5):
-        page.wait_for_timeout(700)  # a glance
-        before = page.locator("iframe.shown").get_attribute("src")
-        start = time.monotonic()
+    for _ in range(3):
+        waiting = page.locator("iframe:not(.shown)")
+        waiting.wait_for(state="attached")
+        ahead = waiting.get_attribute("src")
+        page.frame_locator("iframe:not(.shown)").locator("body.in-shell").wait_for(state="attached")
         page.keyboard.press("a")
-        page.frame_locator("iframe.shown").locator("svg.drawing").first.wait_for()
-        times.append(time.monotonic() - start)
-        assert page.locator("iframe.shown").get_attribute("src") != before
-    assert page.locator("iframe").count() == 2, "the one that is read, and the next"
+        assert page.locator("iframe.shown").get_attribute("src") == ahead
+        assert page.frame_locator("iframe.shown").locator("svg.drawing").first.is_visible()
     assert page.locator("iframe.shown").get_attribute("sandbox") == "allow-scripts"
-    assert sorted(times)[2] < 5
 
 
 def test_a_message_of_another_page_or_about_another_report_is_not_heard(browser: Browser, batch: Path):
@@ -141,6 +146,7 @@ def test_random_order_is_a_readers_own_and_tells_nothing(browser: Browser, batch
         page.select_option("[aria-label='Order']", "random")
         orders.append(page.locator(".worklist .case").all_inner_texts())
         assert "0.50" not in page.inner_text(".worklist")
+        page.context.close()
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == sorted(orders[2])
 
 
@@ -161,29 +167,6 @@ def test_a_chosen_folder_keeps_a_file_up_to_date(browser: Browser, batch: Path):
     page.wait_for_function("() => Object.values(window.files).some(text => JSON.parse(text).verdicts.length === 2)")
     (written,) = page.evaluate("Object.values(window.files)")
     assert [each["verdict"] for each in json.loads(written)["verdicts"]] == ["accept", "needs_work"]
-
-
-def test_a_killed_browser_loses_nothing(batch: Path, tmp_path: Path):
-    import shutil
-
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium")
-    with sync_playwright() as driver:
-        for visits in range(2):
-            context = driver.chromium.launch_persistent_context(
-                tmp_path / "profile", executable_path=program, args=["--no-sandbox"]
-            )
-            page = context.new_page()
-            page.goto((batch / "index.html").as_uri())
-            if visits:
-                assert judged(page) == 3 and page.get_by_label("name", exact=True).input_value() == "AB"
-            else:
-                name_reader(page, "AB")
-                for key in "awr":
-                    page.keyboard.press(key)
-                page.wait_for_timeout(6000)  # Chromium writes within five seconds
-            context.close()
 
 
 def test_firefox_judges_saves_and_keeps_over_a_reload(batch: Path, tmp_path: Path):
@@ -208,14 +191,14 @@ def test_firefox_judges_saves_and_keeps_over_a_reload(batch: Path, tmp_path: Pat
         assert browser.until("return document.body.classList.contains('in-shell')")
         assert browser.run("return document.querySelectorAll('svg.drawing').length") == 18
         browser.run("document.body.focus()")
-        browser.press("u")  # a key in the report is the shell's
+        browser.press("w")  # a key in the report is the shell's
         browser.command("WebDriver:SwitchToFrame", element=None)
-        browser.until("return document.querySelector('.progress').textContent.endsWith('59 of 60 judged')")
-        browser.press("a", "e")
+        browser.until("return document.querySelectorAll('[data-verdict=needs_work]').length === 16")
+        browser.press("e")
         end = time.monotonic() + 20
         while not list(downloads.glob("reviews-*.json")) and time.monotonic() < end:
             time.sleep(0.1)
         time.sleep(0.5)
     rows = collect_reviews([batch, downloads]).rows
     assert len(rows) == COUNT and {row["reviewer"] for row in rows} == {"AB"}
-    assert [row["verdict"] for row in rows][:50] == expected(50)
+    assert [row["verdict"] for row in rows] == [*expected(58), "needs_work", "reject"]
