@@ -39,6 +39,7 @@ KINDS = {
     "volume_patches": "pipelines.kinds.volume_patches:VolumePatchSegmentation",
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
+    "restoration": "pipelines.kinds.restoration:Restoration",
     "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
     "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
     "medical_images": "pipelines.kinds.medical_images:MedicalClassification",

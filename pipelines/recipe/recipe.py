@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from pipelines.recipe.images import GalaxyData, MedicalImageData
-from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData
+from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData, SharpenedSceneData
 from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
@@ -181,6 +181,7 @@ class Recipe(Section):
         | PatchData
         | SceneData
         | LabelledSceneData
+        | SharpenedSceneData
         | SatelliteImageData
         | GalaxyData
         | MedicalImageData,
