@@ -36,11 +36,13 @@ class Placing:
         crs: CRS of files that have none.
         georeference: `gcps` or `rpcs`, to lay files by their ground control points or rational polynomials.
         reproject: whether files in another CRS are laid on the finest one's grid, in place of refusing them.
+        nearest: whether values of coarser files are repeated, in place of interpolated.
     """
 
     crs: str | None = None
     georeference: str | None = None
     reproject: bool = False
+    nearest: bool = False
 
 
 class Scene:
@@ -50,7 +52,7 @@ class Scene:
         label: its path, fit to be shown on a terminal.
         sensor: whose bands it has.
         layers: the bands, in the order in which they are read.
-        grid: grid of the finest of them; the others are resampled to it (bilinear).
+        grid: grid of the finest of them; the others are resampled to it (bilinear, or nearest where asked for).
         reprojected: CRS of the bands that were in another one, by their names.
         clouds: name of the raster by which clouds are made invalid; None where they are not.
         warnings: what a user should know of it.
@@ -68,6 +70,7 @@ class Scene:
         self.label, self.sensor, self.layers = label, sensor, list(layers)
         self.warnings: list[str] = list(warnings)
         self.reprojected: dict[str, str] = {}
+        self._nearest = placing.nearest
         self.clouds = None if clouds is None else clouds.band
         self._cloud_layer = clouds
         rasterio = require("rasterio", "geo")
@@ -195,7 +198,8 @@ class Scene:
                 ]
                 if not places:
                     continue
-                raw, known = self._numbers([self.layers[place] for place in places], window, shape, nearest=classes)
+                nearest = classes or self._nearest
+                raw, known = self._numbers([self.layers[place] for place in places], window, shape, nearest=nearest)
                 valid &= known.all(0)
                 for place, plane in zip(places, raw, strict=True):
                     layer = self.layers[place]

@@ -25,6 +25,7 @@ class Opening(TypedDict, total=False):
     crs: str | None
     georeference: str | None
     reproject: bool
+    nearest: bool
     mask_clouds: bool
 
 
@@ -48,6 +49,7 @@ def open_scene(
             crs: coordinate reference system for a file that has none, such as `EPSG:32633`.
             georeference: `gcps` or `rpcs`, to lay the scene by its ground control points or rational polynomials.
             reproject: lay files that are in another CRS on the finest one's grid, in place of refusing them.
+            nearest: repeat the values of coarser files, in place of interpolating between them.
             mask_clouds: make clouds and their shadows invalid, where the product says where they are.
 
     Raises:
@@ -70,7 +72,12 @@ def open_scene(
     georeference = options.get("georeference")
     if georeference not in (None, "gcps", "rpcs"):
         raise InputError(f"--georeference {printable(georeference)}: is unknown; expected gcps or rpcs")
-    how = Placing(crs=options.get("crs"), georeference=georeference, reproject=options.get("reproject", False))
+    how = Placing(
+        crs=options.get("crs"),
+        georeference=georeference,
+        reproject=options.get("reproject", False),
+        nearest=options.get("nearest", False),
+    )
     clouds = None
     if options.get("mask_clouds", False):
         if not product.quality:

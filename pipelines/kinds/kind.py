@@ -40,6 +40,7 @@ KINDS = {
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
     "synthetic_scenes": "pipelines.kinds.synthetic_scenes:SyntheticScenes",
+    "restoration": "pipelines.kinds.restoration:Restoration",
     "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
     "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
     "medical_images": "pipelines.kinds.medical_images:MedicalClassification",

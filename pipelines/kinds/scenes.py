@@ -31,7 +31,7 @@ from geovision.sensors import find_sensor
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData
+from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData, SharpenedSceneData
 from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
 from shared_backbones import architectures, weights
@@ -44,7 +44,7 @@ _TRUNK = (
     "img_size", "patch_size", "in_chans", "channel_groups", "channel_embed", "embed_dim", "depth", "num_heads",
     "mlp_ratio",
 )  # fmt: skip
-Scenes = TypeVar("Scenes", SceneData, LabelledSceneData)
+Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, SharpenedSceneData)
 Whatever = TypeVar("Whatever")
 Patch: TypeAlias = dict[str, Tensor]
 Source: TypeAlias = PatchSource | ImageSource[SatelliteItem]
@@ -54,7 +54,7 @@ class ScenesKind(Kind[Scenes, Store]):
     """What the kinds of scenes share: sources, store, contract and loop.
 
     Args:
-        recipe: Recipe of data of kind `scene_pretraining` or `scene_mapping`.
+        recipe: Recipe of data of kind `scene_pretraining`, `scene_mapping` or `restoration`.
     """
 
     evaluates = True
@@ -291,6 +291,7 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
             "offset": data.offset,
             "reproject": True,
             "mask_clouds": data.mask_clouds,
+            **({"nearest": True} if isinstance(data, SharpenedSceneData) else {}),
         },
     )
 

@@ -16,7 +16,13 @@ from pydantic import (
 )
 
 from pipelines.recipe.images import GalaxyData, MedicalImageData
-from pipelines.recipe.scenes import LabelledSceneData, SatelliteImageData, SceneData, SyntheticSceneData
+from pipelines.recipe.scenes import (
+    LabelledSceneData,
+    SatelliteImageData,
+    SceneData,
+    SharpenedSceneData,
+    SyntheticSceneData,
+)
 from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
@@ -182,6 +188,7 @@ class Recipe(Section):
         | SceneData
         | LabelledSceneData
         | SyntheticSceneData
+        | SharpenedSceneData
         | SatelliteImageData
         | GalaxyData
         | MedicalImageData,

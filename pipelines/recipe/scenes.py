@@ -123,6 +123,27 @@ class SyntheticSceneData(DataSection):
         return sensors
 
 
+class SharpenedSceneData(_Scenes):
+    """Scenes whose coarse bands are to be brought to the resolution of the fine ones; `root` is as of `SceneData`.
+
+    Nothing but the scenes themselves is learnt from: everything is degraded once more, as the sensor would do it.
+    """
+
+    kind: Literal["restoration"]
+    coarse: Filled[str]
+    """Bands that are coarse; each of their values is repeated in a file of all bands."""
+    ratio: int = Field(default=2, ge=2)
+    """Pixels of the fine grid per coarse one along each axis."""
+    mtf: float = Field(default=0.25, gt=0, lt=1)
+    """What the sensor leaves of a wave that is two coarse pixels long (its modulation transfer function there)."""
+    tile: PositiveInt = 256
+    """Side in pixels of the tiles in which scenes are enhanced."""
+    overlap: NonNegativeInt = 32
+    """Pixels that a tile is blended with the next in."""
+    flip: bool = True
+    """Mirror and turn training patches by quarters."""
+
+
 class SatelliteAugmentation(Section):
     """How training images are varied, on the device where the network is."""
 

@@ -106,8 +106,8 @@ class DeformableConvolution(nn.Module):
         self.offsets = nn.Conv2d(in_channels, 27, 3, padding=1)
         self.convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)  # its weights alone are used
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
-        nn.init.zeros_(self.offsets.weight)
-        nn.init.zeros_(self.offsets.bias)
+        for parameter in self.offsets.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in_channels, H, W)` to `(B, out_channels, H, W)`."""

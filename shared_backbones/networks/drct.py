@@ -127,8 +127,8 @@ class DenseGroup(nn.Module):
         """Map `(B, H, W, C)` to the same shape."""
         seen = [x]
         for block, adjust in zip(self.blocks, self.adjust, strict=True):
-            tokens = block(torch.cat(seen, 3))
-            seen.append(F.linear(tokens, adjust.weight.flatten(1), adjust.bias))
+            tokens = block(torch.cat(seen, 3)).permute(0, 3, 1, 2)
+            seen.append(adjust(tokens).permute(0, 2, 3, 1))
             if len(seen) <= len(self.blocks):
                 seen[-1] = F.leaky_relu(seen[-1], _SLOPE)
         return x + _GROUP_SCALE * seen[-1]

@@ -173,6 +173,7 @@ class CrossStage(nn.Module):
     def __init__(self, enter: Sequence[nn.Module], blocks: Sequence["CrossBlock"]) -> None:
         super().__init__()
         self.enter, self.blocks = nn.ModuleList(enter), nn.ModuleList(blocks)
+        self.back = max(block.back for block in blocks)
 
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """Map `(B, C, H, W)` to the next level."""
@@ -180,8 +181,7 @@ class CrossStage(nn.Module):
             x = recomputed(part, x) if recompute else part(x)
         left: list[Tensor] = []
         for block in self.blocks:
-            seen = left[len(left) - block.back :] if block.back else []
-            cross = torch.cat(seen, 1) if seen else None
+            cross = torch.cat(left[-self.back :], 1) if left and self.back else None
             result: Any = recomputed(block, x, cross) if recompute else block(x, cross)
             x, summary = result
             left.append(summary)
@@ -238,7 +238,7 @@ class CrossBlock(nn.Module):
 
     def _attend(self, tokens: Tensor, cross: Tensor | None) -> Tensor:
         seen = self.norm1(tokens)
-        if cross is not None and self.cross_norm is not None:
+        if cross is not None and self.cross_norm is not None and self.cross_scale is not None:
             seen = torch.cat([seen, self.cross_norm(cross * self.cross_scale)], 1)
         dim, count = tokens.shape[2], tokens.shape[1]
         query = F.linear(seen[:, :count], self.qkv.weight[:dim], self.qkv.bias[:dim])

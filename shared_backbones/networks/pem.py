@@ -281,8 +281,8 @@ class QueryLayer(nn.Module):
         weight, bias = self.qkv.weight, self.qkv.bias
         query, key = F.linear(y + codes, weight[: 2 * dim], bias[: 2 * dim]).chunk(2, 2)
         parts = (query, key, F.linear(y, weight[2 * dim :], bias[2 * dim :]))
-        heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts]
-        x = x + self.projection(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        x = x + self.projection(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         return x + self.contract(F.relu(self.expand(self.norm2(x))))
 
 

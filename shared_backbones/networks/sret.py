@@ -232,7 +232,8 @@ class RecursiveStage(nn.Module):
             groups = self.groups[second]
             order = next(rest) if second and groups > 1 else None
             for module, more in ((block, (drop, groups, order)), (project, (drop,))):
-                x = recomputed(module, x, *more) if recompute else module(x, *more)
+                apply = functools.partial(recomputed, module) if recompute else module
+                x = apply(x, *more)
         return to_map(x, grid)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from apps.cli.geovision.classify import classify
 from apps.cli.geovision.embed import embed
+from apps.cli.geovision.enhance import enhance
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
@@ -42,6 +43,7 @@ add_run_of_kind(
 add_verb(app, info)
 add_verb(app, map_scenes, "map")
 add_verb(app, embed)
+add_verb(app, enhance)
 add_verb(app, classify)
 add_verb(app, robustness)
 
