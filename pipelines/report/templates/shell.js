@@ -271,6 +271,7 @@
     keep();
   };
   const judge = (verdict, cause) => {
+    if (!current) begin();
     if (!named() || !current) return;
     undone.push({ item: current, entry: entryOf(current.id) });
     const item = current;
@@ -355,5 +356,8 @@
   });
 
   listed();
-  go(shown.find(({ id }) => !entryOf(id).verdict) ?? shown[0]);
+  document.body.classList.add("reviewing");
+  const begin = () => current || go(shown.find(({ id }) => !entryOf(id).verdict) ?? shown[0]);
+  if (document.readyState === "complete") begin();
+  else window.addEventListener("load", () => setTimeout(begin)); // the page itself is open before its first report is
 })();
