@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Document
 
 RMS, WORST = 0.005, 0.02
 """How far a degraded result may be from what was measured, as shares of the band's mean: root mean square, and at the
@@ -36,7 +37,7 @@ class Sharpening:
     overlap: int
 
     @classmethod
-    def from_card(cls, card: Any, contract: InputContract, model: str) -> "Sharpening":
+    def from_card(cls, card: Document, contract: InputContract, model: str) -> "Sharpening":
         """Read it from a card.
 
         Raises:
@@ -201,7 +202,7 @@ def filled(images: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid[:, None], images, mean)
 
 
-def sharpened(network: Any, contract: InputContract, images: Tensor, coarse: Sequence[int]) -> Tensor:
+def sharpened(network: nn.Module, contract: InputContract, images: Tensor, coarse: Sequence[int]) -> Tensor:
     """The coarse bands that a network makes of its input, in the model's numbers, `(B, K, H, W)`."""
     return to_numbers(network(contract.normalise(images)).float(), contract, coarse)
 

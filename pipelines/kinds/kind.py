@@ -175,8 +175,7 @@ class Kind(Generic[Data, Prepared]):
 
     def init_digest(self) -> str | None:
         """Sha256 of the weights that training starts from, if it starts from a trained model's."""
-        init = self.recipe.model.init
-        return None if init is None else str(read_card(self.find_model(init))["weights_sha256"])
+        return str(read_card(self.find_model(init))["weights_sha256"]) if (init := self.recipe.model.init) else None
 
     def skips_unreadable(self) -> bool:
         """Whether sources that cannot be used are left out."""

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torchmetrics.functional.image import (
@@ -16,6 +15,7 @@ from geovision.contract import InputContract
 from geovision.datasets.patches import Patches
 from geovision.scenes import find_scenes
 from geovision.sharpening import Sharpening, enlarge, sharpened
+from pipelines.data.store import Store
 from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import SharpenedSceneData
 from pipelines.report.results import ResultTable, Value
@@ -77,11 +77,11 @@ class Restoration(ScenesKind[SharpenedSceneData]):
         names = {"normalisation", "statistics", "flip", "coarse", "ratio", "mtf", "tile", "overlap"}
         return self.data.model_dump(include=names)
 
-    def input_section(self, prepared: Any) -> Entries:
+    def input_section(self, prepared: Store | None) -> Entries:
         """The `input` of the model's card, with the side of the tiles in which scenes are enhanced."""
         return {**super().input_section(prepared), "tile": self.data.tile}
 
-    def card(self, prepared: Any) -> Entries:
+    def card(self, prepared: Store) -> Entries:
         """The trained model's card, which says what is sharpened and how."""
         return {
             **super().card(prepared),

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,7 +155,7 @@ def _block(group: str, number: int, rest: str) -> str:
     return f"layers.{group}.swin{number + 1}.{rest}"
 
 
-VARIANTS: dict[str, Any] = {
+VARIANTS = {
     "drct": functools.partial(DRCT),
     "drct_l": functools.partial(DRCT, depths=(6,) * 12, num_heads=(6,) * 12),
 }

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared_backbones import official
 from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.networks.released import Released, Rule, renamed
@@ -110,13 +111,13 @@ class DRSformer(Released):
         return given
 
     @classmethod
-    def from_official(cls, path_or_state_dict: Any, *, variant: str | None = None, **arguments: Any) -> "DRSformer":
+    def from_official(
+        cls, path_or_state_dict: official.Source, *, variant: str | None = None, **arguments: Any
+    ) -> "DRSformer":
         """Build the network with weights of the released code; see `Released.from_official`.
 
         Both released files name their class alike; the weights say whether there are mixtures.
         """
-        from shared_backbones import official
-
         state = official.read_foreign(path_or_state_dict)
         arguments.setdefault("mixture", any(name.startswith("encoder_level0.") for name in state))
         return super().from_official(path_or_state_dict, variant=variant, **arguments)
@@ -279,7 +280,7 @@ def _separable(dim: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
     ]
 
 
-VARIANTS: dict[str, Any] = {"drsformer": functools.partial(DRSformer)}
+VARIANTS = {"drsformer": functools.partial(DRSformer)}
 _PARTS: list[Rule] = [
     (r"(norm\d)\.", r"\1.body."),
     (r"attention\.depthwise\.", "attn.qkv_dwconv."),

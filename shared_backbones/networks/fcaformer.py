@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -182,8 +181,8 @@ class CrossStage(nn.Module):
         left: list[Tensor] = []
         for block in self.blocks:
             cross = torch.cat(left[-self.back :], 1) if left and self.back else None
-            result: Any = recomputed(block, x, cross) if recompute else block(x, cross)
-            x, summary = result
+            run = functools.partial(recomputed, block) if recompute else block
+            x, summary = run(x, cross)
             left.append(summary)
         return x
 
@@ -270,7 +269,7 @@ def _fold_scale(layer: nn.Linear, scale: Tensor | None) -> None:
         layer.bias = nn.Parameter(layer.bias * scale, requires_grad=False)
 
 
-VARIANTS: dict[str, Any] = {
+VARIANTS = {
     "fcaformer_l1": functools.partial(FcaFormer),
     "fcaformer_l2": functools.partial(
         FcaFormer, embed_dims=(96, 192, 320, 480), depths=(2, 2, 7, 2), num_heads=(0, 0, 10, 15)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -262,7 +261,7 @@ def _block(group: str, block: str, rest: str) -> str:
     return f"layers.{group}.residual_group.blocks.{block}.{rest}"
 
 
-VARIANTS: dict[str, Any] = {
+VARIANTS = {
     "hat": functools.partial(HAT),
     "hat_s": functools.partial(HAT, embed_dim=144, compress_ratio=24, squeeze_factor=24),
     "hat_l": functools.partial(HAT, depths=(6,) * 12, num_heads=(6,) * 12),

@@ -1,4 +1,7 @@
-"""PEM: masks from queries that each look at one pixel of a map (Cavagnero et al., CVPR 2024, arXiv 2402.19422)."""
+"""PEM: masks from queries that each look at one pixel of a map (Cavagnero et al., CVPR 2024, arXiv 2402.19422).
+
+Longer than 400 lines: the two decoders make sense together alone, and released names are a third of it.
+"""
 
 import functools
 import math

@@ -3,7 +3,6 @@
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -280,7 +279,7 @@ class Projection(nn.Module):
         return self.keep1 * x + self.add1 * drop_path(self.mlp(self.norm1(x)))
 
 
-VARIANTS: dict[str, Any] = {
+VARIANTS = {
     "sret_t": functools.partial(SReT),
     "sret_lt": functools.partial(SReT, mlp_ratio=4.0),
     "sret_s": functools.partial(SReT, base_dims=(42, 42, 42), heads=(3, 6, 12), mlp_ratio=3.0, np_mlp_ratio=2.0),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,8 @@ _EPS = 1e-6
 _PATCH = 14
 _PATCHES, _BLOCK, _HEAD, _REDUCTION, _CONVOLUTIONS, _WIDE_CONVOLUTIONS = range(6)  # kinds of a definition's rows
 _MIDDLE = 24  # channels of the first convolutions where a definition does not name them
-Definition = Sequence[Sequence[Any]]
+Row: TypeAlias = "int | Sequence[Row]"
+Definition: TypeAlias = Sequence[Row]
 
 
 class ViTResNAS(Released, Classifier):
@@ -124,16 +125,12 @@ class ViTResNAS(Released, Classifier):
         """What trains by mixing alone."""
         return (r"patch_head\.",)
 
-    def forward(self, x: Tensor) -> Any:
-        """Logits `(B, num_classes)` of images `(B, C, H, W)`; those of both heads, unless averaged."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens of the last resolution `(B, extra + h w, D)`, in raster order behind the class token."""
         return self._levels(x)[-1]
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Any:
-        """Logits of tokens; with `pre_logits` the class token `(B, D)` that the classifier sees."""
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of tokens, of both heads unless averaged; with `pre_logits` the class token `(B, D)`."""
         tokens = self.norm(x[:, : self.tokens.shape[1]])
         if pre_logits:
             return tokens[:, 0]
@@ -141,7 +138,7 @@ class ViTResNAS(Released, Classifier):
         if self.distill_head is None:
             return logits
         second = self.distill_head(tokens[:, 1])
-        return (logits + second) / 2 if self.arguments["average"] else (logits, second)
+        return (logits + second) / 2 if self.arguments["average"] else (logits, second)  # type: ignore[return-value]
 
     def forward_intermediates(
         self,
@@ -293,7 +290,7 @@ RESNAS_S: Definition = [
     [_HEAD, 880, 1000],
 ]
 """The network found by search at 2.9 billion multiplications."""
-VARIANTS: dict[str, Any] = {"vit_resnas_s": functools.partial(ViTResNAS)}
+VARIANTS = {"vit_resnas_s": functools.partial(ViTResNAS)}
 _OFFICIAL_NAMES: list[Rule] = [
     (r"positions", "pos_embed"),
     (r"patches\.first\.convolution\.", "patch_embed.conv1.conv."),
