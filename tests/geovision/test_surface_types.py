@@ -67,7 +67,8 @@ def test_drawn_scenes_of_spectra_that_it_has_not_seen_are_mapped(network, sensor
     kept = [bands.index(band) for band in _needed(sensor)] if few else list(range(len(bands)))
     answer = probabilities(network, scenes.images[:, kept], [scenes.wavelengths[n] for n in kept]).argmax(1)
     known = scenes.labels != IGNORED
-    assert (answer[known] == scenes.labels[known]).mean() > 0.8
+    assert (answer[known] == scenes.labels[known]).mean() > (0.6 if few else 0.7)
+    assert (answer[scenes.labels == CLASSES.index("water")] == CLASSES.index("water")).mean() > 0.9
 
 
 def _needed(sensor: str) -> list[str]:
@@ -123,7 +124,7 @@ def test_speckle_is_flagged(tmp_path: Path, capsys):
 def test_what_it_cannot_judge_is_refused_in_one_line(
     tmp_path: Path, capsys, sensor: str, bands: list[str], message: str
 ):
-    numbers = np.random.default_rng(0).integers(20, 200, (len(bands), 64, 64)).astype(np.uint8)
+    numbers = np.random.default_rng(0).integers(20, 200, (len(bands), 64, 64)).astype(np.uint16)
     scene = write_scene(tmp_path / "s.tif", numbers, bands)
     assert start("-i", scene, "-o", tmp_path / "m.tif", "--sensor", sensor) == 2
     line = capsys.readouterr().err
