@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared_backbones import architectures
 from shared_backbones.card import CARD, SCHEMA_VERSION, Card, read_card
@@ -101,7 +101,8 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         header = parse_json(text) if len(text) == size else None
         if not isinstance(header, dict):
             raise ValueError("its header is damaged, or too long for a network's")
-        shapes = {name: tuple(about["shape"]) for name, about in header.items() if name != "__metadata__"}
+        entries: dict[str, Any] = {name: about for name, about in header.items() if name != "__metadata__"}
+        shapes = {name: tuple(about["shape"]) for name, about in entries.items()}
         if not all(isinstance(side, int) and side >= 0 for shape in shapes.values() for side in shape):
             raise ValueError("its header gives no shapes")
     except (ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, shift
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geovision.datasets.patches import IGNORED
 from geovision.sensors import find_sensor
@@ -176,7 +176,7 @@ class SceneDrawer:
             shade = random.uniform(0, 0.45) if cover in (_GREEN, _BUILT, _BURNED) else random.uniform(0, 0.15)
             lit = 1 - shade * random.random((1, pixels))
             each = [
-                parts[other] * _spectra_of(other, pixels, library, response, random)
+                parts[other] * _spectra_of(int(other), pixels, library, response, random)
                 for other in np.flatnonzero(parts.any(1))
             ]
             seen = sum(each)
@@ -290,14 +290,14 @@ def _covered(
 
 def _parcels(side: int, random: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """Parcels of a landscape: the number of each pixel's, and the cover of each."""
-    places = np.stack(np.mgrid[:side, :side], -1).reshape(-1, 2)
+    places = np.indices((side, side)).reshape(2, -1).T
     fields = random.uniform(0, side, (max(4, (side // 28) ** 2), 2))
     streets = random.uniform(0, side, (max(4, (side // 9) ** 2), 2))
     wood, lake = _noise(side, side / 6, random), _noise(side, side / 5, random)
     rows, columns = np.mgrid[:side, :side] / side
     town = np.hypot(rows - 0.62, columns - 0.3) + 0.05 * _noise(side, side / 14, random) < 0.19
-    field = cKDTree(fields).query(places)[1].reshape(side, side)
-    street = cKDTree(streets).query(places)[1].reshape(side, side)
+    field = KDTree(fields).query(places)[1].reshape(side, side)
+    street = KDTree(streets).query(places)[1].reshape(side, side)
     covers = [int(cover) for cover in random.choice([_GREEN, _DRY, _SOIL], p=[0.5, 0.2, 0.3], size=len(fields))]
     region = field
     for mask, number, cover in (

@@ -1,6 +1,7 @@
 """Which wavelengths the bands of Sentinel-2 and Landsat see."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import expit
@@ -10,9 +11,24 @@ from shared_backbones.errors import InputError
 GRID = np.arange(400.0, 2451.0, 10.0, dtype=np.float32)
 """Wavelengths of all spectra in nm."""
 _EDGE_NM = 4.0  # how soft the edges of a band are
-_TM = {"B1": (450, 520), "B2": (520, 600), "B3": (630, 690), "B4": (760, 900), "B5": (1550, 1750), "B7": (2080, 2350)}
-_ETM = {"B1": (450, 515), "B2": (525, 605), "B3": (630, 690), "B4": (775, 900), "B5": (1550, 1750), "B7": (2090, 2350)}
-_OLI = {
+_Limits: TypeAlias = dict[str, tuple[float, float]]
+_TM: _Limits = {
+    "B1": (450, 520),
+    "B2": (520, 600),
+    "B3": (630, 690),
+    "B4": (760, 900),
+    "B5": (1550, 1750),
+    "B7": (2080, 2350),
+}
+_ETM: _Limits = {
+    "B1": (450, 515),
+    "B2": (525, 605),
+    "B3": (630, 690),
+    "B4": (775, 900),
+    "B5": (1550, 1750),
+    "B7": (2090, 2350),
+}
+_OLI: _Limits = {
     "B1": (435, 451), "B2": (452, 512), "B3": (533, 590), "B4": (636, 673), "B5": (851, 879), "B6": (1567, 1651),
     "B7": (2107, 2294),
 }  # fmt: skip
@@ -21,8 +37,8 @@ _MSI_WIDTHS = {
     "B1": (442.7, 20), "B2": (492.7, 65), "B3": (559.8, 35), "B4": (664.6, 30), "B5": (704.1, 14), "B6": (740.5, 14),
     "B7": (782.8, 19), "B8": (832.8, 105), "B8A": (864.7, 21), "B11": (1613.7, 90), "B12": (2202.4, 174),
 }  # fmt: skip
-_MSI = {name: (centre - width / 2, centre + width / 2) for name, (centre, width) in _MSI_WIDTHS.items()}
-HALF_POWER: dict[str, dict[str, tuple[float, float]]] = {
+_MSI: _Limits = {name: (centre - width / 2, centre + width / 2) for name, (centre, width) in _MSI_WIDTHS.items()}
+HALF_POWER: dict[str, _Limits] = {
     "sentinel2_l1c": _MSI,
     "sentinel2_l2a": _MSI,
     "landsat4": _TM,
@@ -59,6 +75,6 @@ def band_responses(sensor: str, bands: Sequence[str]) -> np.ndarray:
         raise InputError(
             f"sensor {sensor}: {', '.join(lacking)}: no response is known; expected {', '.join(known) or 'none of it'}"
         )
-    edges = np.array([known[band] for band in bands], np.float32)
-    weights = expit((GRID - edges[:, :1]) / _EDGE_NM) * expit((edges[:, 1:] - GRID) / _EDGE_NM)
+    limits = np.array([known[band] for band in bands], np.float32)
+    weights = expit((GRID - limits[:, :1]) / _EDGE_NM) * expit((limits[:, 1:] - GRID) / _EDGE_NM)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

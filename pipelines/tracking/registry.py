@@ -292,16 +292,16 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
     folder = _folder_of(card, uri)
     with work_folder(cache) as temporary, reaching(store):
-        fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=temporary)).parent
+        fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=str(temporary))).parent
         sha256 = read_card(fetched)["weights_sha256"]
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
             raise InputError(f"model {uri}: its {CARD} contains no sha256 of the weights; register it again")
         target = cache / sha256[:16]
         if not (target / WEIGHTS).exists():
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=temporary)
+            download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=str(temporary))
             target.mkdir(exist_ok=True)
         if any(Path(item.path).name == OUTLIERS for item in list_artifacts(artifact_uri=f"{uri}/{folder}")):
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{OUTLIERS}", dst_path=temporary)
+            download_artifacts(artifact_uri=f"{uri}/{folder}/{OUTLIERS}", dst_path=str(temporary))
         for part in (CARD, WEIGHTS, OUTLIERS):
             if (fetched / part).exists():
                 os.replace(fetched / part, target / part)

@@ -28,10 +28,11 @@ from medvision.models.hbformer import HBFormer
 from medvision.volumes.files import count_volumes, read_labels, read_volume
 from pipelines.data.image_files import read_image
 from pipelines.recipe.loading import load_recipe
-from pipelines.report.verdicts import collect_reviews
+from pipelines.report.verdict_files import read_review_files
 from shared_backbones import weights
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.documents import read_json
+from shared_backbones.errors import InputError
 from shared_backbones.official import read_foreign
 from tests.conftest import ROOT
 from tests.geovision.rasters import ramp, write_scene
@@ -201,7 +202,8 @@ def _mosaic(path: Path) -> None:
 
 
 def _collect(path: Path) -> None:
-    collect_reviews([path.parent])
+    for problem in read_review_files([path.parent]).problems:  # each is a line, and the others are read all the same
+        raise InputError(problem)
 
 
 def _medmnist(path: Path) -> None:

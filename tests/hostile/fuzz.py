@@ -59,7 +59,7 @@ def fuzz_format(name: str) -> Path | None:
 
     @settings(
         max_examples=_ROUND, database=None, deadline=None, derandomize=False,
-        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=[*HealthCheck], phases=[Phase.generate, Phase.shrink],
     )  # fmt: skip
     @given(_EDITS)
     def one(edits: list[Edit]) -> None:

@@ -56,9 +56,9 @@ def enhance(options: EnhanceOptions) -> int:
     if not options.output.parent.is_dir():
         raise InputError(f"{printable(options.output.parent)}: no such folder; make it, or choose another output")
     files = {"scene": options.output, SIDECAR: options.output.with_suffix(".json")}
-    outputs, folder = Outputs(files, options.overwrite), find_model(options.model)
+    outputs, folder = Outputs(files, options.overwrite), find_model(options.model, "geovision")
     outputs.check([*files_of(options.input), folder / CARD, folder / WEIGHTS])
-    enhancer = Enhancer(folder, **asdict(options.network))
+    enhancer = Enhancer(folder, **options.network.keywords())
     with open_for_model(options.input, enhancer.contract, nearest=True, **asdict(options.reading)) as scene:
         scene.check(enhancer.contract, any_resolution=options.any_resolution)
         content = _written(enhancer, scene, outputs, options)

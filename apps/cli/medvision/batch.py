@@ -88,7 +88,7 @@ def write_index(
     rows, pictures, copied, table = [], {}, {}, []
     for outcome in outcomes:
         case, link = outcome.case, None
-        sidecar = outcome.sidecar and read_json(outcome.sidecar)
+        sidecar: Any = outcome.sidecar and read_json(outcome.sidecar)
         if sidecar and outcome.report is not None:
             link = outcome.report.name
             if not link.startswith(case):

@@ -3,6 +3,7 @@
 import io
 import itertools
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +162,7 @@ def test_the_difference_shows_what_is_too_much_missed_and_confused():
     item = one_of(rendering, "axial")
     # radiological: x runs to the left, y upwards
     places = {"only in the result": (12, 12), "only in the reference": (4, 12), "another structure": (12, 4)}
+    assert item.difference is not None and item.reference is not None
     assert len(item.difference.paths) == len(places) == len(DIFFERENCE)
     for number, name in enumerate(DIFFERENCE, start=1):
         top, left = places[name]
@@ -240,7 +242,7 @@ def test_palette_is_distinct_and_bright():
 @pytest.mark.parametrize("count", [9, 20])
 @pytest.mark.parametrize("colour", [None, [10, 0, 40], [119, 170, 221]])
 def test_contours_are_told_from_the_line_under_them_and_from_one_another(count, colour):
-    classes = [{"id": number, "name": "x"} | ({"color": colour} if colour else {}) for number in range(count + 1)]
+    classes: Any = [{"id": number, "name": "x"} | ({"color": colour} if colour else {}) for number in range(count + 1)]
     colours = list(contour_colours(classes).values())[1:]
     assert all((luminance(rgb) + 0.05) / 0.05 >= 3 for rgb in colours)
     if colour is None and count == 9:

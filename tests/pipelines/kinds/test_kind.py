@@ -9,6 +9,7 @@ from pipelines.kinds.kind import KINDS, Kind
 from pipelines.recipe.images import LabelledPictures
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.scenes import SyntheticSceneData
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
 from pipelines.stages import run_stages
 from shared_backbones import architectures
@@ -29,6 +30,8 @@ def shape_of(recipe: Recipe) -> tuple[int, ...]:
         return 1, *data.patch
     if isinstance(data, LabelledPictures):
         return arguments.get("in_chans", 3), data.size, data.size
+    if isinstance(data, SyntheticSceneData):
+        return 6, data.size, data.size
     size = arguments.get("img_size", data.patch)
     height, width = (size, size) if isinstance(size, int) else size
     return len(data.bands), height, width

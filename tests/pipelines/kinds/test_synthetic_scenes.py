@@ -1,6 +1,7 @@
 """Scenes drawn from spectra through the stages: nothing is read, and the same command gives the same weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_training_is_judged_on_drawn_scenes_and_calibrated(job: Job):
     figures = job.summary["figures"]
     assert 0 < figures["accuracy"] <= 1 and 0 <= figures["calibration_error"] < 0.5
     assert len([name for name in figures if name.startswith("recall_")]) == 10
-    card = weights.read_card(job.model)
+    card: Any = weights.read_card(job.model)
     assert card["temperature"] > 0 and card["input"]["needed"] == ["green", "red", "nir", "swir"]
     assert "earthlib" in card["training"]["spectra"] and weights.load(job.model).sha256 == card["weights_sha256"]
     assert list(job.made["report"].glob("*.html"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Dialog
 from scipy.ndimage import binary_dilation
 
 from medvision.findings.flags import scan_flags, structure_flags
@@ -345,7 +345,12 @@ def test_keys_judge_and_nothing_is_lost_on_reload(browser: Browser, report: Path
     page.keyboard.type("here")
     page.keyboard.press("Enter")
     asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
     page.reload()
     assert asked == ["beforeunload"], "leaving without saving is warned of"
     assert page.get_by_label("needs work").is_checked()

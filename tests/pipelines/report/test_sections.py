@@ -36,7 +36,7 @@ from tests.pipelines.report.test_segmentation import Page as Parsed
 PIXEL = "data:image/png;base64,AAAA"
 PICTURE = Picture(PIXEL, HOSTILE, HOSTILE)
 LAYER = Layer("result", [Outline("M0 0h1v1h-1z", "#ff0000", 1, HOSTILE)], "scale(1 1)")
-LETTERS = dict.fromkeys(("left", "right", "top", "bottom"), HOSTILE)
+LETTERS: dict[str, str] = dict.fromkeys(("left", "right", "top", "bottom"), HOSTILE)
 DRAWING = Drawing(PIXEL, HOSTILE, (1, 1), [LAYER], LETTERS, 1.0, HOSTILE, HOSTILE)
 TABLE = Table(
     [Column(HOSTILE), Column("Dice", numeric=True, sort="number"), Column("Rule", wide=True)],

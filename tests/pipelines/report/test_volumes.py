@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +21,7 @@ def test_a_training_report_shows_a_segmentation_with_its_reference(tmp_path: Pat
     labels[6:18, 8:20, 8:20] = 2
     reference = np.roll(labels, 2, axis=0)
     scored = compare(labels, reference, grid.spacing_mm, CLASSES, 1.5)
-    classes = [{**entry, "name": HOSTILE} for entry in CLASSES]
+    classes: Any = [{**entry, "name": HOSTILE} for entry in CLASSES]
     panel = tmp_path / "case_of_lowest_dice.svg"
     write_case_panel(panel, labels * 50.0, labels, reference, grid, classes, scored)
     root = ElementTree.parse(panel).getroot()  # noqa: S314 (written here)
