@@ -97,7 +97,7 @@ def tree_of(path: Path) -> Tree:
     Raises:
         InputError: the archive is damaged.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         listed: list[str] = []
         folders = [(path, 0)]
         while folders and len(listed) < _MOST_FILES:

@@ -1,5 +1,6 @@
 """A trained network for satellite images, loaded once, with its contract, on the device where it runs."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class LoadedNetwork:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        if not Path(model).is_dir():
+        if not os.path.isdir(model):
             raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
         self.device, self.warnings = choose_device(device)
         trained = weights.load(model)

@@ -1,5 +1,6 @@
 """Which files hold a scene's bands: one file with several, a product, or one file for each."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,7 @@ def find_layers(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) 
     from geovision import landsat, sentinel2, stac
 
     path = located(path)
-    if path.is_dir() or is_archive(path):
+    if os.path.isdir(path) or is_archive(path):
         if bands is not None:
             raise InputError(f"{printable(path)}: is a folder, whose files name their bands; leave --bands out")
         tree = tree_of(path)
@@ -96,7 +97,7 @@ def is_product(path: Path) -> bool:
 
     if is_archive(path):
         names = tree_of(path).names
-    elif path.is_dir():
+    elif os.path.isdir(path):
         names = [entry.name for entry in path.iterdir()]
     else:
         return False

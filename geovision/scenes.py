@@ -1,5 +1,6 @@
 """Scenes: found, and opened with their bands known by name and their values by unit."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,7 +163,7 @@ def find_scenes(path: Path) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    if not path.is_dir() or is_product(path):
+    if not os.path.isdir(path) or is_product(path):
         return [path]
     scenes = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".") and _is_scene(entry)]
     if not scenes:
@@ -174,7 +175,7 @@ def find_scenes(path: Path) -> list[Path]:
 
 def files_of(path: Path) -> list[Path]:
     """The files that a scene is made of, as far as they can be told without its bands' names: what no output may be."""
-    if path.is_dir():
+    if os.path.isdir(path):
         tree = tree_of(path)
         return [tree.path(name) for name in tree.names]
     try:

@@ -129,11 +129,16 @@ def test_special_files_in_a_model_folder_are_refused(
 
     path = card(tmp_path).with_name(name)
     path.unlink()
+
+    def bind() -> None:
+        with socket.socket(socket.AF_UNIX) as bound:  # which leaves its file
+            bound.bind(path.name)
+
     make: dict[str, Callable[[], Any]] = {
         "pipe": lambda: os.mkfifo(path),
         "folder": path.mkdir,
         "device": lambda: path.symlink_to("/dev/zero"),
-        "socket": lambda: socket.socket(socket.AF_UNIX).bind(path.name),
+        "socket": bind,
     }
     monkeypatch.chdir(path.parent)  # the system takes short paths of sockets alone
     make[special]()

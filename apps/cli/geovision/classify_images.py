@@ -1,6 +1,7 @@
 """The work of `geovision classify`: satellite images in; a table of classes and probabilities out, with a side-car."""
 
 import functools
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries
     outputs = Outputs.table(options.table, options.overwrite)
     outputs.check([*(file for image in files for file in files_of(image)), model / CARD, model / WEIGHTS])
     classifier = SatelliteClassifier(model, batch_size=options.batch_size, **options.network.keywords())
-    home = options.input if options.input.is_dir() and scenes != [options.input] else options.input.parent
+    home = options.input if os.path.isdir(options.input) and scenes != [options.input] else options.input.parent
     open_source = functools.partial(
         ImageFiles,
         files,

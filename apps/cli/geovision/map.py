@@ -1,6 +1,7 @@
 """The verb `map`."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def _map(options: MapOptions, journal: Journal) -> int:
     from apps.cli.geovision.scene_maps import map_folder, map_scene
     from geovision.scenes import is_product
 
-    if options.input.is_dir() and not is_product(options.input):
+    if os.path.isdir(options.input) and not is_product(options.input):
         for name in ("probabilities", "polygons"):
             if getattr(options, name) is not None:
                 raise InputError(f"--{name}: means nothing for a folder of scenes; map one scene, or leave it out")

@@ -1,6 +1,7 @@
 """The work of `geovision info`: what a raster holds, what a model would lack, and which models would take it."""
 
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def describe(options: InfoOptions) -> Entries:
                 lacks = _plain(error, path)
     except InputError as error:
         lacks = _plain(error, path)
-    rasters = [] if path.is_dir() else _rasters(path, keep=scene is not None)
+    rasters = [] if os.path.isdir(path) else _rasters(path, keep=scene is not None)
     if scene is None and not rasters:
         raise InputError(f"{printable(path)}: {lacks}")
     names = [*Catalogue("geovision").bundled_models(), *(options.model or ())]
