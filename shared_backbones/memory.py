@@ -51,9 +51,15 @@ def expect(needed: float, label: str, what: str) -> None:
     """
     if needed > budget():
         raise InputError(
-            f"{label}: {what} would take {needed / 2**30:.3g} GB of memory; the limit is {budget() / 2**30:.3g} GB; "
+            f"{label}: {what} would take {_gigabytes(needed)} of memory; the limit is {_gigabytes(budget())}; "
             "raise it with --max-gigabytes if the file can be trusted"
         )
+
+
+def _gigabytes(size: int) -> str:
+    """Bytes as a reader takes them in; small ones round to what a user would type."""
+    size_gb = size / 2**30
+    return f"{size_gb:,.0f} GB" if size_gb >= 100 else f"{size_gb:.2g} GB"
 
 
 def _free_of_machine() -> Iterator[int]:

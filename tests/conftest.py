@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from shared_backbones.memory import set_budget
 from tests.needs import missing, required
 from tests.skips import skipped_line
 
@@ -29,6 +30,13 @@ def no_store_of_another_test() -> Iterator[None]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
         os.environ["MLFLOW_TRACKING_URI"] = _STORE
+
+
+@pytest.fixture(autouse=True)
+def no_budget_of_another_test() -> Iterator[None]:
+    """Programs choose the budget of their process; the next test starts with that of the machine."""
+    yield
+    set_budget(None)
 
 
 @pytest.fixture(scope="session")

@@ -478,8 +478,11 @@ def test_memory_stays_within_input_labels_and_one_gigabyte(kind, tmp_path):
         weights.save(tmp_path / "volumes", SkipUnet(4, widths=(4, 8)), card)
         model, options = str(tmp_path / "volumes"), {}
     program = """
-import json, re, sys, numpy as np
+import json, re, sys, numpy as np, torch
 from pathlib import Path
+def memory(key):
+    return int(re.search(key + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+of_torch = memory("VmRSS")  # 0.45 to 0.65 GB: what it maps differs from machine to machine
 from medvision.segmentation import Segmenter
 from medvision.volumes.geometry import Grid
 from medvision.volumes.files import Volume
@@ -492,12 +495,11 @@ segmenter = Segmenter(sys.argv[1], device="cpu", threads=1, **json.loads(sys.arg
 found = segmenter.segment(Volume(data, grid, "0" * 64))
 assert found.labels.shape == shape
 # not ru_maxrss: that one remembers the process that started this one
-peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-print(peak - data.nbytes - found.labels.nbytes)
+print(memory("VmHWM") - of_torch - data.nbytes - found.labels.nbytes)
 """
     command = [sys.executable, "-c", program, model, json.dumps(options)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 1e9
+    assert int(run.stdout) < 0.6e9  # with torch itself a gigabyte, or little more
 
 
 def test_the_bundled_model_segments_a_real_scan(data_root: Path):
