@@ -20,10 +20,10 @@ def command_line(program: str) -> str:
     lines = [_NOTE, "", f"# {program}", "", _sentence(group.help), ""]
     known: dict[tuple[str, ...], str] = {}
     for name, command in _commands(group):
-        lines += [f"## {name}", "", _sentence(command.help), ""]
         parameters = [part for part in command.params if part.name != "help" and not getattr(part, "hidden", False)]
         arguments = [_argument(part) for part in parameters if part.param_type_name == "argument"]
-        lines += [f"`{' '.join([program, name, '[OPTIONS]', *arguments])}`", ""]
+        usage = " ".join([program, name, "[OPTIONS]", *arguments])
+        lines += [f"## {name}", "", f"`{usage}`: {_sentence(command.help)}", ""]
         rows = tuple(map(_row, parameters))
         if rows and rows in known:
             lines += [f"Its options are those of [{known[rows]}](#{known[rows].replace(' ', '-')}).", ""]
