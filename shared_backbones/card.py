@@ -20,7 +20,7 @@ class ClassEntry(TypedDict):
     """A class of a model.
 
     Attributes:
-        id: Number of the class, which is its place in the network's output.
+        id: Number of the class, which is its place in the network's output; classifiers may leave it out.
         name: Name, in the characters of a file name.
         color: Red, green and blue, from 0 to 255.
         mirror: Name of the class that its mirror image has; by default its own.
@@ -28,7 +28,7 @@ class ClassEntry(TypedDict):
         pieces: Parts that a structure has by nature; 2 where the card does not say.
     """
 
-    id: int
+    id: NotRequired[int]
     name: str
     color: NotRequired[Sequence[int]]
     mirror: NotRequired[str]

@@ -355,7 +355,7 @@ def test_grad_cam_gives_a_picture_of_each_image(cutouts: Path, model: Path, tmp_
     arguments = ["-i", cutouts, "-o", tmp_path / "o.vot", "--model", model, "-q", "--grad-cam", tmp_path / "cams"]
     assert classify(*arguments) == 0
     pictures = sorted((tmp_path / "cams").iterdir())
-    assert len(pictures) == 5 and pictures[0].name == f"000001-{MARKER}-0.jpg.png"
+    assert len(pictures) == 5 and pictures[0].name == f"000001-{MARKER}-0.png"
     for path in pictures:
         with Image.open(path) as image:
             assert image.mode == "RGB" and image.width >= 640 and image.height >= 320
