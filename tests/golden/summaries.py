@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 import numpy as np
 from safetensors.numpy import load_file
 
-TOLERANCE = 1e-4
-"""Largest difference, of numbers above 1 as a share of them."""
+TOLERANCE = 1e-3
+"""Largest difference, of numbers above 1 as a share of them: two processors differ by 7e-4 in a batch norm's mean."""
 
 
 class Summary(TypedDict):

@@ -78,6 +78,8 @@ def _size(folder: Path) -> str:
 def _takes(card: Card) -> str:
     """What a model is for, in a few words: the modality or the bands of its input."""
     given = card["input"]
+    if given.get("needed"):
+        return f"any bands with {_words(given['needed'])}"
     return _words(given.get("modality") or given.get("channels") or given.get("bands"))
 
 

@@ -112,11 +112,11 @@
   const draw = (figure, mark) => {
     const drawing = figure.querySelector(".drawing");
     const { width, height } = drawing.viewBox.baseVal;
-    const dot = document.createElementNS("http://www.w3.org/2000/svg", "g");
+    const dot = document.createElementNS(drawing.namespaceURI, "g");
     dot.setAttribute("class", "mark");
     const parts = { circle: { cx: mark.x * width, cy: mark.y * height, r: 7 }, text: { x: mark.x * width + 10, y: mark.y * height + 5 } };
     for (const [name, attributes] of Object.entries(parts)) {
-      const part = document.createElementNS("http://www.w3.org/2000/svg", name);
+      const part = document.createElementNS(drawing.namespaceURI, name);
       for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
       if (name === "text") part.textContent = mark.word;
       dot.append(part);

@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_one_line_or_is_left_out(images: Path, model: Pat
         ({"-o": "out.txt"}, "ends in '.txt'; expected .csv or .parquet"),
         ({"-o": "nowhere/out.csv"}, "no such folder"),
         ({"-i": "absent"}, "no such file or folder"),
-        ({"--model": "nowhere"}, "model nowhere: no such folder"),
+        ({"--model": "nowhere"}, "model nowhere: neither a bundled model"),
         ({"--sensor": "sentinel2_l2a"}, "is of sensor sentinel2_l2a, the model of sentinel2_l1c"),
         ({"-o": "m/model.csv"}, "a result of that name would replace it, and it is an input"),
     ],

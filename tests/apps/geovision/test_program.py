@@ -64,7 +64,7 @@ def test_map_writes_both_rasters_and_a_side_car(scene: Path, tmp_path: Path, cap
         ({"-o": "map.png"}, "ends in .png, expected .tif"),
         ({"-o": "nowhere/map.tif"}, "no such folder"),
         ({"--probabilities": "map.tif"}, "is named for classes and for probabilities"),
-        ({"--model": "nowhere"}, "model nowhere: no such folder"),
+        ({"--model": "nowhere"}, "model nowhere: neither a bundled model"),
         ({"-i": "absent.tif"}, "no such file or folder"),
         ({"--sensor": "sentinel2_l2a"}, "is of sensor sentinel2_l2a, the model of sentinel2_l1c"),
         ({"--overlap": "0.95"}, "Invalid value"),

@@ -501,7 +501,7 @@ def test_a_3d_network_of_one_channel_is_measured(channels: list[str], measure: R
         (("--labels", "MOVED"), "not on the scan's grid"),
         (("--labels", "FOREIGN"), "holds 41, 42, expected ids 0 to 9 of the model"),
         (("--labels", "FOREIGN", "--label-map", "WRONG"), "names class 77"),
-        (("--labels", "FOREIGN", "--label-map", "LIST"), "expected JSON such as"),
+        (("--labels", "FOREIGN", "--label-map", "LIST"), "expected a JSON object"),
         (("--labels", "FOREIGN", "--label-map", "missing.json"), "cannot be read"),
         (("--labels", "FOREIGN", "--label-map", "EMPTY"), "hold no structure of the model"),
         (("--label-map", "LIST"), "give both or none"),

@@ -1,4 +1,4 @@
-"""`models list` and `models show` of the programs that come without a model."""
+"""`models list` and `models show`: of a program that comes without a model, and of models of one's own."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from shared_backbones.card import read_card
 from tests.astrovision import small_models as sky_models
 from tests.geovision import small_models as land_models
 
-PROGRAMS = pytest.mark.parametrize("app", [geovision.app, astrovision.app], ids=["geovision", "astrovision"])
+PROGRAMS = pytest.mark.parametrize("app", [astrovision.app], ids=["astrovision"])
 
 
 @PROGRAMS
@@ -32,6 +32,15 @@ def test_what_is_no_model_is_refused_in_one_line(app: typer.Typer, tmp_path: Pat
     assert capsys.readouterr().err.startswith("error: model nix: no such folder; expected one with model.json")
     assert run(app, ["models", "show", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_bundled_models_are_listed_with_what_they_take_and_how_well(capsys):
+    assert run(geovision.app, ["models", "list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("surface-types") and "any bands with green, red, nir, swir" in first
+    assert "balanced accuracy" in second
+    assert run(geovision.app, ["models", "show", "nix"]) == 2
+    assert "neither a bundled model (surface-types) nor a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

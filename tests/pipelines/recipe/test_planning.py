@@ -164,7 +164,7 @@ class TestProgram:
             "gap": "labels are 1, 2, 7, expected 1 to 7 without a gap",
             "channels": "has 1 channel, expected 2 (T1, T2); name those that all cases have in dataset.json",
             "ignore": "has nnU-Net's label `ignore`",
-            "json": "dataset.json: cannot be used",
+            "json": "dataset.json: cannot be read",
         }[case]
         if case == "there":
             output.write_text("mine")

@@ -14,6 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from medvision.findings.flags import scan_flags, structure_flags
 from medvision.findings.statistics import structure_rows
+from medvision.pictures.colours import contour_colours
 from medvision.pictures.overlays import outline
 from medvision.volumes.geometry import Grid
 from pipelines.report import segmentation
@@ -96,8 +97,10 @@ def told(seen: Visit) -> tuple[dict[str, float], float, str]:
 
 
 def picture(seen: Visit) -> np.ndarray:
-    """The canvas as it is on the screen, (H, W, 3)."""
+    """The canvas as it is on the screen, (H, W, 3), without the bar of keys, which may lie over it."""
+    seen.page.locator(".bar").evaluate("bar => { bar.style.visibility = 'hidden'; }")
     shot = seen.page.locator("canvas").screenshot()
+    seen.page.locator(".bar").evaluate("bar => { bar.style.visibility = ''; }")
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)[4:-4, 4:-4]  # without the page's edge
 
 
@@ -125,8 +128,8 @@ def share_of(pixels: np.ndarray, colour: int) -> tuple[float, float, float]:
 
 def labels_in(pixels: np.ndarray) -> np.ndarray:
     """Numbers of the labels (H, W) that a picture shows in their own colours, and nothing else."""
-    shades = {LEFT: (255, 0, 255), FRONT: (0, 255, 0), "twin": (0, 255, 1)}
-    return np.select([(pixels == shade).all(axis=2) for shade in shades.values()], [1, 2, 3])
+    shades = contour_colours(CLASSES)
+    return np.select([(pixels == shades[number]).all(axis=2) for number in (3, 7, 9)], [1, 2, 3])
 
 
 def go(seen: Visit, name: str) -> None:
@@ -237,6 +240,7 @@ def test_the_reference_is_a_layer_of_the_viewer(browser: Browser, tmp_path: Path
     seen = visit(browser, tmp_path / "report.html")
     seen.page.click("#open-viewer")
     seen.page.locator("[data-part=structure]", has_text=re.compile(".")).wait_for()
+    seen.page.select_option("[data-part=window]", "2")
     seen.page.select_option("[data-part=style]", "filled")
     seen.page.locator("[data-part=opacity]").fill("100")
     go(seen, LEFT)
@@ -356,7 +360,7 @@ def test_keys_judge_and_nothing_is_lost_on_reload(browser: Browser, report: Path
     assert page.get_by_label("needs work").is_checked()
     assert page.get_by_label("Comment").input_value() == "leaks, says Ward; a r u are letters here"
     assert page.get_by_label("Your name").input_value() == "AB"
-    assert page.locator(".judge").first.inner_text() == "fix" and page.locator(".mark text").inner_text() == "here"
+    assert page.locator(".judge").first.inner_text() == "fix" and page.locator(".mark text").text_content() == "here"
     page.keyboard.press("R")
     with page.expect_download() as download:
         page.keyboard.press("e")
