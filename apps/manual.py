@@ -3,12 +3,15 @@
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import typer.main
 
 from shared_backbones.files import replacing
 
+Command: TypeAlias = Any
+"""A command, option or argument of click, of which Typer has a copy of its own."""
+Schema: TypeAlias = Mapping[str, Any]
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
 PROGRAMS = ("medvision", "geovision", "astrovision")
 _NOTE = "<!-- Written by `python -m apps.manual`; change the help texts or docstrings instead. -->"
@@ -16,7 +19,7 @@ _NOTE = "<!-- Written by `python -m apps.manual`; change the help texts or docst
 
 def command_line(program: str) -> str:
     """The page of a program: each command with its arguments and options, as `--help` has them."""
-    group: Any = typer.main.get_command(importlib.import_module(f"apps.cli.{program}.program").app)
+    group: Command = typer.main.get_command(importlib.import_module(f"apps.cli.{program}.program").app)
     lines = [_NOTE, "", f"# {program}", "", _sentence(group.help), ""]
     known: dict[tuple[str, ...], str] = {}
     for name, command in _commands(group):
@@ -51,7 +54,7 @@ def recipes() -> tuple[str, str]:
     return _page(lines), _page(data)
 
 
-def _named_by(part: Any, parts: Mapping[str, Any]) -> set[str]:
+def _named_by(part: Command, parts: Schema) -> set[str]:
     """Names of the sections that a part of a schema refers to, and those that these refer to."""
     if isinstance(part, list):
         return set().union(*(_named_by(one, parts) for one in part))
@@ -81,7 +84,7 @@ def pages() -> dict[Path, str]:
     return {**made, PAGES / "recipes.md": recipe, PAGES / "recipe-data.md": data, PAGES / "python.md": python_api()}
 
 
-def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def _commands(group: Command, before: str = "") -> Iterator[tuple[str, Command]]:
     """All commands below a group, by what is typed."""
     for name, command in group.commands.items():
         if command.hidden:
@@ -92,13 +95,13 @@ def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{before}{name}", command
 
 
-def _argument(part: Any) -> str:
+def _argument(part: Command) -> str:
     name = (part.metavar or part.name).strip("[]{}. ").upper()
     name = f"{name}..." if part.nargs == -1 else name
     return name if part.required else f"[{name}]"
 
 
-def _row(part: Any) -> str:
+def _row(part: Command) -> str:
     """An option or argument as a row of a table."""
     if part.param_type_name == "argument":
         name = f"`{_argument(part)}`"
@@ -109,7 +112,7 @@ def _row(part: Any) -> str:
     return f"| {name} | {_cell(str(part.help or ''))} | {_cell(shown)} |"
 
 
-def _section(name: str, schema: Mapping[str, Any]) -> list[str]:
+def _section(name: str, schema: Schema) -> list[str]:
     lines = [f"## {name}", "", _sentence(schema.get("description", "")), ""]
     lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
     for key, field in schema["properties"].items():
@@ -118,11 +121,11 @@ def _section(name: str, schema: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "" if value is None or value == {} or value == [] else f"`{value}`"
 
 
-def _type(field: Mapping[str, Any]) -> str:
+def _type(field: Schema) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         page = "recipe-data.md" if name.endswith("Data") else ""

@@ -11,7 +11,7 @@ TOO_LONG: set[str] = set()
 """Longer files that are not divided yet; a listed one that is short enough fails the test."""
 FUNCTION = 35
 """Lines of a function, from `def` to its last line, that 95 % of all functions have at most."""
-ANY = 210
+ANY = 230
 """How often the word `Any` stands in the six packages, at most."""
 
 

@@ -7,7 +7,7 @@ import medvision.models  # noqa: F401 - makes the networks known to timm
 
 
 def main() -> torch.Tensor:
-    network = smp.Unet("tu-medvitv2_tiny", encoder_weights=None, in_channels=1, classes=4, encoder_tokens="spatial")
+    network = smp.Unet("tu-medvitv2_tiny", encoder_weights=None, in_channels=1, classes=4, tokens="spatial")
     with torch.inference_mode():
         logits = network.eval()(torch.zeros(1, 1, 64, 96))
     print(tuple(logits.shape))

@@ -60,7 +60,6 @@ class PreparedData(Protocol):
 
     def training_digest(self) -> str:
         """Digest of what a training reads."""
-        ...
 
 
 Prepared = TypeVar("Prepared", bound=PreparedData)

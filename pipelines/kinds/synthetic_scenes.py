@@ -24,7 +24,7 @@ from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SyntheticSceneData
 from pipelines.runtime.processes import share_of
 from pipelines.tracking.datasets import DatasetRecord
-from pipelines.training.tasks.mapping import SpectralMappingTask
+from pipelines.training.tasks.mapping import Batch, SpectralMappingTask
 from shared_backbones import weights
 from shared_backbones.classification.calibration import fit_temperature
 from shared_backbones.classification.figures import calibration_error
@@ -211,32 +211,32 @@ class SyntheticScenes(Kind[SyntheticSceneData, Spectra]):
             )
 
 
-class _Stream(IterableDataset[dict[str, Any]]):
+class _Stream(IterableDataset[Batch]):
     """Batches without end; each depends on the seed and on its number alone."""
 
     def __init__(self, drawer: SceneDrawer, size: int, seed: int, start: int, rank: int, world_size: int) -> None:
         self.drawer, self.size, self.seed, self.start = drawer, size, seed, start
         self.rank, self.world_size = rank, world_size
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in count(self.start + index, workers):
             yield _tensors(self.drawer(self.size, np.random.default_rng([self.seed, 0, number, self.rank])))
 
 
-class _Fixed(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, batches: Sequence[dict[str, Any]]) -> None:
+class _Fixed(torch.utils.data.Dataset[Batch]):
+    def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Batch:
         return self.batches[index]
 
 
-def _tensors(scenes: DrawnScenes) -> dict[str, Any]:
+def _tensors(scenes: DrawnScenes) -> Batch:
     return {name: torch.from_numpy(value) if name != "wavelengths" else value for name, value in asdict(scenes).items()}
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 import numpy as np
 from safetensors.numpy import load_file
 
-TOLERANCE = 1e-3
-"""Largest difference, of numbers above 1 as a share of them: two processors differ by 7e-4 in a batch norm's mean."""
+TOLERANCE = 2e-3
+"""Largest difference, of numbers above 1 as a share of them: between two processors a mean of a batch norm differs by
+7e-4, and the overlap of a map by 1.7e-3."""
 
 
 class Summary(TypedDict):

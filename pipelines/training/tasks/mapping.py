@@ -1,7 +1,7 @@
 """A LightningModule that learns to map patches of scenes; normalisation and augmentation run on the device."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from geovision.contract import InputContract
 from geovision.datasets.patches import IGNORED
 from pipelines.recipe.recipe import TrainSection
 from pipelines.training.tasks.task import Task
+
+Batch: TypeAlias = dict[str, Any]
+"""Tensors by name, and what a kind of data adds."""
 
 
 class MappingTask(Task):
@@ -41,11 +44,11 @@ class MappingTask(Task):
         self.counts = MulticlassStatScores(len(self.classes), average="none", ignore_index=IGNORED, validate_args=False)
         self.losses = MeanMetric().set_dtype(torch.float64)
 
-    def images_of(self, batch: dict[str, Any]) -> Tensor:
+    def images_of(self, batch: Batch) -> Tensor:
         """What the network sees of a batch."""
         return self.contract.normalise(batch["image"], batch["valid"])
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross-entropy of one batch over its labelled pixels."""
         images = self.images_of(batch)
         labels = batch["labels"].long()
@@ -63,7 +66,7 @@ class MappingTask(Task):
         self.counts.reset()
         self.losses.reset()
 
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Count a batch's pixels, but for those without a label, and add their loss."""
         images, labels = self.images_of(batch), batch["labels"].long()
         logits = self.model(images)
@@ -84,7 +87,7 @@ class MappingTask(Task):
 class SpectralMappingTask(MappingTask):
     """Scenes to label maps, each batch with other bands, of a network that has a method `see` for their wavelengths."""
 
-    def images_of(self, batch: dict[str, Any]) -> Tensor:
+    def images_of(self, batch: Batch) -> Tensor:
         """Reflectances of a batch; the network is told which bands they are."""
         see: Callable[[Sequence[float]], None] = self.model.see  # pyright: ignore[reportAssignmentType]
         see(batch["wavelengths"])

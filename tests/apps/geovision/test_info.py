@@ -64,7 +64,7 @@ def test_models_say_what_they_lack(tmp_path: Path, capsys):
     lacks = {entry["model"]: entry["lacks"] for entry in found["models"]}
     assert "pass --sensor sentinel2_l1c" in lacks[str(model)] and "lacks red, swir" in lacks["surface-types"]
     found = described(capsys, path, "--model", model, "--sensor", "sentinel2_l1c")
-    assert found["models"] == X
+    assert found["models"][-1] == {"model": str(model), "lacks": ""}
 
 
 def test_a_product_says_which_band_tells_its_clouds(tmp_path: Path, capsys):
