@@ -56,7 +56,7 @@ def expect(needed: float, label: str, what: str) -> None:
         )
 
 
-def _gigabytes(size: int) -> str:
+def _gigabytes(size: float) -> str:
     """Bytes as a reader takes them in; small ones round to what a user would type."""
     size_gb = size / 2**30
     return f"{size_gb:,.0f} GB" if size_gb >= 100 else f"{size_gb:.2g} GB"

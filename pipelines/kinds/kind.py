@@ -60,6 +60,7 @@ class PreparedData(Protocol):
 
     def training_digest(self) -> str:
         """Digest of what a training reads."""
+        ...
 
 
 Prepared = TypeVar("Prepared", bound=PreparedData)
@@ -147,9 +148,8 @@ class Kind(Generic[Data, Prepared]):
             raise InputError(f"recipe {recipe.name}: model: {error}") from None
         published = model.backbone_weights
         if published and not hasattr(network, "backbone"):
-            raise InputError(
-                f"recipe {recipe.name}: {model.architecture} has no backbone; leave model.backbone_weights out"
-            )
+            what = f"recipe {recipe.name}: {model.architecture} has no backbone"
+            raise InputError(f"{what}; leave model.backbone_weights out")
         if published and not Path(published).is_file():
             raise InputError(
                 f"model.backbone_weights={published}: no such file; give one of weights, .safetensors or .pth"

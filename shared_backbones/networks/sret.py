@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -231,11 +231,9 @@ class RecursiveStage(nn.Module):
             block, second = self.blocks[i // loops], i % _LOOPS == 1
             groups = self.groups[second]
             order = next(rest) if second and groups > 1 else None
-            steps: tuple[tuple[nn.Module, tuple[Any, ...]], ...]
-            steps = (block, (drop, groups, order)), (project, (drop,))
-            for module, more in steps:
+            for module, more in ((block, (drop, groups, order)), (project, (drop,))):
                 apply = functools.partial(recomputed, module) if recompute else module
-                x = apply(x, *more)
+                x = apply(x, *cast("tuple[Any, ...]", more))
         return to_map(x, grid)
 
 

@@ -15,6 +15,7 @@ _SIZES = int | Sequence[int]
 OPTIONS: dict[str, Hint] = {
     **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth", "depths", "dims", "num_heads", "layers"), _SIZES),
     **dict.fromkeys(("stem_width", "base_width", "cardinality", "head_hidden_size", "output_stride"), _SIZES),
+    **dict.fromkeys(("window_size", "embed_dims", "growth_rate", "block_config"), _SIZES),
     **dict.fromkeys(("drop_rate", "drop_path_rate", "drop_block_rate", "pos_drop_rate", "patch_drop_rate"), float),
     **dict.fromkeys(("proj_drop_rate", "attn_drop_rate", "head_init_scale", "ls_init_value", "mlp_ratio"), float),
     **dict.fromkeys(("init_values",), float | None),
