@@ -95,7 +95,8 @@ def firefox(profile: Path, downloads: Path) -> Iterator[Firefox]:
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, "Firefox did not start"
                 time.sleep(0.2)
-        yield session
+        with session.socket:
+            yield session
     finally:
         process.kill()
         process.wait()

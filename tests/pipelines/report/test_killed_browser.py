@@ -1,9 +1,9 @@
 """What was given in the shell of a batch outlives a browser that is killed."""
 
-import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,18 +11,36 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.needs import missing
 from tests.pipelines.report.batches import write_batch
+from tests.pipelines.report.browser import FRAMES_IN_PROCESS
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end, "not within two minutes"
+        time.sleep(0.1)
+
+
+def is_written(profile: Path, word: str) -> bool:
+    """Whether a word is in what a browser keeps on disk of pages' storage."""
+    logs = [path.read_bytes() for path in (profile / "Default" / "Local Storage" / "leveldb").glob("*.log")]
+    return any(word.encode(coding) in log for log in logs for coding in ("latin-1", "utf-16-le"))
 
 
 @contextmanager
 def killed_in_the_end(program: str, profile: Path, address: str) -> Iterator[Page]:
     """A page in a Chromium of its own, which is killed afterwards."""
-    command = [program, "--headless", "--no-sandbox", f"--user-data-dir={profile}", "--remote-debugging-port=0"]
-    process = subprocess.Popen([*command, "about:blank"], stderr=subprocess.PIPE, text=True)
+    told = profile / "DevToolsActivePort"
+    told.unlink(missing_ok=True)
+    command = [program, "--headless", "--no-sandbox", FRAMES_IN_PROCESS, f"--user-data-dir={profile}"]
+    process = subprocess.Popen([*command, "--remote-debugging-port=0", "about:blank"], stderr=subprocess.DEVNULL)
     try:
-        assert process.stderr is not None
-        endpoint = next(match[1] for line in process.stderr if (match := re.search(r"listening on (ws://\S+)", line)))
+        until(lambda: told.exists() and len(told.read_text().splitlines()) == 2)
+        port, path = told.read_text().splitlines()
         with sync_playwright() as driver:
-            page = driver.chromium.connect_over_cdp(endpoint).contexts[0].new_page()
+            browser = driver.chromium.connect_over_cdp(f"ws://127.0.0.1:{port}{path}", timeout=120_000)
+            page = browser.contexts[0].new_page()
             page.set_default_timeout(120_000)
             page.goto(address)
             yield page
@@ -43,7 +61,7 @@ def test_a_killed_browser_loses_nothing(tmp_path: Path):
         for key in ("Enter", "a", "w", "r"):
             page.keyboard.press(key)
         assert "3 of 6 judged" in page.inner_text(".progress")
-        page.wait_for_timeout(8000)  # Chromium writes within five seconds
+        until(lambda: is_written(tmp_path / "profile", "reject"))  # Chromium collects changes for some seconds
     with killed_in_the_end(program, tmp_path / "profile", address) as page:
         assert "3 of 6 judged" in page.inner_text(".progress")
         assert page.get_by_label("name", exact=True).input_value() == "AB"
