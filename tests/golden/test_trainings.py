@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.summaries import differ
+from tests.golden.summaries import differ, tolerance_of
 from tests.golden.trainings import TRAININGS
 from tests.golden.write_trainings import EXPECTED, run_training
 
@@ -41,9 +41,9 @@ def test_a_training_gives_what_it_gave(name: str, tmp_path: Path):
     wrong = {
         tensor: (found["weights"][tensor], values)
         for tensor, values in expected["weights"].items()
-        if any(differ(*pair) for pair in zip(found["weights"][tensor], values, strict=True))
+        if any(differ(*pair, tolerance_of(tensor)) for pair in zip(found["weights"][tensor], values, strict=True))
     }
     assert wrong == {}
     assert expected["figures"].keys() <= found["figures"].keys()
     pairs = {figure: (found["figures"][figure], value) for figure, value in expected["figures"].items()}
-    assert {figure: pair for figure, pair in pairs.items() if differ(*pair)} == {}
+    assert {figure: pair for figure, pair in pairs.items() if differ(*pair, tolerance_of(figure))} == {}

@@ -16,6 +16,7 @@ from apps.cli.shared.program import COMPLETE, find_model
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
+from shared_backbones.terminal import say
 
 if TYPE_CHECKING:  # rasterio and torch are imported where a scene is opened
     from geovision.enhancing import Enhancer
@@ -66,10 +67,10 @@ def enhance(options: EnhanceOptions) -> int:
         print(json.dumps(content, indent=2))
         return COMPLETE
     for warning in content["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     for row in content["consistency"]:
-        print(f"  {row['name']:<6} degraded again: {row['rms']:.2%} of its mean off, {row['worst']:.2%} at worst")
-    print(f"scene: {options.output}")
+        say(f"  {row['name']:<6} degraded again: {row['rms']:.2%} of its mean off, {row['worst']:.2%} at worst")
+    say(f"scene: {options.output}")
     return COMPLETE
 
 
