@@ -44,7 +44,8 @@ def test_equals_the_released_network_where_all_its_depth_counts(name: str) -> No
     for own, shape in fixture.shapes.items():
         for ending, factor in meta["amp_scale_overrides"].items():
             if own.endswith(ending):  # multiplied before they are rounded to float32
-                state[own] = np.float32(np.float64(seeded(first.get(own, own), shape, 0.02)) * factor)
+                value = np.asarray(seeded(first.get(own, own), shape, 0.02), np.float64)
+                state[own] = (value * factor).astype(np.float32)
     model: Any = load_official(meta["model"], state, variant=meta["class"].split(".")[-1], **meta["kwargs"])
     for dtype in (torch.float64, torch.float32):
         amplified = copy.deepcopy(model).to(dtype)
