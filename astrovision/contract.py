@@ -20,7 +20,8 @@ class InputContract(ImageContract):
     Attributes:
         pixel_scale_arcsec: at which cut-outs are taken from mosaics; None where it was not fixed.
         cutout: side in pixels, at that scale, of the cut-outs; None where it was not fixed.
-        stretch: from fluxes to values from 0 to 1; None for colour images, which are stretched already.
+        stretch: from fluxes to values from 0 to 1; None for colour images, which are stretched already. Where it makes
+            colours, the model takes both.
         parity: sign of the determinant of the pixel scale matrix of cut-outs, -1 where east is left of north when the
             first row is at the bottom; None where the card, as those of earlier versions, takes them as stored.
         flux_scale: unit and zero points of the fluxes; empty where they are not known.
@@ -57,6 +58,16 @@ class InputContract(ImageContract):
         except (AttributeError, InputError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"model {model}: its card cannot be used ({error}); choose another model") from None
         return contract
+
+    @property
+    def takes_colours(self) -> bool:
+        """Whether the model takes colour images."""
+        return self.stretch is None or bool(self.stretch.bands)
+
+    @property
+    def flux_bands(self) -> tuple[str, ...]:
+        """Names of the bands whose fluxes it takes, in order."""
+        return self.bands if self.stretch is None else self.stretch.bands or self.bands
 
     def check(self) -> None:
         """Find out whether the attributes can be meant."""

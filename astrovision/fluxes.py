@@ -88,10 +88,13 @@ def same_unit(first: str, second: str) -> bool:
 
 
 def _conversion(given: str, wanted: str, label: str) -> float:
-    """What fluxes of one unit are multiplied by to be those of another; units in no standard have to be the same."""
-    units = _parsed(given), _parsed(wanted)
+    """What fluxes of one unit are multiplied by to be those of another; units in no standard have to be the same.
+
+    Maggies are those of AB magnitudes, of 3631 Jy.
+    """
+    units, ab = (_parsed(given), _parsed(wanted)), require("astropy.units", "astro")
     try:
-        return float(units[0].to(units[1]))
+        return float(units[0].to(units[1], equivalencies=ab.zero_point_flux(3631 * ab.Jy)))
     except Exception:  # of a unit in no standard, or of another kind
         if not any(_is_known(unit) for unit in units) and given.lower() == wanted.lower():
             return 1.0

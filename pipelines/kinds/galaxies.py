@@ -12,6 +12,7 @@ from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
 from astrovision.grids import PARITY
 from astrovision.pictures import SkyView, annotated
+from astrovision.stretches import SDSS_UNIT
 from pipelines.data.store import Store
 from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
@@ -38,13 +39,13 @@ class GalaxyClassification(PictureKind[GalaxyData]):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.mosaic = None if self.data.stretch is None else _mosaic_of(self.sources[0].items[0])
+        self.mosaic = _mosaic_of(self.sources[0].items[0]) if self.data.holds_fluxes else None
 
     def check_settings(self) -> None:
         """Refuse sizes of which cut-outs would have no common middle."""
         super().check_settings()
         data = self.data
-        if data.stretch is not None and (data.stored - data.size) % 2:
+        if data.holds_fluxes and (data.stored - data.size) % 2:
             raise InputError(
                 f"recipe {self.recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must "
                 "be even, so that the middle of a cut-out is that of what the network sees: change one by 1"
@@ -57,7 +58,7 @@ class GalaxyClassification(PictureKind[GalaxyData]):
 
     def layout(self) -> Layout[Any]:
         """The layout; that of a mosaic knows how cut-outs are taken."""
-        if self.data.stretch is None:
+        if not self.data.holds_fluxes or self.data.stretch is None:
             return super().layout()
         from astrovision.datasets.fits_cutouts import FitsCutouts
         from astrovision.datasets.mosaics import Cutting, MosaicSources
@@ -109,9 +110,10 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         }
 
     def _of_fluxes(self) -> Entries:
-        """Parity, unit and zero points of the cut-outs, where they are of FITS images."""
+        """Parity, unit and zero points of the cut-outs, where they are of FITS images or look like them."""
         if self.mosaic is None:
-            return {}
+            # pictures of SDSS have north up and east left, and their first row above
+            return {} if self.data.stretch is None else {"parity": 1, "unit": SDSS_UNIT}
         scale = self.mosaic.flux_scale
         return {
             "parity": self.mosaic.cutting.parity,

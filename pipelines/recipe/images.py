@@ -93,7 +93,8 @@ class GalaxyData(LabelledPictures):
     pixel_scale_arcsec: PositiveFloat | None = None
     """Of the stored images, where it is the same for all; cut-outs of a mosaic have it, by default the mosaic's own."""
     stretch: Entries | None = None
-    """Of the fluxes of FITS images: kind and parameters, see `astrovision.stretches`; colour images have none."""
+    """Of the fluxes of FITS images: kind and parameters, see `astrovision.stretches`. Of colour images the one that
+    made them, where it is known (`sdss`): the model then takes FITS images, too."""
     parity: Literal[-1, 1] = -1
     """Of the cut-outs of FITS images, which are mirrored for it: -1 has east left of north, the first row below."""
 
@@ -109,17 +110,22 @@ class GalaxyData(LabelledPictures):
 
     @model_validator(mode="after")
     def _stretch_where_there_are_fluxes(self) -> "GalaxyData":
-        if self.layout in ("mosaic", "fits") and self.stretch is None:
+        if self.holds_fluxes and self.stretch is None:
             raise ValueError(
                 f"stretch is needed by the layout {self.layout}, whose images hold fluxes; give it, such as "
                 "data.stretch={kind: asinh, parameters: {low: 0, high: 10, softening: 0.1}}"
             )
-        if self.layout not in ("mosaic", "fits") and self.stretch is not None:
+        if not self.holds_fluxes and self.stretch is not None and self.stretch["kind"] != "sdss":
             raise ValueError(
-                f"stretch is for the layouts mosaic and fits; images of the layout {self.layout} are stretched "
-                "already: leave it out"
+                f"stretch {self.stretch['kind']} is for the layouts mosaic and fits; images of the layout "
+                f"{self.layout} are stretched already: leave it out, or give sdss where they are pictures of SDSS"
             )
         return self
+
+    @property
+    def holds_fluxes(self) -> bool:
+        """Whether the images are FITS images."""
+        return self.layout in ("mosaic", "fits")
 
 
 class MedicalImageData(LabelledPictures):

@@ -28,6 +28,7 @@ FLUXES: dict[str, Any] = {
     **COLORS, "bands": ["g", "r", "z"], "crop": 1.0, "pixel_scale_arcsec": 0.5, "cutout": SIZE, "parity": -1,
     "stretch": {"kind": "asinh", "parameters": {"low": 0.0, "high": 10.0, "softening": 0.1}},
 }  # fmt: skip
+SDSS: dict[str, Any] = {**COLORS, "stretch": {"kind": "sdss", "parameters": {}}, "parity": 1, "unit": "nmgy"}
 CALIBRATION = {"temperature": 1.5, "coverage": 0.9, "quantile": 0.8}
 
 

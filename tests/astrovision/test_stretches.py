@@ -14,7 +14,8 @@ from shared_backbones.errors import InputError
 LINEAR = Stretch("linear", {"low": -1.0, "high": 9.0})
 ASINH = Stretch("asinh", {"low": -1.0, "high": 99.0, "softening": 0.5})
 LUPTON = Stretch("lupton", {"low": 0.1, "stretch": 2.0, "q": 8.0})
-ALL = [LINEAR, ASINH, LUPTON]
+SDSS = Stretch("sdss", {})
+ALL = [LINEAR, ASINH, LUPTON, SDSS]
 
 
 def fluxes(*shape: int, seed: int = 0) -> np.ndarray:
@@ -51,6 +52,24 @@ def test_lupton_keeps_hues():
     np.testing.assert_allclose(after[2] * before[1], after[1] * before[2], rtol=1e-4)
 
 
+def test_colours_of_sdss_are_their_formula():
+    i, r, g = 0.3, 0.2, 0.1  # nanomaggies
+    bands = np.array([i + 0.02, 1.5 * r + 0.02, 2.5 * g + 0.02])
+    mean = bands.mean()
+    expected = bands * np.arcsinh(20 * mean) / (np.sqrt(20) * mean)
+    found = SDSS.apply(np.array([i, r, g], "f4").reshape(3, 1, 1)).ravel()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    bright = SDSS.apply(np.array([300, 200, 10], "f4").reshape(3, 1, 1)).ravel()
+    np.testing.assert_allclose(bright, bright.max() * np.array([300, 300, 25]) / 300, atol=1e-3)  # the hue is kept
+    np.testing.assert_allclose(SDSS.apply(np.full((3, 1, 1), -5, "f4")), 0)
+
+
+@given(colours=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3))
+def test_fluxes_of_sdss_colours_have_these_colours(colours: list[float]):
+    values = np.array(colours, "f4").reshape(3, 1, 1)
+    np.testing.assert_allclose(SDSS.apply(SDSS.invert(values)), values, atol=2e-5)
+
+
 @given(shape=st.lists(st.integers(0, 3), max_size=2), seed=st.integers(0, 9))
 @pytest.mark.parametrize("stretch", ALL, ids=lambda stretch: stretch.kind)
 def test_batches_are_stretched_image_by_image_and_left_as_they_are(stretch: Stretch, shape: list, seed: int):
@@ -70,7 +89,7 @@ def test_missing_values_count_as_the_lowest(stretch: Stretch):
     image = fluxes(3, 6, 6)
     image[1, 2, 3] = np.nan
     expected = image.copy()
-    expected[1, 2, 3] = stretch.parameters["low"]
+    expected[1, 2, 3] = stretch.parameters.get("low", 0)
     np.testing.assert_array_equal(stretch.apply(image), stretch.apply(expected))
 
 

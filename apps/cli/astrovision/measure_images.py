@@ -36,7 +36,7 @@ def measure_images(options: RobustnessOptions, on_progress: Progress) -> Measure
         batch_size=options.batch_size,
         **options.network.keywords(),
     )
-    if classifier.contract.stretch is not None:
+    if not classifier.contract.takes_colours:
         raise InputError(
             f"--model {printable(options.model)}: takes fluxes of mosaics, expected a model of colour images; measure "
             "it with data.corruption_images of its recipe"

@@ -30,6 +30,7 @@ from shared_backbones.json_values import Entries
 from shared_backbones.terminal import say
 
 _FILES = ("file", "filename", "image", "path")  # of a column that names files
+_LARGEST = 512  # side in pixels of an image that a model of colour images, which have any side, takes for a cut-out
 _TOLERANCE = 1.01  # how much larger than the model's cut-outs an image may be that is taken for one
 
 
@@ -114,13 +115,13 @@ class _Sight:
             InputError: bands, units or parity do not go with the model.
         """
         contract, warnings = classifier.contract, []
-        missing = [band for band in contract.bands if band not in mosaic.bands]
+        missing = [band for band in contract.flux_bands if band not in mosaic.bands]
         if missing:
             raise InputError(
-                f"{mosaic.label}: has bands {listed(mosaic.bands)}, the model takes {', '.join(contract.bands)}; "
+                f"{mosaic.label}: has bands {listed(mosaic.bands)}, the model takes {', '.join(contract.flux_bands)}; "
                 f"name the {len(mosaic.bands)} of the input in their order with --bands"
             )
-        order = [mosaic.bands.index(band) for band in contract.bands]
+        order = [mosaic.bands.index(band) for band in contract.flux_bands]
         given = fluxes.scale_of(mosaic.unit, mosaic.zero_points, order)
         factors, uncertain = given.factors(contract.flux_scale, mosaic.label)
         parity = contract.parity
@@ -149,7 +150,7 @@ class _Sight:
         east, north = compass or (None, None)
         scale = self.scale or self.mosaic.pixel_scale_arcsec
         pixel = None if scale is None else scale * self.side * contract.crop / contract.size
-        return SkyView(True, contract.bands, east, north, pixel)
+        return SkyView(True, contract.flux_bands, east, north, pixel)
 
     def described(self) -> Entries:
         """What a side-car says of the mosaic."""
@@ -284,7 +285,7 @@ def _read_from(files: list[Path], options: ClassifyOptions) -> list[Path]:
 
 def _objects(files: list[Path], options: ClassifyOptions, classifier: GalaxyClassifier) -> list[ObjectFiles] | None:
     """What the files of a folder are of, where they are cut-outs of one object each."""
-    bands = classifier.contract.bands
+    bands = classifier.contract.flux_bands
     if len(files) < 2 or not Path(options.input).is_dir():
         return None
     alone = _bands_of_one(files, options)
@@ -309,7 +310,7 @@ def _bands_of_one(files: list[Path], options: ClassifyOptions) -> int:
 def _at_centre(mosaic: Mosaic, classifier: GalaxyClassifier, centre: bool) -> tuple[_Sight, np.ndarray]:
     """The sight on a FITS image that is itself a cut-out, or on its middle, and where that is."""
     contract = classifier.contract
-    largest = contract.cutout or round(contract.size / contract.crop)
+    largest = contract.cutout or (_LARGEST if contract.takes_colours else round(contract.size / contract.crop))
     noted, scale, ratio = [], None, 1.0
     if contract.pixel_scale_arcsec is None:
         noted.append("the model's card fixes no pixel scale; the image's own was taken")
@@ -324,7 +325,7 @@ def _at_centre(mosaic: Mosaic, classifier: GalaxyClassifier, centre: bool) -> tu
             "the sources with --catalogue, or take its middle with --centre"
         )
     # where no side is fixed, the image is resized as a colour image is
-    side = contract.cutout or (largest if centre else max(height, width))
+    side = contract.cutout or (min(largest, max(height, width)) if centre else max(height, width))
     sight = _Sight.of(mosaic, side, scale, classifier)
     sight.warnings[:0] = noted
     return sight, np.array([[(width - 1) / 2, (height - 1) / 2]])

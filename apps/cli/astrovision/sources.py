@@ -140,7 +140,7 @@ def open_source(
         from apps.cli.astrovision.sky_sources import open_fits_source
 
         return open_fits_source(files, options, classifier, stack, journal)
-    if contract.stretch is not None:
+    if not contract.takes_colours:
         raise InputError(
             f"{label}: holds colour images, the model takes fluxes of {', '.join(contract.bands)}; give FITS"
         )

@@ -291,7 +291,7 @@ LUPTON = {"kind": "lupton", "parameters": {"low": 0, "stretch": 5, "q": 8}}
         (none, {"data__stretch": {"kind": "linear", "parameters": {"low": 1, "high": 0}}}, "high is 0, expected more"),
         (none, {"data__stretch": {"kind": "linear"}}, "expected kind and parameters"),
         (none, {"data__stretch": 3}, "data.stretch: Input should be a valid dictionary"),
-        (none, {"data__layout": "table"}, "data: stretch is for the layouts mosaic and fits"),
+        (none, {"data__layout": "table"}, "data: stretch asinh is for the layouts mosaic and fits"),
         (none, {"data__stored": 41}, "the difference must be even"),
         (none, {"data__options__images": None}, "data.options.images is needed by the layout mosaic"),
         (none, {"data__options__catalogue": None}, "data.options.catalogue is needed by the layout mosaic"),

@@ -75,6 +75,10 @@ def galaxy10(root: Path) -> Path:
     return root
 
 
+STARTS = [
+    ("phantoms_astroformer_cpu", "cutouts_astroformer_cpu"),
+    ("galaxy_morphology_phantoms", "galaxy_morphology"),
+]
 SMALL = {
     "data.crop": 1.0, "data.stored": 40, "data.size": 32,
     "model.arguments.img_size": 32, "model.arguments.embed_dim": [32, 32, 32, 32],
@@ -93,25 +97,25 @@ def start(name: str, root: Path, output: Path, stages: Any = None, **changes: An
 def test_every_recipe_is_tested_here():
     own = {name for name, path in bundled_recipes().items() if path.parent.name == "astrovision"}
     own -= {"mosaic_astroformer_cpu"}  # in test_mosaics.py
-    tested = {"galaxy10_astroformer", "galaxy10_astroformer_cpu", "cutouts_astroformer_cpu", "phantoms_astroformer_cpu"}
-    assert own == tested
+    assert own == {"galaxy10_astroformer", "galaxy10_astroformer_cpu", *(name for pair in STARTS for name in pair)}
 
 
+@pytest.mark.parametrize(("drawn", "real"), STARTS)
 def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(
-    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+    drawn: str, real: str, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     changes = {"data.options.count": 40, "data.split.test": 0.2, "data.split.validation": 0.3}
     overrides = [f"{key}={json.dumps(value)}" for key, value in {**SMALL, **changes}.items()]
-    job = run_stages(load_recipe("phantoms_astroformer_cpu", [f"output={tmp_path / 'a'}", *overrides]))
+    job = run_stages(load_recipe(drawn, [f"output={tmp_path / 'a'}", *overrides]))
     assert job.summary is not None and job.summary["figures"]["images"] == 10  # two of each class
     model = job.made["train"] / "model"
     store_ = Store(job.made["prepare"])
     image = store_.array(store_.cases("train")[0], "image")
     assert image.shape[1] == 3 and image.std() > 5
     other = start(
-        "cutouts_astroformer_cpu", cutouts(tmp_path / "data", 4), tmp_path / "b", ["prepare", "train"],
-        model__init="models:/phantoms_astroformer_cpu@newest", train__steps=1, train__learning_rate=1e-9,
+        real, cutouts(tmp_path / "data", 4), tmp_path / "b", ["prepare", "train"],
+        model__init=f"models:/{drawn}@newest", train__steps=1, train__learning_rate=1e-9,
     )  # fmt: skip
     sha256 = weights.read_card(model)["weights_sha256"]
     assert weights.read_card(other.made["train"] / "model")["training"]["init"] == f"sha256:{sha256}"
@@ -119,6 +123,10 @@ def test_a_network_learns_from_drawn_galaxies_and_another_starts_from_it(
     assert fetched.outliers is not None and fetched.sha256 == sha256
     ours, theirs = (weights.load(folder).module.state_dict() for folder in (other.made["train"] / "model", model))
     torch.testing.assert_close(ours["stem.0.convolution.weight"], theirs["stem.0.convolution.weight"])
+    contract = GalaxyClassifier(other.made["train"] / "model").contract
+    assert contract.takes_colours and contract.bands == ("red", "green", "blue")
+    if real == "galaxy_morphology":  # which takes fluxes, too
+        assert contract.flux_bands == ("i", "r", "g") and (contract.parity, contract.flux_scale.unit) == (1, "nmgy")
 
 
 @pytest.mark.parametrize("name", ["galaxy10_astroformer", "galaxy10_astroformer_cpu"])
