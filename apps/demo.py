@@ -1,4 +1,4 @@
-"""`python -m apps.demo [medical] [earth]`: each domain does its main job, and one page leads to the results."""
+"""`python -m apps.demo [medical] [earth] [sky]`: each domain does its main job, and one page leads to the results."""
 
 import importlib.util
 import subprocess
@@ -11,8 +11,10 @@ from shared_backbones.errors import InputError
 
 OUTPUT = Path("demo-output")
 SCAN = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-SEED = 7  # of the drawn scene
-SIDE = 512  # of it, in pixels of 10 m
+SEED = 7  # of the drawn scene and of the drawn sky
+SIDE = 512  # of the scene, in pixels of 10 m
+GALAXIES = 4  # along each side of the sky
+APART = 204  # pixels of 0.396 arcsec from one galaxy to the next
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,71 @@ def earth() -> Shown:
     )
 
 
-DOMAINS: dict[str, Callable[[], Shown]] = {"medical": medical, "earth": earth}
+def draw_sky(image: Path, catalogue: Path) -> None:
+    """Draw a field of galaxies as SDSS would see it, and list them.
+
+    Args:
+        image: The FITS file to write: fluxes of i, r and g in nanomaggies, with a WCS.
+        catalogue: The table to write: number, position and what was drawn.
+
+    Raises:
+        InputError: astropy is not installed.
+    """
+    import numpy as np
+    from scipy.signal.windows import tukey
+
+    from astrovision.datasets.phantoms import PHANTOMS, phantom
+    from astrovision.stretches import SDSS_BANDS, Stretch
+    from shared_backbones.errors import require
+    from shared_backbones.files import replacing
+
+    fits, wcs, table = (require(f"astropy.{name}", "demo") for name in ("io.fits", "wcs", "table"))
+    random, side = np.random.default_rng(SEED), GALAXIES * APART
+    sky = random.normal(0, 0.01, (3, side, side)).astype(np.float32)
+    fade = np.outer(tukey(APART, 0.3), tukey(APART, 0.3)).astype(np.float32)
+    kinds = [str(kind) for kind in random.permutation(np.resize(list(PHANTOMS), GALAXIES**2))]
+    places = np.stack(np.mgrid[:GALAXIES, :GALAXIES], -1).reshape(-1, 2) * APART
+    for kind, (top, left) in zip(kinds, places, strict=True):
+        seen = Stretch("sdss", {}).invert(phantom(kind, random, APART).transpose(2, 0, 1).astype(np.float32) / 255)
+        light = seen - np.median(seen[:, fade < 0.1], -1)[:, None, None]  # without the sky around it
+        sky[:, top : top + APART, left : left + APART] += fade * light
+    frame = wcs.WCS(naxis=2)
+    frame.wcs.ctype, frame.wcs.crval, frame.wcs.crpix = ["RA---TAN", "DEC--TAN"], [180, 30], [side / 2 + 0.5] * 2
+    frame.wcs.cdelt = np.array([-0.396, 0.396]) / 3600
+    header = frame.to_header()
+    header.update({"BANDS": "".join(SDSS_BANDS), "BUNIT": "nanomaggy"})
+    # a picture's first row is above, that of FITS below
+    ra, dec = frame.all_pix2world((places + (APART - 1) / 2) @ [[0, -1], [1, 0]] + [0, side - 1], 0).T
+    rows = table.Table({"id": np.arange(1, len(kinds) + 1), "ra": ra, "dec": dec, "drawn": kinds})
+    image.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(image) as place:
+        fits.PrimaryHDU(sky[:, ::-1], header).writeto(place)
+    with replacing(catalogue) as place:
+        rows.write(place, format="ascii.csv")
+
+
+def sky() -> Shown:
+    """Classify drawn galaxies."""
+    image, catalogue, target = OUTPUT / "sky.fits", OUTPUT / "sky_catalogue.csv", OUTPUT / "galaxies.vot"
+    draw_sky(image, catalogue)
+    command = _run(
+        "astrovision", "classify", "--input", image, "--catalogue", catalogue, "--output", target,
+        "--keep-columns", "drawn", "--overwrite",
+    )  # fmt: skip
+    return Shown(
+        "astrovision: shapes of galaxies",
+        f"A field of {GALAXIES**2} galaxies as SDSS would see it, drawn with seed {SEED}; no telescope took it.",
+        command,
+        [
+            (target, "table of classes, probabilities and positions, and of what was drawn"),
+            (target.with_suffix(".json"), "side-car: hashes, settings"),
+            (image, "the sky, with its WCS"),
+            (catalogue, "its galaxies"),
+        ],
+    )
+
+
+DOMAINS: dict[str, Callable[[], Shown]] = {"medical": medical, "earth": earth, "sky": sky}
 
 
 def write_page(shown: list[Shown]) -> Path:

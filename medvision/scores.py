@@ -54,6 +54,40 @@ class NetworkGrid:
         return reached
 
 
+@dataclass(frozen=True)
+class Certainty:
+    """How high the winning scores are, at the network's spacing.
+
+    Attributes:
+        values: `(x, y, z)` uint8 in the head's box, 255 where the network is certain.
+        grid: where they lie.
+    """
+
+    values: np.ndarray
+    grid: NetworkGrid
+
+    @classmethod
+    def of(cls, scores: Tensor, views: int, grid: NetworkGrid) -> "Certainty":
+        """That of class scores `(K, x, y, z)` summed over views."""
+        highest = scores.amax(0).float().div_(views).round_().clamp_(0, CERTAIN)
+        return cls(highest.to(torch.uint8).cpu().numpy(), grid)
+
+    def on_scan(self) -> np.ndarray:
+        """`(X, Y, Z)` uint8 on the scan's grid, of each voxel the nearest value; outside the box all is certain."""
+        grid, places = self.grid, []
+        for axis in range(3):
+            ratio = grid.scan_spacing_mm[axis] / grid.spacing_mm[axis]
+            voxels = np.arange(grid.scan_shape[axis])
+            if grid.starts is None:
+                place = (voxels + 0.5 - grid.scan_shape[axis] / 2) * ratio + grid.shape[axis] / 2 - 0.5
+            else:
+                place = (voxels - grid.starts[axis]) * ratio
+            inside = np.rint(place).astype(np.intp) - (grid.box[axis].start or 0)
+            places.append(np.clip(inside + 1, 0, self.values.shape[axis] + 1))  # in the box with a border around it
+        framed = np.pad(self.values, 1, constant_values=CERTAIN)
+        return grid.from_ras(framed[np.ix_(*places)])
+
+
 @dataclass
 class Labelled:
     """Labels of a scan, and what was counted while they were found.

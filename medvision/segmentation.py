@@ -24,7 +24,7 @@ from medvision.contract import InputContract, Setting, modality_conflict
 from medvision.models.catalogue import find_model
 from medvision.parts import Detail
 from medvision.scorers import Progress, make_scorer
-from medvision.scores import CERTAIN, NetworkGrid, Scores, Weakest, drop_stray_pieces, keep_main_body
+from medvision.scores import CERTAIN, Certainty, NetworkGrid, Scores, Weakest, drop_stray_pieces, keep_main_body
 from medvision.volumes.files import Volume, read_volume
 from medvision.volumes.geometry import Grid, ras_axes, to_ras
 from medvision.volumes.hounsfield import looks_like_hounsfield
@@ -80,6 +80,8 @@ class Segmentation:
             None where the model does not tell it, or the scan cuts through it.
         outside_share: share of the labelled voxels that were taken off since they do not hang together with the
             brain; None where the model is none of the brain.
+        is_cut: whether the scan ends inside the skull; None where the model does not tell that.
+        certainty: how high the winning scores are; None where they were not kept.
     """
 
     labels: np.ndarray
@@ -97,6 +99,8 @@ class Segmentation:
     sides_ml: dict[int, tuple[float, float]] = field(default_factory=dict)
     intracranial_ml: float | None = None
     outside_share: float | None = None
+    is_cut: bool | None = None
+    certainty: Certainty | None = None
     _scores: Scores | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
@@ -261,7 +265,7 @@ class Segmenter:
         clock.lap("network")
         right = values[-1] if self.channels.knows_sides else None
         values = values[: len(self.channels.scored)]
-        outside_share, intracranial_ml = self._clean(values, grid)
+        outside_share, intracranial_ml, is_cut = self._clean(values, grid)
         scores = Scores(values, self.scorer.summands, grid, self.channels.scored, right)
         labelled = scores.labels()
         clock.lap("labels")
@@ -284,6 +288,8 @@ class Segmenter:
             sides_ml={k: (left * voxel_ml, right * voxel_ml) for k, (left, right) in labelled.sides.items()},
             intracranial_ml=intracranial_ml,
             outside_share=outside_share,
+            is_cut=is_cut,
+            certainty=Certainty.of(values, self.scorer.summands, grid),
             _scores=scores if keep_scores else None,
         )
 
@@ -360,25 +366,26 @@ class Segmenter:
         self._place_on(torch.device("cpu"))
         return self.scorer.score(image, self, progress)
 
-    def _clean(self, values: Tensor, grid: NetworkGrid) -> tuple[float | None, float | None]:
+    def _clean(self, values: Tensor, grid: NetworkGrid) -> tuple[float | None, float | None, bool | None]:
         """Take off, in place, what does not belong to the rest.
 
         Returns:
-            Of a model of the brain, the share of labels outside it, and the intracranial volume in mL or None where the
-            scan cuts it.
+            Of a model of the brain, the share of labels outside it, the intracranial volume in mL or None where the
+            scan cuts it, and whether it does.
         """
         contract, certain, spacing = self.contract, CERTAIN * self.scorer.summands, grid.spacing_mm
-        outside = volume_ml = None
+        outside = volume_ml = is_cut = None
         if contract.intracranial:
             outside = keep_main_body(values, certain, _BRIDGE_MM / max(spacing), contract.smallest_piece)
             inside = values.argmax(0) > 0
-            if not grid.cuts(inside):
+            is_cut = grid.cuts(inside)
+            if not is_cut:
                 volume_ml = int(inside.sum()) * math.prod(spacing) / 1000
         if contract.smallest_piece:
             attached = self.channels.of_structures(contract.attached)
             loose = [k for k, channel in enumerate(self.channels.scored) if channel.left in attached]
             drop_stray_pieces(values, certain, loose, contract.attached_mm / max(spacing), contract.smallest_piece)
-        return outside, volume_ml
+        return outside, volume_ml, is_cut
 
 
 def _card_of(card: Card, channels: Channels) -> Card:

@@ -4,9 +4,9 @@ import { DRAG_MODE, MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER, SLICE_TYPE }
 
 // How a slice is drawn. NiiVue's own contours are those of the surface in space, which fill a slice wherever the surface
 // runs along it; these are of the slice alone: a pixel of a label is on its contour where, at the line's width to the
-// left, right, top or bottom on the screen, there is another label or none. `codes` holds the result in red and the
-// reference in green, `palette` each code's colour and, as its alpha, whether it is visible: to show or hide structures
-// changes these 1,024 bytes and no volume.
+// left, right, top or bottom on the screen, there is another label or none. `codes` holds the result in red, the
+// reference in green and how certain the result is in blue, `palette` each code's colour and, as its alpha, whether it
+// is visible: to show or hide structures changes these 1,024 bytes and no volume.
 const SLICE_SHADER = `#version 300 es
 precision highp int;
 precision highp float;
@@ -14,7 +14,7 @@ precision highp usampler3D;
 uniform highp sampler3D volume;
 uniform usampler3D codes;
 uniform highp sampler2D palette;
-uniform int layer; // 0: result, 1: reference, 2: their difference
+uniform int layer; // 0: result, 1: reference, 2: their difference, 3: result and its doubt
 uniform float overlayOutlineWidth; // of contours in pixels; 0: filled
 uniform float overlayAlphaShader; // opacity of either
 in vec3 texPos;
@@ -26,7 +26,7 @@ vec4 entry(uint code) {
 vec4 label(vec3 place) { // its colour, and a number in the place of alpha by which labels of one colour differ
   if (any(lessThan(place, vec3(0.0))) || any(greaterThanEqual(place, vec3(1.0)))) return vec4(0.0);
   uvec2 both = texelFetch(codes, ivec3(place * vec3(textureSize(codes, 0))), 0).rg;
-  if (layer < 2) return entry(layer == 0 ? both.r : both.g);
+  if (layer != 2) return entry(layer == 1 ? both.g : both.r);
   vec4 result = entry(both.r);
   vec4 reference = entry(both.g);
   if (result.a == reference.a) return vec4(0.0);
@@ -35,6 +35,11 @@ vec4 label(vec3 place) { // its colour, and a number in the place of alpha by wh
 }
 void main() {
   color = vec4(texture(volume, texPos).rgb, 1.0);
+  if (layer == 3 && all(greaterThanEqual(texPos, vec3(0.0))) && all(lessThan(texPos, vec3(1.0)))) {
+    float doubt = 1.0 - float(texelFetch(codes, ivec3(texPos * vec3(textureSize(codes, 0))), 0).b) / 255.0;
+    vec3 heat = mix(vec3(1.0, 0.85, 0.2), vec3(0.9, 0.1, 0.1), smoothstep(0.3, 0.6, doubt));
+    color.rgb = mix(color.rgb, heat, 0.85 * smoothstep(0.15, 0.5, doubt));
+  }
   float reach = overlayOutlineWidth + 0.01; // no gap by rounding where a voxel's edge meets a pixel's centre
   vec3 across = dFdx(texPos) * reach;
   vec3 down = dFdy(texPos) * reach;
@@ -45,7 +50,7 @@ void main() {
 }`;
 const CODES_UNIT = 12; // texture units that NiiVue leaves alone
 const PALETTE_UNIT = 13;
-const LAYERS = ["result", "reference", "difference"];
+const LAYERS = ["result", "reference", "difference", "doubt"];
 const LAYOUTS = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL };
 const DRAGS = { zoom: DRAG_MODE.slicer3D, window: DRAG_MODE.windowing, measure: DRAG_MODE.measurement };
 const LINE = 1; // width of contours in CSS pixels
@@ -55,9 +60,9 @@ const CROSSHAIR = 0.4; // its width in percent of the picture
  * Draw both volumes and bring the controls to life.
  *
  * @param {HTMLElement} panel holds the canvas, the controls and the read-out, found by their `data-part`.
- * @param {{scan: string, labels: string, reference: string | null, unit: string, step: number, windows: [number, number][],
- *   structures: {code: number, name: string, color: number[], mm: number[] | null}[]}} data volumes as base64 of
- *   .nii.gz; of a structure its value in the label volume and a point inside it in scanner coordinates.
+ * @param {{scan: string, labels: string, reference: string | null, certainty: string | null, unit: string,
+ *   step: number, windows: [number, number][], structures: {code: number, name: string, color: number[],
+ *   mm: number[] | null}[]}} data volumes as base64 of .nii.gz; of a structure its value in the label volume and a point inside it in scanner coordinates.
  * @returns {Promise<{jump: (code: number) => void, show: (codes: number[] | null) => void}>}
  */
 globalThis.openSegmentationViewer = async (panel, data) => {
@@ -90,12 +95,14 @@ globalThis.openSegmentationViewer = async (panel, data) => {
 
   const [low, high] = data.windows[0];
   const scan = await NVImage.loadFromBase64({ base64: data.scan, name: "scan.nii.gz", cal_min: low, cal_max: high });
-  const [labels, reference] = await Promise.all(
-    [data.labels, data.reference].map((base64) => base64 && NVImage.loadFromBase64({ base64, name: "labels.nii.gz" })),
+  const [labels, reference, certainty] = await Promise.all(
+    [data.labels, data.reference, data.certainty].map(
+      (base64) => base64 && NVImage.loadFromBase64({ base64, name: "labels.nii.gz" }),
+    ),
   );
   labels.setColormapLabel(colormap(data.structures));
   const codes = labels.img.slice();
-  const slices = sliceLayers(nv, labels, reference, data.structures); // before a slice is drawn
+  const slices = sliceLayers(nv, [labels, reference, certainty], data.structures); // before a slice is drawn
   nv.addVolume(scan);
   nv.addVolume(labels);
 
@@ -194,16 +201,14 @@ globalThis.openSegmentationViewer = async (panel, data) => {
 };
 
 /** What the slices' shader knows of labels: a texture of codes, filled once, and a palette with what is visible. */
-function sliceLayers(nv, labels, reference, structures) {
+function sliceLayers(nv, images, structures) {
   const { gl } = nv;
   const { program } = nv.customSliceShader;
-  const [width, height, depth] = labels.dimsRAS.slice(1, 4);
-  const [result, second] = [labels, reference].map((image) => image && inRas(image));
-  const pairs = new Uint8Array(2 * result.length);
-  for (let voxel = 0; voxel < result.length; voxel++) {
-    pairs[2 * voxel] = result[voxel];
-    if (second) pairs[2 * voxel + 1] = second[voxel];
-  }
+  const [width, height, depth] = images[0].dimsRAS.slice(1, 4);
+  const texels = new Uint8Array(4 * width * height * depth);
+  images.forEach((image, channel) => {
+    if (image) inRas(image).forEach((value, voxel) => (texels[4 * voxel + channel] = value));
+  });
   const colours = new Uint8Array(4 * 256);
   for (const { code, color } of structures) colours.set([...color, 255], 4 * code);
   const uniform = (name) => gl.getUniformLocation(program, name);
@@ -214,8 +219,8 @@ function sliceLayers(nv, labels, reference, structures) {
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   };
   plain(gl.TEXTURE_3D, CODES_UNIT);
-  gl.texStorage3D(gl.TEXTURE_3D, 1, gl.RG8UI, width, height, depth);
-  gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, 0, width, height, depth, gl.RG_INTEGER, gl.UNSIGNED_BYTE, pairs);
+  gl.texStorage3D(gl.TEXTURE_3D, 1, gl.RGBA8UI, width, height, depth);
+  gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, 0, width, height, depth, gl.RGBA_INTEGER, gl.UNSIGNED_BYTE, texels);
   plain(gl.TEXTURE_2D, PALETTE_UNIT);
   gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, 256, 1);
   gl.useProgram(program);

@@ -6,6 +6,7 @@ Flags of the scan as a whole (`scan_flags`):
 - `orientation`: header fields leave open, or disagree on, where left, front and up are;
 - `intensity`: values are none of the modality that the model was made for;
 - `outside_brain`: labels that did not hang together with the brain were taken off;
+- `field_of_view`: the scan ends inside the skull, so that a part of the brain may be missing;
 - `fallback`: something ran in another way than was preferred.
 
 Flags of a structure (`structure_flags`):
@@ -66,6 +67,7 @@ def scan_flags(
     modality: str | None,
     fallbacks: Sequence[str] = (),
     outside_share: float | None = None,
+    is_cut: bool | None = None,
     *,
     max_anisotropy: float = 3.0,
 ) -> list[Flag]:
@@ -77,6 +79,7 @@ def scan_flags(
         modality: what the model's card says of the scans it is for.
         fallbacks: what ran in another way than was preferred, one clause each.
         outside_share: share of the labels that were taken off outside the brain; None where that was not looked for.
+        is_cut: whether the scan ends inside the skull; None where that was not looked for.
         max_anisotropy: largest over smallest voxel size.
     """
     flags = []
@@ -100,6 +103,9 @@ def scan_flags(
     if outside_share is not None and outside_share > OUTSIDE_LIMIT:
         rule = f"labels outside the brain, taken off: more than {OUTSIDE_LIMIT:.0%} of all"
         flags.append(_flag("outside_brain", None, rule, outside_share))
+    if is_cut:
+        rule = "the scan ends inside the skull: a part of the brain may be missing, and volumes too small"
+        flags.append(_flag("field_of_view", None, rule, True))
     return flags + [_flag("fallback", None, clause, True) for clause in fallbacks]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 import numpy as np
 
 from medvision.contract import Expectations, Setting, expectations, modality_conflict
+from medvision.findings.changes import Changes
 from medvision.findings.expected_dice import expected_dice
 from medvision.findings.flags import Flag, scan_flags, structure_flags
 from medvision.findings.statistics import StructureRow, structure_rows
@@ -102,6 +103,7 @@ class Sidecar(TypedDict):
         timings_s: seconds by step.
         versions: versions of the software.
         reference: comparison with a reference.
+        earlier: what changed since an earlier result.
         outputs: sha256 of the other files of the result, by kind.
         earlier_outputs: the same of files of earlier runs into the same place.
         seal: digest of all the rest, by which a change is seen.
@@ -124,6 +126,7 @@ class Sidecar(TypedDict):
     timings_s: dict[str, float]
     versions: dict[str, str]
     reference: NotRequired[Comparison]
+    earlier: NotRequired[Changes]
     outputs: NotRequired[dict[str, dict[str, str]]]
     earlier_outputs: NotRequired[dict[str, dict[str, str]]]
     seal: NotRequired[str]
@@ -242,7 +245,9 @@ def _flags(segmentation: "Segmentation", rows: Sequence[StructureRow], expected:
         other.append({"code": "other_modality", "structure": None, "rule": conflict, "value": True})
     return [
         *other,
-        *scan_flags(volume.data, volume.grid, modality, segmentation.fallbacks, segmentation.outside_share),
+        *scan_flags(
+            volume.data, volume.grid, modality, segmentation.fallbacks, segmentation.outside_share, segmentation.is_cut
+        ),
         *structure_flags(rows, expected),
     ]
 

@@ -33,6 +33,7 @@ def slice_sections(
     classes: Sequence[ClassEntry],
     rendering: Rendering,
     entries: Sequence[ShownSlice],
+    reference_name: str = "reference",
 ) -> list[Section]:
     """Drawings of slices: a section of those to look at first, and one of those of each plane.
 
@@ -41,6 +42,7 @@ def slice_sections(
         classes: Classes of the labels.
         rendering: The slices.
         entries: What the plan says of each.
+        reference_name: What the labels are that the result is compared with.
     """
     compared = bool(part_at(data, "reference")) or rendering.slices[0].reference is not None
     painter = _Painter(classes, f"{rendering.scale_bar_mm:g} mm")
@@ -50,9 +52,13 @@ def slice_sections(
     seen = {item.plane for item, _ in keys}
     middle = [items[len(items) // 2] for plane, items in planes.items() if plane not in seen]
     first = [painter.key_figure(item, entry) for item, entry in [*keys, *middle]]
-    blocks: list[Block] = [_judgement(data, painter), Switches(compared), painter.legend(compared)]
+    blocks: list[Block] = [
+        _judgement(data, painter),
+        Switches(reference_name if compared else ""),
+        painter.legend(compared, reference_name),
+    ]
     blocks.append(Gallery(first, "", large=True))
-    blocks.append(Text(_choice_of_slices(compared), small=True))
+    blocks.append(Text(_choice_of_slices(reference_name if compared else ""), small=True))
     rest: list[Block] = [Text(_convention(data, rendering), small=True)]
     for plane, items in planes.items():
         figures = [painter.figure(item) for item, entry in items if (item, entry) not in middle]
@@ -97,10 +103,10 @@ def _judgement(data: Mapping[str, Json], painter: "_Painter") -> Judgement:
     return Judgement(rows, whole)
 
 
-def _choice_of_slices(compared: bool) -> str:
+def _choice_of_slices(compared: str) -> str:
     """How the slices to look at first were chosen."""
     errors = (
-        "Most errors: the slices with most voxels of the structure that are in the result or the reference alone; "
+        f"Most errors: the slices with most voxels of the structure that are in the result or the {compared} alone; "
         "structures of lowest Dice. "
     )
     return (errors if compared else "") + (
@@ -120,10 +126,10 @@ class _Painter:
         """The colour of a structure as a page writes it."""
         return hex_colour(self.colours.get(number, (255, 255, 255)))
 
-    def legend(self, compared: bool) -> Legend:
+    def legend(self, compared: bool, reference_name: str) -> Legend:
         """What the colours stand for; those of structures stand with their names already."""
         entries = [(name, hex_colour(rgb)) for name, rgb in DIFFERENCE.items()] if compared else []
-        return Legend(entries, "Colours of the difference to the reference", "Difference:" if compared else "")
+        return Legend(entries, f"Colours of the difference to the {reference_name}", "Difference:" if compared else "")
 
     def figure(self, item: Slice) -> Figure:
         """A slice with its contours, those of the reference, and the difference of the two."""

@@ -316,9 +316,9 @@ class Gallery(Block):
 
 @dataclass(frozen=True)
 class Switches(Block):
-    """What of the drawings' lines is shown; `compared` drawings have a reference, too."""
+    """What of the drawings' lines is shown; `compared` says what labels they have beside the result's, if any."""
 
-    compared: bool
+    compared: str
     macro: ClassVar[str] = "switches"
 
 

@@ -26,7 +26,7 @@ from pipelines.report.sections import (
     hex_colour,
     verdict_section,
 )
-from pipelines.report.structures import comparison_section, volumes_section
+from pipelines.report.structures import changes_section, comparison_section, volumes_section
 from pipelines.report.text import (
     as_text,
     code,
@@ -60,6 +60,8 @@ def segmentation_report(
     grid: Grid,
     *,
     reference: np.ndarray | None = None,
+    reference_name: str = "reference",
+    certainty: np.ndarray | None = None,
 ) -> str:
     """Build the page: slices with contours, those to look at first on top, figures, checks, and where it came from.
 
@@ -75,7 +77,9 @@ def segmentation_report(
         image: Scan as it was read, (X, Y, Z).
         labels: Ids of the card's classes, integer, (X, Y, Z).
         grid: Grid of all arrays.
-        reference: Reference labels, integer, (X, Y, Z); adds its contours and the difference to each slice.
+        reference: Labels to compare with, integer, (X, Y, Z); adds their contours and the difference to each slice.
+        reference_name: What they are: `reference`, or `earlier result`.
+        certainty: How certain each voxel's label is, uint8, (X, Y, Z), 255 where it is; a layer of the viewer.
 
     Returns:
         The page's HTML, to be written as UTF-8.
@@ -91,7 +95,7 @@ def segmentation_report(
     classes: list[ClassEntry] = about_model["classes"]
     side = min(_LONGEST_SIDE, math.isqrt(_PIXELS // len(plan["slices"])))
     rendering = render_slices(image, labels, grid, reference=reference, plan=plan, side=side)
-    page = _page(data, about_model, slice_sections(data, classes, rendering, plan["slices"]), grid)
+    page = _page(data, about_model, slice_sections(data, classes, rendering, plan["slices"], reference_name), grid)
     viewer = make_viewer(
         image,
         labels,
@@ -101,6 +105,8 @@ def segmentation_report(
         window=rendering.window,
         room=_PAGE - len(_written(page).encode()),
         reference=reference,
+        reference_name=reference_name,
+        certainty=certainty,
     )
     return _written(page if viewer is None else _with_viewer(page, viewer), viewer)
 
@@ -122,6 +128,7 @@ def _page(data: Document, card: Document, slices: Sequence[Section], grid: Grid)
             *slices[1:],
             volumes_section(data, card, colours),
             *([comparison_section(data, colours)] if compared else []),
+            *([changes_section(data, colours)] if part_at(data, "earlier") else []),
             *([_verdict(data)] if judged else []),
             _provenance(data, card, grid),
             _limits(card),

@@ -112,6 +112,43 @@ def comparison_section(data: Mapping[str, Json], colours: Mapping[int, str]) -> 
     return Section("reference", "Comparison with the reference", blocks, contents="Reference")
 
 
+def changes_section(data: Mapping[str, Json], colours: Mapping[int, str]) -> Section:
+    """What changed since the earlier result, the largest change first.
+
+    Args:
+        data: Side-car with `earlier`.
+        colours: Colours of the classes by their id.
+    """
+    earlier = part_at(data, "earlier")
+    model = part_at(earlier, "model")
+    by = " ".join(text_at(model, key) for key in ("name", "version")).strip() or "an unnamed model"
+    same = bool(earlier.get("same_scan"))
+    text = f"{text_at(earlier, 'case')}, {text_at(earlier, 'created')}, by {by}: " + (
+        "the same scan. Overlap is the Dice of both results."
+        if same
+        else "another scan, as the table says. Volumes alone are compared, since the scans do not lie on one another."
+    )
+    rows = sorted(rows_at(earlier, "rows"), key=lambda row: -abs(number_at(row, "change_share") or 0.0))
+    titles = ["Earlier (mL)", "Now (mL)", "Change (mL)", "Change", *(["Dice"] if same else [])]
+    cells = [
+        [
+            _structure(row, colours),
+            *(Cell(fixed(number_at(row, key), 2)) for key in ("earlier_ml", "volume_ml")),
+            Cell(_signed(number_at(row, "change_ml"), "{:+.2f}")),
+            Cell(_signed(number_at(row, "change_share"), "{:+.1%}")),
+            *([Cell(fixed(number_at(row, "dice"), 3))] if same else []),
+        ]
+        for row in rows
+    ]
+    remark = "A change of some per cent is within what another scan, another session or another version makes of it."
+    table = Table([Column("Structure"), *(Column(title, numeric=True) for title in titles)], cells, remark=remark)
+    return Section("earlier", "Change since the earlier result", [Text(text, small=True), table], contents="Change")
+
+
+def _signed(value: float | None, form: str) -> str:
+    return DASH if value is None else form.format(value).replace("-", "−")
+
+
 def _structure(row: Mapping[str, Json], colours: Mapping[int, str]) -> Cell:
     """The name of a row's structure, with its colour."""
     return Cell(str(row["name"]), swatch=colours.get(int(number_at(row, "id") or 0), "#000000"))

@@ -5,7 +5,6 @@ The program is package data that `make viewer` builds from `apps/review/`. Where
 
 import gzip
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,13 +16,11 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from medvision.pictures.colours import contour_colours
 from medvision.volumes.geometry import Grid
+from pipelines.report.grey_levels import GreyLevels
 from pipelines.report.page import source_digest
 from pipelines.report.sections import Block, Embedded, data_uri, hex_colour
 from shared_backbones.card import ClassEntry
 
-_LEVELS = 255  # of grey
-_HU_LOW, _HU_STEP = -1024, 8  # up to 1016 HU
-_WINDOWS_HU = {"soft tissue": (400, 40), "lung": (1500, -600), "bone": (1800, 400), "brain": (80, 40)}  # width, level
 _COMPRESSION = 4  # of gzip: within 1 % of the default's size, in half the time or less
 _LABELS = 1002  # NIfTI's intent of labels; NiiVue draws contours of no other volume
 _MOST_VOXELS = 20_000_000  # that a graphics card and a page can take
@@ -83,7 +80,9 @@ class Viewer(Block):
         program: The viewer's program.
         scan: The reduced scan, compressed NIfTI.
         labels: The reduced labels, compressed NIfTI.
-        reference: The reduced reference labels, compressed NIfTI; None where there are none.
+        reference: The reduced labels to compare with, compressed NIfTI; None where there are none.
+        reference_name: What they are, such as "reference".
+        certainty: The reduced certainty of the labels, 0 to 255, compressed NIfTI; None where it is not known.
         structures: Structures in the order of their codes.
         windows: (black, white) of each window, by name.
         factors: How many voxels of the scan became one along each axis.
@@ -97,6 +96,8 @@ class Viewer(Block):
     scan: bytes
     labels: bytes
     reference: bytes | None
+    reference_name: str
+    certainty: bytes | None
     structures: Sequence[Structure]
     windows: Mapping[str, tuple[float, float]]
     factors: tuple[int, int, int]
@@ -128,6 +129,7 @@ class Viewer(Block):
         }
         files = {"program": self.program.packed, "scan": self.scan, "labels": self.labels}
         files |= {"reference": self.reference} if self.reference is not None else {}
+        files |= {"certainty": self.certainty} if self.certainty is not None else {}
         return [
             Embedded("viewer-data", "application/json", htmlsafe_json_dumps(data, sort_keys=True)),
             *(
@@ -147,6 +149,8 @@ def make_viewer(
     window: tuple[float, float],
     room: int,
     reference: np.ndarray | None = None,
+    reference_name: str = "reference",
+    certainty: np.ndarray | None = None,
 ) -> Viewer | None:
     """A viewer of a display copy of a scan and its labels.
 
@@ -161,7 +165,9 @@ def make_viewer(
         modality: Modality according to the model's card; CT in HU gets the windows of CT.
         window: (black, white) of the page's pictures, the first of the windows.
         room: Bytes of the page that all of it may take, base64 included.
-        reference: Integer reference labels, (X, Y, Z), the second layer.
+        reference: Integer labels to compare with, (X, Y, Z), the reference layer.
+        reference_name: What they are.
+        certainty: How certain each voxel's label is, uint8, (X, Y, Z); 255 is certain.
 
     Returns:
         None where the program was not built, the room does not suffice, or there are more than 255 structures.
@@ -173,8 +179,9 @@ def make_viewer(
     if program is None or not 0 < len(names) <= _MOST_STRUCTURES:
         return None
     room -= _base64_size(len(program.packed)) + len(program.notices.encode()) + 400 * len(names) + 8_000
-    scale = _Scale.of(image, modality)
-    copy = _display_copy(image, labels, reference, grid, list(names), scale, room * 3 // 4)
+    scale = GreyLevels.of(image, modality)
+    maps = [labels] if reference is None else [labels, reference]
+    copy = _display_copy(image, maps, certainty, grid, list(names), scale, room * 3 // 4)
     if copy is None:
         return None
     points = _points_inside(copy.codes, _reduced_affine(grid, copy.factors), len(names))
@@ -186,8 +193,10 @@ def make_viewer(
     return Viewer(
         program,
         copy.scan,
-        copy.labels,
-        copy.reference,
+        copy.labels[0],
+        copy.labels[1] if len(copy.labels) > 1 else None,
+        reference_name,
+        copy.certainty,
         structures,
         {"as in the pictures": window, **scale.windows(image)},
         copy.factors,
@@ -199,61 +208,23 @@ def make_viewer(
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """How intensities become bytes: an intensity is `low` plus a byte times `step`, in `unit`."""
-
-    unit: str
-    low: float
-    step: float
-
-    @classmethod
-    def of(cls, image: np.ndarray, modality: str) -> "_Scale":
-        low, high = np.percentile(_sample(image), (0, 99.95))
-        if re.search(r"\bCT\b", modality) and high - low > 200:  # CT scaled to 0 to 1 is not in HU
-            return cls("HU", float(_HU_LOW), float(_HU_STEP))
-        return cls("", float(low), float(high - low) / _LEVELS or 1.0)
-
-    @property
-    def high(self) -> float:
-        return self.low + _LEVELS * self.step
-
-    @property
-    def description(self) -> str:
-        unit = self.unit or "intensities"
-        return f"{unit} in steps of {self.step:.3g}, cut off at {self.low:.4g} and {self.high:.4g}".replace("-", "−")
-
-    def codes(self, values: np.ndarray) -> np.ndarray:
-        codes = (np.nan_to_num(values, nan=self.low).clip(self.low, self.high) - self.low) / self.step
-        return np.rint(np.clip(codes, 0, _LEVELS)).astype(np.uint8)
-
-    def windows(self, image: np.ndarray) -> dict[str, tuple[float, float]]:
-        if self.unit:
-            return {name: (level - width / 2, level + width / 2) for name, (width, level) in _WINDOWS_HU.items()}
-        sample = _sample(image)
-        bright = sample[sample > self.low + 0.02 * (self.high - self.low)]
-        low, high = np.percentile(bright if bright.size else sample, (5, 95))
-        narrow = (float(low), float(high) if high > low else float(low) + self.step)
-        return {"percentiles 5 to 95": narrow, "full range": (self.low, self.high)}
-
-
-@dataclass(frozen=True)
 class _Copy:
-    """A reduced scan and its labels: factors of the reduction, labels as codes from 1, and all as files."""
+    """A reduced scan and its label maps: factors of the reduction, the first's codes from 1, and all as files."""
 
     factors: tuple[int, int, int]
     codes: np.ndarray
     scan: bytes
-    labels: bytes
-    reference: bytes | None
+    labels: list[bytes]
+    certainty: bytes | None
 
 
 def _display_copy(
     image: np.ndarray,
-    labels: np.ndarray,
-    reference: np.ndarray | None,
+    maps: Sequence[np.ndarray],
+    certainty: np.ndarray | None,
     grid: Grid,
     ids: Sequence[int],
-    scale: _Scale,
+    scale: GreyLevels,
     most_bytes: int,
 ) -> _Copy | None:
     """The finest copy whose files stay below a size."""
@@ -264,15 +235,22 @@ def _display_copy(
         sampled = sample.shape[2] / _reduced_shape(grid.shape, factors)[2]
         if len(_compressed(sample.tobytes("F"))) > 1.05 * sampled * most_bytes:
             continue
-        maps = [labels] if reference is None else [labels, reference]
         codes = [_as_codes(np.stack([*_mode_slices(map_, factors)], axis=-1), ids) for map_ in maps]
         label_files = [_nifti(each, grid, factors, intent=_LABELS) for each in codes]
         scan = np.stack([*_mean_slices(image, factors, scale)], axis=-1)
         scan_file = _nifti(scan, grid, factors, slope=scale.step, inter=scale.low)
-        if len(scan_file) + sum(map(len, label_files)) <= most_bytes:
-            label_file, *others = label_files
-            return _Copy(factors, codes[0], scan_file, label_file, others[0] if others else None)
+        left = most_bytes - len(scan_file) - sum(map(len, label_files))
+        if left < 0:
+            continue
+        certain = None if certainty is None else _nifti(_coarse(certainty, factors), grid, factors)
+        return _Copy(factors, codes[0], scan_file, label_files, certain if certain and len(certain) <= left else None)
     return None
+
+
+def _coarse(certainty: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+    """The mean certainty of each block, in steps of 1/15: more shows nothing, and takes more room."""
+    means = [blocks.mean(axis=0, dtype=np.float32) for blocks in _blocks(certainty, factors)]
+    return (np.rint(np.stack(means, axis=-1) / 17) * 17).astype(np.uint8)
 
 
 def _factors(grid: Grid) -> Iterator[tuple[int, int, int]]:
@@ -300,7 +278,7 @@ def _reduced_affine(grid: Grid, factors: Sequence[int]) -> np.ndarray:
 
 
 def _mean_slices(
-    image: np.ndarray, factors: tuple[int, int, int], scale: _Scale, every: int = 1
+    image: np.ndarray, factors: tuple[int, int, int], scale: GreyLevels, every: int = 1
 ) -> Iterator[np.ndarray]:
     """Slices of the reduced scan as codes, one in `every`."""
     for blocks in _blocks(image, factors, every):
@@ -376,14 +354,6 @@ def _nifti(
 
 def _compressed(content: bytes) -> bytes:
     return gzip.compress(content, _COMPRESSION, mtime=0)
-
-
-def _sample(image: np.ndarray) -> np.ndarray:
-    """About a million finite voxels, or one 0 where there are none."""
-    step = max(1, round((image.size / 1e6) ** (1 / 3)))
-    sample = image[::step, ::step, ::step].astype(np.float32)
-    finite = sample[np.isfinite(sample)]
-    return finite if finite.size else np.zeros(1, np.float32)
 
 
 def _base64_size(size: int) -> int:

@@ -101,7 +101,10 @@ def test_a_brain_that_the_scan_cuts_has_no_intracranial_volume(make_segmenter):
     image, _ = painted_brain()
     found = make_segmenter(Painted(), card=card()).segment(make_volume(image[:, :20], make_affine("RAS", SPACING)))
     assert found.intracranial_ml is None
-    assert "intracranial_ml" not in build_sidecar(found, settings={})["summary"]
+    sidecar = build_sidecar(found, settings={})
+    assert "intracranial_ml" not in sidecar["summary"]
+    (flag,) = [flag for flag in sidecar["flags"] if flag["code"] == "field_of_view"]
+    assert flag["structure"] is None and "ends inside the skull" in flag["rule"]
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvision.scores import NetworkGrid, Scores, closed, weakest_slices
+from medvision.scores import Certainty, NetworkGrid, Scores, closed, weakest_slices
 from medvision.volumes.resampling import linear_weights
 
 
@@ -64,3 +66,19 @@ def test_closing_by_layers_is_that_of_the_whole(radius):
     assert expected.sum() >= mask.sum()
     np.testing.assert_array_equal(closed(mask, radius, thickness=6), expected)
     assert not closed(np.zeros_like(mask), radius).any()
+
+
+@given(fine=st.integers(6, 24), spacing=st.sampled_from([0.8, 1.0, 1.5, 3.0]), cut=st.integers(0, 2))
+@settings(max_examples=20)
+def test_certainty_lies_where_its_voxels_lie(fine: int, spacing: float, cut: int):
+    """Of a field that is linear in place, the nearest value is at most half a step of the network's grid away."""
+    size = max(4, round(fine * spacing / 1.5))
+    box = (slice(cut, size), slice(None), slice(None))
+    grid = NetworkGrid(box, (size, 1, 1), (fine, 1, 1), (spacing, 1, 1), (1.5, 1, 1), lambda array: array)
+    ramp = (torch.arange(size) - (size - 1) / 2) * 1.5 * 3 + 128  # 3 a mm
+    found = Certainty.of(2 * ramp[cut:].view(1, -1, 1, 1), 2, grid).on_scan()[:, 0, 0].astype(float)
+    places = (np.arange(fine) - (fine - 1) / 2) * spacing
+    low, high = (cut - size / 2) * 1.5, size / 2 * 1.5  # borders of the box, in mm from the common centre
+    inside = (places > low) & (places < high)
+    assert np.abs(found - (places * 3 + 128))[inside].max(initial=0) <= 3 * 0.75 + 0.5
+    assert (found[(places < low - 0.01) | (places > high + 0.01)] == 255).all()

@@ -88,6 +88,14 @@ class SegmentOptions:
     label_map: Annotated[
         Path | None, typer.Option(help='JSON file of the reference\'s ids and the model\'s: {"17": 4, "53": 4}.')
     ] = None
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Folder of earlier results: shows what changed since, of the same scans or as a table says."),
+    ] = None
+    compare_table: Annotated[
+        Path | None,
+        typer.Option(help="CSV of scans of the same people: columns scan (file) and earlier (result, or its case)."),
+    ] = None
     series: Annotated[
         str | None,
         typer.Option(help="DICOM: number or UID of the series (UID:2 for its second volume), where there are several."),
@@ -148,6 +156,8 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         if self.label_map is not None and self.reference is None:
             raise InputError("--label-map is of --reference, which is not given; give both or none")
+        if self.compare_table is not None and self.compare is None:
+            raise InputError("--compare-table is of --compare, which is not given; give both or none")
         for first, second in (("use_sform", "use_qform"), ("quiet", "verbose")):
             if getattr(self, first) and getattr(self, second):
                 names = " and ".join(f"--{name.replace('_', '-')}" for name in (first, second))

@@ -13,6 +13,7 @@ import numpy as np
 
 from apps.cli.medvision.batch import INDEX, Outcome, case_of, index_files, write_index
 from apps.cli.medvision.bids import describe
+from apps.cli.medvision.earlier import Earlier, EarlierResults
 from apps.cli.medvision.label_maps import read_label_map
 from apps.cli.medvision.references import check_reference, compare_with, find_reference, read_reference
 from apps.cli.medvision.results import changed_files, make_writable, result_files
@@ -64,7 +65,8 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
     kept = segmenter.channels.label_ids(options.labels) if options.labels is not None else None
     ids = [entry["id"] for entry in segmenter.channels.classes]
     label_map = read_label_map(options.label_map, ids) if options.label_map is not None else None
-    work = _Work(options, segmenter, kept, label_map, inputs.folder, journal)
+    earlier = None if options.compare is None else EarlierResults.of(options.compare, options.compare_table)
+    work = _Work(options, segmenter, kept, label_map, inputs.folder, journal, earlier)
     _check_targets(work, scans, batch=inputs.batch)
     if inputs.batch:
         make_writable(inputs.folder)
@@ -87,7 +89,8 @@ def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None
             continue
         with contextlib.suppress(InputError):  # it is said when the scan's turn comes
             files = work.files(scan)
-            if not options.resume or work.changed(files, scan) is None:
+            earlier = None if work.earlier is None else work.earlier.find(scan)
+            if not options.resume or work.changed(files, scan, earlier) is None:
                 targets.append(files)
     check_outputs(targets, [file for scan in scans for file in scan.files])
 
@@ -142,6 +145,7 @@ class _Work:
         label_map: class ids by the reference's; None where they are the same.
         folder: folder for the results.
         journal: notes which scan is worked on.
+        earlier: results that these are compared with; None where there are none.
     """
 
     options: SegmentOptions
@@ -150,6 +154,7 @@ class _Work:
     label_map: Mapping[int, int] | None
     folder: Path
     journal: Journal
+    earlier: EarlierResults | None
 
     @property
     def label(self) -> str:
@@ -172,7 +177,8 @@ class _Work:
         started = time.perf_counter()
         files = self.files(scan)
         outputs = {kind: printable(path) for kind, path in files.files.items()}
-        changed = self.changed(files, scan) if self.options.resume else None
+        earlier = None if self.earlier is None else self.earlier.find(scan)
+        changed = self.changed(files, scan, earlier) if self.options.resume else None
         if changed is not None:
             kept = [printable(path) for path in changed]
             return {"input": printable(scan.path), "outputs": outputs, "status": "skipped", "changed": kept}
@@ -180,12 +186,13 @@ class _Work:
         progress.stage("reading")
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
-        files.check([reference_file] if reference_file else [])
+        files.check([*([reference_file] if reference_file else []), *([earlier.labels] if earlier else [])])
         volume = scan.read(self.options, self.segmenter.contract.channels, self.segmenter.check_grid)
         classes = self.segmenter.card["classes"]
         reference = None
         if reference_file is not None:
             reference = read_reference(reference_file, volume, classes, self.options, self.label_map)
+        before = None if earlier is None else earlier.read(volume)
         if self.options.dicom_seg:
             volume.warnings += check_source(volume)
         read = time.perf_counter() - started
@@ -194,9 +201,14 @@ class _Work:
         segmentation = self._label(volume, scan, progress)
         segmentation.timings_s["read"] = round(read, 3)
         progress.stage("measuring")
-        sidecar = self._describe(segmentation, reference, reference_sha256, self._settings(scan, reference_sha256))
+        settings = self._settings(scan, reference_sha256, earlier)
+        sidecar = self._describe(segmentation, reference, reference_sha256, settings)
+        if earlier is not None:
+            sidecar["earlier"] = earlier.compared(sidecar, segmentation.labels, before)
+        elif self.earlier is not None:
+            sidecar["warnings"].append("--compare: no earlier result belongs to this scan")
         progress.stage("writing the results")
-        sidecar = self._write(files, segmentation, sidecar, reference.data if reference else None)
+        sidecar = self._write(files, segmentation, sidecar, reference.data if reference else None, before)
         seconds = round(time.perf_counter() - started, 2)
         return {
             "input": printable(scan.path), "outputs": outputs, "status": "done", "seconds": seconds, "sidecar": sidecar
@@ -213,13 +225,14 @@ class _Work:
             status = "done"
         return Outcome(scan, case, status, sidecar=files["sidecar"], report=files["report"])
 
-    def changed(self, files: Outputs, scan: Scan) -> list[Path] | None:
+    def changed(self, files: Outputs, scan: Scan, earlier: Earlier | None) -> list[Path] | None:
         """Files of a finished result that were changed since; None where it is not of this scan, model and settings."""
         reference_file = find_reference(self.options, scan)
         reference_sha256 = file_sha256(reference_file) if reference_file else None
-        return changed_files(files, scan, self.segmenter.model_sha256, self._settings(scan, reference_sha256))
+        settings = self._settings(scan, reference_sha256, earlier)
+        return changed_files(files, scan, self.segmenter.model_sha256, settings)
 
-    def _settings(self, scan: Scan, reference_sha256: str | None) -> dict[str, Setting]:
+    def _settings(self, scan: Scan, reference_sha256: str | None, earlier: Earlier | None) -> dict[str, Setting]:
         pairs = None
         if self.label_map is not None:
             pairs = [f"{label}={number}" for label, number in sorted(self.label_map.items())]
@@ -229,6 +242,7 @@ class _Work:
             "save_probabilities": self.options.save_probabilities,
             "reference_sha256": reference_sha256,
             "label_map": pairs,
+            **({} if earlier is None else {"earlier_sha256": earlier.sha256}),
             **scan.settings(self.options),
         }
 
@@ -261,12 +275,28 @@ class _Work:
             reference_labels=reference.data,
         )
 
-    def _write(self, files: Outputs, segmentation: Segmentation, sidecar: Sidecar, truth: np.ndarray | None) -> Sidecar:
-        """Write all files of a scan; returns the side-car with the digests of the others."""
+    def _write(
+        self,
+        files: Outputs,
+        segmentation: Segmentation,
+        sidecar: Sidecar,
+        truth: np.ndarray | None,
+        before: np.ndarray | None,
+    ) -> Sidecar:
+        """Write all files of a scan; returns the side-car with the digests of the others.
+
+        The report shows the reference beside the result, or where there is none the earlier labels.
+        """
         from pipelines.report.segmentation import segmentation_report
 
         volume, card = segmentation.volume, segmentation.card
-        page = segmentation_report(sidecar, card, volume.data, segmentation.labels, volume.grid, reference=truth)
+        certainty = None if segmentation.certainty is None else segmentation.certainty.on_scan()
+        page = segmentation_report(
+            sidecar, card, volume.data, segmentation.labels, volume.grid,
+            reference=before if truth is None else truth,
+            reference_name="earlier result" if truth is None else "reference",
+            certainty=certainty,
+        )  # fmt: skip
         with files.placing() as staged:
             segmentation.save(staged["labels"])
             if self.options.save_probabilities:

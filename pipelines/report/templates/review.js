@@ -31,6 +31,7 @@
       const started = await openSegmentationViewer(panel, {
         ...data, scan: base64("viewer-scan"), labels: base64("viewer-labels"),
         reference: byId("viewer-reference") ? base64("viewer-reference") : null,
+        certainty: byId("viewer-certainty") ? base64("viewer-certainty") : null,
       });
       const codesOf = (name) => data.structures.filter((each) => each.name === name).map((each) => each.code);
       const viewer = { ...started, codesOf };

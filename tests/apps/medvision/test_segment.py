@@ -140,6 +140,69 @@ def test_reference(segment, scan, tmp_path):
     assert "missed" in some.out
 
 
+def test_what_changed_since_an_earlier_result_of_the_same_scan(segment, scan, tmp_path):
+    assert segment(scan, "-o", tmp_path / "first").code == 0
+    before = contents(tmp_path / "first")
+    done = segment(scan, "-o", tmp_path / "second", "--compare", tmp_path / "first", "--labels", "1,2,3")
+    assert done.code == 0 and contents(tmp_path / "first") == before
+    first, second = sidecar_in(tmp_path / "first"), sidecar_in(tmp_path / "second")["earlier"]
+    assert second["same_scan"] and second["case"] == first["case"]
+    volumes = {row["id"]: row["volume_ml"] for row in first["structures"]}
+    assert [row["earlier_ml"] for row in second["rows"]] == [volumes[number] for number in (1, 2, 3)]
+    assert {row["dice"] for row in second["rows"]} == {1.0}
+    page = (tmp_path / "second/scan_report.html").read_text()
+    assert "Change since the earlier result" in page and "> earlier result</label>" in page
+    assert "scan_seg" not in page and str(tmp_path) not in page
+
+
+def test_what_changed_since_another_scan_of_the_same_person(segment, scan, tmp_path):
+    assert segment(scan, "-o", tmp_path / "first").code == 0
+    (tmp_path / "visit 2").mkdir()
+    shape = (SHAPE[0] + 2, *SHAPE[1:])
+    later = write_scan(tmp_path / "visit 2/later.nii.gz", make_image(shape), make_affine("LPS", (1.1, 1, 1)))
+    table = tmp_path / "people.csv"
+    arguments = ["-o", tmp_path / "second", "--compare", tmp_path / "first"]
+    alone = segment(later, *arguments)
+    assert alone.code == 0 and "no earlier result belongs to this scan" in alone.err
+    for name in ("scan", sidecar_in(tmp_path / "first")["case"]):
+        table.write_text(f"scan,earlier\nlater.nii.gz,{name}\n")
+        assert segment(later, *arguments, "--compare-table", table).code == 0
+        found = json.loads((tmp_path / "second/later_seg.json").read_text())["earlier"]
+        assert not found["same_scan"] and all("dice" not in row for row in found["rows"])
+    page = (tmp_path / "second/later_report.html").read_text()
+    assert "another scan" in page and "later" not in page.split("<body")[1][:2000]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("scan\nscan.nii.gz\n", "the columns scan and earlier"),
+        ("scan,earlier\na,scan\na,scan\n", "names a scan twice"),
+        ("scan,earlier\nscan.nii.gz,other\n", "other is none of the results"),
+        (b"\xff\xfe\x00", "no CSV file in UTF-8"),
+    ],
+)
+def test_tables_that_pair_nothing_are_refused(segment, scan, tmp_path, table, said):
+    assert segment(scan, "-o", tmp_path / "first").code == 0
+    path = tmp_path / "t.csv"
+    path.write_bytes(table if isinstance(table, bytes) else table.encode())
+    done = segment(scan, "-o", tmp_path / "second", "--compare", tmp_path / "first", "--compare-table", path)
+    assert done.code == 2 and said in done.error and not (tmp_path / "second").exists()
+
+
+def test_earlier_results_that_are_none_are_refused(segment, scan, tmp_path):
+    assert "no such folder" in segment(scan, "--compare", tmp_path / "none").error
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/x_seg.json").write_text('{"input": 3}')
+    assert "holds no result" in segment(scan, "--compare", tmp_path / "empty").error
+    assert "give both or none" in segment(scan, "--compare-table", tmp_path / "t.csv").error
+    assert segment(scan, "-o", tmp_path / "first").code == 0
+    again = segment(scan, "-o", tmp_path / "first", "--compare", tmp_path / "first")
+    assert again.code == 2 and "is an input" in again.error, "no output is an input"
+    (tmp_path / "first/scan_seg.nii.gz").unlink()
+    assert "is missing" in segment(scan, "-o", tmp_path / "second", "--compare", tmp_path / "first").error
+
+
 def test_a_reference_of_other_labels_is_said_to_be(segment, scan):
     reference = write_scan(scan.parent / "t.nii", np.full(SHAPE, 47, np.int16), read_volume(scan).grid.affine)
     done = segment(scan, "--reference", reference)

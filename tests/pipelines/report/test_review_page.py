@@ -234,8 +234,9 @@ def test_the_reference_is_a_layer_of_the_viewer(browser: Browser, tmp_path: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "_LONGEST_SIDE", 60)
         html = segmentation.segmentation_report(
-            {"case": "case-0a1b2c3d", "report": REPORT}, {"classes": CLASSES}, image, labels, grid, reference=reference
-        )
+            {"case": "case-0a1b2c3d", "report": REPORT}, {"classes": CLASSES}, image, labels, grid, reference=reference,
+            reference_name="earlier result", certainty=np.where(labels == 3, 0, 255).astype(np.uint8),
+        )  # fmt: skip
     (tmp_path / "report.html").write_text(html, encoding="utf-8")
     seen = visit(browser, tmp_path / "report.html")
     seen.page.click("#open-viewer")
@@ -244,13 +245,23 @@ def test_the_reference_is_a_layer_of_the_viewer(browser: Browser, tmp_path: Path
     seen.page.select_option("[data-part=style]", "filled")
     seen.page.locator("[data-part=opacity]").fill("100")
     go(seen, LEFT)
+    assert seen.page.locator("[data-part=layer] option").all_inner_texts() == [
+        "result", "earlier result", "difference", "doubt: yellow to red",
+    ]  # fmt: skip
     areas = {}
-    for layer in ("result", "reference", "difference"):
+    for layer in ("result", "reference", "difference", "doubt"):
         seen.page.select_option("[data-part=layer]", layer)
         pixels = picture(seen)
         red = (pixels[..., 0] > 200) & (abs(pixels[..., 1] - 84) < 20) & (abs(pixels[..., 2] - 69) < 20)
         areas[layer] = (share_of(panels(pixels)[0], MAGENTA)[0] > 0.01, red.sum() > 500)
-    assert areas == {"result": (True, False), "reference": (False, False), "difference": (False, True)}
+        doubtful = (pixels[..., 0] > 150) & (pixels[..., 1] < 80) & (pixels[..., 2] < 80)
+        if layer == "difference":  # the doubt lies under labels: those are switched off
+            seen.page.select_option("[data-part=style]", "none")
+        areas[layer] += (doubtful.sum() > 500,)
+    assert areas == {
+        "result": (True, False, False), "reference": (False, False, False), "difference": (False, True, False),
+        "doubt": (False, False, True),
+    }  # fmt: skip
     assert seen.complaints == []
 
 

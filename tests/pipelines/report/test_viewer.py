@@ -15,6 +15,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from medvision.volumes.geometry import Grid
 from pipelines.report import viewer
+from pipelines.report.grey_levels import GreyLevels
 from pipelines.report.segmentation import segmentation_report
 from shared_backbones.card import ClassEntry
 from tests.medvision.phantoms import ORIENTATIONS, make_affine
@@ -80,7 +81,7 @@ def test_labels_are_reduced_to_the_most_frequent_and_the_scan_to_the_mean(
     labels: np.ndarray, factors: tuple[int, int, int]
 ):
     reduced = np.stack([*viewer._mode_slices(labels, factors)], axis=-1)
-    scale = viewer._Scale("", 0.0, 4 / 255)
+    scale = GreyLevels("", 0.0, 4 / 255)
     means = np.stack([*viewer._mean_slices(labels, factors, scale)], axis=-1) * scale.step
     assert reduced.shape == means.shape == tuple(-(-n // f) for n, f in zip(labels.shape, factors, strict=True))
     padding = [(0, -n % f) for n, f in zip(labels.shape, factors, strict=True)]
@@ -90,6 +91,22 @@ def test_labels_are_reduced_to_the_most_frequent_and_the_scan_to_the_mean(
         counts = Counter(block.ravel().tolist())
         assert reduced[place] == max(counts, key=lambda label: (counts[label], label))
         assert means[place] == pytest.approx(block.mean(), abs=scale.step)
+
+
+def test_certainty_is_a_layer_of_means_where_there_is_room():
+    image, grid = np.random.default_rng(0).random((24, 24, 24)).astype("f4"), Grid.from_affine((24, 24, 24), np.eye(4))
+    labels, certainty = np.ones(image.shape, np.uint8), np.full(image.shape, 255, np.uint8)
+    certainty[8:16] = 60
+    arguments: Any = {"modality": "MR", "window": (0, 1)}
+    copy = viewer.make_viewer(image, labels, grid, CLASSES, room=10**6, certainty=certainty, **arguments)
+    assert copy is not None and copy.certainty is not None and copy.factors == (1, 1, 1)
+    np.testing.assert_allclose(np.asarray(volume(copy.certainty).dataobj), certainty, atol=9)
+    assert "viewer-certainty" in {each.id for each in copy.embedded}
+    noise = np.random.default_rng(1).integers(0, 256, image.shape, np.uint8)
+    room = next(room for room in range(20_000, 80_000, 500) if viewer.make_viewer(
+        image, labels, grid, CLASSES, room=room, **arguments) is not None)  # fmt: skip
+    small = viewer.make_viewer(image, labels, grid, CLASSES, room=room, certainty=noise, **arguments)
+    assert small is not None and small.certainty is None, "labels and scan come first"
 
 
 @given(orientation=st.sampled_from(ORIENTATIONS), angle=st.integers(-20, 20))
