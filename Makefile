@@ -28,6 +28,7 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell apps astrovision docs findings geovision medvision pipelines shared_backbones tests *.md
 
 # Pages in site/; a warning, such as of a dead link, is an error.
 docs: .venv/test.stamp
