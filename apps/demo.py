@@ -138,7 +138,7 @@ def draw_sky(image: Path, catalogue: Path) -> None:
 
     fits, wcs, table = (require(f"astropy.{name}", "demo") for name in ("io.fits", "wcs", "table"))
     random, side = np.random.default_rng(SEED), GALAXIES * APART
-    sky = random.normal(0, 0.01, (3, side, side)).astype(np.float32)
+    sky = random.normal(0, 0.004, (3, side, side)).astype(np.float32)
     fade = np.outer(tukey(APART, 0.3), tukey(APART, 0.3)).astype(np.float32)
     kinds = [str(kind) for kind in random.permutation(np.resize(list(PHANTOMS), GALAXIES**2))]
     places = np.stack(np.mgrid[:GALAXIES, :GALAXIES], -1).reshape(-1, 2) * APART
@@ -156,9 +156,9 @@ def draw_sky(image: Path, catalogue: Path) -> None:
     rows = table.Table({"id": np.arange(1, len(kinds) + 1), "ra": ra, "dec": dec, "drawn": kinds})
     image.parent.mkdir(parents=True, exist_ok=True)
     with replacing(image) as place:
-        fits.PrimaryHDU(sky[:, ::-1], header).writeto(place)
+        fits.PrimaryHDU(sky[:, ::-1], header).writeto(place, overwrite=True)
     with replacing(catalogue) as place:
-        rows.write(place, format="ascii.csv")
+        rows.write(place, format="ascii.csv", overwrite=True)
 
 
 def sky() -> Shown:

@@ -39,7 +39,7 @@ class ClassifyOptions(ShardedTable):
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Table to write: .vot, .fits, .ecsv, .csv or .parquet.")
     ]
-    model: TrainedModelOption
+    model: TrainedModelOption = "galaxy-morphology"
     catalogue: Annotated[
         Path | None, typer.Option(help="Table of the sources in a FITS mosaic, or of a folder of cut-outs.")
     ] = None
