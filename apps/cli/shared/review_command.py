@@ -1,4 +1,4 @@
-"""`review collect` of all programs: reviewers' verdicts and reports in one table."""
+"""`review` of all programs, and its `collect`: reviewers' verdicts and reports in one table."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from apps.cli.shared.agreement_command import FoldersArgument, agreement
 from apps.cli.shared.options import JsonOption, add_verb
 from apps.cli.shared.outputs import SIDECAR, Outputs, OverwriteOption
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
@@ -27,9 +28,7 @@ _WORDS = ("comment", "marks")  # which readers wrote; kept on request
 class CollectOptions:
     """What a user asks `review collect` for."""
 
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
-    ]
+    folders: FoldersArgument
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")]
     log_to_run: Annotated[
         str | None,
@@ -51,8 +50,8 @@ class CollectOptions:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
 
 
-def add_review(app: typer.Typer) -> None:
-    """Give a program the command `review collect`."""
+def add_review(app: typer.Typer) -> typer.Typer:
+    """Give a program the commands of `review`, and return their group."""
     group = typer.Typer(help="Verdicts that reviewers saved from reports.")
     app.add_typer(group, name="review")
 
@@ -61,6 +60,8 @@ def add_review(app: typer.Typer) -> None:
         """Verdicts that reviewers saved from reports."""
 
     add_verb(group, collect)
+    add_verb(group, agreement)
+    return group
 
 
 def collect(options: CollectOptions) -> int:

@@ -187,11 +187,10 @@
     if (!storage.write(place, { readers, reader, order })) tell("This browser keeps nothing: save before you leave.");
     if (folder) writeFolder();
   };
-  const content = () => {
+  const saved = () => {
     const verdicts = cases.filter(({ id }) => mine()[id]?.at).map(({ id, sha256 }) => asVerdict(id, sha256, mine()[id], reader));
-    return asText({ schema_version: 2, batch, reviewer: reader, created: new Date().toISOString(), verdicts });
+    return asFile(batch, reader, verdicts);
   };
-  const fileName = () => `reviews-${batch.slice(0, 8)}-${reader.replace(/[^\p{L}\p{N}_-]/gu, "_")}.json`;
   const named = () => {
     if (reader) return true;
     tell("Give a short name first; it is asked once.");
@@ -200,19 +199,21 @@
   };
   const save = () => {
     if (!named()) return;
-    download(fileName(), content());
+    const file = saved();
+    download(file.name, file.text);
     dirty = false;
-    tell(`Saved as ${fileName()}; a later file counts.`);
+    tell(`Saved as ${file.name}; a later file counts.`);
   };
   let writing = Promise.resolve();
   const writeFolder = () => {
     writing = writing.then(async () => {
-      const file = await folder.getFileHandle(fileName(), { create: true });
-      const stream = await file.createWritable();
-      await stream.write(content());
+      const file = saved();
+      const handle = await folder.getFileHandle(file.name, { create: true });
+      const stream = await handle.createWritable();
+      await stream.write(file.text);
       await stream.close();
       dirty = false;
-      tell(`${fileName()} is up to date`);
+      tell(`${file.name} is up to date`);
     }).catch((problem) => tell(`The file cannot be written (${problem.message}): save instead.`));
   };
   const picker = byId("keep");
