@@ -1,7 +1,7 @@
-"""How far readers agree: percent, Cohen's kappa with quadratic weights, and Krippendorff's alpha for ordered categories.
+"""How far readers agree: percent, Cohen's kappa with quadratic weights, and Krippendorff's alpha for ordered verdicts.
 
-Intervals are 95 % ones: Wilson's of percentages; of kappa and alpha percentiles of a bootstrap over cases. Where readers
-disagree on no case, no resample can disagree either, and kappa and alpha have no interval.
+Intervals are 95 % ones: Wilson's of percentages; of kappa and alpha percentiles of a bootstrap over cases. Where
+readers disagree on no case, no resample can disagree either, and kappa and alpha have no interval.
 """
 
 from collections.abc import Mapping, Sequence

@@ -80,6 +80,15 @@ def review_figures(reviews: Reviews, rule: str = "") -> Figures:
     return figures | _agreement(judged) | _usefulness(reviews, results) | _structures(reviews, judged)
 
 
+def judged_trainings(reviews: Reviews, rule: str = "") -> list[tuple[str, bool]]:
+    """Weights (sha256) of trainings with a consensus, and whether it is accept; the latest verdicts last."""
+    trainings = {report.about: report.weights for report in reviews.reports if report.weights}
+    judged = [about for about in trainings if about in reviews.given]
+    judged.sort(key=lambda about: max(verdict.at for verdict in reviews.given[about].values()))
+    results = [(trainings[about], consensus_of(reviews.given[about], rule)) for about in judged]
+    return [(weights, result == "accept") for weights, result in results if result in VERDICTS]
+
+
 def _agreement(judged: Mapping[Identity, Mapping[str, Verdict]]) -> Figures:
     if len(reader_names(judged)) < 2:
         return {}
@@ -119,5 +128,5 @@ def _structures(reviews: Reviews, judged: Mapping[Identity, Mapping[str, Verdict
         for name, verdict in each.structures.items()
         if name in known[about]
     )
-    return {f"{name}.{verdict}": counts[name, verdict] for name in sorted({name for name, _ in counts})
-            for verdict in STRUCTURE_VERDICTS}  # fmt: skip
+    names = sorted({name for name, _ in counts})
+    return {f"structures.{name}.{verdict}": counts[name, verdict] for name in names for verdict in STRUCTURE_VERDICTS}

@@ -26,11 +26,12 @@ from shared_backbones.json_values import Document, Json
 
 _NAMES = {verdict: in_words(verdict) for verdict in VERDICTS}
 _METHOD = (
-    "Alike: reports with the same verdict, with Wilson's 95\u00a0% interval. Kappa: Cohen's, with quadratic weights, so "
-    "that accept against reject counts four times as much as accept against needs work. Alpha: Krippendorff's for ordered "
-    "categories, over all reports with two verdicts or more, whoever gave them. Intervals of kappa and alpha are "
-    "percentiles of {resamples} bootstrap resamples of the reports; where readers disagree on none there is no interval. "
-    "Kappa is low where nearly all verdicts are the same, however often readers agree: read it beside the counts."
+    "Alike: reports with the same verdict, with Wilson's 95\u00a0% interval. Kappa: Cohen's, with quadratic weights, "
+    "so that accept against reject counts four times as much as accept against needs work. Alpha: Krippendorff's for "
+    "ordered categories, over all reports with two verdicts or more, whoever gave them. Intervals of kappa and alpha "
+    "are percentiles of {resamples} bootstrap resamples of the reports; where readers disagree on none there is no "
+    "interval. Kappa is low where nearly all verdicts are the same, however often readers agree: read it beside the "
+    "counts."
 )
 
 
@@ -115,7 +116,7 @@ def agreement_page(content: Document, resamples: int, *, medical: bool) -> str:
         lead=text_at(content, "created"),
         facts=_facts(agreement, disputes),
         sections=[
-            Section("figures", "Figures", [*_figures(agreement), Text(_METHOD.format(resamples=resamples), small=True)],
+            Section("figures", "Figures", [Text(_METHOD.format(resamples=resamples), small=True), *_figures(agreement)],
                     contents="Figures"),
             Section("counts", "Counts", [_counts(agreement), *map(_table, pairs)], contents="Counts"),
             _disputes(disputes),
@@ -182,8 +183,8 @@ def _figures(agreement: Mapping[str, Json]) -> list[Block]:
     if len(part_at(agreement, "readers")) > 2 or gaps:
         alpha, ends = fixed(number_at(agreement, "alpha", "value"), 2), _interval(agreement, "alpha")
         remark = (
-            f"Krippendorff's alpha of all readers: {alpha}{f' ({ends})' if ends else ''}. Not all of them judged {gaps} of "
-            "the judged reports."
+            f"Krippendorff's alpha of all readers: {alpha}{f' ({ends})' if ends else ''}. Not all of them judged "
+            f"{gaps} of the judged reports."
         )
     return [Table(columns, rows, remark=remark)]
 

@@ -53,7 +53,8 @@ class Identity:
 class Report:
     """The JSON twin of a report; `flags` is None where it has no quality flags, `confidence` where it has none.
 
-    `file` is its path as printed, `name` the file's name, and `structures` are the names of what it segmented.
+    `path` is its own, `file` that as printed, `structures` are the names of what it segmented, and `weights` is the
+    sha256 of what it trained; empty where it is of no training.
     """
 
     about: Identity
@@ -61,9 +62,10 @@ class Report:
     flags: int | None
     confidence: float | None
     model: str
+    path: Path
     file: str
-    name: str
     structures: tuple[str, ...]
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -190,15 +192,17 @@ def _report(path: Path, kind: str) -> tuple[str, Report] | None:
     flags, confidence = content.get("flags"), value_at(content, "summary", "lowest_confidence")
     names = [value_at(content, "model", key) for key in ("name", "version")]
     structures = [value_at(row, "name") for row in list_at(content, "structures")]
+    weights = value_at(content, "model", "sha256") if kind == "training" else None
     return sha256, Report(
-        about=_identity(path, content),
+        about=read_identity(path, content),
         kind=kind,
         flags=len(flags) if isinstance(flags, list) else None,
         confidence=float(confidence) if isinstance(confidence, int | float) else None,
         model=" ".join(_encodable(name[:100]) for name in names if isinstance(name, str)),
+        path=path,
         file=printable(path),
-        name=path.name,
         structures=tuple(_encodable(name) for name in structures if isinstance(name, str)),
+        weights=weights if isinstance(weights, str) and _SHA256.fullmatch(weights) else "",
     )
 
 
@@ -225,7 +229,7 @@ def _verdicts(path: Path) -> list[Verdict]:
 
 
 def _verdict(path: Path, content: Mapping[str, Json]) -> Verdict:
-    about, verdict = _identity(path, content), content.get("verdict")
+    about, verdict = read_identity(path, content), content.get("verdict")
     if not isinstance(verdict, str) or verdict not in (*VERDICTS, WITHDRAWN):
         raise _unusable(path, "verdict", verdict, " or ".join(VERDICTS))
     comment, reviewer = (_text(path, content, key, longest) for key, longest in _LONGEST.items())
@@ -277,7 +281,7 @@ def _marks(path: Path, given: Json) -> list[Mark]:
 
 def _numbers(values: Sequence[Json]) -> list[float] | None:
     """Finite numbers of a size that a scanner can have, or None where one is something else."""
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return numbers if len(numbers) == len(values) and all(abs(number) < 1e6 for number in numbers) else None
 
 
@@ -298,8 +302,12 @@ def _time(path: Path, created: Json) -> datetime:
         raise _unusable(path, "created", created, "a date and time with its zone") from None
 
 
-def _identity(path: Path, content: Mapping[str, Json]) -> Identity:
-    """The report that a file is about."""
+def read_identity(path: Path, content: Mapping[str, Json]) -> Identity:
+    """The report that an object in a file is about.
+
+    Raises:
+        InputError: it names none.
+    """
     number, sha256 = value_at(content, "report", "id"), value_at(content, "report", "sha256")
     match = _ID.fullmatch(number) if isinstance(number, str) else None
     if match is None or not isinstance(number, str):

@@ -16,12 +16,23 @@ from apps.cli.shared.agreement_command import FoldersArgument, agreement
 from apps.cli.shared.options import JsonOption, add_verb
 from apps.cli.shared.outputs import SIDECAR, Outputs, OverwriteOption
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
+from apps.cli.shared.worklist_command import worklist
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, spreadsheet_safe
 
 _FORMATS = (".csv", ".parquet", ".json")
 _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
 _WORDS = ("comment", "marks")  # which readers wrote; kept on request
+
+
+ConsensusOption = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="What counts where readers do not agree: worst, majority or adjudicator:NAME. Without a rule they "
+        "disagree.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +44,13 @@ class CollectOptions:
     log_to_run: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
+            metavar="RUN_ID",
+            help="Run in MLflow to log the table and the figures to, without names and initials. In its registry, the "
+            "alias `reviewed` moves to models whose training was accepted, and is taken from others.",
         ),
     ] = None
     overwrite: OverwriteOption = False
-    consensus: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="What counts where readers do not agree: worst, majority or adjudicator:NAME. Without a rule they "
-            "disagree.",
-        ),
-    ] = ""
+    consensus: ConsensusOption = ""
     comments: Annotated[bool, typer.Option("--comments", help="Log comments to the run, too.")] = False
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
@@ -61,6 +67,7 @@ def add_review(app: typer.Typer) -> typer.Typer:
 
     add_verb(group, collect)
     add_verb(group, agreement)
+    add_verb(group, worklist)
     return group
 
 
@@ -71,6 +78,7 @@ def collect(options: CollectOptions) -> int:
     Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
     has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
     """
+    from pipelines.evaluation.reviews import judged_trainings, review_figures
     from pipelines.report.verdicts import collect_reviews
 
     _check_name(options.output)
@@ -78,24 +86,26 @@ def collect(options: CollectOptions) -> int:
     outputs = Outputs({"table": options.output, SIDECAR: sidecar}, options.overwrite)
     outputs.check()
     collected = collect_reviews(options.folders, options.consensus)
+    figures = review_figures(collected, options.consensus)
+    summary = {"schema_version": 1, "counts": collected.counts, "figures": figures}
     with outputs.placing() as staged:
         _write_table(staged["table"], collected.rows, options.output.suffix.lower())
-        outputs.finish(staged, {"schema_version": 1, "counts": collected.counts})
+        outputs.finish(staged, summary)
+    aliases: list[str] = []
     if options.log_to_run is not None:
-        _log(options.log_to_run, collected.rows, collected.counts, options.comments)
+        require("mlflow", "train")
+        from pipelines.tracking.reviewed import move_reviewed
+
+        _log(options.log_to_run, collected.rows, {**collected.counts, **figures}, options.comments)
+        aliases = move_reviewed(judged_trainings(collected, options.consensus))
     for problem in collected.problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.as_json:
-        content = {
-            "schema_version": 1,
-            "counts": collected.counts,
-            "rows": collected.rows,
-            "problems": collected.problems,
-        }
+        content = {**summary, "aliases": aliases, "rows": collected.rows, "problems": collected.problems}
         print(json.dumps(content, indent=2))
     elif not options.quiet:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
-        print(f"{printable(options.output)}: {counts}")
+        print("\n".join([f"{printable(options.output)}: {counts}", *aliases]))
     return PARTLY_FAILED if collected.problems else COMPLETE
 
 
@@ -132,9 +142,11 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | Non
 
 
 def _log(
-    run_id: str, rows: Sequence[Mapping[str, str | int | float | None]], counts: Mapping[str, int], comments: bool
+    run_id: str,
+    rows: Sequence[Mapping[str, str | int | float | None]],
+    figures: Mapping[str, float | None],
+    comments: bool,
 ) -> None:
-    require("mlflow", "train")
     from pipelines.report.text import without_paths
     from pipelines.tracking.runs import log_to_run
 
@@ -143,4 +155,5 @@ def _log(
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "reviews.csv"
         _write_table(table, kept, ".csv")
-        log_to_run(run_id, {f"review.{name}": count for name, count in counts.items()}, [table], folder="review")
+        known = {f"review.{name}": value for name, value in figures.items() if value is not None}
+        log_to_run(run_id, known, [table], folder="review")
