@@ -19,7 +19,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 INDEX = "index.json"
-_LINK = re.compile(r"(?:reports/)?case-[0-9a-f]{8}[\w.-]*\.html")
+_LINK = re.compile(r"(?:reports/)?case-[0-9a-f]{8}[\w.-]{0,99}\.html")
 _MOST_PICTURES = 300
 
 

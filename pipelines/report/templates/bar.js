@@ -71,9 +71,9 @@
     text: asText({ schema_version: 2, batch, reviewer: reader, created: new Date().toISOString(), verdicts }),
   });
 
-  const download = (name, text) => {
+  const download = (name, text, type = "application/json") => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([text], { type }));
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
