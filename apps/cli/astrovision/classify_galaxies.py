@@ -93,8 +93,8 @@ def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entri
         content = outputs.finish(staged, content)
     if gallery is not None:
         pages = gallery.write(classifier)
-        if not (options.quiet or options.as_json):
-            say("\n".join(printable(page) for page in pages))
+        for page in pages if not (options.quiet or options.as_json) else ():
+            say(printable(page))
     return content, PARTLY_FAILED if source.failed else COMPLETE
 
 
