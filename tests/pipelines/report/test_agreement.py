@@ -1,6 +1,7 @@
 """The page of readers' agreement in a real browser: what it says, and decisions that come back as verdicts."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from apps.cli.shared.program import run
 from pipelines.report.verdicts import collect_reviews
 from tests.apps.shared.test_review import identity, put, put_report, verdict
 from tests.pipelines.report.browser import opened_again, visit, warns
+from tests.pipelines.report.firefox import firefox
 from tests.pipelines.report.pages import scripts_in
 
 READERS = {
@@ -100,6 +102,23 @@ def test_decisions_come_back_as_verdicts_of_the_adjudicator(browser: Browser, fo
     assert [dispute["decided"]["verdict"] for dispute in content["disagreements"]] == ["reject", "accept", "reject"]
     again = visit(browser, folder / "agreement.html").page  # of another profile
     assert again.evaluate(decided) == ["the scan is bad", "accept", "reject"]
+
+
+def test_firefox_adjudicates(folder: Path, tmp_path: Path):
+    measure(folder)
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    with firefox(tmp_path / "profile", downloads) as browser:
+        browser.command("WebDriver:Navigate", url=(folder / "agreement.html").as_uri())
+        browser.run("document.querySelector('#adjudicator').focus()")
+        browser.press("J", "D", "Enter", "a", "w", "r")
+        assert browser.run("return document.querySelector('#bar-state').textContent") == "All are decided: save."
+        browser.press("e")
+        end = time.monotonic() + 60
+        while not any(path.stat().st_size for path in downloads.glob("reviews-*-JD.json")) and time.monotonic() < end:
+            time.sleep(0.1)
+    rows = collect_reviews([folder, downloads], "adjudicator:JD").rows
+    assert [row["verdict"] for row in rows if row["reviewer"] == "JD"] == ["accept", "needs_work", "reject"]
 
 
 def test_without_scripts_the_page_is_complete(browser: Browser, folder: Path):
