@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from pipelines.report.gallery import ARTEFACT, CANNOT_TELL
 from pipelines.report.results import ResultTable
@@ -15,7 +15,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable, spreadsheet_safe
 from shared_backbones.labelled_images import ImageSource, Item
 
-Source: TypeAlias = ImageSource[Any]
+Source: TypeAlias = ImageSource[Item]
 _COLUMNS = ("id", "label", "again", "drawn")
 
 

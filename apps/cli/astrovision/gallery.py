@@ -116,7 +116,7 @@ def _cutout(
         set_size=None if prediction.sets is None else int(prediction.sets[number].sum()),
         outlier=None if prediction.outlier_score is None else float(prediction.outlier_score[number]),
         drawn=drawn,
-        answer=[(printable(names[place]), float(probabilities[place])) for place in order.tolist()],
+        answer=[(printable(names[int(place)]), float(probabilities[place])) for place in order],
     )
 
 
