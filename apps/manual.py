@@ -18,17 +18,24 @@ _NOTE = "<!-- Written by `python -m apps.manual`; change the help texts or docst
 
 
 def command_line(program: str) -> str:
-    """The page of a program: each command with its arguments and options, as `--help` has them."""
-    group: Command = typer.main.get_command(importlib.import_module(f"apps.cli.{program}.program").app)
+    """The page of a program: each command with its arguments and options, as `--help` has them.
+
+    Options that the first program has, too, under the same command, are on its page alone.
+    """
+    group = _group(program)
+    first = {} if program == PROGRAMS[0] else dict(_commands(_group(PROGRAMS[0])))
     lines = [_NOTE, "", f"# {program}", "", _sentence(group.help), ""]
     known: dict[tuple[str, ...], str] = {}
     for name, command in _commands(group):
-        parameters = [part for part in command.params if part.name != "help" and not getattr(part, "hidden", False)]
+        parameters = _shown(command)
         arguments = [_argument(part) for part in parameters if part.param_type_name == "argument"]
         usage = " ".join([program, name, "[OPTIONS]", *arguments])
         lines += [f"## {name}", "", f"`{usage}`: {_sentence(command.help)}", ""]
         rows = tuple(map(_row, parameters))
-        if rows and rows in known:
+        same = first.get(name)
+        if rows and same is not None and rows == tuple(map(_row, _shown(same))):
+            lines += [f"Its options are those of [{PROGRAMS[0]}]({PROGRAMS[0]}.md#{name.replace(' ', '-')}).", ""]
+        elif rows and rows in known:
             lines += [f"Its options are those of [{known[rows]}](#{known[rows].replace(' ', '-')}).", ""]
         elif rows:
             known[rows] = name
@@ -82,6 +89,15 @@ def pages() -> dict[Path, str]:
     made = {PAGES / f"{program}.md": command_line(program) for program in PROGRAMS}
     recipe, data = recipes()
     return {**made, PAGES / "recipes.md": recipe, PAGES / "recipe-data.md": data, PAGES / "python.md": python_api()}
+
+
+def _group(program: str) -> Command:
+    return typer.main.get_command(importlib.import_module(f"apps.cli.{program}.program").app)
+
+
+def _shown(command: Command) -> list[Command]:
+    """Arguments and options of a command that `--help` lists."""
+    return [part for part in command.params if part.name != "help" and not getattr(part, "hidden", False)]
 
 
 def _commands(group: Command, before: str = "") -> Iterator[tuple[str, Command]]:

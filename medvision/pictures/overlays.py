@@ -59,6 +59,9 @@ class Slice:
         position: Position of the slice's centre in scanner coordinates, such as `S 12.0 mm`.
         letters: Directions that the borders `left`, `right`, `top` and `bottom` face, as drawn: R, L, A, P, S, I.
         bar: Length in pixels of the scale bar, `Rendering.scale_bar_mm` long.
+        corner: Where the picture's left upper corner lies in scanner coordinates (RAS+), mm.
+        across: From that corner to the right upper one, mm.
+        down: From that corner to the left lower one, mm.
         present: Ids of the labels in the slice.
         grey: PNG of the image alone.
         result: Contours of the labels.
@@ -73,6 +76,9 @@ class Slice:
     width: int
     height: int
     bar: float
+    corner: np.ndarray
+    across: np.ndarray
+    down: np.ndarray
     present: tuple[int, ...]
     grey: bytes
     result: Contours
@@ -186,6 +192,7 @@ class _Artist:
         result, *references = [_cut(labels, axis, index, self.frame) for labels in self.label_maps]
         drawn = [result, *references, *(_difference(result, reference) for reference in references)]
         contours = [self._contours(labels, size, grey.shape) for labels in drawn]
+        corner, right, down = self._place(index, (axis, across, up), size, grey.shape)
         return Slice(
             plane=entry["plane"],
             index=index,
@@ -194,12 +201,28 @@ class _Artist:
             width=grey.shape[1],
             height=grey.shape[0],
             bar=self.bar_mm * self.scale,
+            corner=corner,
+            across=right,
+            down=down,
             present=tuple(int(i) for i in np.unique(result) if i),
             grey=_png(Image.fromarray(grey)),
             result=contours[0],
             reference=contours[1] if references else None,
             difference=contours[2] if references else None,
         )
+
+    def _place(
+        self, index: int, axes: tuple[int, int, int], size: Sequence[int], shape: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Corner of a slice's picture, and its sides to the right and down, in mm; arguments as of `_contours`."""
+        axis, *sides = axes
+        corner, vectors = self.affine[:, 3] + self.affine[:, axis] * index, []
+        for side, pixels, whole in zip(sides, size, reversed(shape), strict=True):
+            start, stop = self.frame[side]
+            vector = -self.affine[:, side] * (stop - start) / pixels  # of a pixel
+            corner = corner + self.affine[:, side] * (stop - 0.5) - vector * ((whole - pixels) // 2)
+            vectors.append(vector * whole)
+        return corner, vectors[0], vectors[1]
 
     def _contours(self, labels: np.ndarray, size: Sequence[int], shape: Sequence[int]) -> Contours:
         """Contours of a slice's labels over its picture of a `size` (width, height) in one of a padded `shape`."""

@@ -112,7 +112,7 @@ def count_volumes(path: str | os.PathLike[str], geometry: str | None = None) -> 
     """
     name = printable(path)
     suffix = _check_file(Path(path), name)
-    with _read_errors(name), _parts(Path(path))[0].open("rb") as file:
+    with _read_errors(name), scan_parts(Path(path))[0].open("rb") as file:
         stream = _Source(file, lambda block: None).stream
         return read_layout(stream, suffix, name, geometry, sys.maxsize, insist=False).volumes
 
@@ -202,7 +202,7 @@ def joined_sha256(digests: Iterable[str]) -> str:
 
 def _file_sha256(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256()
-    for part in _parts(Path(path)):
+    for part in scan_parts(Path(path)):
         try:
             with part.open("rb") as file:
                 while block := file.read(BLOCK):
@@ -212,7 +212,7 @@ def _file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _parts(path: Path) -> list[Path]:
+def scan_parts(path: Path) -> list[Path]:
     """The files of a scan, the one with the header first."""
     suffix = scan_suffix(path.name)
     if suffix not in PAIR:
@@ -272,7 +272,7 @@ def _read(
     suffix = _check_file(Path(path), name)
     digest = hashlib.sha256()
     with _read_errors(name), ExitStack() as opened:
-        files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in _parts(Path(path))]
+        files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in scan_parts(Path(path))]
         header, source = files[0], files[-1]
         layout = read_layout(header.stream, suffix, name, geometry, limit(max_bytes), insist=not labels)
         _check_size(layout, smallest_axis, name)
@@ -343,7 +343,7 @@ def _check_file(path: Path, name: str) -> str:
             raise InputError(f"{name}: is compressed with {packing}; expected gzip, or no compression; unpack it first")
         if not suffix:
             raise InputError(f"{name}: is not named like a scan; {expected}; convert it, or rename it if it is one")
-        for part in _parts(path):
+        for part in scan_parts(path):
             if not part.exists():
                 raise InputError(f"{name}: has no {printable(part.name)} beside it; expected both; copy it there")
             if part.stat().st_size == 0:

@@ -393,3 +393,8 @@ def _parse(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
+
+
+def parts_of(store: Store, split: str) -> list[dict[str, np.ndarray]]:
+    """Arrays of the parts of a split, memory-mapped."""
+    return [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]

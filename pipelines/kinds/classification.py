@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from pipelines.data.batch_augmentation import BatchAugmentation, Mixup
 from pipelines.data.image_layouts import find_layout
 from pipelines.data.image_reading import Stored, to_sample
-from pipelines.data.store import Store
+from pipelines.data.label_fixes import fix_labels
+from pipelines.data.store import Store, parts_of
 from pipelines.data.stored_images import Batch, DrawOrder, StoredImages, as_picture
 from pipelines.evaluation.calibration import calibrate, calibration_figures
 from pipelines.evaluation.classification import handedness, merged_table, write_classification, write_predictions
@@ -63,6 +64,7 @@ class ClassifierKind(Kind[Images, Store]):
         mirror: For each class the one that its mirror image has.
         multi_label: Whether an image can have several classes.
         sources: Images of all splits, in parts.
+        fixed: How many labels readers replaced, by split; None where there are no such labels.
         repeats_grey: Whether grey images are repeated where colours are asked for.
         embeds: Whether an evaluation keeps what the head sees of the test images.
     """
@@ -76,7 +78,7 @@ class ClassifierKind(Kind[Images, Store]):
     def __init__(self, recipe: Recipe) -> None:
         self.mirror = mirror_of(recipe.card)
         super().__init__(recipe)
-        self.sources: list[Source] = find_images(
+        self.sources: Sequence[Source] = find_images(
             self.layout(),
             self.root,
             self.class_names(),
@@ -87,6 +89,9 @@ class ClassifierKind(Kind[Images, Store]):
             options=self.data.options,
             bands=self.expected_bands(),
             repeats_grey=self.repeats_grey,
+        )
+        self.sources, self.fixed = fix_labels(
+            self.sources, self.data.label_fixes, self.class_names(), test=self.data.fix_test_labels
         )
         self.bands = self.sources[0].bands
         self.multi_label = self.sources[0].items[0].labels is not None
@@ -189,7 +194,7 @@ class ClassifierKind(Kind[Images, Store]):
         """Figures of the evaluation that the domain alone has."""
         return {}
 
-    def find_sources(self) -> list[Source]:
+    def find_sources(self) -> Sequence[Source]:
         """The images of all splits, in parts."""
         return self.sources
 
@@ -228,6 +233,8 @@ class ClassifierKind(Kind[Images, Store]):
         counts = {split: self.count(prepared, split) for split in SPLITS}
         lines = ["images: " + ", ".join(f"{count} {split}" for split, count in counts.items())]
         lines.append(f"split: {self._split_digest()[:16]}")
+        if self.fixed is not None:
+            lines.append(self.fixed["title"])
         if prepared.manifest["skipped"]:
             lines.append(f"warning: {prepared.manifest['skipped']} parts with images that cannot be used were left out")
         return lines
@@ -320,7 +327,7 @@ class ClassifierKind(Kind[Images, Store]):
             figures |= calibration_figures(classifier, scores, targets, data.coverage, seed)
             figures |= handedness(scores, targets, self.mirror)
         figures |= tested.outlier_figures() | self.further_figures(classifier, tested)
-        tables: list[ResultTable] = []
+        tables: list[ResultTable] = [] if self.fixed is None else [self.fixed]
         if data.merged:
             tables.append(merged_table(figures, scores, targets, names, data.merged))
         if data.corruption_images:
@@ -387,11 +394,6 @@ class ClassifierKind(Kind[Images, Store]):
             )
         write_robustness(folder, measured, lambda name, severity: scorer.pictures[name, severity])
         return measured
-
-
-def parts_of(store: Store, split: str) -> list[dict[str, np.ndarray]]:
-    """Arrays of the parts of a split, memory-mapped."""
-    return [{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)]
 
 
 def _as_it_is(batch: Whatever) -> Whatever:

@@ -53,6 +53,11 @@ class LabelledImages(DataSection):
     split: ImageSplit = Field(default_factory=ImageSplit)
     split_seed: SplitSeed = None
     """Seed of what the split draws; by default the recipe's `seed`."""
+    label_fixes: list[str] = Field(default_factory=list)
+    """Tables of labels that readers gave in galleries (labels-fixed.csv), in place of those of the data set. Images
+    that are artefacts, or that readers were not sure of, are left out of training and validation."""
+    fix_test_labels: bool = False
+    """Whether labels of test images are replaced, too, which needs as many random images as doubtful ones."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """0 draws every training image equally often, 1 every class; between, classes by the power 1 - balance."""
     mixup: float = Field(default=0.0, ge=0)

@@ -149,7 +149,8 @@ class _Painter:
             bar_text=self.bar_text,
             plane=item.plane,
         )
-        return Figure(drawing, item.position, f"{item.plane} slice {item.index}", item.position)
+        mm = [round(float(part), 4) for vector in (item.corner, item.across, item.down) for part in vector]
+        return Figure(drawing, item.position, f"{item.plane} slice {item.index}", item.position, mm)
 
     def key_figure(self, item: Slice, entry: ShownSlice) -> Figure:
         """A slice to look at first, and why."""

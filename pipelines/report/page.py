@@ -17,7 +17,7 @@ def render_page(
     styles: Sequence[str] = (),
     script: str | None = None,
     digests: Sequence[str] = (),
-    bar: Literal["report", "shell", ""] = "",
+    bar: Literal["report", "shell", "agreement", ""] = "",
 ) -> str:
     """The HTML of a page: one file in which style, pictures and scripts are inside.
 
@@ -28,7 +28,7 @@ def render_page(
         styles: Style sheets of this package beside `report.css`.
         script: A script of this package.
         digests: Digests of scripts that the page's script may start (`source_digest`).
-        bar: Whose bar of verdicts the page has, if any; that of a shell may frame reports that lie beside it.
+        bar: Whose bar of verdicts the page has, if any; a shell may frame reports that lie beside it.
     """
     style = "".join(_source(name) for name in ("report.css", *styles))
     source = _source(script) if script else None

@@ -295,12 +295,21 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing over a caption with its place on the right; `position` is that place in scanner coordinates."""
+    """A drawing over a caption with its place on the right.
+
+    Attributes:
+        drawing: The drawing.
+        caption: Its caption.
+        place: Where the slice lies.
+        position: The same in scanner coordinates.
+        mm: Corner, side to the right and side down of the drawing in scanner coordinates (RAS+), nine numbers.
+    """
 
     drawing: Drawing
     caption: str
     place: str
     position: str
+    mm: Sequence[float]
 
 
 @dataclass(frozen=True)

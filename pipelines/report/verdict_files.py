@@ -53,7 +53,8 @@ class Identity:
 class Report:
     """The JSON twin of a report; `flags` is None where it has no quality flags, `confidence` where it has none.
 
-    `file` is its path as printed, `name` the file's name, and `structures` are the names of what it segmented.
+    `path` is its own, `file` that as printed, `structures` are the names of what it segmented, and `weights` is the
+    sha256 of what it trained; empty where it is of no training.
     """
 
     about: Identity
@@ -61,9 +62,34 @@ class Report:
     flags: int | None
     confidence: float | None
     model: str
+    path: Path
     file: str
-    name: str
     structures: tuple[str, ...]
+    weights: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A word at a place of a picture.
+
+    Attributes:
+        plane: Plane of the slice.
+        position: Its place in scanner coordinates.
+        at: Place in the picture, from left and from top, as fractions of its size.
+        word: The word.
+        mm: The place in scanner coordinates (RAS+); None in files of earlier versions.
+    """
+
+    plane: str
+    position: str
+    at: tuple[float, float]
+    word: str
+    mm: tuple[float, float, float] | None
+
+    @property
+    def line(self) -> str:
+        """The mark as a line of text."""
+        return f"{self.plane} {self.position} ({self.at[0]:.3f}, {self.at[1]:.3f}): {self.word}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,7 @@ class Verdict:
         at: When it was given.
         seconds: How long the report was looked at; None where it was not measured.
         structures: One of `STRUCTURE_VERDICTS` by the structure's name.
-        marks: Words at places of pictures, each a line.
+        marks: Words at places of pictures.
         file: The file's path as printed.
     """
 
@@ -91,7 +117,7 @@ class Verdict:
     at: datetime
     seconds: float | None
     structures: Mapping[str, str]
-    marks: Sequence[str]
+    marks: Sequence[Mark]
     file: str
 
 
@@ -166,15 +192,17 @@ def _report(path: Path, kind: str) -> tuple[str, Report] | None:
     flags, confidence = content.get("flags"), value_at(content, "summary", "lowest_confidence")
     names = [value_at(content, "model", key) for key in ("name", "version")]
     structures = [value_at(row, "name") for row in list_at(content, "structures")]
+    weights = value_at(content, "model", "sha256") if kind == "training" else None
     return sha256, Report(
-        about=_identity(path, content),
+        about=read_identity(path, content),
         kind=kind,
         flags=len(flags) if isinstance(flags, list) else None,
         confidence=float(confidence) if isinstance(confidence, int | float) else None,
         model=" ".join(_encodable(name[:100]) for name in names if isinstance(name, str)),
+        path=path,
         file=printable(path),
-        name=path.name,
         structures=tuple(_encodable(name) for name in structures if isinstance(name, str)),
+        weights=weights if isinstance(weights, str) and _SHA256.fullmatch(weights) else "",
     )
 
 
@@ -201,7 +229,7 @@ def _verdicts(path: Path) -> list[Verdict]:
 
 
 def _verdict(path: Path, content: Mapping[str, Json]) -> Verdict:
-    about, verdict = _identity(path, content), content.get("verdict")
+    about, verdict = read_identity(path, content), content.get("verdict")
     if not isinstance(verdict, str) or verdict not in (*VERDICTS, WITHDRAWN):
         raise _unusable(path, "verdict", verdict, " or ".join(VERDICTS))
     comment, reviewer = (_text(path, content, key, longest) for key, longest in _LONGEST.items())
@@ -231,21 +259,30 @@ def _structures(path: Path, given: Json) -> dict[str, str]:
     return {_encodable(name): str(verdict) for name, verdict in given.items()}
 
 
-def _marks(path: Path, given: Json) -> list[str]:
-    """A line for each mark: plane, position, place in the picture as fractions of its size, word."""
+def _marks(path: Path, given: Json) -> list[Mark]:
     if not isinstance(given, list) or len(given) > _MOST_MARKS:
         raise _unusable(path, "marks", None, f"a list of at most {_MOST_MARKS}")
-    lines = []
+    marks = []
     for mark in given:
         words = [value_at(mark, key) for key in ("plane", "position", "word")]
-        place = [value_at(mark, key) for key in ("x", "y")]
         if not all(isinstance(word, str) and len(word) <= _LONGEST_NAME for word in words):
             raise _unusable(path, "marks", None, "plane, position and word as texts")
-        if not all(isinstance(part, int | float) and 0 <= part <= 1 for part in place):
+        at = _numbers([value_at(mark, key) for key in ("x", "y")])
+        if at is None or not all(0 <= part <= 1 for part in at):
             raise _unusable(path, "marks", None, "x and y from 0 to 1")
+        stated = value_at(mark, "mm")
+        mm = _numbers(stated) if isinstance(stated, list) and len(stated) == 3 else None
+        if stated is not None and mm is None:
+            raise _unusable(path, "marks", None, "mm as three numbers")
         plane, position, word = (_encodable(str(word)) for word in words)
-        lines.append(f"{plane} {position} ({place[0]:.3f}, {place[1]:.3f}): {word}")
-    return lines
+        marks.append(Mark(plane, position, (at[0], at[1]), word, None if mm is None else (mm[0], mm[1], mm[2])))
+    return marks
+
+
+def _numbers(values: Sequence[Json]) -> list[float] | None:
+    """Finite numbers of a size that a scanner can have, or None where one is something else."""
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return numbers if len(numbers) == len(values) and all(abs(number) < 1e6 for number in numbers) else None
 
 
 def _text(path: Path, content: Mapping[str, Json], key: str, longest: int) -> str:
@@ -265,8 +302,12 @@ def _time(path: Path, created: Json) -> datetime:
         raise _unusable(path, "created", created, "a date and time with its zone") from None
 
 
-def _identity(path: Path, content: Mapping[str, Json]) -> Identity:
-    """The report that a file is about."""
+def read_identity(path: Path, content: Mapping[str, Json]) -> Identity:
+    """The report that an object in a file is about.
+
+    Raises:
+        InputError: it names none.
+    """
     number, sha256 = value_at(content, "report", "id"), value_at(content, "report", "sha256")
     match = _ID.fullmatch(number) if isinstance(number, str) else None
     if match is None or not isinstance(number, str):

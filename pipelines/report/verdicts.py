@@ -193,6 +193,6 @@ def _about_verdict(verdict: Verdict, times: int, state: str = "reviewed") -> Row
         "seconds": verdict.seconds,
         "verdicts": times,
         "structures": "; ".join(f"{name}: {judged}" for name, judged in verdict.structures.items()),
-        "marks": "; ".join(verdict.marks),
+        "marks": "; ".join(mark.line for mark in verdict.marks),
         "verdict_file": verdict.file,
     }

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
 """Tags of a version: the digest of its folder, and before the name of a figure, the figure."""
+WEIGHTS_TAG = "domain_vision.weights"
+"""Tag of a version: the sha256 of its weights."""
 _TAG_LENGTH = 500
 _AT_ONCE = 100  # figures in a message
 _BEST = "best"
@@ -76,7 +78,7 @@ def register(
             tags = _tags(run, card)
             logged = _log_model(run, model, example, tags)
             _make_registered_model(client, name, card.get("description"))
-            noted = {**tags, _DIGEST: digest, f"{_MONITOR}{monitor}": value}
+            noted = {**tags, _DIGEST: digest, WEIGHTS_TAG: card["weights_sha256"], f"{_MONITOR}{monitor}": value}
             made = client.create_model_version(
                 name,
                 f"models:/{logged}",

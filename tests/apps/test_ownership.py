@@ -60,10 +60,23 @@ def verbs(tmp_path: Path) -> dict[str, tuple[Sequence[object], list[Path]]]:
             ("astrovision", "review", "collect", inputs, "-o", out / "reviews.csv"),
             [out / "reviews.csv", out / "reviews.csv.json"],
         ),
+        "agreement": (
+            ("geovision", "review", "agreement", inputs, "-o", out / "agreement.html"),
+            [out / "agreement.html", out / "agreement.json"],
+        ),
+        "worklist": (
+            ("medvision", "review", "worklist", out, inputs, "--reader", "B"),
+            [out / "worklist-B.html", out / "worklist-B.json"],
+        ),
+        "gallery": (
+            ("astrovision", "classify", "-i", inputs / "g.jpg", "-o", out / "h.csv", "--model", galaxies,
+             "--gallery", 5),
+            [out / "h_gallery.html", out / "h_gallery.json"],
+        ),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["classify", "map", "embed", "galaxies", "review"])
+@pytest.mark.parametrize("verb", ["classify", "map", "embed", "galaxies", "review", "agreement", "worklist", "gallery"])
 def test_what_is_not_ours_is_refused_before_an_input_is_read(verbs, verb: str, capsys):
     arguments, targets = verbs[verb]
     for target in targets:

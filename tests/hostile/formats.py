@@ -27,8 +27,10 @@ from medvision.dicom.series import read_series
 from medvision.models.hbformer import HBFormer
 from medvision.volumes.files import count_volumes, read_labels, read_volume
 from pipelines.data.image_files import read_image
+from pipelines.data.label_fixes import read_fixes
 from pipelines.recipe.loading import load_recipe
 from pipelines.report.verdict_files import read_review_files
+from pipelines.report.worklist import read_batch
 from shared_backbones import weights
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.documents import read_json
@@ -178,6 +180,19 @@ def label_map(path: Path) -> Path:
     return path / "labels.json"
 
 
+def index(path: Path) -> Path:
+    row = {"report": "reports/case-00000000.html", "report_id": "case-00000000-00000000", "report_sha256": "0" * 64}
+    (path / "reports").mkdir()
+    (path / "reports" / "case-00000000.html").touch()
+    (path / "index.json").write_text(json.dumps({"cases": [row]}))
+    return path / "index.json"
+
+
+def label_fixes(path: Path) -> Path:
+    (path / "labels-fixed.csv").write_text("id,row,label,again,answer,drawn\ng0,1,round,round,edge-on,random\n")
+    return path / "labels-fixed.csv"
+
+
 def _written(path: Path, **options: Any) -> Path:
     from astropy.table import Table
 
@@ -240,6 +255,8 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ..
     "recipe": (recipe, (lambda path: load_recipe(str(path)),)),
     "verdict": (verdict, (_collect,)),
     "side-car": (sidecar, (read_sidecar,)),
+    "index": (index, (lambda path: read_batch(path.parent),)),
+    "label fixes": (label_fixes, (lambda path: read_fixes([path], ["round", "edge-on"]),)),
     "label map": (label_map, (lambda path: read_label_map(path, range(5)),)),
     "json": (label_map, (read_json,)),
 }

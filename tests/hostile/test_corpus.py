@@ -24,6 +24,7 @@ SKIPPED = {
     ("safetensors", "an odd name"),
     ("verdict", "an odd name"),
     ("dicom", "an odd name"),
+    ("index", "an odd name"),
 }
 
 

@@ -13,6 +13,7 @@ from apps.cli.shared.journal import Journal
 from apps.cli.shared.options import CommaSeparated, JsonOption, NetworkOptions, QuietOption, TrainedModelOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.sharding import ShardedTable, ShardOption
+from shared_backbones.errors import InputError
 
 
 class Parity(StrEnum):
@@ -75,6 +76,17 @@ class ClassifyOptions(ShardedTable):
     grad_cam: Annotated[
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
     ] = None
+    gallery: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Write NAME_gallery.html to label the most doubtful images with a key each, so many of them.",
+        ),
+    ] = 0
+    gallery_random: Annotated[
+        int, typer.Option(min=0, max=100_000, help="So many more in the gallery, drawn at random from all images.")
+    ] = 0
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     shard: ShardOption = None
     resume: ShardsResumeOption = False
@@ -90,6 +102,8 @@ class ClassifyOptions(ShardedTable):
 
 def classify(options: ClassifyOptions) -> int:
     """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
+    if (options.gallery or options.gallery_random) and (options.shard or options.array.shards):
+        raise InputError("--gallery: is made of all images at once; classify without shards for it")
     return share_out(options, ("astrovision", "classify"), _classify, check=_check, resumes=False)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apps.cli.astrovision.classify import ClassifyOptions
+from apps.cli.astrovision.gallery import Gallery
 from apps.cli.astrovision.sources import Source, open_source
 from apps.cli.shared.classification import check_parents, model_warnings, new_folder, side_car
 from apps.cli.shared.journal import Journal
@@ -28,6 +29,7 @@ from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
 
 
@@ -76,18 +78,23 @@ def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entri
     outputs = Outputs.table(table, options.overwrite)
     outputs.check()
     classifier = _load(options)
+    gallery = _gallery(options, classifier)
     with contextlib.ExitStack() as stack:
         source, files = open_source(options, classifier, stack, journal)
         outputs.check([*files, classifier.folder / CARD, classifier.folder / WEIGHTS])
         staged = stack.enter_context(outputs.placing())
         pictures = stack.enter_context(new_folder(options.cam_folder)) if options.cam_folder is not None else None
-        results = _classify(source, classifier, pictures, quiet=options.quiet or options.as_json)
+        results = _classify(source, classifier, pictures, gallery, quiet=options.quiet or options.as_json)
         if not len(results.rows) and options.shard is None:
             raise InputError(f"{printable(options.input)}: none of {len(source)} images can be used; give others")
         content = _side_car(source, results, classifier, options)
         content |= part_facts(options.shard, source.inputs, source.facts())
         write_catalogue(staged["table"], _columns(source, results, classifier), meta=table_meta(content))
         content = outputs.finish(staged, content)
+    if gallery is not None:
+        pages = gallery.write(classifier)
+        for page in pages if not (options.quiet or options.as_json) else ():
+            say(printable(page))
     return content, PARTLY_FAILED if source.failed else COMPLETE
 
 
@@ -108,7 +115,23 @@ def _load(options: ClassifyOptions) -> GalaxyClassifier:
     return classifier
 
 
-def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | None, *, quiet: bool) -> _Results:
+def _gallery(options: ClassifyOptions, classifier: GalaxyClassifier) -> Gallery | None:
+    """What collects the images of the gallery, if one is asked for."""
+    if not options.gallery and not options.gallery_random:
+        return None
+    gallery = Gallery(options.table, options.gallery, options.gallery_random, options.overwrite)
+    gallery.check(classifier)
+    return gallery
+
+
+def _classify(
+    source: Source,
+    classifier: GalaxyClassifier,
+    pictures: Path | None,
+    gallery: Gallery | None,
+    *,
+    quiet: bool,
+) -> _Results:
     count, names = len(source), classifier.names
     flags, read, valid_share = np.zeros(count, np.uint8), np.zeros(count, bool), np.zeros(count)
     probabilities = np.full((count, len(names)), np.nan, np.float32)
@@ -127,6 +150,8 @@ def _classify(source: Source, classifier: GalaxyClassifier, pictures: Path | Non
                     sets[rows] = prediction.sets
                 if outlier_score is not None and is_outlier is not None:
                     outlier_score[rows], is_outlier[rows] = prediction.outlier_score, prediction.is_outlier
+                if gallery is not None:
+                    gallery.add(source, rows, images, prediction, names)
                 if pictures is not None:
                     _draw_maps(pictures, source, rows, images, prediction, classifier)
             if not quiet:

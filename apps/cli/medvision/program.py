@@ -9,6 +9,7 @@ from apps.cli.medvision.classify import classify
 from apps.cli.medvision.export import export
 from apps.cli.medvision.export_labels import export_labels
 from apps.cli.medvision.import_model import import_model
+from apps.cli.medvision.list_corrections import list_corrections
 from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
@@ -37,7 +38,7 @@ add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_doctor(app, "medvision")
 add_run(app, "medvision")
 add_runs(app)
-add_review(app)
+add_verb(add_review(app), list_corrections, "list")
 
 
 def _join() -> "Join":

@@ -1,4 +1,4 @@
-"""`review collect` of all programs: reviewers' verdicts and reports in one table."""
+"""`review` of all programs, and its `collect`: reviewers' verdicts and reports in one table."""
 
 import csv
 import json
@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 
+from apps.cli.shared.agreement_command import FoldersArgument, agreement
 from apps.cli.shared.options import JsonOption, add_verb
 from apps.cli.shared.outputs import SIDECAR, Outputs, OverwriteOption
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
+from apps.cli.shared.worklist_command import worklist
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, spreadsheet_safe
 
@@ -23,36 +25,39 @@ _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in ML
 _WORDS = ("comment", "marks")  # which readers wrote; kept on request
 
 
+ConsensusOption = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="What counts where readers do not agree: worst, majority or adjudicator:NAME. Without a rule they "
+        "disagree.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectOptions:
     """What a user asks `review collect` for."""
 
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders with results that have a report, and verdicts.")
-    ]
+    folders: FoldersArgument
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv, .parquet or .json.")]
     log_to_run: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN_ID", help="Run in MLflow to log the table and the counts to, without names and initials."
+            metavar="RUN_ID",
+            help="Run in MLflow to log the table and the figures to, without names and initials. In its registry, the "
+            "alias `reviewed` moves to models whose training was accepted, and is taken from others.",
         ),
     ] = None
     overwrite: OverwriteOption = False
-    consensus: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="What counts where readers do not agree: worst, majority or adjudicator:NAME. Without a rule they "
-            "disagree.",
-        ),
-    ] = ""
+    consensus: ConsensusOption = ""
     comments: Annotated[bool, typer.Option("--comments", help="Log comments to the run, too.")] = False
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
 
 
-def add_review(app: typer.Typer) -> None:
-    """Give a program the command `review collect`."""
+def add_review(app: typer.Typer) -> typer.Typer:
+    """Give a program the commands of `review`, and return their group."""
     group = typer.Typer(help="Verdicts that reviewers saved from reports.")
     app.add_typer(group, name="review")
 
@@ -61,6 +66,9 @@ def add_review(app: typer.Typer) -> None:
         """Verdicts that reviewers saved from reports."""
 
     add_verb(group, collect)
+    add_verb(group, agreement)
+    add_verb(group, worklist)
+    return group
 
 
 def collect(options: CollectOptions) -> int:
@@ -70,6 +78,7 @@ def collect(options: CollectOptions) -> int:
     Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
     has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
     """
+    from pipelines.evaluation.reviews import judged_trainings, review_figures
     from pipelines.report.verdicts import collect_reviews
 
     _check_name(options.output)
@@ -77,24 +86,26 @@ def collect(options: CollectOptions) -> int:
     outputs = Outputs({"table": options.output, SIDECAR: sidecar}, options.overwrite)
     outputs.check()
     collected = collect_reviews(options.folders, options.consensus)
+    figures = review_figures(collected, options.consensus)
+    summary = {"schema_version": 1, "counts": collected.counts, "figures": figures}
     with outputs.placing() as staged:
         _write_table(staged["table"], collected.rows, options.output.suffix.lower())
-        outputs.finish(staged, {"schema_version": 1, "counts": collected.counts})
+        outputs.finish(staged, summary)
+    aliases: list[str] = []
     if options.log_to_run is not None:
-        _log(options.log_to_run, collected.rows, collected.counts, options.comments)
+        require("mlflow", "train")
+        from pipelines.tracking.reviewed import move_reviewed
+
+        _log(options.log_to_run, collected.rows, {**collected.counts, **figures}, options.comments)
+        aliases = move_reviewed(judged_trainings(collected, options.consensus))
     for problem in collected.problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.as_json:
-        content = {
-            "schema_version": 1,
-            "counts": collected.counts,
-            "rows": collected.rows,
-            "problems": collected.problems,
-        }
+        content = {**summary, "aliases": aliases, "rows": collected.rows, "problems": collected.problems}
         print(json.dumps(content, indent=2))
     elif not options.quiet:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
-        print(f"{printable(options.output)}: {counts}")
+        print("\n".join([f"{printable(options.output)}: {counts}", *aliases]))
     return PARTLY_FAILED if collected.problems else COMPLETE
 
 
@@ -131,9 +142,11 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | Non
 
 
 def _log(
-    run_id: str, rows: Sequence[Mapping[str, str | int | float | None]], counts: Mapping[str, int], comments: bool
+    run_id: str,
+    rows: Sequence[Mapping[str, str | int | float | None]],
+    figures: Mapping[str, float | None],
+    comments: bool,
 ) -> None:
-    require("mlflow", "train")
     from pipelines.report.text import without_paths
     from pipelines.tracking.runs import log_to_run
 
@@ -142,4 +155,5 @@ def _log(
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "reviews.csv"
         _write_table(table, kept, ".csv")
-        log_to_run(run_id, {f"review.{name}": count for name, count in counts.items()}, [table], folder="review")
+        known = {f"review.{name}": value for name, value in figures.items() if value is not None}
+        log_to_run(run_id, known, [table], folder="review")

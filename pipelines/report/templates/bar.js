@@ -65,9 +65,15 @@
 
   const asText = (content) => JSON.stringify(content, null, 2) + "\n";
 
-  const download = (name, text) => {
+  /** The file of a reader's verdicts on the reports of a batch, and what it is called. */
+  const asFile = (batch, reader, verdicts) => ({
+    name: `reviews-${batch.slice(0, 8)}-${reader.replace(/[^\p{L}\p{N}_-]/gu, "_")}.json`,
+    text: asText({ schema_version: 2, batch, reviewer: reader, created: new Date().toISOString(), verdicts }),
+  });
+
+  const download = (name, text, type = "application/json") => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([text], { type }));
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

@@ -232,7 +232,10 @@
         if (key === "Enter" && field.value.trim()) {
           const mark = { plane: figure.dataset.plane, position: figure.dataset.position, word: field.value.trim() };
           const inside = (part) => Math.round(Math.min(1, Math.max(0, part)) * 1000) / 1000;
-          changed({ marks: [...entry.marks, { ...mark, x: inside(point.x / width), y: inside(point.y / height) }] });
+          const [x, y] = [inside(point.x / width), inside(point.y / height)];
+          const at = figure.dataset.mm.split(" ").map(Number); // corner, side to the right, side down
+          const mm = [0, 1, 2].map((axis) => Math.round((at[axis] + x * at[axis + 3] + y * at[axis + 6]) * 10) / 10);
+          changed({ marks: [...entry.marks, { ...mark, x, y, mm }] });
         }
         if (key === "Enter" || key === "Escape") field.remove();
       });

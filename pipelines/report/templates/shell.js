@@ -4,7 +4,7 @@
 (() => {
 {% include "bar.js" %}
 {% include "index.js" %}
-  const { batch, cases } = JSON.parse(byId("shell-data").textContent);
+  const { batch, cases, only } = JSON.parse(byId("shell-data").textContent); // only: whose blinded reading it is, if one's
   if (!cases.length) return;
   const bar = document.querySelector(".bar");
   for (const part of document.querySelectorAll(".scripted")) part.hidden = false;
@@ -12,8 +12,8 @@
   const place = `batch:${batch}`;
   const kept = storage.read(place) ?? {};
   let readers = kept.readers ?? {}; // by name, entries by the report's number
-  let reader = kept.reader ?? storage.read("reader") ?? "";
-  let order = kept.order ?? "worst";
+  let reader = only ?? kept.reader ?? storage.read("reader") ?? "";
+  let order = only ? "given" : kept.order ?? "worst";
   let filter = "all";
   let current = null;
   let shownAt = 0;
@@ -38,7 +38,7 @@
     return select;
   };
   const progress = make("p", { role: "status", class: "progress" });
-  const filters = choice("Which scans", ["all", "open", "flagged", "mine", "disagree"]);
+  const filters = choice("Which scans", only ? ["all", "open", "mine"] : ["all", "open", "flagged", "mine", "disagree"]);
   const orders = choice("Order", ["worst first", "random"]);
   const name = make("input", { maxlength: "16", size: "8", autocomplete: "off" });
   const list = make("ol", { class: "worklist" });
@@ -52,6 +52,8 @@
   document.querySelector(".notice").after(shell);
   bar.querySelector("[data-key=c]").after(comment);
   name.value = reader;
+  name.readOnly = Boolean(only);
+  orders.hidden = Boolean(only);
   orders.selectedIndex = order === "random" ? 1 : 0;
 
   const mine = () => (readers[reader] ??= {});
@@ -187,11 +189,10 @@
     if (!storage.write(place, { readers, reader, order })) tell("This browser keeps nothing: save before you leave.");
     if (folder) writeFolder();
   };
-  const content = () => {
+  const saved = () => {
     const verdicts = cases.filter(({ id }) => mine()[id]?.at).map(({ id, sha256 }) => asVerdict(id, sha256, mine()[id], reader));
-    return asText({ schema_version: 2, batch, reviewer: reader, created: new Date().toISOString(), verdicts });
+    return asFile(batch, reader, verdicts);
   };
-  const fileName = () => `reviews-${batch.slice(0, 8)}-${reader.replace(/[^\p{L}\p{N}_-]/gu, "_")}.json`;
   const named = () => {
     if (reader) return true;
     tell("Give a short name first; it is asked once.");
@@ -200,19 +201,21 @@
   };
   const save = () => {
     if (!named()) return;
-    download(fileName(), content());
+    const file = saved();
+    download(file.name, file.text);
     dirty = false;
-    tell(`Saved as ${fileName()}; a later file counts.`);
+    tell(`Saved as ${file.name}; a later file counts.`);
   };
   let writing = Promise.resolve();
   const writeFolder = () => {
     writing = writing.then(async () => {
-      const file = await folder.getFileHandle(fileName(), { create: true });
-      const stream = await file.createWritable();
-      await stream.write(content());
+      const file = saved();
+      const handle = await folder.getFileHandle(file.name, { create: true });
+      const stream = await handle.createWritable();
+      await stream.write(file.text);
       await stream.close();
       dirty = false;
-      tell(`${fileName()} is up to date`);
+      tell(`${file.name} is up to date`);
     }).catch((problem) => tell(`The file cannot be written (${problem.message}): save instead.`));
   };
   const picker = byId("keep");
@@ -241,7 +244,9 @@
     for (const verdict of given) {
       const item = known.get(verdict?.report?.id);
       if (!item || item.sha256 !== verdict.report.sha256 || Number.isNaN(Date.parse(verdict.created))) continue;
-      const by = String(verdict.reviewer ?? "").slice(0, 16);
+      const signed = String(verdict.reviewer ?? "").slice(0, 16);
+      if (only && signed.toLowerCase() !== only.toLowerCase()) continue; // a blinded reader sees nobody else's
+      const by = only ?? signed;
       reader ||= by;
       const theirs = (readers[by] ??= {});
       const entry = asEntry(verdict);

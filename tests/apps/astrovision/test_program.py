@@ -494,3 +494,25 @@ def test_nothing_is_left_where_the_table_cannot_be_written(
     arguments = ["-i", cutouts, "-o", tmp_path / "o.vot", "--model", model, "--grad-cam", tmp_path / "cams"]
     assert "No space left on device" in refused(capsys, *arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"cuts"}
+
+
+def test_a_gallery_shows_the_most_doubtful_images_and_random_ones(tmp_path: Path, model: Path, cutouts: Path):
+    table = tmp_path / "t.csv"
+    arguments = ["classify", "-i", str(cutouts), "-o", str(table), "--model", str(model), "--quiet", "--device", "cpu"]
+    assert run(app, [*arguments, "--gallery", "2", "--gallery-random", "1"]) == 0
+    page = (tmp_path / "t_gallery.html").read_text()
+    data = json.loads(page.partition('id="gallery-data">')[2].partition("</script>")[0])
+    rows = read_table(table)
+    ordered = np.sort(np.stack([np.asarray(rows[f"p_{name}"], float) for name in small_models.NAMES], 1), 1)
+    margins = dict(zip(map(str, rows["id"]), ordered[:, -1] - ordered[:, -2], strict=True))
+    shown = {entry["id"]: entry for entry in data["entries"]}
+    doubtful = [name for name, entry in shown.items() if entry["drawn"] == "doubtful"]
+    (drawn,) = [name for name, entry in shown.items() if entry["drawn"] == "random"]
+    left = sorted((name for name in margins if name != drawn), key=lambda name: margins[name])
+    assert sorted(doubtful) == sorted(left[:2]) and len(shown) == 3
+    assert all(entry["margin"] == pytest.approx(margins[name], abs=1e-4) for name, entry in shown.items())
+    assert page.count("data:image/webp;base64,") == 3 and str(tmp_path) not in page
+    assert json.loads((tmp_path / "t_gallery.json").read_text())["count"] == {"doubtful": 2, "random": 1}
+    (tmp_path / "t_gallery.html").write_text("mine")
+    assert run(app, [*arguments, "--gallery", "2"]) == 2, "a page that was changed is kept"
+    assert run(app, [*arguments, "--gallery", "2", "--shard", "1/2"]) == 2

@@ -326,10 +326,12 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
         == 0
     )
     noted = MlflowClient(uri).get_run(run.run_id)
-    assert {name: value for name, value in noted.data.metrics.items() if name.startswith("review.")} == {
+    metrics = {name: value for name, value in noted.data.metrics.items() if name.startswith("review.")}
+    assert metrics.items() >= {
         "review.reports": 4, "review.open": 2, "review.accept": 1, "review.needs_work": 1, "review.reject": 0,
-        "review.disagree": 0, "review.orphan": 3,
-    }  # fmt: skip
+        "review.disagree": 0, "review.orphan": 3, "review.readers": 2, "review.accept_share": 0.5,
+    }.items()  # fmt: skip
+    assert "review.auc_flags" not in metrics, "there is no reject"
     assert noted.info.status == "FINISHED"
     kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
     text = kept.read_text()
@@ -340,6 +342,40 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
     assert "comment" not in kept.read_text() and "HYPERLINK" not in kept.read_text(), "comments only on request"
     done = medvision("review", "collect", folder, "-o", folder / "u.csv", "--log-to-run", "0" * 32)
     assert done.code == 2 and "run " + "0" * 32 + ": not in sqlite:///" in done.error
+
+
+def test_verdict_files_of_every_version_stay_valid(medvision: Collect, tmp_path: Path):
+    """Files as the pages of each version saved them: one a verdict, then one a batch, then with marks in mm."""
+    for case in (1, 2, 3):
+        put_report(tmp_path / f"{case}_seg.json", case, 10 + case)
+    about = [{"id": f"case-0000000{case}-0000000{letter}", "sha256": f"0000000{letter}" * 8}
+             for case, letter in ((1, "b"), (2, "c"), (3, "d"))]  # fmt: skip
+    first = {"schema_version": 1, "case": "case-00000001", "report": about[0], "verdict": "needs_work",
+             "comment": "leaks", "reviewer": "ab", "created": "2026-01-02T03:04:05.678Z"}  # fmt: skip
+    put(tmp_path / "one_review.json", first)
+    second = {"schema_version": 2, "case": "case-00000002", "report": about[1], "verdict": "reject", "cause": "scan",
+              "comment": "", "reviewer": "AB", "created": "2026-01-02T03:04:05.678Z", "seconds": 3.2,
+              "structures": {"core": "fix"},
+              "marks": [{"plane": "axial", "position": "S 1.0 mm", "word": "here", "x": 0.5, "y": 0.25}]}  # fmt: skip
+    third = second | {"report": about[2], "case": "case-00000003", "cause": ""}
+    third["marks"] = [second["marks"][0] | {"mm": [1.5, -2.25, 1.0]}]
+    put(tmp_path / "two.json", {"schema_version": 2, "batch": "0" * 16, "reviewer": "AB", "verdicts": [second, third]})
+    done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv")
+    assert (done.code, done.err) == (0, "")
+    rows = table(tmp_path / "t.csv")
+    assert [(row["verdict"], row["cause"], row["reviewer"]) for row in rows] == [
+        ("needs_work", "", "ab"), ("reject", "scan", "AB"), ("reject", "", "AB")
+    ]  # fmt: skip
+    assert rows[1]["marks"] == rows[2]["marks"] == "axial S 1.0 mm (0.500, 0.250): here"
+
+
+@pytest.mark.parametrize("mm", [[1, 2], ["1", 2, 3], [1, 2, float("nan")], [1, 2, 1e300], "1 2 3", [True, 0, 0]])
+def test_a_mark_that_is_nowhere_is_one_line(medvision: Collect, tmp_path: Path, mm: Any):
+    put_report(tmp_path / "one_seg.json", 1, 11)
+    mark = {"plane": "axial", "position": "S 1.0 mm", "word": "here", "x": 0.5, "y": 0.25, "mm": mm}
+    put(tmp_path / "a_review.json", verdict(1, 11, marks=[mark]))
+    done = medvision("review", "collect", tmp_path, "-o", tmp_path / "t.csv")
+    assert done.code == 5 and "expected mm as three numbers" in done.error
 
 
 json_values = st.recursive(

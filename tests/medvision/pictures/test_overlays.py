@@ -145,6 +145,20 @@ def test_contours_and_image_share_pixel_centres():
         assert abs(lines[0] - tissue[0]) <= 1 and abs(lines[-1] - tissue[-1]) <= 1
 
 
+@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS[::5])
+def test_a_place_in_a_picture_is_known_in_millimetres(axes, signs):
+    """A voxel labelled alone is enclosed by a contour, whose middle in mm is the voxel's centre."""
+    grid = oriented_grid(axes, signs, (12, 40, 16), (2.0, 1.0, 3.0))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[5, 31, 9] = 1
+    centre = (grid.affine @ [5, 31, 9, 1])[:3]
+    for item in render_slices(100.0 + labels, labels, grid, count=1, side=60).slices:
+        points = np.array(corners(item.result.paths[1])[0])
+        middle = np.array(item.result.origin) + (points.min(0) + points.max(0)) / 2 * item.result.scale
+        x, y = middle / (item.width, item.height)
+        assert np.allclose(item.corner + x * item.across + y * item.down, centre, atol=1e-6), item.plane
+
+
 def test_outline_closes_at_the_edge_of_the_picture():
     expected = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
     assert np.array_equal(outline(np.full((3, 3), 7)), expected)

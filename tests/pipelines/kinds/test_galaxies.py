@@ -20,6 +20,7 @@ from pipelines.data.augmentation import Augmentation
 from pipelines.data.store import Store
 from pipelines.data.stored_images import DrawOrder, StoredImages, as_picture
 from pipelines.evaluation.classification import write_classification
+from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
 from shared_backbones import architectures, weights
@@ -140,6 +141,31 @@ def test_a_recipe_runs_on_galaxy10_in_miniature(name: str, tmp_path: Path, store
     )
     assert job.summary is not None and job.summary["figures"]["images"] == 10
     assert all(value is None or np.isfinite(value) for value in job.summary["figures"].values())
+
+
+def test_labels_of_a_gallery_are_trained_on_and_the_report_says_so(tmp_path: Path, store: str):
+    root = cutouts(tmp_path / "data", 6)
+    kind: Any = find_kind(load_recipe("cutouts_astroformer_cpu", [f"data.root={root}"]))
+    before = {item.key: (item.label, source.split) for source in kind.sources for item in source.items}
+    train = [key for key, (label, split) in before.items() if split == "train" and label == 0]
+    test = next(key for key, (_, split) in before.items() if split == "test")
+    fixes = tmp_path / "labels-fixed.csv"
+    fixes.write_text(
+        "id,row,label,again,answer,drawn,reader,created\n"
+        f"{train[0]},1,merger,,elliptical,doubtful,AB,t\n{train[1]},2,artefact,,elliptical,doubtful,AB,t\n"
+        f"{test},3,merger,,elliptical,doubtful,AB,t\n"
+    )
+    job = start("cutouts_astroformer_cpu", root, tmp_path / "out", ["prepare", "train", "evaluate", "report"],
+                train__steps=1, data__corrupted=0, data__label_fixes=[str(fixes)])  # fmt: skip
+    after = {item.key: (item.label, source.split) for source in job.kind.sources for item in source.items}
+    assert after == {key: value for key, value in before.items() if key != train[1]} | {train[0]: (4, "train")}
+    stored = job.prepared.cases("train")
+    assert sum(case["record"]["images"] for case in stored) == sum(split == "train" for _, split in after.values())
+    page = (job.made["report"] / "report.html").read_text()
+    assert "Labels fixed by readers; test labels stay" in page
+    with pytest.raises(InputError, match="1 test images were looked at as doubtful and 0 at random"):
+        start("cutouts_astroformer_cpu", root, tmp_path / "b", ["prepare"], data__label_fixes=[str(fixes)],
+              data__fix_test_labels=True)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def write_batch(folder: Path, count: int) -> list[dict[str, str]]:
         rows.append(case_row(case, "done", sidecar=own, report=f"reports/{case}.html"))
         pictures[case] = picture
     index = batch_index(rows, {"name": "balls", "version": "1.0"})
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     (folder / "index.html").write_text(index_page(index, pictures), encoding="utf-8")
     return [{"id": row["report_id"] or "", "sha256": row["report_sha256"] or ""} for row in index["cases"]]
 

@@ -371,7 +371,11 @@ def test_keys_judge_and_nothing_is_lost_on_reload(browser: Browser, report: Path
     download.value.save_as(tmp_path / "v.json")
     verdict = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert (verdict["verdict"], verdict["cause"], list(verdict["structures"].values())) == ("reject", "scan", ["fix"])
-    assert [mark["word"] for mark in verdict["marks"]] == ["here"]
+    (mark,) = verdict["marks"]
+    letter, distance, _ = mark["position"].split()
+    axis = ["sagittal", "coronal", "axial"].index(mark["plane"])
+    sign = 1 if letter in "RAS" else -1
+    assert mark["word"] == "here" and mark["mm"][axis] == pytest.approx(sign * float(distance), abs=0.1)
     (row,) = collect_reviews([tmp_path]).rows
     assert (row["cause"], row["state"]) == ("scan", "orphan") and str(row["marks"]).endswith(": here")
     assert not warns(page), "what is saved needs no warning"

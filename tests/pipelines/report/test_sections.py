@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipelines.report import sections, viewer
+from pipelines.report import agreement, gallery, sections, viewer
 from pipelines.report.page import render_page
 from pipelines.report.sections import (
     Block,
@@ -54,10 +54,17 @@ BLOCKS = [
     Legend([(HOSTILE, "#ff0000")], HOSTILE, HOSTILE),
     PICTURE,
     Chart("<svg></svg>", HOSTILE),
-    Gallery([Figure(DRAWING, HOSTILE, HOSTILE, HOSTILE)], HOSTILE, HOSTILE),
+    Gallery([Figure(DRAWING, HOSTILE, HOSTILE, HOSTILE, [0.0] * 9)], HOSTILE, HOSTILE),
     Switches(True),
     Judgement([JudgedStructure(1, HOSTILE, "#ff0000", HOSTILE)], [HOSTILE]),
     VerdictForm(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),
+    agreement.Disputes(
+        [agreement.Dispute(HOSTILE, HOSTILE, "", [agreement.GivenVerdict(HOSTILE, HOSTILE, HOSTILE, [HOSTILE])])]
+    ),
+    gallery.Cutouts(
+        [gallery.Cutout(HOSTILE, 1, HOSTILE, PIXEL, 0.5, 1, 1.0, "random", [(HOSTILE, 0.5)])],
+        [("1", HOSTILE)], {"margin": HOSTILE},
+    ),
     viewer.Viewer(
         viewer.Program(b"", "", HOSTILE), b"", b"", None, [viewer.Structure(1, HOSTILE, (1, 2, 3), None)],
         {HOSTILE: (0.0, 1.0)}, (1, 1, 1), (1, 1, 1), "", 1.0, HOSTILE,
@@ -71,7 +78,12 @@ def page_of(*blocks: Block, columns: bool = False) -> str:
 
 
 def test_every_block_there_is_is_tried_here():
-    known = {each for module in (sections, viewer) for each in vars(module).values() if isinstance(each, type)}
+    known = {
+        each
+        for module in (sections, viewer, agreement, gallery)
+        for each in vars(module).values()
+        if isinstance(each, type)
+    }
     assert {type(block) for block in BLOCKS} == {each for each in known if issubclass(each, Block)} - {Block}
 
 

@@ -1,0 +1,149 @@
+"use strict";
+// Labels images with one key each. Some come twice; what the network said is hidden until a label is given.
+(() => {
+{% include "bar.js" %}
+  const { gallery, file, again, entries } = JSON.parse(byId("gallery-data").textContent);
+  const bar = document.querySelector(".bar");
+  const list = document.querySelector(".cutouts");
+  if (!entries.length) return;
+  for (const part of document.querySelectorAll(".scripted")) part.hidden = false;
+  const content = byId("content");
+  content.classList.add("labelling");
+
+  const labels = new Map([...bar.querySelectorAll("[data-label]")].map((button) => [button.dataset.key, button.dataset.label]));
+  const place = `gallery:${gallery}`;
+  const kept = storage.read(place) ?? {};
+  const given = kept.given ?? {}; // by the place of an image, with a prime where it comes again
+  const reader = byId("reader");
+  const order = byId("order");
+  let dirty = kept.dirty ?? false;
+  reader.value = kept.reader ?? storage.read("reader") ?? "";
+
+  const items = [...list.children].map((element, number) => ({ key: `${number}`, entry: entries[number], element }));
+  const copies = again.map((number) => {
+    const element = items[number].element.cloneNode(true);
+    return { key: `${number}'`, entry: entries[number], element };
+  });
+  let shown = [];
+  let current = null;
+  const undone = [];
+  const tell = (text) => {
+    byId("bar-state").textContent = text;
+  };
+  const keep = () => {
+    if (!storage.write(place, { given, reader: reader.value.trim(), dirty })) tell("This browser keeps nothing: save before you leave.");
+  };
+  const show = (item) => {
+    const label = given[item.key]?.label ?? "";
+    item.element.querySelector(".given").textContent = label;
+    item.element.classList.toggle("labelled", label !== "");
+    item.element.querySelector("figure").classList.toggle("current", item === current);
+  };
+  const counted = () => {
+    byId("progress").textContent = `${shown.filter(({ key }) => given[key]).length} of ${shown.length} labelled`;
+    for (const button of bar.querySelectorAll("[data-label]")) {
+      button.setAttribute("aria-pressed", String(given[current.key]?.label === button.dataset.label));
+    }
+  };
+  const go = (item, scroll = true) => {
+    if (!item) return;
+    const before = current;
+    current = item;
+    if (before) show(before);
+    show(item);
+    counted();
+    if (scroll) item.element.scrollIntoView({ block: "nearest" });
+  };
+  const arrange = () => {
+    const by = order.value;
+    const sign = by === "margin" ? 1 : -1;
+    const doubt = ({ entry }) => (entry[by] === null ? Infinity : sign * entry[by]);
+    shown = [...[...items].sort((a, b) => doubt(a) - doubt(b)), ...copies];
+    list.replaceChildren(...shown.map(({ element }) => element));
+    shown.forEach(show);
+    go(shown.find(({ key }) => !given[key]) ?? shown[0], false);
+  };
+  const set = (item, label) => {
+    undone.push({ item, before: given[item.key] });
+    given[item.key] = { label, at: new Date().toISOString() };
+    dirty = true;
+    show(item);
+    keep();
+    const at = shown.indexOf(item);
+    const next = shown.slice(at + 1).find(({ key }) => !given[key]) ?? shown.slice(0, at).find(({ key }) => !given[key]);
+    if (next) go(next);
+    else {
+      counted();
+      tell("All are labelled: save.");
+    }
+  };
+  const undo = () => {
+    const last = undone.pop();
+    if (!last) return tell("nothing to undo");
+    if (last.before) given[last.item.key] = last.before;
+    else delete given[last.item.key];
+    keep();
+    return go(last.item);
+  };
+
+  /** A cell of a table; what a spreadsheet would take for a formula gets an apostrophe in front. */
+  const cell = (value) => {
+    const text = String(value ?? "");
+    const safe = /^[=+\-@\t\r\n＝＋－＠]/.test(text) ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const save = () => {
+    const by = reader.value.trim();
+    if (!by) {
+      tell("Give a short name first; it is asked once.");
+      return reader.focus();
+    }
+    storage.write("reader", by);
+    const rows = [["id", "row", "label", "again", "answer", "drawn", "reader", "created"]];
+    for (const { key, entry } of items) {
+      const mine = given[key];
+      if (mine) rows.push([entry.id, entry.row, mine.label, given[`${key}'`]?.label, entry.answer, entry.drawn, by, mine.at]);
+    }
+    download(file, rows.map((row) => `${row.map(cell).join(",")}\n`).join(""), "text/csv");
+    dirty = false;
+    keep();
+    return tell(`Saved as ${file}`);
+  };
+
+  const press = (key, down) => {
+    if (!down) return undefined;
+    if (labels.has(key)) return set(current, labels.get(key));
+    if (key === "j") return go(shown[shown.indexOf(current) + 1]);
+    if (key === "k") return go(shown[shown.indexOf(current) - 1]);
+    if (key === "u") return undo();
+    if (key === "h") return content.classList.toggle("closed");
+    return save();
+  };
+  const handled = new Set([...labels.keys(), ..."jkuhe"]);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && typing(event.target)) event.target.blur();
+    const key = keyOf(event);
+    if (!handled.has(key)) return;
+    event.preventDefault();
+    if (!event.repeat) press(key, true);
+  });
+  wireBar(bar, press);
+  for (const item of [...items, ...copies]) {
+    item.element.addEventListener("click", ({ target }) => {
+      if (!target.matches(".copy")) return go(item, false);
+      return navigator.clipboard?.writeText(target.textContent).then(() => tell("copied"), () => tell(target.textContent));
+    });
+  }
+  order.addEventListener("change", () => {
+    arrange();
+    order.blur();
+  });
+  reader.addEventListener("change", () => {
+    keep();
+    reader.blur();
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (dirty) event.preventDefault();
+  });
+  arrange();
+})();

@@ -1,0 +1,82 @@
+"""The gallery in a real browser: labels with one key each, and the table that they become."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from pipelines.report.gallery import Cutout, gallery_page
+from tests.pipelines.report.browser import Visit, opened_again, visit, warns
+from tests.pipelines.report.pages import scripts_in
+from tests.pipelines.report.test_index import PIXEL
+
+CLASSES = ["spiral", 'edge "on", <b>', "round"]
+COUNT = 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Images of rising margin; the outlier scores fall in threes."""
+    cutouts = [
+        Cutout(f"={number},a" if number == 3 else f"g{number}", number + 1, "10.000000 -5.000000", PIXEL, number / 40,
+               None, -(number % 3) * 100 - number, "random" if number % 5 == 0 else "doubtful",
+               [("spiral", 0.5), ("round", 0.3)])
+        for number in range(COUNT)
+    ]  # fmt: skip
+    page = tmp_path / "t_gallery.html"
+    page.write_text(gallery_page(cutouts, CLASSES, "probe"), encoding="utf-8")
+    scripts_in(page.read_text())
+    return page
+
+
+def ids(seen: Visit) -> list[str]:
+    return seen.page.locator(".cutouts figcaption > span:first-child").all_text_contents()
+
+
+def test_labels_are_given_by_keys_and_saved_as_a_table(browser: Browser, path: Path, tmp_path: Path):
+    seen = visit(browser, path)
+    page = seen.page
+    assert len(ids(seen)) == COUNT + 1, "a twentieth is shown twice"
+    assert ids(seen)[:4] == ["g0", "g1", "g2", "=3,a"], "the smallest margin comes first"
+    (repeated,) = ids(seen)[COUNT:]
+    assert not page.locator(".answer").first.is_visible(), "the answer is hidden until a label is given"
+    page.keyboard.press("e")
+    assert "short name" in page.inner_text("#bar-state"), "a reader is named first"
+    page.get_by_label("name", exact=True).fill("AB")
+    page.keyboard.press("Enter")
+    for key in "13x2cu":
+        page.keyboard.press(key)
+    assert warns(page)
+    page = opened_again(page, lambda again: again.inner_text("#progress") == "4 of 21 labelled")
+    assert page.locator(".answer").first.is_visible() and not page.locator(".answer").nth(5).is_visible()
+    page.keyboard.press("h")
+    assert not page.locator(".answer").first.is_visible()
+    for _ in range(COUNT - 4):
+        page.keyboard.press("1")
+    page.keyboard.press("2")  # the one that is shown again
+    assert "All are labelled" in page.inner_text("#bar-state")
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    assert download.value.suggested_filename == "labels-fixed.csv" and not warns(page)
+    download.value.save_as(tmp_path / "labels-fixed.csv")
+    with (tmp_path / "labels-fixed.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["spiral", "round", "artefact", CLASSES[1], *["spiral"] * 16]
+    assert [row["id"] for row in rows if row["again"]] == [repeated if repeated != "=3,a" else "'=3,a"]
+    assert rows[3]["id"] == "'=3,a" and {row["reader"] for row in rows} == {"AB"}
+    assert [row["drawn"] for row in rows[:2]] == ["random", "doubtful"] and rows[0]["answer"] == "spiral"
+    assert seen.complaints == []
+
+
+def test_images_are_ordered_by_what_is_asked_for(browser: Browser, path: Path):
+    seen = visit(browser, path)
+    assert seen.page.locator("#order option").all_inner_texts() == ["smallest margin", "highest outlier score"]
+    seen.page.select_option("#order", "outlier")
+    assert ids(seen)[:3] == ["g0", "=3,a", "g6"]
+
+
+def test_without_scripts_images_and_answers_are_there(browser: Browser, path: Path):
+    page = visit(browser, path, scripts=False).page
+    assert page.locator(".answer").first.is_visible() and not page.locator(".bar").is_visible()
+    assert page.locator(".cutouts li").count() == COUNT
