@@ -71,4 +71,5 @@ def draw_points(classes_map: Path, pixels: Mapping[int, int], count: int, seed: 
                 for rank in wanted[(wanted >= first) & (wanted < seen[number])]:
                     row, column = divmod(int(here[rank - first]), source.width)
                     points.append(Point(top + row, column, number))
+    points.sort()
     return [points[place] for place in generator.permutation(len(points))]

@@ -44,9 +44,6 @@ from pipelines.report.text import (
 from pipelines.report.verdicts import report_identity
 from shared_backbones.json_values import Document, Json
 
-CANNOT_TELL = "cannot tell"
-"""What a reader says of a point at which the scene does not show what is there."""
-
 _SIDE = 512  # of the longer side of pictures without the script
 
 
