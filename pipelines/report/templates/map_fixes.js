@@ -45,9 +45,11 @@
       }
     }
   };
+  let shownFixes = null;
   const showFixes = () => {
     const list = byId("fix-list");
-    if (!list) return;
+    if (!list || shownFixes === entry.fixes) return;
+    shownFixes = entry.fixes;
     list.replaceChildren(...entry.fixes.map((fix, number) => {
       const remove = make("button", { type: "button", "aria-label": `remove fix ${number + 1}` }, "remove");
       remove.addEventListener("click", () => changed({ fixes: entry.fixes.filter((_, other) => other !== number) }));

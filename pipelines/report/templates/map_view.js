@@ -12,6 +12,7 @@
   const levelOf = new Map(data.ramp.map(([red, green, blue], level) => [(red << 16) | (green << 8) | blue, (level + 0.5) / data.ramp.length]));
   const place = { x: data.width / 2, y: data.height / 2, zoom: 0 }; // the pixel in the middle, and screen pixels in one
   const drawn = {}; // by layer: what is drawn, and its pixels
+  let fitted = true; // whether the whole map is shown, however large the canvas is
   let onlyClass = null;
   let hidden = false; // while the scene alone is shown
   let mapFile = null;
@@ -33,7 +34,10 @@
 
   const size = () => [canvas.clientWidth, canvas.clientHeight];
   const least = () => Math.min(size()[0] / data.width, size()[1] / data.height);
-  const whole = () => Object.assign(place, { x: data.width / 2, y: data.height / 2, zoom: least() });
+  const whole = () => {
+    Object.assign(place, { x: data.width / 2, y: data.height / 2, zoom: least() });
+    fitted = true;
+  };
   const toScreen = (x, y) => [size()[0] / 2 + (x - place.x) * place.zoom, size()[1] / 2 + (y - place.y) * place.zoom];
   const toMap = (x, y) => [place.x + (x - size()[0] / 2) / place.zoom, place.y + (y - size()[1] / 2) / place.zoom];
   const closer = (factor, x = size()[0] / 2, y = size()[1] / 2) => {
@@ -44,6 +48,7 @@
     moved();
   };
   const moved = () => {
+    fitted = false;
     place.x = Math.max(0, Math.min(data.width, place.x));
     place.y = Math.max(0, Math.min(data.height, place.y));
     draw();
@@ -65,7 +70,7 @@
   const paint = () => {
     const [width, height] = size();
     if (!width) return;
-    if (!place.zoom) whole();
+    if (fitted) whole();
     const ratio = window.devicePixelRatio || 1;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
