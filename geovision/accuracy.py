@@ -5,7 +5,7 @@ Remote Sensing of Environment 148 (2014) 42-57, equations 1 to 11, without finit
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +38,13 @@ class Assessment:
     areas: list[Estimate]
 
 
-def assess(counts: np.ndarray, mapped: Sequence[float]) -> Assessment:
+def assess(counts: np.ndarray, mapped: Sequence[float], complete: Collection[int] = ()) -> Assessment:
     """Assess a map from a sample that was stratified by its classes.
 
     Args:
         counts: Points `(K, K)`: class on the map by class in truth, in one order.
         mapped: Area of each class on the map; 0 of classes that it does not have, whose row is empty.
+        complete: Numbers of classes on the map of which every pixel is a point, and so has no variance.
 
     Raises:
         ValueError: a class on the map has no point.
@@ -58,6 +59,7 @@ def assess(counts: np.ndarray, mapped: Sequence[float]) -> Assessment:
     with np.errstate(divide="ignore", invalid="ignore"):
         # variance of each fraction, of which a single point tells nothing
         variances = np.where(points[strata, None] > 1, fractions * (1 - fractions) / (points[strata, None] - 1), np.nan)
+    variances[[number in complete for number in strata]] = 0
     right = np.array([fractions[place, number] for place, number in enumerate(strata)])
     spread = np.array([variances[place, number] for place, number in enumerate(strata)])
     truth = weights @ fractions

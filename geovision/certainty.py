@@ -32,18 +32,25 @@ class Certainty:
         self.cell = math.ceil(max(shape) / longest)
         cells = (math.ceil(shape[0] / self.cell), math.ceil(shape[1] / self.cell))
         self._sums, self._pixels = np.zeros(cells), np.zeros(cells)
-        self._by_class = np.zeros((2, classes))  # sums, and pixels
+        self._by_class = np.zeros((2, classes + 1))  # sums, and pixels; the last are invalid
 
     def add(self, row: int, column: int, classes: np.ndarray, confidence: np.ndarray, valid: np.ndarray) -> None:
         """Add a part of the map: its first row and column, and `(h, w)` classes, probabilities and validity."""
         count = self._by_class.shape[1]
-        known, taken = confidence[valid], classes[valid]
-        self._by_class += np.bincount(taken, known, count), np.bincount(taken, minlength=count)
-        rows, columns = (_starts(*part, self.cell) for part in zip((row, column), valid.shape, strict=True))
-        top, left = row // self.cell, column // self.cell
-        part = slice(top, top + len(rows)), slice(left, left + len(columns))
-        for total, values in ((self._sums, np.where(valid, confidence, 0)), (self._pixels, valid.astype(float))):
-            total[part] += np.add.reduceat(np.add.reduceat(values, rows, 0, dtype=float), columns, 1)
+        rows, columns = (
+            (np.arange(start, start + length) // self.cell).astype(np.int32)
+            for start, length in zip((row, column), valid.shape, strict=True)
+        )
+        top, left = int(rows[0]), int(columns[0])
+        height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+        bins = (rows - top)[:, None] * (width * count) + (columns - left) * count + np.where(valid, classes, count - 1)
+        size = height * width * count
+        sums = np.bincount(bins.ravel(), confidence.ravel(), size).reshape(height, width, count)
+        pixels = np.bincount(bins.ravel(), minlength=size).reshape(height, width, count)
+        part = slice(top, top + height), slice(left, left + width)
+        self._sums[part] += sums[..., :-1].sum(-1)
+        self._pixels[part] += pixels[..., :-1].sum(-1)
+        self._by_class += sums.sum((0, 1)), pixels.sum((0, 1))
 
     @property
     def cells(self) -> np.ndarray:
@@ -85,12 +92,6 @@ class Certainty:
             places.append(Place(middle[0], middle[1], worst))
             means[max(0, row - size + 1) : row + size, max(0, column - size + 1) : column + size] = np.inf
         return places
-
-
-def _starts(start: int, length: int, cell: int) -> np.ndarray:
-    """Where, in a part that starts at a pixel, each cell begins."""
-    first = (start // cell + 1) * cell - start
-    return np.concatenate([[0], np.arange(first, length, cell)]).astype(int)
 
 
 def _ratio(total: np.ndarray, pixels: np.ndarray) -> np.ndarray:

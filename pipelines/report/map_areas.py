@@ -89,8 +89,13 @@ def _estimated(sample: PointSample, answers: Mapping[str, str]) -> list[Row]:
     if missing or not sum(mapped):
         note = f"no estimate: no point of {', '.join(missing)} is answered" if missing else "no estimate: an empty map"
         return [row | {"note": note} for row in rows]
-    result = assess(answered.counts, mapped)
-    single = [row.name for row, area, count in zip(sample.classes, mapped, points, strict=True) if area and count == 1]
+    complete = [number for number, row in enumerate(sample.classes) if 0 < row.pixels <= points[number]]
+    result = assess(answered.counts, mapped, complete)
+    single = [
+        row.name
+        for number, row in enumerate(sample.classes)
+        if mapped[number] and points[number] == 1 and number not in complete
+    ]
     note = f"no interval: one point of {', '.join(single)} is answered, two are needed" if single else ""
     estimates = zip(result.users, result.producers, result.areas, strict=True)
     return [

@@ -63,6 +63,14 @@ def test_a_sample_without_errors_gives_the_map_back():
     assert [each.value for each in result.producers] == pytest.approx([1, 1, 1]) and result.accuracy.margin == 0
 
 
+def test_a_class_of_which_every_pixel_was_looked_at_has_no_variance():
+    counts = np.array([[1, 0], [3, 7]])
+    assert assess(counts, [1, 100]).accuracy.margin is None
+    result = assess(counts, [1, 100], [0])
+    assert result.accuracy.margin == pytest.approx(1.96 * (100 / 101) * (0.3 * 0.7 / 9) ** 0.5)
+    assert result.users[0].margin == 0
+
+
 def test_a_class_without_a_point_is_refused():
     with pytest.raises(ValueError, match="no point"):
         assess(np.diag([5, 0]), [10, 20])
