@@ -278,7 +278,7 @@ def _classes(data: Mapping[str, Json], pictures: MapPictures) -> Section:
         for row, colour in zip(rows_at(data, "classes"), pictures.colours, strict=True)
     ]
     remark = "Areas are counted pixels, with the map’s errors in them."
-    return Section("classes", "Classes", [Table(columns, rows, remark=remark)], contents="Classes")
+    return Section("classes", "Classes", [Table(columns, rows, "Areas on the map", remark=remark)], contents="Classes")
 
 
 def _warnings(data: Mapping[str, Json]) -> list[Section]:
