@@ -89,10 +89,10 @@ def _make(folder: Path) -> None:
 
 
 def _thumbnail(path: Path) -> str | None:
-    """Data URI of a picture made small; None where it cannot be read."""
+    """Data URI of a picture, without the legend below, made small; None where it cannot be read."""
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGB")
+            picture = file.convert("RGB").crop((0, 0, file.width, min(file.height, file.width // 2)))
     except (OSError, ValueError):
         return None
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)

@@ -149,7 +149,7 @@ def _write_table(
     else:
         pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
         whole, real = pyarrow.int64(), pyarrow.float64()
-        kinds = dict.fromkeys(_WHOLE, whole) | dict.fromkeys(_REAL, real)
+        kinds: dict[str, object] = {**dict.fromkeys(_WHOLE, whole), **dict.fromkeys(_REAL, real)}
         schema = pyarrow.schema([(column, kinds.get(column, pyarrow.string())) for column in columns])
         parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
 

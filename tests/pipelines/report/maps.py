@@ -14,7 +14,7 @@ from geovision.rasters import cloud_optimised
 from geovision.sampling import draw_points
 from geovision.scenes import open_scene
 from pipelines.report.map_index import map_index, map_index_page, map_row
-from pipelines.report.map_pictures import map_pictures
+from pipelines.report.map_pictures import distinct, map_pictures
 from pipelines.report.maps import map_content, map_report
 from shared_backbones.card import ClassEntry
 from tests.geovision.rasters import TRANSFORM, write_scene
@@ -26,6 +26,10 @@ CLASSES: list[ClassEntry] = [
     {"id": 2, "name": HOSTILE, "color": [200, 150, 40]},  # of the colour of another one
     {"id": 3, "name": "snow", "color": [255, 255, 255]},
 ]
+COLOURS = distinct(
+    [(red, green, blue) for red, green, blue in ([10, 60, 220], [200, 150, 40], [200, 150, 40], [255] * 3)]
+)
+"""Colours of the classes as pages have them."""
 BANDS = ["B4", "B3", "B2"]
 HEIGHT, WIDTH = 320, 480
 GRID = Grid(CRS.from_epsg(32633), TRANSFORM, HEIGHT, WIDTH)

@@ -5,10 +5,9 @@ import time
 from pathlib import Path
 
 from pipelines.report.map_areas import area_rows, fix_collections
-from pipelines.report.map_pictures import distinct
 from pipelines.report.verdicts import collect_reviews
 from tests.pipelines.report.firefox import firefox
-from tests.pipelines.report.maps import CLASSES, write_map
+from tests.pipelines.report.maps import CLASSES, COLOURS, write_map
 
 KEYS = {entry["name"]: key for entry, key in zip(CLASSES, "1234", strict=True)}
 PIXEL = """
@@ -32,18 +31,17 @@ def test_firefox_shows_judges_and_saves_a_map(tmp_path: Path):
     written, downloads = write_map(tmp_path / "map"), tmp_path / "downloads"
     downloads.mkdir()
     points = json.loads(written.twin.read_text())["points"]
-    colours = distinct([tuple(entry["color"]) for entry in CLASSES])  # pyright: ignore[reportTypedDictNotRequiredAccess]
     with firefox(tmp_path / "profile", downloads) as browser:
         browser.command("WebDriver:Navigate", url=written.page.as_uri())
         end = time.monotonic() + 60
-        while (pixel := browser.run(PIXEL, 80, 150)) != list(colours[0]):
+        while (pixel := browser.run(PIXEL, 80, 150)) != list(COLOURS[0]):
             assert time.monotonic() < end, f"the map is not drawn: {pixel}"
             time.sleep(0.05)
-        assert browser.run(PIXEL, 400, 150) == list(colours[2])
+        assert browser.run(PIXEL, 400, 150) == list(COLOURS[2])
         chosen = browser.command("WebDriver:FindElement", using="css selector", value="#map-file")
         browser.command("WebDriver:ElementSendKeys", id=next(iter(chosen.values())), text=str(written.map))
         browser.until("return document.getElementById('map-file-state').textContent.includes('full resolution')")
-        while browser.run(PIXEL, 241.5, 100.5) != list(colours[0]):
+        while browser.run(PIXEL, 241.5, 100.5) != list(COLOURS[0]):
             assert time.monotonic() < end, "the pixel of another class is not drawn"
             time.sleep(0.05)
         browser.run("document.body.focus()")

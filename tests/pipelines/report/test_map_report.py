@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Position
 
 from geovision.datasets.labels import IGNORED, LabelRaster
 from geovision.scenes import open_scene
@@ -16,11 +16,21 @@ from pipelines.report.map_pictures import distinct, ramp
 from pipelines.report.verdicts import collect_reviews
 from tests.geovision.rasters import write_scene
 from tests.pipelines.report.browser import Visit, opened_again, visit, warns
-from tests.pipelines.report.maps import BANDS, CLASSES, GRID, HEIGHT, HOSTILE, WIDTH, Written, write_map, write_maps
+from tests.pipelines.report.maps import (
+    BANDS,
+    CLASSES,
+    COLOURS,
+    GRID,
+    HEIGHT,
+    HOSTILE,
+    WIDTH,
+    Written,
+    write_map,
+    write_maps,
+)
 from tests.pipelines.report.pages import scripts_in, verdict_of
 
 NAMES = [entry["name"] for entry in CLASSES]
-COLOURS = distinct([tuple(entry["color"]) for entry in CLASSES])  # pyright: ignore[reportTypedDictNotRequiredAccess]
 KEYS = dict(zip(NAMES, "1234", strict=True)) | {"cannot tell": "0"}
 
 
@@ -54,24 +64,23 @@ def painted(page: Page) -> None:
     )
 
 
-def colour(page: Page, column: float, row: float) -> tuple[int, ...]:
+def colour(page: Page, column: float, row: float) -> map_pictures.Colour:
     """The colour of the canvas at a pixel of the whole map."""
     painted(page)
-    return tuple(
-        page.evaluate(
-            """([column, row, width, height]) => {
+    red, green, blue = page.evaluate(
+        """([column, row, width, height]) => {
                 const canvas = document.querySelector(".map-stage canvas");
                 const zoom = Math.min(canvas.width / width, canvas.height / height);
                 const x = canvas.width / 2 + (column - width / 2) * zoom;
                 const y = canvas.height / 2 + (row - height / 2) * zoom;
                 return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
             }""",
-            [column, row, WIDTH, HEIGHT],
-        )
+        [column, row, WIDTH, HEIGHT],
     )
+    return red, green, blue
 
 
-def on_screen(page: Page, column: float, row: float) -> dict[str, float]:
+def on_screen(page: Page, column: float, row: float) -> Position:
     """Where a pixel of the whole map is in the canvas."""
     box = page.locator(".map-stage canvas").bounding_box()
     assert box is not None
@@ -79,7 +88,7 @@ def on_screen(page: Page, column: float, row: float) -> dict[str, float]:
     return {"x": box["width"] / 2 + (column - WIDTH / 2) * zoom, "y": box["height"] / 2 + (row - HEIGHT / 2) * zoom}
 
 
-def is_scene(rgb: tuple[int, ...]) -> bool:
+def is_scene(rgb: map_pictures.Colour) -> bool:
     return rgb not in COLOURS and rgb[2] < 100
 
 
