@@ -78,7 +78,7 @@ def write_map(folder: Path, number: int = 0, grid: Grid = GRID, points: int = 60
             "acquired": {"date": "2015-07-31", "by": "file"}, "clouds": "not masked", "cloud_fraction": None,
         },
         "settings": {"overlap": 0.25},
-        "warnings": [f"number {number} of /home/smith42/scene.tif"],
+        "warnings": [f"number {number} of /data/smith42/scene.tif"],
         "classes": [
             {"id": entry["id"], "name": entry["name"], "pixels": pixels[entry["id"]],
              "hectares": pixels[entry["id"]] / 100, "confidence": certainty.of_class(entry["id"])}
