@@ -141,7 +141,7 @@ def draw_sky(image: Path, catalogue: Path) -> None:
     sky = random.normal(0, 0.004, (3, side, side)).astype(np.float32)
     fade = np.outer(tukey(APART, 0.3), tukey(APART, 0.3)).astype(np.float32)
     kinds = [str(kind) for kind in random.permutation(np.resize(list(PHANTOMS), GALAXIES**2))]
-    places = np.stack(np.mgrid[:GALAXIES, :GALAXIES], -1).reshape(-1, 2) * APART
+    places = np.indices((GALAXIES, GALAXIES)).reshape(2, -1).T * APART
     for kind, (top, left) in zip(kinds, places, strict=True):
         seen = Stretch("sdss", {}).invert(phantom(kind, random, APART).transpose(2, 0, 1).astype(np.float32) / 255)
         light = seen - np.median(seen[:, fade < 0.1], -1)[:, None, None]  # without the sky around it

@@ -96,6 +96,18 @@ class Grid:
         moved = [np.subtract(self.transform @ corner, other.transform @ corner) for corner in corners]
         return bool(np.abs(moved).max() < 0.01 * self.pixel_size)
 
+    @property
+    def north_deg(self) -> float | None:
+        """Where north lies in the middle of the grid, clockwise from up; None off the earth."""
+        if not self.on_earth:
+            return None
+        across, down = self._vectors(np.array([self.width / 2]), np.array([self.height / 2]))
+        steps = np.column_stack([across[:, 0], down[:, 0]])
+        if not np.isfinite(steps).all() or abs(np.linalg.det(steps)) < 1e-12:
+            return None
+        right, below = np.linalg.solve(steps, [0.0, 1.0])
+        return math.degrees(math.atan2(right, -below))
+
     def to_degrees(self, columns: np.ndarray, rows: np.ndarray) -> Points:
         """Longitudes and latitudes (WGS 84) of places in pixels; infinite where a place is off the earth."""
         return transformed(self.crs, "OGC:CRS84", *(self.transform @ (columns, rows)))

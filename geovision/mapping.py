@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geovision.certainty import Certainty
 from geovision.frames import Frame
 from geovision.margins import measure_margin
 from geovision.networks import LoadedNetwork
@@ -124,6 +125,7 @@ class Mapper(LoadedNetwork):
         *,
         probabilities: Path | None = None,
         confidence: Path | None = None,
+        certainty: Certainty | None = None,
         tags: Mapping[str, str] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
@@ -137,6 +139,7 @@ class Mapper(LoadedNetwork):
             output: path of the GeoTIFF of classes, uint8, with names and colours.
             probabilities: path of a GeoTIFF with one float32 band for each class, 0 to 1.
             confidence: path of a GeoTIFF with the probability of the class that was taken, float32.
+            certainty: where the same probability is gathered for a picture.
             tags: noted in the files.
             on_progress: called with tiles done and tiles in all.
 
@@ -189,6 +192,8 @@ class Mapper(LoadedNetwork):
                             probability = values.cpu().numpy()
                             probability[:, ~valid] = np.nan
                             targets[path](row, column, probability)
+                    if certainty is not None:
+                        certainty.add(row, column, best, scores.amax(0).cpu().numpy(), valid)
                     seconds["write"] += time.perf_counter() - since
                 since = time.perf_counter()
             seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close

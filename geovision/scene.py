@@ -158,7 +158,15 @@ class Scene:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
-    def read(self, row: int, column: int, height: int, width: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self,
+        row: int,
+        column: int,
+        height: int,
+        width: int,
+        scale: float = 1.0,
+        bands: Sequence[str] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values of a window.
 
         Args:
@@ -167,6 +175,7 @@ class Scene:
             height: number of rows of the window.
             width: number of columns of the window.
             scale: values are divided by it: with 0.0001, reflectance becomes reflectance x 10000.
+            bands: names of the bands to read; by default all.
 
         Returns:
             `(C, height, width)` float32, 0 where invalid, and `(height, width)` bool: True where, in every band, all
@@ -176,33 +185,47 @@ class Scene:
         Raises:
             InputError: the file is damaged there.
         """
-        return self._read((row, column, height, width), (height, width), scale)
+        return self._read((row, column, height, width), (height, width), scale, bands)
 
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """The whole scene in at most 512 pixels a side (nearest), as `read` gives it, in the bands' units."""
+    def sample(self, longest: int = _SAMPLE, bands: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The whole scene in at most so many pixels a side (nearest), as `read` gives it, in the bands' units."""
+        reduction = max(1.0, max(self.shape) / longest)
+        height, width = (max(1, round(side / reduction)) for side in self.shape)
+        return self._read((0, 0, *self.shape), (height, width), 1.0, bands)
+
+    def cloud_fraction(self) -> float | None:
+        """How much of a sample of the scene are clouds that are masked; None where none are."""
+        if self._cloud_layer is None:
+            return None
         reduction = max(1.0, max(self.shape) / _SAMPLE)
         height, width = (max(1, round(side / reduction)) for side in self.shape)
-        return self._read((0, 0, *self.shape), (height, width), 1.0)
+        flags, known = self._numbers([self._cloud_layer], (0, 0, *self.shape), (height, width), nearest=True)
+        return float(cloudy(self._cloud_layer.band, flags[0])[known[0]].mean()) if known.any() else None
 
     def _read(
-        self, window: tuple[int, int, int, int], shape: tuple[int, int], scale: float
+        self,
+        window: tuple[int, int, int, int],
+        shape: tuple[int, int],
+        scale: float,
+        bands: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        values = np.empty((len(self.layers), *shape), np.float32)
+        layers = self.layers if bands is None else [self.layers[self.bands.index(band)] for band in bands]
+        values = np.empty((len(layers), *shape), np.float32)
         valid = np.ones(shape, bool)
-        for path in dict.fromkeys(layer.path for layer in self.layers):
+        for path in dict.fromkeys(layer.path for layer in layers):
             for classes in (False, True):
                 places = [
                     place
-                    for place, layer in enumerate(self.layers)
+                    for place, layer in enumerate(layers)
                     if layer.path == path and (layer.unit == CLASS) == classes
                 ]
                 if not places:
                     continue
                 nearest = classes or self._nearest
-                raw, known = self._numbers([self.layers[place] for place in places], window, shape, nearest=nearest)
+                raw, known = self._numbers([layers[place] for place in places], window, shape, nearest=nearest)
                 valid &= known.all(0)
                 for place, plane in zip(places, raw, strict=True):
-                    layer = self.layers[place]
+                    layer = layers[place]
                     factor = 1.0 if classes else layer.scale / scale
                     np.multiply(plane, np.float32(factor), out=values[place], casting="unsafe")
                     if layer.offset:

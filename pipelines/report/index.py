@@ -181,14 +181,25 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
         sections=[_cases(index["cases"], pictures), *_volumes(index["cases"])],
         footer="Every figure of this page is in index.json beside it, the volumes in volumes.csv, too. The page loads "
         "nothing but the reports beside it; its one script shows these, keeps verdicts and sorts the tables.",
-        embedded=[Embedded("shell-data", "application/json", htmlsafe_json_dumps(_worklist(index["cases"])))],
+        embedded=[
+            Embedded("shell-data", "application/json", htmlsafe_json_dumps(shell_data(_worklist(index["cases"]))))
+        ],
     )
     return render_page(page, styles=["verdict.css", "shell.css"], script="shell.js", bar="shell")
 
 
-def _worklist(rows: Sequence[PlacedRow]) -> dict[str, Json]:
-    """What the shell knows of reports that can be judged; `batch` names the batch by what is in it."""
-    cases = [
+def shell_data(cases: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """What the shell of a batch knows of reports that can be judged; `batch` names the batch by what is in it.
+
+    Args:
+        cases: `case`, `id` and `sha256` of each report, where it lies (`report`), and its `confidence` and `flags`.
+    """
+    known = sorted(f"{case['id']} {case['sha256']}" for case in cases)
+    return {"batch": hashlib.sha256("\n".join(known).encode()).hexdigest()[:16], "cases": cases}
+
+
+def _worklist(rows: Sequence[PlacedRow]) -> list[dict[str, Json]]:
+    return [
         {
             "case": row["case"],
             "id": row["report_id"],
@@ -200,8 +211,6 @@ def _worklist(rows: Sequence[PlacedRow]) -> dict[str, Json]:
         for row in rows
         if row["report"] and row["report_id"] and row["report_sha256"]
     ]
-    known = sorted(f"{case['id']} {case['sha256']}" for case in cases)
-    return {"batch": hashlib.sha256("\n".join(known).encode()).hexdigest()[:16], "cases": cases}
 
 
 def _cases(rows: Sequence[PlacedRow], pictures: Mapping[str, str]) -> Section:

@@ -1,7 +1,7 @@
 """What a page is made of: sections, each a title and then tables, figures and texts.
 
-A block is a dataclass with the name of the macro in `templates/blocks.html.j2` that draws it. All texts are escaped
-there but those of type `Markup`, which this package writes itself.
+A block is a dataclass with the name of the macro that draws it, in `templates/blocks.html.j2` or in the block's own
+template. All texts are escaped there but those of type `Markup`, which this package writes itself.
 """
 
 import base64
@@ -16,9 +16,10 @@ from shared_backbones.json_values import Json
 
 
 class Block:
-    """A part of a section; `macro` is the name of the macro that draws it."""
+    """A part of a section; `macro` is the name of the macro that draws it, which is in `template`."""
 
     macro: ClassVar[str]
+    template: ClassVar[str] = "blocks.html.j2"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Page:
         footer: A sentence at the end.
         facts: Names and values of the line of figures below the heading.
         medical: Whether the page says that it is for research only.
+        noun: What results are made from: `scan` or `scene`.
         licences: Licences of programs within the page.
         embedded: Data for the page's scripts.
     """
@@ -65,6 +67,7 @@ class Page:
     footer: str
     facts: Sequence[tuple[str, str]] = ()
     medical: bool = True
+    noun: str = "scan"
     licences: str = ""
     embedded: Sequence["Embedded"] = ()
 
@@ -352,19 +355,23 @@ class Judgement(Block):
 
 @dataclass(frozen=True)
 class VerdictForm(Block):
-    """The form in which a reviewer answers a question about a report; `program` collects the answers."""
+    """The form in which a reviewer answers a question about a report; `program` collects the answers.
+
+    `noun` is what the result was made from: a `scan` or a `scene`.
+    """
 
     report: str
     sha256: str
     case: str
     question: str
     program: str
+    noun: str = "scan"
     macro: ClassVar[str] = "verdict_form"
 
 
-def verdict_section(report: Mapping[str, str], case: str, question: str, program: str) -> Section:
+def verdict_section(report: Mapping[str, str], case: str, question: str, program: str, noun: str = "scan") -> Section:
     """The verdict on a report, known by its `id` and `sha256` (`pipelines.report.verdicts.report_identity`)."""
-    form = VerdictForm(report["id"], report["sha256"], case, question, program)
+    form = VerdictForm(report["id"], report["sha256"], case, question, program, noun)
     return Section("verdict", "Verdict", [form], contents="Verdict")
 
 

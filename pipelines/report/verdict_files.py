@@ -6,12 +6,14 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
+from pipelines.report.map_answers import Fix, PointSample, answers_in, fixes_in, sample_in
 from pipelines.report.text import list_at, value_at
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -27,10 +29,11 @@ REPORTS = {
     "*_dseg.json": "segmentation",
     "robustness.json": "robustness",
     "report.json": "training",
+    "*_report.json": "map",
 }
 """Kind of a report, by what the JSON twin of its page is called."""
 
-_SHARED = "*_dseg.json"  # which other programs write, too
+_SHARED = ("*_dseg.json", "*_report.json")  # which other programs write, too
 _LARGEST_REPORT, _LARGEST_REVIEW = 16 << 20, 8 << 20  # bytes
 _ID = re.compile(r"((?:case|model)-[0-9a-f]{8})-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,6 +41,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVIEW = re.compile(rf".*_review\.json|{_ID.pattern}_review.*|reviews-[0-9a-f]{{8}}.*", re.I)
 _LONGEST = {"comment": 4000, "reviewer": 16}  # as the page's form limits them
 _LONGEST_NAME, _MOST_MARKS = 200, 100
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ class Identity:
 class Report:
     """The JSON twin of a report; `flags` is None where it has no quality flags, `confidence` where it has none.
 
-    `path` is its own, `file` that as printed, `structures` are the names of what it segmented, and `weights` is the
-    sha256 of what it trained; empty where it is of no training.
+    `path` is its own, `file` that as printed, `structures` are the names of what it segmented, `weights` is the sha256
+    of what it trained, empty where it is of no training, and `sample` is of a map, at whose points readers say what is
+    there.
     """
 
     about: Identity
@@ -66,6 +71,7 @@ class Report:
     file: str
     structures: tuple[str, ...]
     weights: str
+    sample: PointSample | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class Verdict:
         structures: One of `STRUCTURE_VERDICTS` by the structure's name.
         marks: Words at places of pictures.
         file: The file's path as printed.
+        points: Answers at the points of a map, by number.
+        fixes: Polygons that correct a map.
     """
 
     about: Identity
@@ -119,6 +127,8 @@ class Verdict:
     structures: Mapping[str, str]
     marks: Sequence[Mark]
     file: str
+    points: Mapping[str, str] = field(default_factory=dict)
+    fixes: Sequence[Fix] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,7 @@ def _report(path: Path, kind: str) -> tuple[str, Report] | None:
     """The hash of a file, and the report that it is the twin of; None of a file that other programs write, too."""
     written = _bytes(path, _LARGEST_REPORT)
     content, sha256 = _document(path, written), hashlib.sha256(written).hexdigest()
-    if "report" not in content and fnmatchcase(path.name, _SHARED):
+    if "report" not in content and any(fnmatchcase(path.name, pattern) for pattern in _SHARED):
         return None
     if "report" not in content:
         raise InputError(f"{printable(path)}: its report has no number, as an earlier version made it; make it again")
@@ -203,6 +213,7 @@ def _report(path: Path, kind: str) -> tuple[str, Report] | None:
         file=printable(path),
         structures=tuple(_encodable(name) for name in structures if isinstance(name, str)),
         weights=weights if isinstance(weights, str) and _SHA256.fullmatch(weights) else "",
+        sample=_of_map(path, "points", sample_in, content) if kind == "map" else None,
     )
 
 
@@ -246,7 +257,16 @@ def _verdict(path: Path, content: Mapping[str, Json]) -> Verdict:
         structures=_structures(path, content.get("structures", {})),
         marks=_marks(path, content.get("marks", [])),
         file=printable(path),
+        points=_of_map(path, "points", answers_in, content),
+        fixes=_of_map(path, "fixes", fixes_in, content),
     )
+
+
+def _of_map(path: Path, key: str, read: Callable[[Mapping[str, Json]], _Read], content: Mapping[str, Json]) -> _Read:
+    try:
+        return read(content)
+    except ValueError as error:
+        raise _unusable(path, key, None, str(error)) from None
 
 
 def _structures(path: Path, given: Json) -> dict[str, str]:

@@ -45,12 +45,14 @@ class Reviews:
         problems: A line for each file that cannot be used.
         reports: The reports.
         given: Latest verdicts by report, and by the reader's name in lower case.
+        answers: The same with those that were taken back, whose answers at points of maps and polygons stand.
     """
 
     rows: list[Row]
     problems: list[str]
     reports: list[Report] = field(default_factory=list)
     given: Mapping[Identity, Mapping[str, Verdict]] = field(default_factory=dict)
+    answers: Mapping[Identity, Mapping[str, Verdict]] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,7 +105,8 @@ def collect_reviews(folders: Sequence[Path], consensus: str = "") -> Reviews:
             f"{names}: contains no {known} and no verdict; expected results that have a report, or verdicts; "
             "give another folder"
         )
-    given = _latest(files.verdicts)
+    latest = _latest(files.verdicts)
+    given = _standing(latest)
     times = Counter((verdict.about, verdict.reviewer.casefold()) for verdict in files.verdicts)
     twins = Counter(report.about for report in files.reports)
     reports = sorted(files.reports, key=lambda report: (*_order(report.about), report.file))
@@ -118,7 +121,7 @@ def collect_reviews(folders: Sequence[Path], consensus: str = "") -> Reviews:
     for identity in sorted((identity for identity in given if identity not in twins), key=_order):
         for reader, verdict in sorted(given[identity].items()):
             rows.append(_about_orphan(identity, twins) | _about_verdict(verdict, times[identity, reader], "orphan"))
-    return Reviews(rows, files.problems, reports, given)
+    return Reviews(rows, files.problems, reports, given, latest)
 
 
 def consensus_of(verdicts: Mapping[str, Verdict], rule: str) -> str | None:
@@ -147,10 +150,15 @@ def _order(about: Identity) -> tuple[str, str]:
 
 
 def _latest(verdicts: Sequence[Verdict]) -> dict[Identity, dict[str, Verdict]]:
-    """For each report the latest verdict of each reader, but for those that were taken back."""
+    """For each report the latest verdict of each reader."""
     latest: dict[Identity, dict[str, Verdict]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: (verdict.at, verdict.file)):
         latest.setdefault(verdict.about, {})[verdict.reviewer.casefold()] = verdict
+    return latest
+
+
+def _standing(latest: Mapping[Identity, Mapping[str, Verdict]]) -> dict[Identity, dict[str, Verdict]]:
+    """Verdicts that were not taken back, of reports that have some."""
     standing = {
         about: {reader: verdict for reader, verdict in given.items() if verdict.verdict != WITHDRAWN}
         for about, given in latest.items()

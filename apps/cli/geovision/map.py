@@ -51,6 +51,11 @@ class MapOptions:
     resume: Annotated[
         bool, typer.Option("--resume", help="Of a folder: leave out scenes whose maps are there already.")
     ] = False
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False
+    points: Annotated[
+        int, typer.Option(min=50, max=200, help="Points of the report at which people say what is there.")
+    ] = 100
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of these points.")] = 0
     shard: ShardOption = None
     overwrite: OverwriteOption = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -61,7 +66,7 @@ class MapOptions:
 
 
 def map_scenes(options: MapOptions) -> int:
-    """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes on its own grid, and a side-car."""
+    """Map a scene, or a folder of them: a cloud-optimised GeoTIFF of classes, a side-car, a picture and a report."""
     return share_out(options, ("geovision", "map"), _map, check=_check, resumes=True)
 
 

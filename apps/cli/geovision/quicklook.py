@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geovision.pictures import shown_bands, stretched
+from geovision.pictures import scale_bar, shown_bands, stretched
 from geovision.rasters import open_raster
 from geovision.scene import Scene
 from pipelines.report.sheets import picture_sheet
@@ -14,7 +14,6 @@ from shared_backbones.card import ClassEntry
 from shared_backbones.json_values import Entries
 
 _SIDE = 512  # longer side in pixels of each picture
-_SHARE = 0.3  # of the width that a scale bar takes at most
 _UNKNOWN = (255, 255, 255)
 
 
@@ -43,13 +42,13 @@ def write_quicklook(
     total = max(1, sum(row["pixels"] for row in rows))
     legend = [(_entry(row, total), _color(entry)) for entry, row in zip(classes, rows, strict=True)]
     shown = stretched(values[[scene.bands.index(band) for band in shown_bands(scene.bands)]])
-    bar, length = _scale_bar(scene, factor, size[0])
+    bar, length = scale_bar(scene.grid, factor, size[0])
     sheet = picture_sheet(
         [[shown, mapped]], size=size, gap=(8, 0), below=[["scene"], ["map" + (f", bar: {length}" if length else "")]],
         legend=[*legend, ("no data", _UNKNOWN)], font=12,
     )  # fmt: skip
     if bar:
-        _draw_bar(sheet, size, bar)
+        _draw_bar(sheet, size, max(1, round(bar)))
     sheet.save(path, "PNG")
 
 
@@ -61,19 +60,6 @@ def _entry(row: Entries, total: int) -> str:
 def _color(entry: ClassEntry) -> tuple[int, int, int]:
     red, green, blue = entry["color"]
     return red, green, blue
-
-
-def _scale_bar(scene: Scene, factor: float, width: int) -> tuple[int, str]:
-    """Length of the bar in pixels, and what it stands for; nothing where the scene has no place."""
-    sides = scene.grid.gsd_sides_m
-    if sides is None:
-        return 0, ""
-    per_pixel = sides[0] * factor
-    longest = per_pixel * width * _SHARE
-    power = 10.0 ** np.floor(np.log10(longest))
-    metres = next(step * power for step in (5, 2, 1) if step * power <= longest)
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
-    return max(1, round(metres / per_pixel)), text
 
 
 def _draw_bar(sheet: Image.Image, size: tuple[int, int], bar: int) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from apps.cli.geovision.map import MapOptions
 from apps.cli.geovision.map_index import MappedScene, index_files, write_index
+from apps.cli.geovision.map_report import report_files, write_report
 from apps.cli.geovision.quicklook import write_quicklook
 from apps.cli.geovision.side_cars import describe_run, software
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
+from geovision.certainty import Certainty
 from geovision.mapping import UNKNOWN, Mapper
 from geovision.polygons import check_polygons, write_polygons
 from geovision.scene import Scene
@@ -146,6 +148,8 @@ def _open(mapper: Mapper, path: Path, options: MapOptions) -> Iterator[Scene]:
 def _outputs(output: Path, options: MapOptions) -> Outputs:
     files = {"map": output, SIDECAR: output.with_suffix(".json"), "quicklook": output.with_suffix(".png")}
     further = {"probabilities": options.probabilities, "polygons": options.polygons}
+    if not options.no_report:
+        files |= report_files(output)
     return Outputs(files | {kind: path for kind, path in further.items() if path is not None}, options.overwrite)
 
 
@@ -167,11 +171,13 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, opti
     tags = {"input_sha256": sha256, "software": software(), **({"run_id": str(run)} if run else {})}
     with contextlib.closing(Meter("map")) as meter, outputs.placing() as staged:
         confidence = staged["map"].with_suffix(".confidence.tif") if "polygons" in staged else None
+        certainty = None if options.no_report else Certainty(scene.shape, len(mapper.classes))
         figures = mapper.map(
             scene,
             staged["map"],
             probabilities=staged.get("probabilities"),
             confidence=confidence,
+            certainty=certainty,
             tags=tags,
             on_progress=meter,
         )
@@ -182,6 +188,8 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, opti
             content["polygons"] = write_polygons(
                 staged["polygons"], staged["map"], confidence, mapper.classes, smallest_m2=smallest
             )
+        if certainty is not None:
+            content |= write_report(staged, scene, certainty, mapper.classes, content, options)
         return outputs.finish(staged, content)
 
 
@@ -223,6 +231,8 @@ def _settings(options: MapOptions) -> Entries:
     return {
         "overlap": options.overlap,
         "tile": options.tile,
+        "points": None if options.no_report else options.points,
+        "seed": None if options.no_report else options.seed,
         "min_area": options.min_area if options.polygons is not None else None,
         "batch_size": options.batch_size,
         **asdict(options.reading),

@@ -4,6 +4,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from geovision.dates import acquisition_date
 from geovision.grids import crs_text
 from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
@@ -12,6 +13,7 @@ from shared_backbones.json_values import Entries
 
 def describe_input(scene: Scene, sha256: str) -> Entries:
     """What a side-car says of a scene; `sha256` is the scene's."""
+    day = acquisition_date(scene)
     return {
         "sha256": sha256,
         "sensor": scene.sensor.name,
@@ -20,7 +22,9 @@ def describe_input(scene: Scene, sha256: str) -> Entries:
         "crs": crs_text(scene.grid.crs),
         "transform": list(scene.grid.transform)[:6],
         "gsd_m": scene.grid.gsd_m,
+        "acquired": None if day is None else {"date": day[0].isoformat(), "by": day[1]},
         "clouds": "not masked" if scene.clouds is None else f"masked by {scene.clouds}",
+        "cloud_fraction": scene.cloud_fraction(),
     }
 
 

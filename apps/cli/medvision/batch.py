@@ -1,8 +1,6 @@
 """The index of a batch: what `medvision segment` leaves beside the results of a folder of scans."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from apps.cli.medvision.results import make_writable
 from apps.cli.medvision.scans import Scan
 from apps.cli.medvision.segment import SegmentOptions
-from apps.cli.shared.outputs import SIDECAR, Outputs
+from apps.cli.shared.outputs import SIDECAR, Outputs, link_or_copy
 from medvision.findings.sidecar import measured
 from medvision.findings.tables import Cell, table_text, volume_rows
 from shared_backbones.documents import read_json
@@ -116,18 +114,10 @@ def _place(
     files = index_files(folder, overwrite, copied)
     with files.placing() as staged:
         for case, report in copied.items():
-            _link(report, staged[f"report {case}"])
+            link_or_copy(report, staged[f"report {case}"])
         staged["index"].write_text(page, encoding="utf-8")
         staged["volumes"].write_text(table, encoding="utf-8")
         files.finish(staged, index)
-
-
-def _link(report: Path, target: Path) -> None:
-    """A hard link, or a copy where there are none."""
-    try:
-        os.link(report, target)
-    except OSError:
-        shutil.copyfile(report, target)
 
 
 def _without_names(reason: str | None, files: Sequence[Path], others: Sequence[Path], case: str) -> str | None:

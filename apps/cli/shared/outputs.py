@@ -223,6 +223,14 @@ def place_text(path: Path, text: str, *, overwrite: bool) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link to a file, or a copy where there are none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def backup_of(path: Path) -> Path:
     """The name under which a file is kept that makes way: `<name>.bak`, or with a number where that is taken."""
     names = (f"{path.name}.bak{number or ''}" for number in (0, *range(2, 10_000)))

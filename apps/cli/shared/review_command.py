@@ -22,6 +22,11 @@ from shared_backbones.files import printable, spreadsheet_safe
 
 _FORMATS = (".csv", ".parquet", ".json")
 _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
+_WHOLE = ("verdicts", "readers", "flags", "points", "answered", "cannot_tell", "class_points", "class_right")
+_REAL = (
+    "seconds", "lowest_confidence", "accuracy", "accuracy_margin", "users_accuracy", "users_margin",
+    "producers_accuracy", "producers_margin", "mapped_area", "area", "area_margin",
+)  # fmt: skip
 _WORDS = ("comment", "marks")  # which readers wrote; kept on request
 
 
@@ -51,6 +56,13 @@ class CollectOptions:
     ] = None
     overwrite: OverwriteOption = False
     consensus: ConsensusOption = ""
+    fixes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the polygons that readers drew on maps: SCENE.geojson, labels for scene_mapping.",
+        ),
+    ] = None
     comments: Annotated[bool, typer.Option("--comments", help="Log comments to the run, too.")] = False
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False
@@ -75,11 +87,13 @@ def collect(options: CollectOptions) -> int:
     """Match verdicts with reports by number and content hash: a row for each report and reader.
 
     Verdicts are JSON files with that content, whatever they are called; of several by one reader the latest counts.
-    Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training). The table
-    has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
+    Reports are known by their JSON: *_seg.json (segmentation), robustness.json, report.json (training), *_report.json
+    (map). The table has reports with a verdict (reviewed), without one (open), and verdicts without a report (orphan).
+    From answers at the points of maps comes a second one, <table>_areas: accuracy, and areas with 95 % intervals.
     """
+    from apps.cli.shared.collected_maps import results_of_maps
     from pipelines.evaluation.reviews import judged_trainings, review_figures
-    from pipelines.report.verdicts import collect_reviews
+    from pipelines.report.verdicts import COLUMNS, collect_reviews
 
     _check_name(options.output)
     sidecar = options.output.with_name(f"{options.output.name}.json")
@@ -88,8 +102,15 @@ def collect(options: CollectOptions) -> int:
     collected = collect_reviews(options.folders, options.consensus)
     figures = review_figures(collected, options.consensus)
     summary = {"schema_version": 1, "counts": collected.counts, "figures": figures}
+    of_maps = results_of_maps(collected, options.output, options.fixes)
+    outputs = Outputs({**outputs.files, **of_maps.files}, options.overwrite)
+    outputs.check()
+    of_maps.make_folder()
     with outputs.placing() as staged:
-        _write_table(staged["table"], collected.rows, options.output.suffix.lower())
+        _write_table(staged["table"], collected.rows, options.output.suffix.lower(), COLUMNS)
+        if of_maps.areas:
+            _write_table(staged["areas"], of_maps.areas, options.output.suffix.lower(), of_maps.columns)
+        of_maps.write_fixes(staged)
         outputs.finish(staged, summary)
     aliases: list[str] = []
     if options.log_to_run is not None:
@@ -101,11 +122,17 @@ def collect(options: CollectOptions) -> int:
     for problem in collected.problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.as_json:
-        content = {**summary, "aliases": aliases, "rows": collected.rows, "problems": collected.problems}
+        content = {
+            **summary,
+            "aliases": aliases,
+            "rows": collected.rows,
+            "areas": of_maps.areas,
+            "problems": collected.problems,
+        }
         print(json.dumps(content, indent=2))
     elif not options.quiet:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in collected.counts.items())
-        print("\n".join([f"{printable(options.output)}: {counts}", *aliases]))
+        print("\n".join([f"{printable(options.output)}: {counts}", *of_maps.lines(), *aliases]))
     return PARTLY_FAILED if collected.problems else COMPLETE
 
 
@@ -121,11 +148,11 @@ def _check_name(output: Path) -> None:
         )
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | None]], suffix: str) -> None:
+def _write_table(
+    path: Path, rows: Sequence[Mapping[str, str | int | float | None]], suffix: str, known: Sequence[str]
+) -> None:
     """Write rows; in CSV an apostrophe goes before text that a spreadsheet would take for a formula."""
-    from pipelines.report.verdicts import COLUMNS
-
-    columns = [column for column in COLUMNS if not rows or column in rows[0]]
+    columns = [column for column in known if not rows or column in rows[0]]
     if suffix == ".json":
         path.write_text(json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     elif suffix == ".csv":
@@ -136,7 +163,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, str | int | float | Non
     else:
         pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
         whole, real = pyarrow.int64(), pyarrow.float64()
-        kinds = {"verdicts": whole, "readers": whole, "flags": whole, "seconds": real, "lowest_confidence": real}
+        kinds: dict[str, object] = {**dict.fromkeys(_WHOLE, whole), **dict.fromkeys(_REAL, real)}
         schema = pyarrow.schema([(column, kinds.get(column, pyarrow.string())) for column in columns])
         parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema), path)
 
@@ -148,12 +175,13 @@ def _log(
     comments: bool,
 ) -> None:
     from pipelines.report.text import without_paths
+    from pipelines.report.verdicts import COLUMNS
     from pipelines.tracking.runs import log_to_run
 
     left_out = _LEFT_OUT if comments else (*_LEFT_OUT, *_WORDS)
     kept = [{key: without_paths(value) for key, value in row.items() if key not in left_out} for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "reviews.csv"
-        _write_table(table, kept, ".csv")
+        _write_table(table, kept, ".csv", COLUMNS)
         known = {f"review.{name}": value for name, value in figures.items() if value is not None}
         log_to_run(run_id, known, [table], folder="review")

@@ -35,7 +35,10 @@
 
   const wordsOf = ({ verdict, cause }) => (cause ? "the scan is bad" : NAMES[verdict] ?? "open");
 
-  const blank = () => ({ verdict: "", cause: "", comment: "", structures: {}, marks: [], seconds: null, at: "" });
+  const blank = () => ({ verdict: "", cause: "", comment: "", structures: {}, marks: [], points: {}, fixes: [], seconds: null, at: "" });
+
+  /** Whether points of a map were answered or polygons drawn, which are saved without a verdict, too. */
+  const answered = ({ points, fixes }) => Object.keys(points).length > 0 || fixes.length > 0;
 
   /** A verdict as files have it; one that was taken back is open. */
   const asVerdict = (id, sha256, entry, reviewer) => ({
@@ -50,6 +53,7 @@
     seconds: entry.seconds,
     structures: entry.structures,
     marks: entry.marks,
+    ...(answered(entry) ? { points: entry.points, fixes: entry.fixes } : {}),
   });
 
   const asEntry = (verdict) => ({
@@ -59,6 +63,8 @@
     comment: typeof verdict.comment === "string" ? verdict.comment : "",
     structures: verdict.structures && typeof verdict.structures === "object" ? verdict.structures : {},
     marks: Array.isArray(verdict.marks) ? verdict.marks : [],
+    points: verdict.points && typeof verdict.points === "object" ? verdict.points : {},
+    fixes: Array.isArray(verdict.fixes) ? verdict.fixes : [],
     seconds: typeof verdict.seconds === "number" ? verdict.seconds : null,
     at: typeof verdict.created === "string" ? new Date(verdict.created).toISOString() : "",
   });

@@ -95,7 +95,9 @@
 
   // What the reader gives: the page's own, or the shell's.
   const judged = [...document.querySelectorAll(".judged li[data-code]")];
+  const extension = { view: () => false, show: () => {} }; // of pages that show something else than slices
   const show = () => {
+    extension.show();
     for (const radio of form.elements.verdict) radio.checked = radio.value === entry.verdict;
     form.elements.cause.checked = entry.cause === "scan";
     if (form.elements.comment.value !== entry.comment) form.elements.comment.value = entry.comment;
@@ -127,13 +129,13 @@
   const changed = (more) => {
     entry = { ...entry, ...more, at: new Date().toISOString() };
     saved = false;
-    if (inShell) post("entry", { structures: entry.structures, marks: entry.marks });
+    if (inShell) post("entry", { structures: entry.structures, marks: entry.marks, points: entry.points, fixes: entry.fixes });
     else if (!storage.write(place, { entry, saved })) tell("This browser keeps nothing: save before you leave.");
     show();
   };
   const save = () => {
     const reader = form.elements.reviewer.value.trim();
-    if (!entry.verdict) return tell("Give a verdict first.");
+    if (!entry.verdict && !answered(entry)) return tell("Give a verdict first.");
     if (!reader) {
       tell("Give a short name first; it is asked once.");
       return form.elements.reviewer.focus();
@@ -192,6 +194,7 @@
   const setOpacity = () => content.style.setProperty("--opacity", Number(opacity.value) / 100);
   opacity?.addEventListener("input", setOpacity);
   const view = (key, down) => {
+    if (extension.view(key, down)) return undefined;
     if (key === " ") return content.classList.toggle("plain", down);
     if (!down) return undefined;
     if (key >= "0" && key <= "9") return only(key === "0" ? 0 : Number(key));
@@ -280,6 +283,7 @@
     });
   }
   wireBar(bar, press);
+{% block extension %}{% endblock %}
 
   if (framed) { // in MLflow's frame, whose sandbox allows neither forms nor downloads; or in a batch's shell, which answers
     bar.hidden = true;

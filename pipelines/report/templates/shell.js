@@ -57,7 +57,7 @@
   orders.selectedIndex = order === "random" ? 1 : 0;
 
   const mine = () => (readers[reader] ??= {});
-  const entryOf = (id) => mine()[id] ?? blank();
+  const entryOf = (id) => ({ ...blank(), ...mine()[id] });
   const state = byId("bar-state");
   const tell = (text) => {
     state.textContent = text;
@@ -357,7 +357,9 @@
     }
     if (item !== current) return;
     if (data.type === "key" && handled.has(data.key)) press(data.key, true);
-    if (data.type === "entry" && named()) set({ structures: data.structures, marks: data.marks });
+    if (data.type === "entry" && named()) {
+      set({ structures: data.structures, marks: data.marks, points: data.points ?? {}, fixes: data.fixes ?? [] });
+    }
   });
 
   listed();

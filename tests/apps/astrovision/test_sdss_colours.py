@@ -69,7 +69,7 @@ def test_fluxes_are_classified_as_their_pictures(
 def test_sources_of_a_mosaic_are_classified_with_a_colour_model(model: Path, tmp_path: Path, capsys):
     images = small_models.galaxies(1, 300, seed=3)
     sky = write_fits(tmp_path / "sky", images, unit="") / "0.fits"
-    ra, dec = sky_wcs().all_pix2world([[150, 150], [120, 160]], 0).T
+    ra, dec = sky_wcs().all_pix2world([150, 120], [150, 160], 0)
     Table({"id": [7, 8], "ra": ra, "dec": dec}).write(tmp_path / "c.csv")
     assert classify("-i", sky, "--catalogue", tmp_path / "c.csv", "-o", tmp_path / "o.csv", "--model", model) == 0
     assert "taken to be the model's, nmgy" in capsys.readouterr().err

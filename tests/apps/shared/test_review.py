@@ -298,7 +298,10 @@ def test_a_sidecar_of_an_earlier_version_says_what_to_do(medvision: Collect, tmp
         ((".", "-o", "t.xlsx"), "expected .csv, .parquet, .json"),
         ((".", "-o", "a_review.json"), "would be read as a verdict"),
         ((".", "-o", "report.json"), "would be read as a verdict or report"),
-        ((".", "-o", "t.csv"), "contains no *_seg.json, *_dseg.json, robustness.json, report.json and no verdict"),
+        (
+            (".", "-o", "t.csv"),
+            "contains no *_seg.json, *_dseg.json, robustness.json, report.json, *_report.json and no verdict",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(medvision: Collect, tmp_path: Path, monkeypatch, arguments, says: str):
