@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -283,8 +282,9 @@ def _product(path: Path) -> None:
 
 
 def _joined(path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        join_embeddings(Path(folder) / f"all{path.suffix}", [path])
+    target = path.with_name(f"all{path.suffix}")
+    join_embeddings(target, [path])
+    target.unlink()
 
 
 def _case(path: Path) -> None:

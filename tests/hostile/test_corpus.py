@@ -83,13 +83,16 @@ def test_bombs_end_in_a_line(name: str, tmp_path: Path):
 
 PARSERS = {
     "BZ2File", "File", "GzipFile", "Image.open", "LZMAFile", "ParquetFile", "ParseFile", "ZipFile", "dcmread",
-    "decompressobj", "fits.open", "frombuffer", "load_file", "memmap", "nib.load", "np.load", "parse", "rasterio.open",
+    "decompressobj", "fits.open", "frombuffer", "load_file", "memmap", "nib.load", "np.load", "rasterio.open",
     "read_array", "read_dataset", "safe_load", "safe_open", "tarfile.open", "torch.load",
+    "votable.parse",
 }  # fmt: skip
 """Calls by which libraries make values of a file's bytes."""
-# Places that call them on bytes that this process made or that were checked before, and those that other tests reach.
+# Places that the sound files do not reach: they look at what this process made, or are branches of readers with a row.
 ELSEWHERE = {
-    "Decoder.decode", "Store.array", "_Carry.take", "_by_table", "_thumbnail", "jpeg_compression", "thumbnail", "_bits",
+    "Decoder.decode", "PackedPlane.expect", "Store.array", "_Carry.take", "_bits", "_by_table", "_check_deflated",
+    "_decoded", "_driver_of", "_first_member", "_thumbnail", "_unpacked", "_write", "bytes_of", "cloud_optimised",
+    "draw_scene", "iter_images", "jpeg_compression", "thumbnail",
 }  # fmt: skip
 
 

@@ -132,9 +132,9 @@ CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
         lambda path: _raster(path, 8192, 8192, tiled=True, blockxsize=8192, blockysize=8192),
         _map,
     ),
-    "geotiff, a strip": (lambda path: _raster(path, 8192, 8192, blockysize=8192), _map),
+    "geotiff, a strip": (lambda path: _raster(path, 8192, 8192, blockysize=8192, compress="deflate", zlevel=1), _map),
     "geotiff, bands in one": (
-        lambda path: _raster(path, 2048, 2048, 9, interleave="pixel", blockysize=2048),
+        lambda path: _raster(path, 2048, 2048, 9, interleave="pixel", blockysize=2048, compress="deflate", zlevel=1),
         _map,
     ),
 }  # fmt: skip
