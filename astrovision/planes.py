@@ -104,7 +104,7 @@ class PackedPlane(Plane):
 
     Single windows are decompressed tile by tile. Once windows with more than an eighth of the image's pixels have been
     asked for, the image is decompressed as float32: into memory, or into a temporary file where it takes more than
-    1 GiB.
+    1 GiB or the budget.
     """
 
     def __init__(self, path: Path, hdu: Hdu, channel: tuple[int, ...], **attributes: Unpack[_About]) -> None:
@@ -121,7 +121,7 @@ class PackedPlane(Plane):
         if self.pixels.size or self._expected <= _SHARE * height * width:
             return
         with reading(self._path):
-            if 4 * height * width <= _IN_MEMORY:
+            if 4 * height * width <= min(_IN_MEMORY, memory.budget()):
                 whole = np.empty(self.shape, np.float32)
             else:
                 with tempfile.TemporaryFile() as file:  # without a name; it is there as long as it is mapped

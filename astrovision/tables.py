@@ -23,6 +23,7 @@ READ = {**ENDINGS, ".votable": "votable", ".fts": "fits", ".tsv": "tsv", ".txt":
 """Endings of those that are read; each may be followed by one of `PACKED`."""
 PACKED = (".gz", ".bz2", ".xz")
 _TEXT_BYTES = 10  # of memory for a byte of text, while it is read
+_OBJECT_BYTES = 100  # of a cell of text that is a Python object, beside its characters
 _SHOWN = 12  # columns that a message lists
 
 
@@ -125,6 +126,7 @@ def _read_fits(path: Path) -> Table:
             names = ", ".join(f"{n} {printable(hdu.name)}" for n, hdu in tables.items()) or "none"
             raise InputError(f"{printable(path)}: has {len(tables)} tables ({names}); expected one: save it by itself")
         hdu = next(iter(tables.values()))
+        expect(_fits_bytes(hdu), printable(path), "the table")
         # a copy, as the file that it is mapped to is closed
         table = Table.read(hdu, format="fits", unit_parse_strict="silent").copy()
         for number, name in enumerate(hdu.columns.names, 1):
@@ -133,6 +135,12 @@ def _read_fits(path: Path) -> Table:
             if f"TCOMM{number}" in hdu.header and name in table.colnames:
                 table[name].info.description = str(hdu.header[f"TCOMM{number}"])
         return table
+
+
+def _fits_bytes(hdu: Hdu) -> int:
+    """Estimate of what a table takes: its mapped file and a copy, and text as objects on the way to characters."""
+    texts = [hdu.columns.dtype[name] for name in hdu.columns.names if hdu.columns.dtype[name].kind in "SU"]
+    return 2 * int(hdu.size) + len(hdu.data) * sum(4 * text.itemsize + _OBJECT_BYTES for text in texts)
 
 
 def _read_votable(path: Path, label: str) -> Table:

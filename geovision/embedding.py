@@ -15,7 +15,7 @@ from geovision.networks import LoadedNetwork
 from geovision.scenes import Scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import check_regular, printable, replacing
 
 if TYPE_CHECKING:  # shapely is imported where an outline is made
     from shapely.geometry.base import BaseGeometry
@@ -184,10 +184,15 @@ def join_embeddings(path: Path, tables: Sequence[Path]) -> None:
         InputError: a table cannot be read, or the file cannot be written.
     """
     try:
+        for table in tables:
+            check_regular(table)
         parts = [(_read_arrays if path.suffix == ".npz" else _read_geoparquet)(table) for table in tables]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{printable(path)}: its parts cannot be put together ({error}); write them anew") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged tables make zipfile, NumPy and Arrow raise errors of every kind
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(f"{printable(path)}: its parts cannot be put together ({reason}); write them anew") from None
     if path.suffix == ".npz":
         _write_arrays(path, columns)
     else:

@@ -1,20 +1,23 @@
 """Where the files of a scene lie: in a folder, or in a zip or tar archive that is read in place."""
 
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 
 ARCHIVES = {".zip": "vsizip", ".tar": "vsitar", ".tgz": "vsitar", ".gz": "vsitar"}
 """Endings of archives, with the names under which GDAL reads into them; of `.gz` only `.tar.gz`."""
 _LARGEST_TEXT = 8 * 2**20  # of a metadata file
 _DEPTH = 6  # of folders below a product's
 _MOST_FILES = 100_000
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def text_of(path: Path) -> str:
     """
     try:
         if archive_of(path) is None:
+            check_regular(path)
             with path.open("rb") as file:
                 return file.read(_LARGEST_TEXT).decode("utf-8", "replace")
         return member_beginning(path, _LARGEST_TEXT).decode("utf-8", "replace")
@@ -148,7 +152,7 @@ def member_beginning(path: Path, count: int) -> bytes:
             known = {entry.name.removeprefix("./"): entry for entry in packed if entry.isfile()}
             member = packed.extractfile(known[name])
             return member.read(count) if member else b""
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+    except (KeyError, RuntimeError, NotImplementedError, *_DAMAGE) as error:
         raise OSError(str(error)) from None
 
 
@@ -170,7 +174,7 @@ def _listed(archive: Path, _time: int, _size: int) -> frozenset[str]:
                 return frozenset(entry.filename for entry in packed.infolist() if not entry.is_dir())
         with tarfile.open(archive) as packed:
             return frozenset(entry.name.removeprefix("./") for entry in packed if entry.isfile())
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, *_DAMAGE) as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise InputError(
             f"{printable(archive)}: cannot be read ({reason}); expected a whole zip or tar archive"

@@ -117,7 +117,8 @@ def _check_size(source: "DatasetReader", path: Path) -> None:
     label, widths = printable(path), [np.dtype(name).itemsize for name in source.dtypes if name != "complex_int16"]
     width = max(widths, default=4)
     blocks = [height * across for height, across in source.block_shapes]
-    interleaved = source.count if str(source.profile.get("interleave", "")).lower() == "pixel" else 1
+    pixelwise = source.count > 1 and str(source.profile.get("interleave", "")).lower() == "pixel"
+    interleaved = 2 * source.count if pixelwise else 1  # the block, and one of each band that GDAL makes of it
     expect(max(blocks, default=0) * width * interleaved, label, "one block of it")
     claimed = source.width * source.height * source.count * width
     stored = (archive_of(path) or path).stat().st_size

@@ -1,5 +1,6 @@
 """Class scores of a prepared volume: from a network of slices along one axis or several, or from a 3-D network."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -13,6 +14,8 @@ from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
 from medvision.scores import CERTAIN
 from medvision.sliding_windows import slide, window_count
 from shared_backbones.errors import InputError
+from shared_backbones.inference import PeakOfTensors
+from shared_backbones.memory import budget
 
 FAST_COARSENING = 1.25
 """Spacing of a network of slices under --fast, relative to the model's own."""
@@ -21,9 +24,10 @@ FAST_OVERLAP = 0.25
 _MULTIPLE = 32  # in-plane size that a network of slices takes without padding of its own
 _BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # of the slices run together
 _BATCH_VOXELS = {"cpu": 1, "mps": 96**3, "cuda": 8 * 96**3}  # of the windows run together
-# Bytes of a network's activations for each pixel or voxel that it sees at once, as measured of the bundled models.
-_PIXEL_BYTES, _WINDOW_BYTES, _WHOLE_BYTES = 600, 300, 320
 _SMALL = 32  # side of the window that a 3-D network is tried on
+_THIN, _THICK, _ACROSS = 32, 64, 16  # depths, and side across, of the volumes that one is tried on in rows
+_COPIES = 2  # libraries copy what a layer reads and writes into a layout of their own
+_LIBRARIES = 48 * 2**20  # bytes that they take whatever they are given
 
 Progress = Callable[[int, int], None]
 
@@ -63,12 +67,12 @@ class SliceScorer:
     def check(self, network: nn.Module) -> None:
         """Raise a ValueError unless the network takes and gives the channels that its card promises."""
         side = self.contract.smallest_slice
-        with torch.inference_mode():
-            shape = tuple(network(torch.zeros(1, len(self.contract.slices), side, side)).shape)
+        shape, taken = _tried(network, len(self.contract.slices), (side, side))
         _expect(shape, (1, self.channels.outputs, side, side))
+        self._pixel_bytes = _COPIES * taken / side**2
 
     def memory(self, shape: Sequence[int], device: str) -> float:
-        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`."""
+        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`, after `check`."""
         outputs, smallest = self.channels.outputs, self.contract.smallest_slice
         kept = outputs * math.prod(shape) * (1 if len(self.views) == 1 else 2)
         largest = 0
@@ -76,7 +80,8 @@ class SliceScorer:
             sides = [n for axis, n in enumerate(shape) if axis != AXIS_OF_VIEW[view]]
             pixels = math.prod(max(smallest, -(-n // _MULTIPLE) * _MULTIPLE) for n in sides)
             largest = max(largest, pixels * min(shape[AXIS_OF_VIEW[view]], max(1, _BATCH_PIXELS[device] // pixels)))
-        return kept + largest * (4 * (len(self.contract.slices) + 4 * outputs) + _PIXEL_BYTES * (device == "cpu"))
+        each = 4 * (len(self.contract.slices) + 4 * outputs) + self._pixel_bytes * (device == "cpu")
+        return _LIBRARIES + kept + largest * each
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(1, x, y, z)`, summed over the views."""
@@ -142,26 +147,42 @@ class WindowScorer:
         """Raise a ValueError unless the network takes and gives the channels that its card promises."""
         window = tuple(min(side, _SMALL) for side in self.window)
         try:
-            shape = _shape_of(network, self.contract.channel_count, window)
+            shape, taken = _tried(network, self.contract.channel_count, window)
         except (RuntimeError, ValueError):
             if window == self.window:
                 raise
             window = self.window  # some take windows of one size only
-            shape = _shape_of(network, self.contract.channel_count, window)
+            shape, taken = _tried(network, self.contract.channel_count, window)
         _expect(shape, (1, self.channels.outputs, *window))
+        self._voxel_bytes = _COPIES * taken / math.prod(window)
+        self._row_bytes = functools.cache(functools.partial(self._rows_of, network))
+
+    def _rows_of(self, network: nn.Module) -> tuple[float, float]:
+        """Bytes that a network takes of a whole volume for a plane's voxel, and for each voxel behind it."""
+        if not hasattr(network, "in_rows"):
+            return 0.0, self._voxel_bytes
+        thin, thick = (_tried_in_rows(network, self.contract.channel_count, depth) for depth in (_THIN, _THICK))
+        slope = (thick - thin) / (_THICK - _THIN)
+        return _COPIES * (thin - slope * _THIN) / _ACROSS**2, _COPIES * slope / _ACROSS**2
 
     def memory(self, shape: Sequence[int], device: str) -> float:
-        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`."""
+        """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`, after `check`."""
         outputs = len(self.channels.scored) + self.channels.knows_sides
         kept = outputs * math.prod(shape) * (4 if self.contract.resampling == "monai" else 1)
         if self.contract.any_size and all(n <= side for n, side in zip(shape, self.window, strict=True)):
-            return kept + math.prod(shape) * _WHOLE_BYTES * (device == "cpu")
+            at_once = _LIBRARIES + kept + math.prod(shape) * self._voxel_bytes * (device == "cpu")
+            if (
+                at_once <= budget()
+            ):  # running in rows takes less: how much is found out where it counts, as that takes time
+                return at_once
+            plane, voxel = self._row_bytes()
+            return _LIBRARIES + kept + math.prod(shape[1:]) * (plane + shape[0] * voxel)
         padded = [max(n, side) for n, side in zip(shape, self.window, strict=True)]
         image = 4 * self.contract.channel_count * math.prod(padded) * (padded != list(shape))
-        layer = self.window[0] * padded[1] * padded[2]
-        summed = 4 * layer * (2 * self.channels.outputs + 2)
-        network = math.prod(self.window) * (8 * self.channels.outputs + _WINDOW_BYTES * (device == "cpu"))
-        return kept + image + summed + network
+        layer = 4 * self.channels.outputs * self.window[0] * padded[1] * padded[2]  # logits of a row of windows
+        mirrored = 4 * self.channels.outputs * bool(self.mirror_axes)
+        network = math.prod(self.window) * (mirrored + self._voxel_bytes * (device == "cpu"))
+        return _LIBRARIES + kept + image + layer + max(network, 2 * layer)
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(C, x, y, z)`: uint8, or float32 where labels are to be MONAI's.
@@ -236,8 +257,20 @@ def to_scores(probabilities: Tensor, kind: torch.dtype = torch.uint8) -> Tensor:
 
 
 @torch.inference_mode()
-def _shape_of(network: nn.Module, channels: int, window: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(network(torch.zeros(1, channels, *window)).shape)
+def _tried(network: nn.Module, channels: int, window: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Shape of what a network makes of zeros, and the most bytes of tensors on the way."""
+    with PeakOfTensors() as tensors:
+        shape = tuple(network(torch.zeros(1, channels, *window)).shape)
+    return shape, tensors.peak
+
+
+@torch.inference_mode()
+def _tried_in_rows(network: nn.Module, channels: int, depth: int) -> int:
+    """The most bytes of tensors while a network runs over zeros in rows."""
+    with PeakOfTensors() as tensors:
+        for _ in getattr(network, "in_rows")(torch.zeros(1, channels, depth, _ACROSS, _ACROSS)):  # noqa: B009
+            pass
+    return tensors.peak
 
 
 def _expect(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

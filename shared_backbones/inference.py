@@ -1,13 +1,58 @@
-"""Rewrites for inference that leave a model's outputs unchanged up to rounding."""
+"""Rewrites for inference that leave a model's outputs unchanged up to rounding, and the memory that it takes."""
 
 import copy
+import weakref
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Model = TypeVar("Model", bound=nn.Module)
 Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
+
+
+class PeakOfTensors(TorchDispatchMode):
+    """Counts, while its block runs, the bytes of the tensors that are made in it and still there.
+
+    Attributes:
+        peak: the most at any time.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Ask torch not to import its compiler for a mode that is never compiled: that takes a second."""
+        return False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else (made,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # of the storage itself, which several tensors may show
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += self._sizes[key]
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)
 
 
 def optimize_for_inference(model: Model) -> Model:

@@ -13,6 +13,7 @@ from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem
+from shared_backbones.memory import expect
 
 File: TypeAlias = Any
 """An open `h5py.File`, in whose annotations data sets cannot be told from groups."""
@@ -132,6 +133,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
                 f"{printable(path)}: ans is {answers.shape} {answers.dtype}, expected {count} whole numbers, one for "
                 "each image; fetch it again"
             )
+        expect(count * (answers.dtype.itemsize + 8), printable(path), "ans")
         try:
             labels = answers[()].astype(np.int64)
         except OSError as error:
@@ -171,6 +173,9 @@ def open_hdf5(path: Path) -> File:
             )
         if shape[0] and not images.id.get_storage_size():
             raise InputError(f"{printable(path)}: images were announced but never written; use an intact copy")
+        depth, size, count = _form(images)
+        first, end = block_of(0, depth, size, count)
+        expect((end - first) * size, printable(path), "a block of its images")
         if images.chunks and images.id.get_create_plist().get_nfilters() and np.prod(images.chunks) > _CHUNK_BYTES:
             raise InputError(
                 f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "

@@ -9,8 +9,10 @@ from typing import IO
 
 import numpy as np
 
+from medvision.arrays import read_header
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
+from shared_backbones.memory import expect
 
 _MOST_LABELS = 10**8
 _DAMAGE = (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -41,6 +43,7 @@ def read_corrupted(path: str | PathLike[str]) -> Iterator[tuple[np.ndarray, np.n
             f"{name}: test_labels are {described} for {shape[0]} images; expected one row of integers for each, 5 "
             "times as many as test images"
         )
+    expect(math.prod(shape) // 5, name, "one severity of its images")
     labels = labels.astype(np.int64).reshape(5, shape[0] // 5, -1)
     if (labels != labels[0]).any():
         raise InputError(f"{name}: test_labels change with the severity; expected the same ones five times")
@@ -50,6 +53,7 @@ def read_corrupted(path: str | PathLike[str]) -> Iterator[tuple[np.ndarray, np.n
 def _read_arrays(path: str | PathLike[str], name: str) -> tuple[tuple[int, ...], np.dtype, np.ndarray, str]:
     """Shape and type of the images, the labels (none where they are no rows of integers), and the labels' header."""
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
             missing = {"test_images.npy", "test_labels.npy"} - set(archive.namelist())
             if missing:
@@ -71,11 +75,7 @@ def _read_arrays(path: str | PathLike[str], name: str) -> tuple[tuple[int, ...],
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of the array that an archive's member holds in C order; the member is then at its data."""
-    version = np.lib.format.read_magic(member)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read:
-        raise ValueError(f"an array of format {version}")
-    shape, columns_first, dtype = read[version](member)
+    shape, columns_first, dtype = read_header(member)
     if (columns_first and len(shape) > 1) or dtype.hasobject:
         raise ValueError("an array of objects, or in Fortran order")
     return shape, dtype

@@ -6,22 +6,20 @@ import itertools
 import math
 import re
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from medvision.arrays import read_header, read_member
 from shared_backbones.errors import InputError
 from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem, with_bands
-from shared_backbones.memory import expect
 
 SPLITS = ("train", "val", "test")
 _LARGEST = 2**28  # bytes of an image
@@ -145,7 +143,7 @@ def set_for(path: str | Path, split: str, classes: Sequence[str], *, multi_label
         several = len(shape) == 2 and shape[1] > 1
         number = shape[1] if several else len(classes)
         if shape == (count, 1) and dtype.kind in "iub":
-            number = int(_read(archive, f"{split}_labels").max(initial=0)) + 1
+            number = int(read_member(archive, f"{split}_labels", printable(path)).max(initial=0)) + 1
     number = min(max(number, 2), _MOST_CLASSES)
     ours = several == multi_label and (number == len(classes) if several else number <= len(classes))
     names = tuple(classes) if ours else tuple(map(str, range(number)))
@@ -170,9 +168,8 @@ def read_medmnist(path: str | Path, split: str, name: str | MedMnistSet | None =
     path, facts = Path(path), name if isinstance(name, MedMnistSet) else find_set(path, name)
     with _archive(path, split) as archive:
         shape = _image_shape(path, archive, split, facts)
-        expect(math.prod(shape), printable(path), f"{split}_images")
         labels = _read_labels(path, archive, split, facts, shape[0])
-        images = _read(archive, f"{split}_images")
+        images = read_member(archive, f"{split}_images", printable(path))
     return MedMnistImages(images, _as_targets(labels, facts), facts, _notices(facts, split, shape[0]))
 
 
@@ -200,9 +197,9 @@ def iter_images(path: str | Path, split: str) -> Iterator[np.ndarray]:
     with _archive(path, split) as archive:
         shape = _image_shape(path, archive, split, facts)
         with archive.open(f"{split}_images.npy") as file:
-            _, columns_first, _ = _read_header(file)
+            _, columns_first, _ = read_header(file)
             if columns_first:  # as MedMNIST never writes them: an image is all over the file
-                yield from _read(archive, f"{split}_images")
+                yield from read_member(archive, f"{split}_images", printable(path))
                 return
             size = math.prod(shape[1:])
             if size > _LARGEST:
@@ -335,7 +332,7 @@ def _read_labels(path: Path, archive: zipfile.ZipFile, split: str, facts: MedMni
             f"{printable(path)}: {split}_labels is {shape}, expected {(count, columns)} for the {count} images of "
             f"{facts.name}; fetch it again"
         )
-    labels = _read(archive, f"{split}_labels")
+    labels = read_member(archive, f"{split}_labels", printable(path))
     last = 1 if facts.multi_label else classes - 1
     if not 0 <= labels.min() <= labels.max() <= last:
         raise InputError(
@@ -352,27 +349,10 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int,
         present = ", ".join(printable(member.removesuffix(".npy")) for member in members[:8]) or "nothing"
         raise InputError(f"{printable(path)}: has no {name}, found {present}; fetch it again, or take another split")
     with archive.open(f"{name}.npy") as file:
-        shape, _, dtype = _read_header(file)
+        shape, _, dtype = read_header(file)
     if dtype.hasobject:
         raise InputError(f"{printable(path)}: {name} holds Python objects, which are not read; fetch it again")
     return shape, dtype
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns come first, and type of an array at whose start a file is; then it is at the values."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"it has the format {version}, expected 1.0 or 2.0")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of arrays that old programs wrote
-        return read(file)
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return np.ascontiguousarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _notices(facts: MedMnistSet, split: str, count: int) -> list[str]:

@@ -3,13 +3,14 @@
 import hashlib
 import zipfile
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
 
+from medvision.arrays import read_dataset, read_member
 from medvision.contract import InputContract
 from medvision.datasets.layouts import Case
 from medvision.volumes.channels import read_channels
@@ -18,7 +19,9 @@ from medvision.volumes.geometry import Grid, to_ras
 from medvision.volumes.intensities import channels_to_network
 from medvision.volumes.resampling import resize_linear
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
+
+_BLOCK = 2**22  # bytes of a file that are hashed at a time
 
 
 class VolumeRecord(TypedDict):
@@ -166,16 +169,22 @@ def _read_arrays(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
     digest, images, labels = hashlib.sha256(), [], []
     for path in case.image:
         try:
-            digest.update(path.read_bytes())
+            check_regular(path)
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+            name = printable(path)
             if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
-                    image, label = file["image"], file["label"]
+                with zipfile.ZipFile(path) as archive:
+                    image, label = (read_member(archive, part, name) for part in ("image", "label"))
             else:
                 with require("h5py", "astro").File(path, "r") as file:
-                    image, label = file["image"][()], file["label"][()]
+                    image, label = (read_dataset(file, part, name) for part in ("image", "label"))
         except KeyError as error:
             raise InputError(f"{printable(path)}: contains no {error}; expected `image` and `label`") from None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file makes zipfile, NumPy and h5py raise errors of every kind
             reason = str(error).partition("\n")[0]
             raise InputError(
                 f"{printable(path)}: cannot be read ({printable(reason)}); copy or export it again"
@@ -203,7 +212,7 @@ def bytes_of(case: Case, contract: InputContract) -> int:
     if not case.labels:  # arrays, mostly packed
         return sum(path.stat().st_size for path in case.image) * 3
     try:
-        header: Any = nib.load(case.image[0]).header
+        header = getattr(nib.load(case.image[0]), "header")  # noqa: B009
         shape, spacing = header.get_data_shape()[:3], [float(step) for step in header.get_zooms()[:3]]
     except Exception:  # it is named when it is read
         return 0

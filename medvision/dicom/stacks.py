@@ -136,10 +136,12 @@ def straighten(data: np.ndarray, stack: Stack, max_bytes: int, name: str) -> tup
     extent = distances[-1] - distances[0]
     count = round(extent / np.diff(distances).min()) + 1
     shape = (data.shape[0] + x, data.shape[1] + y, count)
-    if 4 * np.prod(shape, dtype=float) > max_bytes:
+    needed = data.nbytes + 4 * np.prod(shape, dtype=float)
+    if needed > max_bytes:
         raise InputError(
-            f"{name}: would be {' x '.join(map(str, shape))} voxels on a regular grid; the limit is "
-            f"{max_bytes / 2**30:.3g} GB; raise it with --max-gigabytes if that is meant"
+            f"{name}: would be {' x '.join(map(str, shape))} voxels on a regular grid, which takes "
+            f"{needed / 2**30:.3g} GB; the limit is {max_bytes / 2**30:.3g} GB; raise it with --max-gigabytes if that "
+            "is meant"
         )
     step = extent / (count - 1)
     out = _interpolate(data, distances, offsets, distances[0] + step * np.arange(count), shape)

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from medvision.volumes.geometry import Grid
-from medvision.volumes.headers import PAIR, Layout, Stream, read_layout, refuse_short, take
+from medvision.volumes.headers import PAIR, Layout, Stream, check_size, read_layout, refuse_short, take
 from medvision.volumes.voxels import BLOCK, read_intensities, read_label_map
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -89,7 +88,7 @@ def read_volume(
         geometry: "sform" or "qform", to choose where both are set and disagree.
         allow_nonfinite: read NaN as the lowest finite value, and infinite voxels as the lowest or the highest, instead
             of refusing them.
-        max_bytes: largest size that a header may claim, counting at least 4 bytes a voxel.
+        max_bytes: most memory that the voxels may take, 4 bytes each.
         smallest_axis: voxels that there must be along each axis.
         channels: names of the channels that are the volumes of a 4-D file, in its order; where there are several, all
             are read.
@@ -114,7 +113,7 @@ def count_volumes(path: str | os.PathLike[str], geometry: str | None = None) -> 
     suffix = _check_file(Path(path), name)
     with _read_errors(name), scan_parts(Path(path))[0].open("rb") as file:
         stream = _Source(file, lambda block: None).stream
-        return read_layout(stream, suffix, name, geometry, sys.maxsize, insist=False).volumes
+        return read_layout(stream, suffix, name, geometry, insist=False).volumes
 
 
 def read_labels(
@@ -274,11 +273,12 @@ def _read(
     with _read_errors(name), ExitStack() as opened:
         files = [_Source(opened.enter_context(part.open("rb")), digest.update) for part in scan_parts(Path(path))]
         header, source = files[0], files[-1]
-        layout = read_layout(header.stream, suffix, name, geometry, limit(max_bytes), insist=not labels)
-        _check_size(layout, smallest_axis, name)
+        layout = read_layout(header.stream, suffix, name, geometry, insist=not labels)
+        _check_axes(layout, smallest_axis, name)
+        wanted = _wanted(volume_index, channels, layout.volumes, name)
+        check_size(layout, len(wanted), labels, limit(max_bytes), name)
         if accept is not None:
             accept(layout.grid, name)
-        wanted = _wanted(volume_index, channels, layout.volumes, name)
         volume_bytes = layout.voxels * layout.dtype.itemsize
         begin = layout.offset + wanted.start * volume_bytes
         if begin + len(wanted) * volume_bytes > source.most_bytes:
@@ -319,7 +319,7 @@ def _behind(stream: Stream, suffix: str) -> list[str]:
     return ["the file goes on behind its voxels; the rest was ignored"] if ignored else []
 
 
-def _check_size(layout: Layout, smallest_axis: int, name: str) -> None:
+def _check_axes(layout: Layout, smallest_axis: int, name: str) -> None:
     if min(layout.grid.shape) < smallest_axis:
         lengths = layout.grid.shape + (layout.volumes,) * (layout.volumes > 1)
         raise InputError(

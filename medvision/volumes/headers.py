@@ -12,6 +12,7 @@ from shared_backbones.errors import InputError
 
 PAIR = (".hdr.gz", ".hdr", ".img.gz", ".img")
 """Suffixes of NIfTI in two files, header and voxels."""
+_FURTHEST = 2**30  # byte at which voxels may begin, behind what extensions a header has
 
 
 class Stream(Protocol):
@@ -55,10 +56,14 @@ class Layout:
         """Whether values differ from the stored numbers."""
         return (self.slope, self.inter) != (1.0, 0.0)
 
+    @property
+    def label_type(self) -> np.dtype:
+        """Number type of a label map: that of the file, or int32 where it has no integers."""
+        integers = self.dtype.kind in "iu" and not self.scaled
+        return self.dtype.newbyteorder("=") if integers else np.dtype(np.int32)
 
-def read_layout(
-    stream: Stream, suffix: str, name: str, geometry: str | None, max_bytes: int, *, insist: bool = True
-) -> Layout:
+
+def read_layout(stream: Stream, suffix: str, name: str, geometry: str | None, *, insist: bool = True) -> Layout:
     """Read the header from the beginning of a file, and nothing behind it.
 
     Args:
@@ -66,15 +71,14 @@ def read_layout(
         suffix: the file's suffix, which decides between MGH and NIfTI.
         name: Name of the file in messages.
         geometry: "sform" or "qform" where both are set and disagree; an MGH file has one affine only.
-        max_bytes: largest size that the header may claim.
         insist: whether `geometry` must be set in the header.
 
     Raises:
         InputError: not such a header, or not of a volume that can be used.
     """
     if suffix in (".mgz", ".mgh"):
-        return _mgh_layout(stream, name, max_bytes)
-    return _nifti_layout(stream, name, geometry, max_bytes, insist, pair=suffix in PAIR)
+        return _mgh_layout(stream, name)
+    return _nifti_layout(stream, name, geometry, insist, pair=suffix in PAIR)
 
 
 def take(stream: Stream, size: int, name: str) -> bytes:
@@ -89,14 +93,22 @@ def take(stream: Stream, size: int, name: str) -> bytes:
     return data
 
 
+def check_size(layout: Layout, wanted: int, labels: bool, max_bytes: int, name: str) -> None:
+    """Raise an InputError where the volumes that are wanted take too much memory as they are kept."""
+    needed = layout.voxels * wanted * (layout.label_type if labels else np.dtype(np.float32)).itemsize
+    if needed > max_bytes:
+        raise InputError(
+            f"{name}: its header claims {needed / 2**30:.3g} GB of voxels; the limit is {max_bytes / 2**30:.3g} GB; "
+            "raise it with --max-gigabytes if the file can be trusted"
+        )
+
+
 def refuse_short(name: str) -> NoReturn:
     """Raise the InputError for a file that ends before its last voxel."""
     raise InputError(f"{name}: is cut short: it ends before the voxels its header promises; copy or download it again")
 
 
-def _nifti_layout(
-    stream: Stream, name: str, geometry: str | None, max_bytes: int, insist: bool, *, pair: bool
-) -> Layout:
+def _nifti_layout(stream: Stream, name: str, geometry: str | None, insist: bool, *, pair: bool) -> Layout:
     start = take(stream, 4, name)
     kinds = {348: Nifti1Header, 540: Nifti2Header}
     little, big = (int.from_bytes(start, order) for order in ("little", "big"))
@@ -111,10 +123,9 @@ def _nifti_layout(
         raise InputError(f"{name}: its header claims {rank} dimensions; expected 3 or 4; convert the scan again")
     shape, volumes = _checked_shape([int(length) for length in header["dim"][1 : rank + 1]], name)
     dtype = _checked_type(header, int(header["datatype"]), name)
-    _check_size(shape, volumes, dtype, max_bytes, name)
     least = 0 if pair else kind.single_vox_offset
     offset = float(header["vox_offset"]) or least
-    if not least <= offset <= max_bytes:
+    if not least <= offset <= _FURTHEST:
         raise InputError(
             f"{name}: its header puts the voxels at byte {offset:g}; expected {least} or a little more; "
             "convert the scan again"
@@ -147,7 +158,7 @@ def _check_magic(header: Nifti1Header, kind: type[Nifti1Header], name: str, pair
     raise InputError(f"{name}: {problem}; {way_out}")
 
 
-def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
+def _mgh_layout(stream: Stream, name: str) -> Layout:
     block = take(stream, DATA_OFFSET, name)
     if int.from_bytes(block[:4], "big") != 1:
         raise InputError(f"{name}: is not an MGH file (no version 1 at its start); convert it to NIfTI")
@@ -157,7 +168,6 @@ def _mgh_layout(stream: Stream, name: str, max_bytes: int) -> Layout:
     dims = [int(length) for length in header["dims"]]
     shape, volumes = _checked_shape(dims, name)
     dtype = _checked_type(header, int(header["type"]), name)
-    _check_size(shape, volumes, dtype, max_bytes, name)
     grid = mgh_grid(header, shape, name)
     return Layout(grid, volumes, dtype, DATA_OFFSET, DATA_OFFSET, 1.0, 0.0, [])
 
@@ -190,13 +200,3 @@ def _checked_type(header: Nifti1Header | MGHHeader, code: int, name: str) -> np.
     raise InputError(
         f"{name}: its voxels are {kind} (type code {code}); expected one real number each; convert the scan"
     )
-
-
-def _check_size(shape: tuple[int, int, int], volumes: int, dtype: np.dtype, max_bytes: int, name: str) -> None:
-    # Intensities are kept as float32, so that narrower types count as 4 bytes.
-    claimed = math.prod(shape) * volumes * max(dtype.itemsize, 4)
-    if claimed > max_bytes:
-        raise InputError(
-            f"{name}: its header claims {claimed / 2**30:.3g} GB of voxels; the limit is {max_bytes / 2**30:.3g} GB; "
-            "raise it with --max-gigabytes if the file can be trusted"
-        )

@@ -55,8 +55,8 @@ def read_label_map(stream: Stream, layout: Layout, allow_nonfinite: bool, name: 
     Raises:
         InputError: a value is no integer, too large, or not finite.
     """
+    data = np.empty(layout.voxels, layout.label_type)
     integers = layout.dtype.kind in "iu" and not layout.scaled
-    data = np.empty(layout.voxels, layout.dtype.newbyteorder("=") if integers else np.int32)
     nan = infinite = 0
     with np.errstate(all="ignore"):
         for where, stored in _blocks(stream, layout, name):

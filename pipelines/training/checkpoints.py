@@ -12,8 +12,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
+from shared_backbones.files import check_regular, printable, replacing
 from shared_backbones.json_values import Json
 
 # Single keys that stand for what JSON does not know.
@@ -62,7 +63,7 @@ class SafetensorsCheckpoints(CheckpointIO):
             InputError: the file cannot be read, or is no such checkpoint.
         """
         with _reading(path), safe_open(path, "pt") as file:
-            state = json.loads(file.metadata()["state"])
+            state = _parsed(file.metadata()["state"])
             state.pop(_ORIGIN, None)
             return _unpack(state, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
@@ -77,25 +78,36 @@ def steps_in(path: Path, origin: str | None = None) -> int:
     Raises:
         InputError: it is damaged, or of a training with another `origin` than the one given.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # and not Path's own method, which raises for names that cannot be
         return 0
     with _reading(path), safe_open(path, "pt") as file:
-        state = json.loads(file.metadata()["state"])
+        state = _parsed(file.metadata()["state"])
         steps, written = int(state["global_step"]), state.get(_ORIGIN)
     if origin and written and written != origin:
         raise InputError(
-            f"{path}: is a checkpoint of another recipe or of other data (found {written}, expected "
+            f"{printable(path)}: is a checkpoint of another recipe or of other data (found {written}, expected "
             f"{origin}); move it away to start anew"
         )
     return steps
 
 
+def _parsed(text: str) -> Checkpoint:
+    state = parse_json(text)
+    if not isinstance(state, dict):
+        raise ValueError("its state is no JSON object")
+    return state
+
+
 @contextlib.contextmanager
 def _reading(path: FilePath) -> Iterator[None]:
     try:
+        check_regular(path)
         yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a training checkpoint of ours ({error}); remove it to start anew") from None
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(
+            f"{printable(path)}: not a training checkpoint of ours ({reason}); remove it to start anew"
+        ) from None
 
 
 def _pack(value: State, tensors: dict[str, torch.Tensor]) -> Json:

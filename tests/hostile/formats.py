@@ -19,9 +19,14 @@ from astrovision.cutouts import open_mosaic
 from astrovision.datasets.galaxy10 import read_labels as read_galaxy_labels
 from astrovision.datasets.galaxy10 import read_rows
 from astrovision.tables import read_table
+from geovision.embedding import Embedded, join_embeddings, write_embeddings
 from geovision.rasters import open_raster, read_values, reading
 from geovision.scenes import open_scene
+from medvision.bundles.configs import Config
+from medvision.corruptions.published import read_corrupted
+from medvision.datasets.layouts import Case
 from medvision.datasets.medmnist import read_medmnist
+from medvision.datasets.preparation import read_case
 from medvision.dicom.projections import read_projection
 from medvision.dicom.series import read_series
 from medvision.models.hbformer import HBFormer
@@ -31,8 +36,10 @@ from pipelines.data.label_fixes import read_fixes
 from pipelines.recipe.loading import load_recipe
 from pipelines.report.verdict_files import read_review_files
 from pipelines.report.worklist import read_batch
+from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
 from shared_backbones import weights
 from shared_backbones.catalogue import Catalogue
+from shared_backbones.classification.outliers import Outliers
 from shared_backbones.documents import read_json
 from shared_backbones.errors import InputError
 from shared_backbones.official import read_foreign
@@ -88,6 +95,37 @@ def vrt(path: Path) -> Path:
     return target
 
 
+def scene_zip(path: Path) -> Path:
+    return zipped(path / "scene.zip", {"product/B2.tif": write_scene(path / "B2.tif", ramp(1)).read_bytes()})
+
+
+def scene_tar(path: Path) -> Path:
+    import tarfile
+
+    with tarfile.open(path / "scene.tar.gz", "w:gz") as archive:
+        archive.add(write_scene(path / "B2.tif", ramp(1)), "product/B2.tif")
+    return path / "scene.tar.gz"
+
+
+def stac(path: Path) -> Path:
+    write_scene(path / "b2.tif", ramp(1))
+    assets = {"blue": {"href": "./b2.tif", "type": "image/tiff", "eo:bands": [{"name": "B02"}]}}
+    about = {"type": "Feature", "stac_version": "1.0.0", "collection": "sentinel-2-l2a", "properties": {}}
+    (path / "item.json").write_text(json.dumps({**about, "assets": assets}))
+    return path / "item.json"
+
+
+def embeddings(path: Path, ending: str) -> Path:
+    import shapely
+
+    part = Embedded(
+        np.zeros((2, 3), np.float32), np.arange(2), np.arange(2), (8, 8), np.ones(2), np.zeros((2, 5, 2)),
+        [shapely.box(0, 0, 1, 1)] * 2,
+    )  # fmt: skip
+    write_embeddings(path / f"part{ending}", [("scene", "0" * 64, part)], "0" * 64)
+    return path / f"part{ending}"
+
+
 def fits(path: Path) -> Path:
     from astropy.io import fits as files
 
@@ -135,6 +173,26 @@ def npz(path: Path) -> Path:
     return path / "breastmnist.npz"
 
 
+def medmnist_c(path: Path) -> Path:
+    images = np.arange(10 * 28 * 28).astype(np.uint8).reshape(10, 28, 28)
+    np.savez_compressed(path / "blur.npz", test_images=images, test_labels=np.zeros((10, 1), np.uint8))
+    return path / "blur.npz"
+
+
+def slices(path: Path) -> Path:
+    image = make_image((16, 14, 12))[..., 5].astype(np.float32)
+    np.savez_compressed(path / "slice.npz", image=image, label=np.zeros(image.shape, np.uint8))
+    return path / "slice.npz"
+
+
+def volume_hdf5(path: Path) -> Path:
+    import h5py
+
+    with h5py.File(path / "volume.h5", "w") as file:
+        file["image"], file["label"] = make_image((16, 14, 12)), np.zeros((16, 14, 12), np.uint8)
+    return path / "volume.h5"
+
+
 def picture(path: Path) -> Path:
     from PIL import Image
 
@@ -150,6 +208,22 @@ def card(path: Path) -> Path:
 
 def safetensors(path: Path) -> Path:
     return card(path).with_name("model.safetensors")
+
+
+def outliers(path: Path) -> Path:
+    Outliers.fit(np.random.default_rng(0).random((20, 3))).with_threshold(np.zeros((4, 3))).save(path)
+    return path / "outliers.safetensors"
+
+
+def training(path: Path) -> Path:
+    state: Any = {"global_step": 3, "weight": torch.zeros(2), "sizes": (1, 2)}
+    SafetensorsCheckpoints().save_checkpoint(state, path / "last.ckpt")
+    return path / "last.ckpt"
+
+
+def bundle(path: Path) -> Path:
+    (path / "inference.yaml").write_text("network: {_target_: UNet, channels: [4, 8]}")
+    return path / "inference.yaml"
 
 
 def checkpoint(path: Path) -> Path:
@@ -216,6 +290,27 @@ def _mosaic(path: Path) -> None:
         mosaic.cut([[20, 20]], 8)
 
 
+def _product(path: Path) -> None:
+    with open_scene(path, sensor="sentinel2_l2a") as scene:
+        scene.read(0, 0, 8, 8)
+        scene.sha256()
+
+
+def _joined(path: Path) -> None:
+    target = path.with_name(f"all{path.suffix}")
+    join_embeddings(target, [path])
+    target.unlink()
+
+
+def _case(path: Path) -> None:
+    read_case(Case("case", "subject", (path,), ()), range(5))
+
+
+def _training(path: Path) -> None:
+    steps_in(path)
+    SafetensorsCheckpoints().load_checkpoint(path)
+
+
 def _collect(path: Path) -> None:
     for problem in read_review_files([path.parent]).problems:  # each is a line, and the others are read all the same
         raise InputError(problem)
@@ -248,6 +343,17 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ..
     "csv": (csv, (read_table,)),
     "ecsv": (ecsv, (read_table,)),
     "parquet": (parquet, (read_table,)),
+    "medmnist-c": (medmnist_c, (lambda path: list(read_corrupted(path)),)),
+    "slices": (slices, (_case,)),
+    "volume.hdf5": (volume_hdf5, (_case,)),
+    "scene.zip": (scene_zip, (_product,)),
+    "scene.tar": (scene_tar, (_product,)),
+    "stac": (stac, (_product,)),
+    "embeddings": (lambda path: embeddings(path, ".npz"), (_joined,)),
+    "embeddings.parquet": (lambda path: embeddings(path, ".parquet"), (_joined,)),
+    "outliers": (outliers, (lambda path: Outliers.load(path.parent),)),
+    "training": (training, (_training,)),
+    "bundle": (bundle, (lambda path: Config(path, path.parent),)),
     "picture": (picture, (lambda path: read_image(path, None),)),
     "card": (card, (lambda path: weights.load(path.parent),)),
     "safetensors": (safetensors, (lambda path: weights.load(path.parent),)),

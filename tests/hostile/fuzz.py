@@ -2,94 +2,128 @@
 
     python -m tests.hostile.fuzz [SECONDS] [FORMAT ...]
 
-What it finds is kept in a folder, whose name it prints; make a damage or a bomb of it in the corpus.
+A changed file that reaches lines of ours which none before it reached is changed further. What is found is kept in a
+folder, whose name is printed; make a damage or a bomb of it in the corpus.
 """
 
 import functools
 import itertools
-import shutil
+import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from types import FrameType
+from typing import Any
 
 from shared_backbones.memory import set_budget
 from tests.hostile.confined import confined
 from tests.hostile.formats import FORMATS
 from tests.hostile.test_corpus import BUDGET, check
+from tests.test_words import SOURCES
 
-_ROUND = 30  # examples of a format before the next one's
-_PLACES = st.one_of(st.integers(0, 400), st.integers(0, 2**20))
-_VALUES = st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 127, 128, 255]))
-_EDITS = st.lists(
-    st.one_of(
-        st.tuples(st.just("set"), _PLACES, st.lists(_VALUES, min_size=1, max_size=8)),
-        st.tuples(st.just("cut"), _PLACES, st.just([])),
-        st.tuples(st.just("insert"), _PLACES, st.lists(_VALUES, min_size=1, max_size=64)),
-        st.tuples(st.just("double"), _PLACES, st.just([])),
-    ),
-    min_size=1,
-    max_size=6,
-)
-Edit = tuple[str, int, list[int]]
+_ROUND = 30  # changed files of a format before the next one's
+_LONGEST = 2**20  # bytes of a file that is changed further
+_OURS = frozenset(map(str, SOURCES))
+_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF)  # at which lengths and signs turn over
 
 
-def edited(content: bytes, edits: list[Edit]) -> bytes:
-    """Content after edits, each at a place counted around from the beginning."""
-    for kind, place, values in edits:
-        at, new = place % max(1, len(content)), bytes(values)
-        if kind == "set":
-            content = content[:at] + new + content[at + len(new) :]
-        elif kind == "insert":
-            content = content[:at] + new + content[at:]
-        else:
-            content = content[:at] if kind == "cut" else content[:at] + content[at:] + content[at : at + 4096]
-    return content
+def edited(content: bytes, other: bytes, chance: random.Random) -> bytes:
+    """Content after a few edits, of which half are near its beginning, where headers are; one takes from another's."""
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(min(len(content), chance.choice((400, 2**30))) or 1)
+        size = chance.choice((1, 2, 4, 8, 64))
+        noise = chance.choice((chance.randbytes(size), bytes([chance.choice(_NUMBERS)]) * size))
+        content = chance.choice(
+            (
+                content[:at] + noise + content[at + size :],
+                content[:at] + noise + content[at:],
+                content[:at] + content[at + size :],
+                content[:at],
+                content[:at] + content[at:] + content[at : at + 4096],
+                content[:at] + other[at:],
+            )
+        )
+    return content[:_LONGEST]
 
 
-def fuzz_format(name: str) -> Path | None:
-    """Read some changed files of a format; where one does more than end in a line, the folder that it is in."""
-    make, readers = FORMATS[name]
-    home = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    path = make(home)
-    sound, found = path.read_bytes(), home / "found"
+def lines_reached(read: Callable[[Path], Any], path: Path, notes: Path) -> None:
+    """Read a file, and note which lines of ours ran."""
+    lines: set[str] = set()
 
-    @settings(
-        max_examples=_ROUND, database=None, deadline=None, derandomize=False,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        phases=[Phase.generate, Phase.shrink],
-    )  # fmt: skip
-    @given(_EDITS)
-    def one(edits: list[Edit]) -> None:
-        path.write_bytes(edited(sound, edits))
-        for reader in readers:
-            try:
-                check(confined(functools.partial(reader, path), home / "out"))
-            except AssertionError:
-                found.write_bytes(path.read_bytes())
-                raise
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename not in _OURS:
+            return None
+        lines.add(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return trace
 
+    sys.settrace(trace)
     try:
-        one()
-    except AssertionError as error:
-        print(f"{name}: {found}\n{str(error)[-2000:]}", flush=True)
-        return found
-    shutil.rmtree(home)
-    return None
+        read(path)
+    finally:
+        sys.settrace(None)
+        notes.write_text("\n".join(lines))
+
+
+@dataclass
+class Fuzzed:
+    """A format, with the files that reached something new.
+
+    Attributes:
+        name: one of `FORMATS`.
+        chance: where edits come from.
+        contents: what changed files hold that reached new lines, and the sound one.
+        lines: all that were reached.
+    """
+
+    name: str
+    chance: random.Random
+    contents: list[bytes] = field(default_factory=list)
+    lines: set[str] = field(default_factory=set)
+
+    def round(self, files: int = _ROUND) -> Path | None:
+        """Read some changed files; where one does more than end in a line, the file."""
+        make, readers = FORMATS[self.name]
+        home = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        path, notes = make(home), home / "out/lines"
+        notes.parent.mkdir()
+        sound = path.read_bytes()
+        for number in range(files):
+            content, other = (self.chance.choice([sound, *self.contents]) for _ in range(2))
+            content = sound if not self.contents and number == 0 else edited(content, other, self.chance)
+            path.write_bytes(content)
+            for reader in readers:
+                notes.unlink(missing_ok=True)
+                try:
+                    check(confined(functools.partial(lines_reached, reader, path, notes), home / "out"))
+                except AssertionError as error:
+                    print(f"{self.name}: {path}\n{str(error)[-2000:]}", flush=True)
+                    return path
+                reached = set(notes.read_text().splitlines())
+                if not reached <= self.lines:
+                    self.lines |= reached
+                    self.contents.append(content)
+        for folder in sorted(home.rglob("*"), reverse=True):
+            folder.rmdir() if folder.is_dir() else folder.unlink()
+        home.rmdir()
+        return None
 
 
 def main(arguments: list[str]) -> int:
     """Fuzz until the time is over; 1 where something was found."""
     end = time.monotonic() + float(arguments[0] if arguments else 600)
     set_budget(BUDGET)
+    chance = random.Random()  # noqa: S311 - no secret
+    formats = [Fuzzed(name, chance) for name in arguments[1:] or FORMATS]
     findings, rounds = 0, 0
-    for name in itertools.cycle(arguments[1:] or FORMATS):
+    for fuzzed in itertools.cycle(formats):
         if time.monotonic() > end:
             break
-        findings, rounds = findings + (fuzz_format(name) is not None), rounds + 1
+        findings, rounds = findings + (fuzzed.round() is not None), rounds + 1
+    for fuzzed in formats:
+        print(f"{fuzzed.name}: {len(fuzzed.contents)} files reached {len(fuzzed.lines)} lines")
     print(f"{rounds} rounds of {_ROUND} files, {findings} findings")
     return 1 if findings else 0
 

@@ -1,12 +1,16 @@
 """Hostile files of every format, read with limits: one line or a result, in bounded memory, nothing else touched."""
 
 import ast
+import contextlib
 import functools
-import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from shared_backbones.errors import InputError
 from shared_backbones.memory import set_budget
 from tests.conftest import ROOT
 from tests.hostile.bombs import BOMBS
@@ -25,6 +29,7 @@ SKIPPED = {
     ("verdict", "an odd name"),
     ("dicom", "an odd name"),
     ("index", "an odd name"),
+    ("outliers", "an odd name"),
 }
 
 
@@ -77,26 +82,58 @@ def test_bombs_end_in_a_line(name: str, tmp_path: Path):
     assert ended.code == 2, "it was read"
 
 
-# Functions that look like readers of a user's files and are none, or are called by those of the corpus alone.
-NOT_READERS = {
-    "read_layout", "read_intensities", "read_label_map", "read_bounded", "read_card", "read_shapes", "open_planes",
-    "open_fits", "open_hdf5", "read_text", "read_values", "read_voxels", "read_header", "read_whole", "read_instance",
-    "read_yaml", "read_typed", "open_for_model", "open_store", "open_image", "read_channels", "read_reference",
-    "read_segmentation", "read_catalogue", "read_corrupted", "read_targets", "read_cases", "read_measurement",
-    "read_lines", "read_stop", "read_summary", "read_note", "read_record", "read_run",
-    "open_fits_source", "load_foreign", "load_official", "read_outcomes", "open_source", "read_images",
-    "read_frames", "read_in_batches", "read_case", "read_config",
+PARSERS = {
+    "BZ2File", "File", "GzipFile", "Image.open", "LZMAFile", "ParquetFile", "ParseFile", "ZipFile", "dcmread",
+    "decompressobj", "fits.open", "frombuffer", "load_file", "memmap", "nib.load", "np.load", "rasterio.open",
+    "read_array", "read_dataset", "safe_load", "safe_open", "tarfile.open", "torch.load",
+    "votable.parse",
+}  # fmt: skip
+"""Calls by which libraries make values of a file's bytes."""
+# Places that the sound files do not reach: they look at what this process made, or are branches of readers with a row.
+ELSEWHERE = {
+    "Decoder.decode", "PackedPlane.expect", "Store.array", "_Carry.take", "_bits", "_by_table", "_check_deflated",
+    "_decoded", "_driver_of", "_first_member", "_thumbnail", "_unpacked", "_write", "bytes_of", "cloud_optimised",
+    "draw_scene", "iter_images", "jpeg_compression", "thumbnail",
 }  # fmt: skip
 
 
-def test_every_reader_has_its_row():
-    text = (ROOT / "tests/hostile/formats.py").read_text() + (ROOT / "tests/hostile/bombs.py").read_text()
-    rows = set(re.findall(r"\b(?:read|open|load)_\w+", text))
-    readers = {
-        node.name
-        for path in SOURCES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef) and re.match(r"(read|open|load)_", node.name)
-    }
-    assert readers - rows - NOT_READERS == set(), "give them a row in tests/hostile/formats.py"
-    assert readers >= NOT_READERS, "no such functions any more"
+def parsing(path: Path) -> Iterator[str]:
+    """Functions of a module that call one of `PARSERS`."""
+
+    def walk(node: ast.AST, names: tuple[str, ...]) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                yield from walk(child, (*names, child.name))
+                continue
+            called = ast.unparse(child.func).split(".") if isinstance(child, ast.Call) else []
+            if {".".join(called[-2:]), *called[-1:]} & PARSERS:
+                yield ".".join(names)
+            yield from walk(child, names)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), ())
+
+
+def test_every_reader_has_its_row(tmp_path: Path):
+    """Whatever parses bytes is reached by the sound files of the corpus."""
+    reached: set[tuple[str, str]] = set()
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            name = frame.f_code.co_qualname.replace(".<locals>", "").removesuffix(".<lambda>")
+            reached.add((frame.f_code.co_filename, name))
+
+    for number, (make, readers) in enumerate(FORMATS.values()):
+        (tmp_path / str(number)).mkdir()
+        path = make(tmp_path / str(number))
+        sys.setprofile(look)
+        try:
+            for reader in readers:
+                with contextlib.suppress(InputError):  # of one that takes only part of a format
+                    reader(path)
+        finally:
+            sys.setprofile(None)
+    there = {(str(path), name) for path in SOURCES for name in parsing(path)}
+    assert len(there) > 40, "the names of the parsers changed"
+    missing = {f"{Path(path).relative_to(ROOT)}: {name}" for path, name in there - reached if name not in ELSEWHERE}
+    assert not missing, "give them a row in tests/hostile/formats.py"
+    assert {name for _, name in there} >= ELSEWHERE, "no such functions any more"

@@ -174,6 +174,16 @@ def test_fluxes_that_cannot_be_converted_are_refused_and_those_unknown_warned_ab
     assert "warning: the input does not say its unit (BUNIT); it was taken to be the model's" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("said", ["DOE JANE 1970", "=HYPERLINK(1)", "<b>Jy</b>", "Jy by J. Doe"])
+def test_a_unit_that_is_none_stays_out_of_the_side_car(said: str, model: Path, tmp_path: Path):
+    catalogue = write_catalogue(tmp_path / "c.ecsv")
+    for unit, noted in ((said, False), ("nJy", True)):
+        path = write(tmp_path / "a.fits", sky(), sky_wcs(), BUNIT=unit)
+        assert classify("-i", path, "--catalogue", catalogue, "--model", model, "-o", tmp_path / "o.ecsv", "-q") == 0
+        assert (f'"unit": "{unit}"' in (tmp_path / "o.json").read_text()) == noted
+        assert noted or unit not in (tmp_path / "o.json").read_text() + (tmp_path / "o.ecsv").read_text()
+
+
 def test_zero_points_are_heeded_where_fluxes_are_counts(tmp_path: Path):
     counts = small_models.classifier(tmp_path / "m", {**FLUXES, "unit": "adu"})
     catalogue = write_catalogue(tmp_path / "c.ecsv")
