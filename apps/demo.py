@@ -14,7 +14,7 @@ SCAN = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 SEED = 7  # of the drawn scene and of the drawn sky
 SIDE = 512  # of the scene, in pixels of 10 m
 GALAXIES = 4  # along each side of the sky
-APART = 204  # pixels of 0.396 arcsec from one galaxy to the next
+APART, WIDE, AROUND = 130, 92, 45  # pixels of 0.396 arcsec from one to the next, of each, and around all of them
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,10 @@ def earth() -> Shown:
         f"A scene of 5 km as Sentinel-2 would see it, drawn from spectra with seed {SEED}; no satellite took it.",
         command,
         [
+            (
+                OUTPUT / "scene_map_report.html",
+                "report: scene, classes and confidence on one canvas, areas, a form for a verdict",
+            ),
             (target, "map on the scene's own grid, a cloud-optimised GeoTIFF"),
             (target.with_suffix(".json"), "side-car: areas, hashes, settings"),
             (scene, "the scene"),
@@ -137,22 +141,22 @@ def draw_sky(image: Path, catalogue: Path) -> None:
     from shared_backbones.files import replacing
 
     fits, wcs, table = (require(f"astropy.{name}", "demo") for name in ("io.fits", "wcs", "table"))
-    random, side = np.random.default_rng(SEED), GALAXIES * APART
+    random, side = np.random.default_rng(SEED), GALAXIES * APART + 2 * AROUND
     sky = random.normal(0, 0.004, (3, side, side)).astype(np.float32)
-    fade = np.outer(tukey(APART, 0.3), tukey(APART, 0.3)).astype(np.float32)
+    fade = np.outer(tukey(WIDE, 0.3), tukey(WIDE, 0.3)).astype(np.float32)
     kinds = [str(kind) for kind in random.permutation(np.resize(list(PHANTOMS), GALAXIES**2))]
-    places = np.indices((GALAXIES, GALAXIES)).reshape(2, -1).T * APART
+    places = np.indices((GALAXIES, GALAXIES)).reshape(2, -1).T * APART + (APART - WIDE) // 2 + AROUND
     for kind, (top, left) in zip(kinds, places, strict=True):
-        seen = Stretch("sdss", {}).invert(phantom(kind, random, APART).transpose(2, 0, 1).astype(np.float32) / 255)
+        seen = Stretch("sdss", {}).invert(phantom(kind, random, WIDE).transpose(2, 0, 1).astype(np.float32) / 255)
         light = seen - np.median(seen[:, fade < 0.1], -1)[:, None, None]  # without the sky around it
-        sky[:, top : top + APART, left : left + APART] += fade * light
+        sky[:, top : top + WIDE, left : left + WIDE] += fade * light
     frame = wcs.WCS(naxis=2)
     frame.wcs.ctype, frame.wcs.crval, frame.wcs.crpix = ["RA---TAN", "DEC--TAN"], [180, 30], [side / 2 + 0.5] * 2
     frame.wcs.cdelt = np.array([-0.396, 0.396]) / 3600
     header = frame.to_header()
     header.update({"BANDS": "".join(SDSS_BANDS), "BUNIT": "nanomaggy"})
     # a picture's first row is above, that of FITS below
-    ra, dec = frame.all_pix2world((places + (APART - 1) / 2) @ [[0, -1], [1, 0]] + [0, side - 1], 0).T
+    ra, dec = frame.all_pix2world((places + (WIDE - 1) / 2) @ [[0, -1], [1, 0]] + [0, side - 1], 0).T
     rows = table.Table({"id": np.arange(1, len(kinds) + 1), "ra": ra, "dec": dec, "drawn": kinds})
     image.parent.mkdir(parents=True, exist_ok=True)
     with replacing(image) as place:
@@ -167,13 +171,14 @@ def sky() -> Shown:
     draw_sky(image, catalogue)
     command = _run(
         "astrovision", "classify", "--input", image, "--catalogue", catalogue, "--output", target,
-        "--keep-columns", "drawn", "--overwrite",
+        "--keep-columns", "drawn", "--gallery", str(GALAXIES**2), "--overwrite",
     )  # fmt: skip
     return Shown(
         "astrovision: shapes of galaxies",
         f"A field of {GALAXIES**2} galaxies as SDSS would see it, drawn with seed {SEED}; no telescope took it.",
         command,
         [
+            (OUTPUT / "galaxies_gallery.html", "gallery: the doubtful ones first, a key for each label"),
             (target, "table of classes, probabilities and positions, and of what was drawn"),
             (target.with_suffix(".json"), "side-car: hashes, settings"),
             (image, "the sky, with its WCS"),

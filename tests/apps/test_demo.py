@@ -30,7 +30,7 @@ def test_the_drawn_sky_has_a_galaxy_at_each_place_of_its_catalogue(tmp_path: Pat
     colours = Stretch("sdss", {}).apply(np.asarray(sky))
     for row in rows:
         x, y = (round(float(v)) for v in wcs.all_world2pix([[float(row["ra"]), float(row["dec"])]], 0)[0])
-        inner, outer = (colours[:, y - r : y + r, x - r : x + r] for r in (15, 100))
+        inner, outer = (colours[:, y - r : y + r, x - r : x + r] for r in (8, 60))
         assert inner.mean() > 2 * outer.mean(), row
 
 
