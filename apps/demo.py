@@ -175,8 +175,8 @@ def sky() -> Shown:
     )  # fmt: skip
     return Shown(
         "astrovision: shapes of galaxies",
-        f"A field of {GALAXIES**2} galaxies as SDSS would see it, drawn with seed {SEED}; no telescope took it, and the "
-        "model, which knows real ones, calls them outliers.",
+        f"A field of {GALAXIES**2} galaxies as SDSS would see it, drawn with seed {SEED}; no telescope took it. "
+        "The model, which knows real ones, calls them outliers.",
         command,
         [
             (OUTPUT / "galaxies_gallery.html", "gallery: the doubtful ones first, a key for each label"),

@@ -81,7 +81,7 @@ class Stretch:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Of which fluxes it makes red, green and blue; none where the bands are the model's own."""
+        """Bands whose fluxes it makes red, green and blue, in that order; none where the bands are the model's own."""
         return SDSS_BANDS if self.kind == "sdss" else ()
 
     def card(self) -> dict[str, str | dict[str, float]]:

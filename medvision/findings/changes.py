@@ -73,10 +73,10 @@ def _change(
     now, then = row["volume_ml"], None if before is None else before.get("volume_ml")
     then = float(then) if isinstance(then, int | float) else None
     differs = None if now is None or then is None else now - then
-    found: Change = {
+    change: Change = {
         "id": row["id"], "name": row["name"], "earlier_ml": then, "volume_ml": now, "change_ml": differs,
         "change_share": differs / then if differs is not None and then else None,
     }  # fmt: skip
     if earlier_labels is not None and before is not None:
-        found["dice"] = dice(labels == row["id"], earlier_labels == int(before["id"]))
-    return found
+        change["dice"] = dice(labels == row["id"], earlier_labels == int(before["id"]))
+    return change

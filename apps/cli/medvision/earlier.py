@@ -49,12 +49,12 @@ class Earlier:
         """
         if not self.same_scan:
             return None
-        found = read_labels(self.labels)
-        if difference := found.grid.differs_from(volume.grid):
+        labels = read_labels(self.labels)
+        if difference := labels.grid.differs_from(volume.grid):
             raise InputError(
                 f"--compare {printable(self.labels)}: not on the grid of its scan: {difference}; make it again"
             )
-        return found.data
+        return labels.data
 
     def compared(self, sidecar: Sidecar, labels: np.ndarray, earlier_labels: np.ndarray | None) -> Changes:
         """What the side-car of the new result says of the earlier one."""
