@@ -1,6 +1,7 @@
 """Run a call in a process of its own that may take only so much, reach nothing, and touch one folder."""
 
 import functools
+import gc
 import os
 import resource
 import signal
@@ -81,6 +82,7 @@ def _run(
         os.dup2(err, 2)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        gc.freeze()  # what the tests before this one left is not gone through again and again within its limits
         limit()
         sys.addaudithook(guard)
         answer = call()
