@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 _SECONDS = 30.0  # for a frame, and as much again for every 4 million pixels
+_END_OF_IMAGE = b"\xff\xd9"
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
 
@@ -99,6 +100,9 @@ def decode_frame(stream: bytes, settings: dict[str, Any]) -> Any:
     if syntax in _LOSSLESS_JPEG:
         import imagecodecs
 
+        # libjpeg fills up what is missing of a frame (imagecodecs 2026.3), so that half a slice would pass for a whole one
+        if not stream.rstrip(b"\0").endswith(_END_OF_IMAGE):
+            raise ValueError("the stream ends before its image does")
         stored = imagecodecs.jpeg8_decode(stream)
         unused = stored.dtype.itemsize * 8 - settings["BitsStored"]
         signed = stored.dtype.str.replace("u", "i") if settings["PixelRepresentation"] else stored.dtype

@@ -193,6 +193,45 @@ def test_damaged_compressed_pixels_end_in_one_line(tmp_path: Path, monkeypatch: 
         assert "pixels cannot be decoded" in str(error) and str(error).isprintable()
 
 
+def jpeg(values: np.ndarray, lossless: bool) -> bytes:
+    from PIL import Image
+
+    if lossless:
+        return bytes(imagecodecs.jpeg8_encode(values.astype(np.uint16), lossless=True, bitspersample=16))
+    stream = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("damage", ["half", "two bytes", "noise", "another size"])
+def test_damaged_jpeg_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lossless: bool, damage: str):
+    """What is left of a stream never becomes a part of a volume; noise alone may decode, to noise."""
+    monkeypatch.setattr(medvision.dicom.decoding, "_SECONDS", 10.0)
+    random = np.random.default_rng(0)
+    values = random.integers(0, 255, (SHAPE[1], SHAPE[0]))
+    slices = make_slices(STORED.clip(0), AFFINE)
+    for dataset in slices:
+        stream = jpeg(np.tile(values, (2, 2)) if damage == "another size" else values, lossless)
+        if damage == "noise":
+            middle = random.integers(0, 255, len(stream) // 3).astype(np.uint8).tobytes()
+            stream = stream[: len(stream) // 3] + middle + stream[len(stream) // 3 + len(middle) :]
+        stream = {"half": stream[: len(stream) // 2], "two bytes": stream[:2]}.get(damage, stream)
+        dataset.PixelRepresentation = 0
+        if not lossless:
+            dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1 if lossless else JPEGBaseline8Bit
+        dataset.PixelData = encapsulate([stream])
+        dataset["PixelData"].is_undefined_length = True
+    write_series(tmp_path, slices)
+    try:
+        volume = read_series(tmp_path)
+    except InputError as error:
+        assert str(error).isprintable() and "IM0000" in str(error)
+    else:
+        assert damage == "noise" and volume.data.shape == SHAPE
+
+
 @pytest.mark.parametrize("stream", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0\x00", b"\xff\x4f\xff\x51\x00", b"\x00" * 99])
 def test_a_stream_that_claims_no_size_has_none(stream: bytes):
     assert stream_size(stream) is None
