@@ -100,7 +100,7 @@ def decode_frame(stream: bytes, settings: dict[str, Any]) -> Any:
     if syntax in _LOSSLESS_JPEG:
         import imagecodecs
 
-        # libjpeg fills up what is missing of a frame (imagecodecs 2026.3), so that half a slice would pass for a whole one
+        # libjpeg fills up what is missing of a frame (imagecodecs 2026.3): half a slice would pass for a whole one
         if not stream.rstrip(b"\0").endswith(_END_OF_IMAGE):
             raise ValueError("the stream ends before its image does")
         stored = imagecodecs.jpeg8_decode(stream)
