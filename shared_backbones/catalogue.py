@@ -40,8 +40,6 @@ class Catalogue:
         if folder.is_dir():
             return folder
         label = f"model {printable(name_or_folder)}"
-        if not bundled:
-            raise InputError(f"{label}: no such folder; expected one with {CARD}, as none is bundled")
         raise InputError(
             f"{label}: neither a bundled model ({', '.join(bundled)}) nor a folder with {CARD}; "
             f"see `{self.domain} models list`"

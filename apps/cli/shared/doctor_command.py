@@ -129,7 +129,7 @@ def _lines(known: Entries) -> list[str]:
         f"packages   {packages}",
         f"device     {device['auto']} ({device['name']}), {device['threads']} threads of {device['cpus']} CPUs"
         + (", fast bfloat16" if device["fast_bfloat16"] else ""),
-        f"models     {', '.join(known['models']) or 'none is bundled'}",
+        f"models     {', '.join(known['models'])}",
         f"cache      {printable(cache['folder'])}{'' if cache['writable'] else _UNWRITABLE}",
         f"tracking   {printable(known['tracking'])}",
     ]

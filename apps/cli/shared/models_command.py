@@ -44,9 +44,6 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
         if options.as_json:
             print(json.dumps(list(cards.values()), indent=2))
             return
-        if not models:
-            say("no model is bundled; name one of your own: --model FOLDER, or --model models:/NAME@ALIAS")
-            return
         rows = [
             [name, card["version"], card["license"], _size(models[name]), _takes(card), card["description"]]
             for name, card in cards.items()

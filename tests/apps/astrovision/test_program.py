@@ -425,7 +425,7 @@ def test_images_that_cannot_be_used_are_one_line_or_are_skipped(
         ({"-o": "nowhere/o.csv"}, "nowhere: no such folder"),
         ({"-o": "c.ecsv", "-i": "cube.fits", "--model": "f", "--bands": "g,r,z", "--catalogue": "c.ecsv"},
          "c.ecsv: is there and was not written by this program"),
-        ({"--model": "nowhere"}, "model nowhere: no such folder"),
+        ({"--model": "nowhere"}, "model nowhere: neither a bundled model (galaxy-morphology) nor a folder"),
         ({"-i": "absent.jpg"}, "absent.jpg: no such file or folder"),
         ({"-i": "c.ecsv"}, "ends in .ecsv; expected .jpg"),
         ({"-i": "empty"}, "holds neither JPEG or PNG images nor FITS files"),

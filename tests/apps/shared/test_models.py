@@ -14,33 +14,28 @@ from shared_backbones.card import read_card
 from tests.astrovision import small_models as sky_models
 from tests.geovision import small_models as land_models
 
-PROGRAMS = pytest.mark.parametrize("app", [astrovision.app], ids=["astrovision"])
+BUNDLED = [
+    (geovision.app, "surface-types", "any bands with green, red, nir, swir"),
+    (astrovision.app, "galaxy-morphology", "red, green, blue"),
+]
 
 
-@PROGRAMS
-def test_a_list_without_models_says_how_to_name_one(app: typer.Typer, capsys):
+@pytest.mark.parametrize(("app", "name", "takes"), BUNDLED, ids=["geovision", "astrovision"])
+def test_bundled_models_are_listed_with_what_they_take_and_how_well(app: typer.Typer, name: str, takes: str, capsys):
     assert run(app, ["models", "list"]) == 0
-    listed = capsys.readouterr()
-    assert listed.out.count("\n") == 1 and "no model is bundled" in listed.out and "--model FOLDER" in listed.out
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(name) and takes in first
+    assert "accuracy" in second and "balanced" in second
     assert run(app, ["models", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert [card["name"] for card in json.loads(capsys.readouterr().out)] == [name]
 
 
-@PROGRAMS
-def test_what_is_no_model_is_refused_in_one_line(app: typer.Typer, tmp_path: Path, capsys):
+@pytest.mark.parametrize(("app", "name", "takes"), BUNDLED, ids=["geovision", "astrovision"])
+def test_what_is_no_model_is_refused_in_one_line(app: typer.Typer, name: str, takes: str, tmp_path: Path, capsys):
     assert run(app, ["models", "show", "nix"]) == 2
-    assert capsys.readouterr().err.startswith("error: model nix: no such folder; expected one with model.json")
+    assert capsys.readouterr().err.startswith(f"error: model nix: neither a bundled model ({name}) nor a folder with")
     assert run(app, ["models", "show", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_bundled_models_are_listed_with_what_they_take_and_how_well(capsys):
-    assert run(geovision.app, ["models", "list"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("surface-types") and "any bands with green, red, nir, swir" in first
-    assert "balanced accuracy" in second
-    assert run(geovision.app, ["models", "show", "nix"]) == 2
-    assert "neither a bundled model (surface-types) nor a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
