@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 demo: .venv/demo.stamp
 	$(BIN)/python -m apps.demo
 
-# Of one domain: `make demo-medical`, `make demo-earth`.
+# Of one domain: `make demo-medical`, `make demo-earth`, `make demo-sky`.
 demo-%: .venv/demo.stamp
 	$(BIN)/python -m apps.demo $*
 
