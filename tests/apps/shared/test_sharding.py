@@ -165,7 +165,9 @@ def test_a_folder_is_mapped_scene_by_scene_and_goes_on(scenes: Path, tmp_path: P
     for number in (1, 3):
         assert call(geovision.app, *asked, "--shard", f"{number}/3") == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        f"{number}_map.{ending}" for number in (0, 2) for ending in ("json", "png", "tif")
+        f"{number}_map{ending}"
+        for number in (0, 2)
+        for ending in (".json", ".png", ".tif", "_report.html", "_report.json")
     ]
     capsys.readouterr()
     assert call(geovision.app, *asked, "--resume") == 0
