@@ -103,8 +103,9 @@ def test_a_map_that_was_changed_is_kept_and_said_to_be_there(tmp_path: Path, cap
     model, out = land_models.mapper(tmp_path / "m"), tmp_path / "maps"
     arguments = ("map", "-i", scenes, "-o", out, "--model", model, "--sensor", "sentinel2_l1c")
     assert program("geovision", *arguments) == 0
-    side = json.loads((out / "s_map.json").read_text())
-    assert set(side["outputs"]) == {"map", "quicklook", "report", "twin"} and "s_map" not in (out / "s_map.json").read_text()
+    text = (out / "s_map.json").read_text()
+    side = json.loads(text)
+    assert set(side["outputs"]) == {"map", "quicklook", "report", "twin"} and "s_map" not in text
     assert program("geovision", *arguments) == 0, "our own map is replaced"
     with (out / "s_map.tif").open("ab") as file:
         file.write(b"corrected")
