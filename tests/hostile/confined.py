@@ -59,9 +59,9 @@ def confined(
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
         told, tells = os.pipe()
+        _give_back()
         child = os.fork()
         if not child:
-            _give_back()
             os.write(tells, str(_resident()).encode())
             limits = functools.partial(_limit, memory, seconds)
             _run(call, program, limits, _guard(folder, bait), out.fileno(), err.fileno())
@@ -85,6 +85,8 @@ def _run(
         os.dup2(err, 2)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if "torch" in sys.modules:  # a fork has none of the threads that its parent's torch may count on
+            sys.modules["torch"].set_num_threads(1)
         gc.freeze()  # what the tests before this one left is not gone through again and again within its limits
         limit()
         sys.addaudithook(guard)
