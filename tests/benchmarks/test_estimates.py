@@ -1,4 +1,7 @@
-"""Estimates of memory: half of what a file takes refuses it, and twice as much reads it, from needles to slabs."""
+"""Estimates of memory: half of what a file takes refuses it, and twice as much reads it, from needles to slabs.
+
+What is measured depends on what a process holds already, so it is no part of `make test`: run this file alone.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
