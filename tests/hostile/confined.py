@@ -110,7 +110,8 @@ def _limit(memory: int, seconds: int) -> None:
     space = pages * resource.getpagesize() + memory
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))
+    files = _FILES + max(map(int, os.listdir("/proc/self/fd")))  # beyond those that the tests before this one left open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.alarm(2 * seconds)  # of waiting, such as for the other end of a pipe
