@@ -171,7 +171,7 @@ def sky() -> Shown:
     draw_sky(image, catalogue)
     command = _run(
         "astrovision", "classify", "--input", image, "--catalogue", catalogue, "--output", target,
-        "--keep-columns", "drawn", "--gallery", str(GALAXIES**2), "--overwrite",
+        "--keep-columns", "drawn", "--gallery", str(GALAXIES**2),
     )  # fmt: skip
     return Shown(
         "astrovision: shapes of galaxies",

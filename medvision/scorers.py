@@ -171,12 +171,11 @@ class WindowScorer:
         kept = outputs * math.prod(shape) * (4 if self.contract.resampling == "monai" else 1)
         if self.contract.any_size and all(n <= side for n, side in zip(shape, self.window, strict=True)):
             at_once = _LIBRARIES + kept + math.prod(shape) * self._voxel_bytes * (device == "cpu")
-            if (
-                at_once <= budget()
-            ):  # running in rows takes less: how much is found out where it counts, as that takes time
+            # running in rows takes less; to find out how much takes time, so that is done where it matters
+            if at_once <= budget():
                 return at_once
             plane, voxel = self._row_bytes()
-            return _LIBRARIES + kept + math.prod(shape[1:]) * (plane + shape[0] * voxel)
+            return _LIBRARIES + kept + math.prod(shape[1:]) * (plane + shape[0] * voxel) * (device == "cpu")
         padded = [max(n, side) for n, side in zip(shape, self.window, strict=True)]
         image = 4 * self.contract.channel_count * math.prod(padded) * (padded != list(shape))
         layer = 4 * self.channels.outputs * self.window[0] * padded[1] * padded[2]  # logits of a row of windows

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Earlier:
     labels: Path
     same_scan: bool
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Digest of the label map."""
         return file_sha256(self.labels)

@@ -89,7 +89,7 @@ def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None
             continue
         with contextlib.suppress(InputError):  # it is said when the scan's turn comes
             files = work.files(scan)
-            earlier = None if work.earlier is None else work.earlier.find(scan)
+            earlier = work.earlier.find(scan) if work.earlier is not None and options.resume else None
             if not options.resume or work.changed(files, scan, earlier) is None:
                 targets.append(files)
     check_outputs(targets, [file for scan in scans for file in scan.files])
