@@ -23,6 +23,7 @@ from shared_backbones.networks.resnet import ResNet
 from shared_backbones.networks.timm_registration import Settings
 
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
+_WIDTH = 64  # channels of the first map of a published ResNet's basic blocks
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
 # arguments that say nothing more, or that trained weights replace
 _NOT_KEPT = ("num_patches", "proj_dim", "pretrained")
@@ -67,6 +68,8 @@ class DuoFormer(Classifier):
         img_size: height and width in pixels, or one number for both; multiples of 32.
         patch_block: `attention` as released, `transformer` for pre-norm blocks as the paper draws them.
         frozen_statistics: keep the batch norms of a frozen backbone in eval mode.
+        backbone_width: channels of the first of the four maps of `r18`, twice as many in each after it; a quarter of
+            them with `r50`. Released backbones have 64.
         pretrained: start a timm backbone from timm's weights.
 
     Attributes:
@@ -99,6 +102,7 @@ class DuoFormer(Classifier):
         img_size: int | Sequence[int] = 224,
         patch_block: str = "attention",
         frozen_statistics: bool = False,
+        backbone_width: int = _WIDTH,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -120,7 +124,7 @@ class DuoFormer(Classifier):
         name, in_chans, (height, width) = (self.arguments[key] for key in ("backbone", "in_chans", "img_size"))
         self.backbone: ResNet | TimmPyramid
         if name in RESNETS:
-            self.backbone = ResNet(RESNETS[name], in_chans)
+            self.backbone = ResNet(RESNETS[name], in_chans, width=self.arguments["backbone_width"])
         else:
             self.backbone = TimmPyramid(name, in_chans, img_size=(height, width), pretrained=pretrained)
         # timm's pyramid has its own names, and nothing hooks onto its levels one by one
@@ -351,6 +355,10 @@ def _check_choices(arguments: Arguments) -> None:
     scales, token, block = (arguments[key] for key in ("num_layers", "scale_token", "patch_block"))
     if scales not in {2, 3, 4}:
         raise ValueError(f"num_layers is {scales}, expected 2, 3 or 4 scales")
+    if arguments["backbone_width"] < 1:
+        raise ValueError(f"backbone_width is {arguments['backbone_width']}, expected 1 or more")
+    if arguments["backbone_width"] != _WIDTH and arguments["backbone"] not in RESNETS:
+        raise ValueError(f"backbone_width is for {', '.join(RESNETS)}; {arguments['backbone']} has its own: leave it out")
     if arguments["depth"] < 1:
         raise ValueError(f"depth is {arguments['depth']}, expected 1 or more")
     if token not in SCALE_TOKENS:
