@@ -58,6 +58,7 @@ class Embedder(LoadedNetwork):
         device: Device, as for `LoadedNetwork`.
         threads: CPU threads, as for `LoadedNetwork`.
         precision: Number format, as for `LoadedNetwork`.
+        engine: Engine, as for `LoadedNetwork`.
 
     Raises:
         InputError: as `LoadedNetwork`; or the network has no features.
@@ -72,22 +73,23 @@ class Embedder(LoadedNetwork):
         device: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
-        super().__init__(model, device=device, threads=threads, precision=precision)
+        super().__init__(model, device=device, threads=threads, precision=precision, engine=engine)
         self.batch_size, self.min_valid = batch_size, min_valid
         if not hasattr(self.network, "forward_features"):
             raise InputError(f"model {printable(model)}: has no features; use a classifier or a masked autoencoder")
         size, bands = self.contract.size, len(self.contract.bands)
         try:
             zeros = np.zeros((1, bands, size, size), np.float32)
-            self.width = self.vectors(zeros, np.ones((1, size, size), bool)).shape[1]
+            self.width = self.vectors(zeros, np.ones((1, size, size), bool), trial=True).shape[1]
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
 
-    def vectors(self, numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def vectors(self, numbers: np.ndarray, valid: np.ndarray, *, trial: bool = False) -> np.ndarray:
         """Embeddings `(B, D)` of `(B, C, size, size)` in the model's numbers and `(B, size, size)` valid pixels."""
-        tokens = self(torch.from_numpy(numbers), torch.from_numpy(valid), "forward_features")
+        tokens = self(torch.from_numpy(numbers), torch.from_numpy(valid), "forward_features", trial=trial)
         if hasattr(self.network, "forward_head"):
             with torch.inference_mode():
                 return self.network.forward_head(tokens, pre_logits=True).float().cpu().numpy()

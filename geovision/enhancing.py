@@ -43,6 +43,7 @@ class Enhancer(LoadedNetwork):
         device: device, as for `LoadedNetwork`.
         threads: CPU threads, as for `LoadedNetwork`.
         precision: number format, as for `LoadedNetwork`.
+        engine: engine, as for `LoadedNetwork`.
 
     Attributes:
         sharpening: what it does.
@@ -52,9 +53,15 @@ class Enhancer(LoadedNetwork):
     """
 
     def __init__(
-        self, model: str | Path, *, device: str = "auto", threads: int | None = None, precision: str = "auto"
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
-        super().__init__(model, device=device, threads=threads, precision=precision)
+        super().__init__(model, device=device, threads=threads, precision=precision, engine=engine)
         self.sharpening = Sharpening.from_card(self.card, self.contract, printable(model))
         self.tile = int(self.contract.tile or 0)
 

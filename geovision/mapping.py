@@ -45,6 +45,7 @@ class Mapper(LoadedNetwork):
         device: Device, as for `LoadedNetwork`.
         threads: CPU threads, as for `LoadedNetwork`.
         precision: Number format, as for `LoadedNetwork`.
+        engine: Engine, as for `LoadedNetwork`.
 
     Attributes:
         tile: side of a tile in pixels.
@@ -66,8 +67,9 @@ class Mapper(LoadedNetwork):
         device: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
-        super().__init__(model, device=device, threads=threads, precision=precision)
+        super().__init__(model, device=device, threads=threads, precision=precision, engine=engine)
         if not 0 <= overlap < 1:
             raise InputError(f"overlap is {overlap:g}, expected 0 or more and less than 1")
         if batch_size < 1:
@@ -105,7 +107,7 @@ class Mapper(LoadedNetwork):
 
     def _answer(self, size: int) -> Tensor:
         zeros = torch.zeros(1, len(self.contract.bands), size, size)
-        return self(zeros, torch.ones(1, size, size, dtype=torch.bool))
+        return self(zeros, torch.ones(1, size, size, dtype=torch.bool), trial=True)
 
     def _takes(self, size: int) -> bool:
         try:

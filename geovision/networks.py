@@ -1,19 +1,24 @@
 """A trained network for satellite images, loaded once, with its contract, on the device where it runs."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from shared_backbones import weights
 from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.engines import TORCH, Accelerated, check_engine, identity_of, same_labels, same_values
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
 from shared_backbones.json_values import Entries
+
+_MULTIPLE = 32  # of pixels: sides of tiles, mostly
+_GROUP = 2 * 256**2  # pixels that the network sees at once on a CPU: more takes memory, and no less time
 
 
 class LoadedNetwork:
@@ -25,19 +30,29 @@ class LoadedNetwork:
         threads: CPU threads of this process; by default torch's choice.
         precision: `auto`, `float32` or `bfloat16`; `auto` takes bfloat16 where the hardware computes in it and the card
             says that it was measured to agree.
+        engine: `torch`, or `openvino` for the CPU; see `shared_backbones.engines`.
 
     Attributes:
         card: the model's `model.json`.
         sha256: SHA-256 of its weights.
         contract: what it expects of a scene.
+        any_size: whether the network takes images of any size.
         warnings: what a user should know.
 
     Raises:
-        InputError: no such model, device or precision, or its card is of no model for satellite images.
+        InputError: no such model, device, precision or engine, or its card is of no model for satellite images.
     """
 
+    any_size = False
+
     def __init__(
-        self, model: str | Path, *, device: str = "auto", threads: int | None = None, precision: str = "auto"
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -48,17 +63,22 @@ class LoadedNetwork:
         self.card, self.sha256 = trained.card, trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
         agreement = float(self.card.get("bfloat16_agreement", 0))
-        self.precision = choose_precision(precision, self.device, agreement)
+        self._precision = choose_precision(precision, self.device, agreement)
+        self._is_asked_for = precision == self._precision
+        check_engine(engine, self.device)
+        self._engine = engine
+        self._accelerated: dict[str, Accelerated] = {}
         network: Any = optimize_for_inference(trained.module)
         self.network = network.to(device=self.device, memory_format=torch.channels_last)
 
-    def __call__(self, numbers: Tensor, valid: Tensor, method: str = "forward") -> Tensor:
+    def __call__(self, numbers: Tensor, valid: Tensor, method: str = "forward", *, trial: bool = False) -> Tensor:
         """Run a method of the network on a batch.
 
         Args:
             numbers: `(B, C, H, W)` float32, in the model's numbers, on the CPU.
             valid: `(B, H, W)` bool.
             method: name of a method of the network.
+            trial: whether this only finds out what the network takes: torch runs it then.
 
         Returns:
             What the method returns, float32, on the device.
@@ -66,9 +86,38 @@ class LoadedNetwork:
         numbers = numbers.to(self.device, non_blocking=True)
         images = self.contract.normalise(numbers, valid.to(self.device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
-        bfloat16 = self.precision == "bfloat16"
+        if self._engine != TORCH and not trial:
+            return self._accelerate(method)(images)[0]
+        on_cpu = self.device.type == "cpu"
+        group = max(1, _GROUP // (images.shape[2] * images.shape[3])) if on_cpu else max(1, len(images))
+        run, bfloat16 = getattr(self.network, method), self._precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            return getattr(self.network, method)(images).float()
+            return torch.cat([run(part).float() for part in images.split(group)])
+
+    @property
+    def precision(self) -> str:
+        """Number format of the network's arithmetic: `float32` or `bfloat16`."""
+        return [self._precision, *(used.precision for used in self._accelerated.values())][-1]
+
+    def described(self) -> Entries:
+        """What a side-car says of where and how the network ran."""
+        engine = [{}, *(used.described() for used in self._accelerated.values())][-1]
+        return {"device": str(self.device), "precision": self.precision, **engine}
+
+    def _accelerate(self, method: str) -> Accelerated:
+        """A method of the network as the engine runs it."""
+        key = json.dumps([method, getattr(self.network, "wavelengths", None)])  # which a scene's sensor may set anew
+        if key not in self._accelerated:
+            self._accelerated[key] = Accelerated(
+                self.network if method == "forward" else _Method(self.network, method),
+                identity_of(self.card, self.sha256, key),
+                precision=self._precision,
+                warnings=self.warnings,
+                is_asked_for=self._is_asked_for,
+                multiple_of=_MULTIPLE if self.any_size else 0,
+                same=same_labels if "classes" in self.card and method == "forward" else same_values,
+            )
+        return self._accelerated[key]
 
     def provenance(self) -> Entries:
         """What a side-car says of the model."""
@@ -79,3 +128,14 @@ class LoadedNetwork:
             "sha256": self.sha256,
             "license": self.card.get("license"),
         }
+
+
+class _Method(nn.Module):
+    """A method of a network as a module."""
+
+    def __init__(self, network: nn.Module, method: str) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, images: Tensor) -> Tensor:
+        return getattr(self.network, self.method)(images)

@@ -64,8 +64,13 @@ class SliceScorer:
         self.coarsening = FAST_COARSENING if fast else 1.0
         self.settings: Mapping[str, Setting] = {"views": list(views)}
 
-    def check(self, network: nn.Module) -> None:
-        """Raise a ValueError unless the network takes and gives the channels that its card promises."""
+    def check(self, network: nn.Module, *, in_rows: bool = True) -> None:
+        """Raise a ValueError unless the network takes and gives the channels that its card promises.
+
+        Args:
+            network: The network.
+            in_rows: Whether a network that can runs over volumes a few rows at once; slices are not affected.
+        """
         side = self.contract.smallest_slice
         shape, taken = _tried(network, len(self.contract.slices), (side, side))
         _expect(shape, (1, self.channels.outputs, side, side))
@@ -143,8 +148,13 @@ class WindowScorer:
             "mirror_axes": list(self.mirror_axes),
         }
 
-    def check(self, network: nn.Module) -> None:
-        """Raise a ValueError unless the network takes and gives the channels that its card promises."""
+    def check(self, network: nn.Module, *, in_rows: bool = True) -> None:
+        """Raise a ValueError unless the network takes and gives the channels that its card promises.
+
+        Args:
+            network: The network.
+            in_rows: Whether a network that can runs over a whole volume a few rows at once, which takes less memory.
+        """
         window = tuple(min(side, _SMALL) for side in self.window)
         try:
             shape, taken = _tried(network, self.contract.channel_count, window)
@@ -155,11 +165,11 @@ class WindowScorer:
             shape, taken = _tried(network, self.contract.channel_count, window)
         _expect(shape, (1, self.channels.outputs, *window))
         self._voxel_bytes = _COPIES * taken / math.prod(window)
-        self._row_bytes = functools.cache(functools.partial(self._rows_of, network))
+        self._row_bytes = functools.cache(functools.partial(self._rows_of, network, in_rows))
 
-    def _rows_of(self, network: nn.Module) -> tuple[float, float]:
+    def _rows_of(self, network: nn.Module, in_rows: bool) -> tuple[float, float]:
         """Bytes that a network takes of a whole volume for a plane's voxel, and for each voxel behind it."""
-        if not hasattr(network, "in_rows"):
+        if not in_rows or not hasattr(network, "in_rows"):
             return 0.0, self._voxel_bytes
         thin, thick = (_tried_in_rows(network, self.contract.channel_count, depth) for depth in (_THIN, _THICK))
         slope = (thick - thin) / (_THICK - _THIN)

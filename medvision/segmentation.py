@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medvision.channels import Channels
@@ -34,6 +35,7 @@ from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.engines import TORCH, Accelerated, Described, check_engine, identity_of
 from shared_backbones.errors import InputError
 from shared_backbones.memory import expect
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _BRIDGE_MM = 1.5
 """Half the width of the widest bridge by which labels outside the brain hang on it: a nerve, a vessel, a muscle."""
+_MULTIPLE = 32  # of pixels: sides of slices that a network takes
 _MOST_VOXELS = 2**27  # at the network's spacing; a cube of 768 mm at 1.5 mm
 
 
@@ -82,6 +85,7 @@ class Segmentation:
             brain; None where the model is none of the brain.
         is_cut: whether the scan ends inside the skull; None where the model does not tell that.
         certainty: how high the winning scores are; None where they were not kept.
+        engine: what a side-car says of the engine that ran the network, where it was not torch.
     """
 
     labels: np.ndarray
@@ -101,6 +105,7 @@ class Segmentation:
     outside_share: float | None = None
     is_cut: bool | None = None
     certainty: Certainty | None = None
+    engine: Described = field(default_factory=Described)
     _scores: Scores | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
@@ -151,10 +156,12 @@ class Segmenter:
         fast: one view and a coarser spacing; for a 3-D network, windows that overlap less.
         precision: `auto`, `float32` or `bfloat16`. `auto` takes bfloat16 where the hardware computes in it and the
             model's card says that at least 99.9 % of voxels keep their label.
+        engine: `torch`, or `openvino` for the CPU, which is faster and takes more memory; see
+            `shared_backbones.engines`.
         detail: `structures`, or `full` for each part of them with its side, where the model tells these apart.
 
     Raises:
-        InputError: no such model, device, view, precision or detail, or a model that does not segment volumes.
+        InputError: no such model, device, view, precision, engine or detail, or a model that does not segment volumes.
     """
 
     def __init__(
@@ -166,6 +173,7 @@ class Segmenter:
         views: Sequence[str] | None = None,
         fast: bool = False,
         precision: str = "auto",
+        engine: str = "torch",
         detail: str = "structures",
     ) -> None:
         if threads is not None:
@@ -173,6 +181,7 @@ class Segmenter:
                 raise InputError(f"threads is {threads}, expected 1 or more")
             torch.set_num_threads(threads)
         chosen, self.warnings = choose_device(device)
+        check_engine(engine, chosen)
         trained = weights.load(find_model(model))
         self.model_sha256 = trained.sha256
         self.contract = InputContract.from_card(trained.card, str(model))
@@ -185,22 +194,39 @@ class Segmenter:
         network = optimize_for_inference(trained.module)
         self.network = network.to(memory_format=self.scorer.memory_format)  # pyright: ignore[reportCallIssue] - real, unlisted
         try:
-            self.scorer.check(self.network)
+            self.scorer.check(self.network, in_rows=engine == TORCH)
         except InputError as error:
             raise InputError(f"model {model}: {error}") from None
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {model}: its network does not take what its card names ({reason})") from None
         self._requested = device, precision
+        self._accelerated: Accelerated | None = None
         self._place_on(chosen)
+        if engine != TORCH:
+            self._accelerated = Accelerated(
+                self.network,
+                identity_of(trained.card, trained.sha256),
+                precision=self._precision,
+                warnings=self.warnings,
+                is_asked_for=precision == self._precision,
+                multiple_of=getattr(self.network, "stride", _MULTIPLE),
+            )
 
     def _place_on(self, device: torch.device) -> None:
         self.device = device
-        self.precision = choose_precision(self._requested[1], device, self.contract.bfloat16_agreement)
+        self._precision = choose_precision(self._requested[1], device, self.contract.bfloat16_agreement)
         self.network.to(device)
+
+    @property
+    def precision(self) -> str:
+        """Number format of the network's arithmetic: `float32` or `bfloat16`."""
+        return self._precision if self._accelerated is None else self._accelerated.precision
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of a batch on the model's device, as the network gives them."""
+        if self._accelerated is not None:
+            return self._accelerated(images)[0]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.network(images)
 
@@ -211,6 +237,9 @@ class Segmenter:
         if rows is None:
             yield 0, self(images)
             return
+        if self._accelerated is not None:
+            yield 0, self._whole(images, int(getattr(self.network, "stride", 1)))
+            return
         pieces = rows(images)
         while True:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -218,6 +247,13 @@ class Segmenter:
             if piece is None:
                 return
             yield piece
+
+    def _whole(self, images: Tensor, stride: int) -> Tensor:
+        """Logits of volumes whose border is repeated as the network would do by itself, which makes sizes alike."""
+        sides = images.shape[2:]
+        padding = [amount for side in reversed(sides) for amount in (0, -side % stride)]
+        logits = self(F.pad(images, padding, mode="replicate") if any(padding) else images)
+        return logits[(..., *(slice(side) for side in sides))]
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -228,6 +264,7 @@ class Segmenter:
             "spacing_mm": spacings[0] if len(set(spacings)) == 1 else spacings,
             "fast": self.fast,
             "precision": self.precision,
+            **({"engine": "openvino"} if self._accelerated is not None else {}),
             **({"detail": self.channels.detail.value} if self.contract.parts else {}),
         }
 
@@ -290,6 +327,7 @@ class Segmenter:
             outside_share=outside_share,
             is_cut=is_cut,
             certainty=Certainty.of(values, self.scorer.summands, grid),
+            engine=self._accelerated.described() if self._accelerated else Described(),
             _scores=scores if keep_scores else None,
         )
 

@@ -95,6 +95,8 @@ class Sidecar(TypedDict):
         settings: what decides the result beside model and input.
         device: where the network ran.
         precision: `float32` or `bfloat16`.
+        engine: engine that ran the network, and its version, where it was asked for.
+        engine_agreement: share of the answers that were compared with torch's which were the same.
         summary: figures of the case as a whole.
         structures: figures of each structure.
         flags: quality flags.
@@ -118,6 +120,8 @@ class Sidecar(TypedDict):
     settings: dict[str, Setting]
     device: str
     precision: str
+    engine: NotRequired[str]
+    engine_agreement: NotRequired[float | None]
     summary: CaseSummary
     structures: list[StructureRow]
     flags: list[Flag]
@@ -176,6 +180,7 @@ def build_sidecar(
         "settings": dict(settings),
         "device": segmentation.device,
         "precision": segmentation.precision,
+        **segmentation.engine,
         "summary": _summary(rows, scattered, segmentation.intracranial_ml),
         "structures": rows,
         "flags": flags,

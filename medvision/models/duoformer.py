@@ -358,7 +358,9 @@ def _check_choices(arguments: Arguments) -> None:
     if arguments["backbone_width"] < 1:
         raise ValueError(f"backbone_width is {arguments['backbone_width']}, expected 1 or more")
     if arguments["backbone_width"] != _WIDTH and arguments["backbone"] not in RESNETS:
-        raise ValueError(f"backbone_width is for {', '.join(RESNETS)}; {arguments['backbone']} has its own: leave it out")
+        raise ValueError(
+            f"backbone_width is for {', '.join(RESNETS)}; {arguments['backbone']} has its own: leave it out"
+        )
     if arguments["depth"] < 1:
         raise ValueError(f"depth is {arguments['depth']}, expected 1 or more")
     if token not in SCALE_TOKENS:

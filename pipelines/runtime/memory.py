@@ -23,18 +23,6 @@ def keep_freed_memory() -> bool:
     return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
 
 
-def give_back_freed_memory() -> bool:
-    """Let the C library give back every freed block above 8 MiB, unless the user has set how.
-
-    By default it learns to keep blocks of up to 32 MiB, in a heap with ever larger gaps: a tenth of the peak of a
-    network that runs over a head piece by piece.
-
-    Returns:
-        As `keep_freed_memory`.
-    """
-    return _set({_MMAP_THRESHOLD: _SMALL})
-
-
 def _set(parameters: dict[int, int]) -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _CHOICES):
         return False

@@ -22,6 +22,7 @@ from shared_backbones.classification.outliers import FILE as OUTLIERS
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document
+from shared_backbones.user_cache import cache_folder
 from shared_backbones.weights import WEIGHTS
 from shared_backbones.work_folders import work_folder
 
@@ -228,15 +229,6 @@ def _is_best(client: "MlflowClient", name: str, tag: str, value: float) -> bool:
     return tag in best.tags and value > float(best.tags[tag])
 
 
-def _cache() -> Path:
-    """The folder in which models of registries are kept."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(given or Path.home() / ".cache") / "domain-vision"
-    except RuntimeError:
-        raise InputError("this user has no home to keep models in; name a folder in XDG_CACHE_HOME") from None
-
-
 def _folder_of(card: str, uri: str) -> str:
     """The folder of a store in which a card lies, from `artifacts` on; a hostile server may name any file.
 
@@ -267,7 +259,7 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     open_store(store)
     from mlflow.artifacts import download_artifacts, list_artifacts
 
-    cache = cache or _cache()
+    cache = cache or cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         if not os.access(cache, os.W_OK | os.X_OK):

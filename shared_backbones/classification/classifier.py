@@ -17,7 +17,17 @@ from shared_backbones.card import Calibration, Card
 from shared_backbones.classification.calibration import prediction_sets
 from shared_backbones.classification.contract import ContractT, mirror_of
 from shared_backbones.classification.outliers import Outliers
+from shared_backbones.classification.watching import Watching
 from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.engines import (
+    TORCH,
+    Accelerated,
+    Described,
+    check_engine,
+    identity_of,
+    same_decisions,
+    same_labels,
+)
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import optimize_for_inference
@@ -50,14 +60,6 @@ class Prediction:
         return self.probabilities.max(1)
 
 
-class _Level(TypedDict):
-    """A map that a network gives: channels, how many pixels of the image one of its own is, and where it comes from."""
-
-    num_chs: int
-    reduction: int
-    module: str
-
-
 class Provenance(TypedDict):
     """What a side-car says of a model."""
 
@@ -76,6 +78,7 @@ class ImageClassifier(Generic[ContractT]):
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads of this process; by default torch's choice.
         precision: `auto`, `float32` or `bfloat16`.
+        engine: `torch`, or `openvino` for the CPU; see `shared_backbones.engines`.
         batch_size: images that the network sees at once.
         symmetries: average the probabilities over the eight symmetries of the square; mirrored views have the classes
             of mirror images exchanged. None does as the model was calibrated, and else what its domain does.
@@ -94,7 +97,7 @@ class ImageClassifier(Generic[ContractT]):
         warnings: what a user should know.
 
     Raises:
-        InputError: no such model, device or precision, or its card is of no model for such images.
+        InputError: no such model, device, precision or engine, or its card is of no model for such images.
     """
 
     default_symmetries = False
@@ -106,6 +109,7 @@ class ImageClassifier(Generic[ContractT]):
         device: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        engine: str = "torch",
         batch_size: int = 64,
         symmetries: bool | None = None,
         calibrated: bool = True,
@@ -135,14 +139,15 @@ class ImageClassifier(Generic[ContractT]):
             self.quantile, self.coverage = _prediction_sets(known)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"model {printable(model)}: its card cannot be used ({error}); choose another") from None
-        self.precision = choose_precision(precision, self.device, float(self.card.get("bfloat16_agreement", 0)))
+        agreement = float(self.card.get("bfloat16_agreement", 0))
+        self._precision = choose_precision(precision, self.device, agreement)
+        check_engine(engine, self.device)
         network: nn.Module = optimize_for_inference(trained.module)
         self.network = network.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._seen: list[Tensor] = []
+        self._accelerated: Accelerated | None = None
         size, bands = self.contract.size, len(self.contract.bands)
         try:
-            stage, self._watched_channels = _watched(self.network)
-            stage.register_forward_hook(self._see)
+            self._watching = Watching(self.network)
             logits, features = self._run(torch.zeros(1, bands, size, size))
         except (AttributeError, RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
@@ -154,6 +159,25 @@ class ImageClassifier(Generic[ContractT]):
             )
         self.width = features.shape[1]
         self.outliers = Outliers.load(model, self.width) if calibrated else None
+        if engine != TORCH:
+            self._accelerated = Accelerated(
+                self._watching,
+                identity_of(trained.card, self.sha256),
+                precision=self._precision,
+                warnings=self.warnings,
+                is_asked_for=precision == self._precision,
+                same=same_decisions if self.multi_label else same_labels,
+            )
+
+    @property
+    def precision(self) -> str:
+        """Number format of the network's arithmetic: `float32` or `bfloat16`."""
+        return self._precision if self._accelerated is None else self._accelerated.precision
+
+    def described(self) -> dict[str, object]:
+        """What a side-car says of where and how the network ran."""
+        engine = self._accelerated.described() if self._accelerated else Described()
+        return {"device": str(self.device), "precision": self.precision, **engine}
 
     def read_contract(self, card: Card, label: str) -> ContractT:
         """The domain's contract, as a card has it.
@@ -316,20 +340,17 @@ class ImageClassifier(Generic[ContractT]):
     def _method(self, name: str) -> Callable[..., Tensor]:
         return _call(self.network, name)
 
-    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._seen.append(output)
-
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the means of the watched map."""
         inputs = self.normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        bfloat16 = self.precision == "bfloat16"
-        self._seen.clear()
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = self.network(inputs)
-        seen = self._seen[-1].float()
-        # tokens, and the maps of Swin and its relatives
-        channels_last = seen.ndim == 3 or seen.shape[1] != self._watched_channels
-        return logits.float(), seen.flatten(1, -2).mean(1) if channels_last else seen.flatten(2).mean(2)
+        if self._accelerated is not None:
+            logits, features = self._accelerated(inputs)
+            return logits, features
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"),
+        ):
+            return self._watching(inputs)
 
 
 def _prediction_sets(calibration: Calibration) -> tuple[float | None, float | None]:
@@ -349,21 +370,3 @@ def _prediction_sets(calibration: Calibration) -> tuple[float | None, float | No
 def _call(network: nn.Module, method: str) -> Callable[..., Tensor]:
     """A method of a network that PyTorch's own modules do not have."""
     return getattr(network, method)
-
-
-def _watched(network: nn.Module) -> tuple[nn.Module, int]:
-    """The stage of a network whose map has an eighth of the image's resolution or the next finer one; its channels.
-
-    Where there is none so fine, as in a plain transformer, it is the finest; of several that are equal the middle one.
-
-    Raises:
-        AttributeError: the network does not say where its maps come from, as timm's and ours do.
-    """
-    levels: list[_Level] = list(getattr(network, "feature_info"))  # noqa: B009 - no module of PyTorch's has it
-    fine = [level for level in levels if level["reduction"] <= 8]
-    wanted = max((level["reduction"] for level in fine), default=min(level["reduction"] for level in levels))
-    equal = [level for level in levels if level["reduction"] == wanted]
-    level = equal[len(equal) // 2]
-    stage = network.get_submodule(level["module"])
-    # some networks run a stage's blocks themselves
-    return stage[-1] if isinstance(stage, nn.Sequential | nn.ModuleList) else stage, int(level["num_chs"])

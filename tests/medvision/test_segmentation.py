@@ -486,8 +486,6 @@ of_torch = memory("VmRSS")  # 0.45 to 0.65 GB: what it maps differs from machine
 from medvision.segmentation import Segmenter
 from medvision.volumes.geometry import Grid
 from medvision.volumes.files import Volume
-from pipelines.runtime.memory import give_back_freed_memory
-give_back_freed_memory()  # as the program does
 shape = (320, 320, 220)
 grid = Grid.from_affine(shape, np.diag([0.7, 0.7, 0.9, 1]))
 data = np.random.default_rng(0).random(shape[::-1], np.float32).T

@@ -7,6 +7,7 @@ import typer
 
 from apps.cli.astrovision.classify import classify
 from apps.cli.astrovision.robustness import robustness
+from apps.cli.shared.cache_command import add_cache
 from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.merge_command import add_merge
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="astrovision")
 add_import(app, "astrovision")
 add_doctor(app, "astrovision")
+add_cache(app)
 add_models(app, "astrovision")
 add_review(app)
 add_run(app, "astrovision")

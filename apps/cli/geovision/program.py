@@ -11,6 +11,7 @@ from apps.cli.geovision.enhance import enhance
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
+from apps.cli.shared.cache_command import add_cache
 from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
 from apps.cli.shared.merge_command import add_merge
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="geovision")
 add_import(app, "geovision")
 add_doctor(app, "geovision")
+add_cache(app)
 add_models(app, "geovision")
 add_review(app)
 add_run(app, "geovision")

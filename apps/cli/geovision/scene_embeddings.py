@@ -84,8 +84,7 @@ def _side_car(embedder: Embedder, inputs: list[Entries], failed: int, options: E
     return {
         "created": now(),
         "model": embedder.provenance(),
-        "device": str(embedder.device),
-        "precision": embedder.precision,
+        **embedder.described(),
         "settings": {
             "batch_size": options.batch_size,
             "min_valid": options.min_valid,

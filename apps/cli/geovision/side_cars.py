@@ -36,8 +36,7 @@ def describe_run(network: LoadedNetwork, scene: Scene, sha256: str) -> Entries:
         "created": now(),
         "model": network.provenance(),
         "input": describe_input(scene, sha256),
-        "device": str(network.device),
-        "precision": network.precision,
+        **network.described(),
         "warnings": [*network.warnings, *scene.warnings],
         "versions": versions(),
     }

@@ -28,9 +28,7 @@ def classify_images(options: ClassifyOptions, journal: Journal) -> tuple[Entries
     classifier = MedicalClassifier(
         model,
         batch_size=options.batch_size,
-        device=options.network.device,
-        threads=options.network.threads,
-        precision=options.network.precision,
+        **options.network.keywords(),
     )
     return write_classes(
         functools.partial(open_source, options, classifier, files, journal),

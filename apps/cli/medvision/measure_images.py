@@ -34,14 +34,11 @@ def measure_images(options: RobustnessOptions, folder: Path, on_progress: Progre
     """
     source = _open(options, folder)
     baseline = find_baseline(options, source)
-    network = options.network
     classifier = MedicalClassifier(
         folder,
         symmetries=False,
         batch_size=options.batch_size or 64,
-        device=network.device,
-        threads=network.threads,
-        precision=network.precision,
+        **options.network.keywords(),
     )
     difference = differing_classes(source.facts, classifier)
     if difference is not None:

@@ -48,8 +48,7 @@ def measure_scan(options: RobustnessOptions, folder: Path, on_progress: Callable
     names = chosen(options.only, list(SCALES[modality]), modality)
     volume = read_volume(options.data)
     reference, labels_sha256 = _reference(options, volume, card["classes"])
-    network = options.network
-    segmenter = Segmenter(folder, device=network.device, threads=network.threads, precision=network.precision)
+    segmenter = Segmenter(folder, **options.network.keywords())
     try:
         measured, pictures = measure_volume(
             segmenter, volume, reference, names, severities, modality=modality, on_progress=on_progress

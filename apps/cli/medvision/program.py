@@ -14,6 +14,7 @@ from apps.cli.medvision.plan import plan
 from apps.cli.medvision.robustness import robustness
 from apps.cli.medvision.segment import segment
 from apps.cli.medvision.series import series
+from apps.cli.shared.cache_command import add_cache
 from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
@@ -36,6 +37,7 @@ add_verb(app, import_model, "import")
 add_verb(app, export)
 add_verb(add_models(app, "medvision"), export_labels, "export-labels")
 add_doctor(app, "medvision")
+add_cache(app)
 add_run(app, "medvision")
 add_runs(app)
 add_verb(add_review(app), list_corrections, "list")

@@ -14,6 +14,8 @@ from apps.cli.shared.options import (
     BudgetOption,
     CommaSeparated,
     DeviceOption,
+    Engine,
+    EngineOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -133,6 +135,7 @@ class SegmentOptions:
     ] = False
     threads: ThreadsOption = None
     precision: PrecisionOption = Precision.auto
+    engine: EngineOption = Engine.torch
     volume_index: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None
     use_sform: Annotated[
         bool, typer.Option("--use-sform", help="Trust the sform where it disagrees with the qform.")

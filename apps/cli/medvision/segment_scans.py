@@ -32,7 +32,6 @@ from medvision.findings.sidecar import Sidecar, build_sidecar, measured
 from medvision.findings.tables import identifiers, table_text, volume_rows
 from medvision.segmentation import Segmentation, Segmenter
 from medvision.volumes.files import Volume
-from pipelines.runtime.memory import give_back_freed_memory
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
@@ -45,7 +44,6 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
     Raises:
         InputError: nothing could be started, or the only scan failed.
     """
-    give_back_freed_memory()
     model = find_model(options.model, "medvision")
     contract = InputContract.from_card(read_card(model), options.model)
     inputs = find_inputs(options, contract.channel_count)
@@ -59,7 +57,8 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
         threads=options.threads,
         views=options.views,
         fast=options.fast,
-        precision=options.precision,
+        precision=options.precision.value,
+        engine=options.engine.value,
         detail=options.detail,
     )
     kept = segmenter.channels.label_ids(options.labels) if options.labels is not None else None

@@ -191,8 +191,7 @@ def side_car(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": classifier.provenance(),
         "input": {"sha256": sha256, **described},
-        "device": str(classifier.device),
-        "precision": classifier.precision,
+        **classifier.described(),
         "settings": {
             "symmetries": classifier.symmetries, "temperature": classifier.temperature,
             "coverage": classifier.coverage, "batch_size": classifier.batch_size, **settings,

@@ -106,7 +106,9 @@ def _devices() -> Entries:
 
 
 def _cache() -> Entries:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / _PACKAGE
+    from shared_backbones.user_cache import cache_folder
+
+    folder = cache_folder()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return {"folder": str(folder), "writable": os.access(place, os.W_OK)}
 

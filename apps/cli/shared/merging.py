@@ -14,7 +14,7 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
 
-_ALIKE = ("schema_version", "model", "precision", "settings", "width")
+_ALIKE = ("schema_version", "model", "precision", "engine", "settings", "width")
 """What the side-cars of all parts must say alike."""
 _SUMS = ("rows", "classified", "failed", "vectors")
 _OF_A_PART = ("shard", "seal", "outputs", "earlier_outputs", "figures")

@@ -46,6 +46,13 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Engine(StrEnum):
+    """What runs the network."""
+
+    torch = "torch"
+    openvino = "openvino"
+
+
 @dataclass(frozen=True)
 class Parsed(Generic[Value]):
     """Marks a field that is typed as one text.
@@ -86,6 +93,7 @@ BudgetOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
+EngineOption = Annotated[Engine, typer.Option(help="What runs the network; openvino is an extra, for CPUs.")]
 TrainedModelOption = Annotated[
     str, typer.Option(help="Bundled name, folder of a trained model, or models:/NAME@ALIAS.")
 ]
@@ -100,11 +108,20 @@ class NetworkOptions:
     device: DeviceOption = "auto"
     threads: ThreadsOption = None
     precision: PrecisionOption = Precision.auto
+    engine: EngineOption = Engine.torch
     max_gigabytes: BudgetOption = None
 
     def keywords(self) -> dict[str, Any]:
-        """What classes that run a network are given; the budget holds for the whole process."""
-        return {"device": self.device, "threads": self.threads, "precision": self.precision}
+        """What classes that run a network are given; the whole process keeps to the budget, and keeps freed memory."""
+        from pipelines.runtime.memory import keep_freed_memory
+
+        keep_freed_memory()
+        return {
+            "device": self.device,
+            "threads": self.threads,
+            "precision": self.precision.value,
+            "engine": self.engine.value,
+        }
 
 
 def _show_version(context: typer.Context, asked: bool) -> None:

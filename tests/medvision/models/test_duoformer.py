@@ -311,11 +311,13 @@ def test_the_name_of_the_backbone_decides_the_names_of_the_entries() -> None:
 
 def test_a_narrower_resnet_has_fewer_channels_and_a_published_one_keeps_its_own():
     narrow = DuoFormer(**SMALL, backbone_width=12)
-    assert tuple(narrow.backbone.channels) == (12, 24, 48, 96) == tuple(level["num_chs"] for level in narrow.feature_info)
+    assert (
+        tuple(narrow.backbone.channels) == (12, 24, 48, 96) == tuple(level["num_chs"] for level in narrow.feature_info)
+    )
     with torch.inference_mode():
         assert narrow.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     assert DuoFormer(**narrow.arguments).backbone.channels == narrow.backbone.channels
     with pytest.raises(ValueError, match="backbone_width is for r18"):
-        DuoFormer(**SMALL | {"backbone": "resnet10t"}, backbone_width=12)
+        DuoFormer(**{**SMALL, "backbone": "resnet10t", "backbone_width": 12})
     with pytest.raises(ValueError, match="1 or more"):
         DuoFormer(**SMALL, backbone_width=0)
