@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,8 +19,12 @@ from torch import nn
 from shared_backbones.documents import parse_json, read_bounded
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+from shared_backbones.json_values import Entries
 from shared_backbones.user_cache import ENGINES, cache_folder, drop, kept
 from shared_backbones.work_folders import work_folder
+
+if TYPE_CHECKING:
+    from openvino import Core, Model
 
 _MOST_BYTES = 4 * 2**30  # that all converted networks take
 _MEASURED = "measured.json"
@@ -54,7 +58,7 @@ class Converted:
                 "name a folder in XDG_CACHE_HOME"
             )
 
-    def read(self, core: Any, name: str) -> Any:
+    def read(self, core: "Core", name: str) -> "Model | None":
         """The model for a shape; None where there is none, or none that can be read."""
         path = self.folder / name / "model.xml"
         try:
@@ -62,7 +66,7 @@ class Converted:
         except RuntimeError:
             return None
 
-    def keep(self, model: Any, name: str) -> Any:
+    def keep(self, model: "Model", name: str) -> "Model":
         """Keep a model, whole or not at all, and give it back as it is."""
         import openvino
 
@@ -95,7 +99,7 @@ class Converted:
         """Keep what was compared in a number format."""
         self._keep({**self._measured(), precision: dict(tally)})
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self) -> Entries:
         try:
             known = parse_json(read_bounded(self.folder / _MEASURED))
         except (InputError, OSError, ValueError):

@@ -11,7 +11,8 @@ import sys
 import warnings as python_warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from shared_backbones.card import Card
 from shared_backbones.converted import Converted, digest_of
 from shared_backbones.errors import InputError, require
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Model
 
 Outputs: TypeAlias = tuple[Tensor, ...]
 Same: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -156,18 +160,16 @@ class Accelerated:
 
     def _use(self, precision: str) -> None:
         self.precision = precision
-        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._compiled: dict[tuple[int, ...], CompiledModel] = {}
         self._tally = _Tally(**self._store.tally(precision))
         self._judge()
 
     def _judge(self) -> None:
         """Do without what was measured to change answers."""
-        share = self._tally.agreement
-        if share is None or not self._tally.is_enough or share >= AGREEMENT:
+        fraction = self._tally.agreement
+        if fraction is None or not self._tally.is_enough or fraction >= AGREEMENT:
             return
-        why = (
-            f"openvino in {self.precision} leaves {math.floor(share * 1e4) / 100:.2f} % of torch's answers as they are"
-        )
+        why = f"openvino in {self.precision} leaves {math.floor(fraction * 1e4) / 100:.2f} % of torch's answers as they are"
         if self.precision == "bfloat16" and self._is_asked_for:
             self._warnings.append(f"{why}; --precision float32 gives them all")
         elif self.precision == "bfloat16":
@@ -203,14 +205,14 @@ class Accelerated:
             self._judge()
         return expected
 
-    def _compiled_for(self, shape: tuple[int, ...]) -> Any:
+    def _compiled_for(self, shape: tuple[int, ...]) -> "CompiledModel":
         if shape not in self._compiled:
             while len(self._compiled) >= _SHAPES:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[shape] = self._compile(self._convert(shape))
         return self._compiled[shape]
 
-    def _compile(self, model: Any) -> Any:
+    def _compile(self, model: "Model") -> "CompiledModel":
         hint = {"float32": "f32", "bfloat16": "bf16"}[self.precision]
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -219,7 +221,7 @@ class Accelerated:
         }
         return self._core.compile_model(model, "CPU", settings)
 
-    def _convert(self, shape: tuple[int, ...]) -> Any:
+    def _convert(self, shape: tuple[int, ...]) -> "Model":
         """The network in OpenVINO's form for a shape of inputs."""
         if self._multiple and all(side % self._multiple == 0 for side in shape[2:]):
             model = self._store.read(self._core, f"{shape[0]}xany") or self._convert_for_any_size(shape)
@@ -229,7 +231,7 @@ class Accelerated:
         name = "x".join(map(str, shape))
         return self._store.read(self._core, name) or self._store.keep(_traced(self._module, shape), name)
 
-    def _convert_for_any_size(self, shape: tuple[int, ...]) -> Any:
+    def _convert_for_any_size(self, shape: tuple[int, ...]) -> "Model | None":
         """The network for all sizes; None where it is not the same computation for each."""
         batch, channels, *sides = shape
         name = f"{batch}xany"
@@ -268,7 +270,7 @@ def openvino_version() -> str:
     return str(_openvino().__version__).partition("-")[0]
 
 
-def _openvino() -> Any:
+def _openvino() -> ModuleType:
     """OpenVINO's package, which reports nothing to its makers.
 
     Importing it (2026.4) sends an event of usage and makes a folder in the user's home, unless its telemetry cannot be
@@ -282,7 +284,7 @@ def _openvino() -> Any:
     return require("openvino", "openvino")
 
 
-def _traced(module: nn.Module, shape: Sequence[int], *, fixed: bool = True) -> Any:
+def _traced(module: nn.Module, shape: Sequence[int], *, fixed: bool = True) -> "Model":
     """A module in OpenVINO's form, by what torch computes for zeros of a shape; `fixed` takes that shape alone."""
     image = torch.zeros(*shape)
     with _quiet(), torch.enable_grad():  # without gradients some networks run in pieces, which an engine has no use for

@@ -68,8 +68,7 @@ class DuoFormer(Classifier):
         img_size: height and width in pixels, or one number for both; multiples of 32.
         patch_block: `attention` as released, `transformer` for pre-norm blocks as the paper draws them.
         frozen_statistics: keep the batch norms of a frozen backbone in eval mode.
-        backbone_width: channels of the first of the four maps of `r18`, twice as many in each after it; a quarter of
-            them with `r50`. Released backbones have 64.
+        backbone_width: channels of the first of the four maps of `r18`, a quarter of those of `r50`; 64 as released.
         pretrained: start a timm backbone from timm's weights.
 
     Attributes:
@@ -353,14 +352,11 @@ def _check(arguments: Arguments, num_patches: int | None, proj_dim: int | None) 
 
 def _check_choices(arguments: Arguments) -> None:
     scales, token, block = (arguments[key] for key in ("num_layers", "scale_token", "patch_block"))
+    backbone, width = arguments["backbone"], arguments["backbone_width"]
     if scales not in {2, 3, 4}:
         raise ValueError(f"num_layers is {scales}, expected 2, 3 or 4 scales")
-    if arguments["backbone_width"] < 1:
-        raise ValueError(f"backbone_width is {arguments['backbone_width']}, expected 1 or more")
-    if arguments["backbone_width"] != _WIDTH and arguments["backbone"] not in RESNETS:
-        raise ValueError(
-            f"backbone_width is for {', '.join(RESNETS)}; {arguments['backbone']} has its own: leave it out"
-        )
+    if width < 1 or (width != _WIDTH and backbone not in RESNETS):
+        raise ValueError(f"backbone_width is {width}, expected 1 or more, and only with {', '.join(RESNETS)}")
     if arguments["depth"] < 1:
         raise ValueError(f"depth is {arguments['depth']}, expected 1 or more")
     if token not in SCALE_TOKENS:

@@ -317,7 +317,7 @@ def test_a_narrower_resnet_has_fewer_channels_and_a_published_one_keeps_its_own(
     with torch.inference_mode():
         assert narrow.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     assert DuoFormer(**narrow.arguments).backbone.channels == narrow.backbone.channels
-    with pytest.raises(ValueError, match="backbone_width is for r18"):
+    with pytest.raises(ValueError, match="only with r18"):
         DuoFormer(**{**SMALL, "backbone": "resnet10t", "backbone_width": 12})
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="backbone_width is 0"):
         DuoFormer(**SMALL, backbone_width=0)
