@@ -23,7 +23,7 @@ from shared_backbones.networks.resnet import ResNet
 from shared_backbones.networks.timm_registration import Settings
 
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
-_WIDTH = 64  # channels of the first map of a published ResNet's basic blocks
+_WIDTH = 64  # of a published ResNet
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
 # arguments that say nothing more, or that trained weights replace
 _NOT_KEPT = ("num_patches", "proj_dim", "pretrained")
@@ -351,8 +351,8 @@ def _check(arguments: Arguments, num_patches: int | None, proj_dim: int | None) 
 
 
 def _check_choices(arguments: Arguments) -> None:
-    scales, token, block = (arguments[key] for key in ("num_layers", "scale_token", "patch_block"))
-    backbone, width = arguments["backbone"], arguments["backbone_width"]
+    names = ("num_layers", "scale_token", "patch_block", "backbone", "backbone_width")
+    scales, token, block, backbone, width = (arguments[name] for name in names)
     if scales not in {2, 3, 4}:
         raise ValueError(f"num_layers is {scales}, expected 2, 3 or 4 scales")
     if width < 1 or (width != _WIDTH and backbone not in RESNETS):
