@@ -169,7 +169,7 @@ class Accelerated:
         fraction = self._tally.agreement
         if fraction is None or not self._tally.is_enough or fraction >= AGREEMENT:
             return
-        why = f"openvino in {self.precision} leaves {math.floor(fraction * 1e4) / 100:.2f} % of torch's answers as they are"
+        why = f"openvino in {self.precision} gives {math.floor(fraction * 1e4) / 100:.2f} % of torch's answers"
         if self.precision == "bfloat16" and self._is_asked_for:
             self._warnings.append(f"{why}; --precision float32 gives them all")
         elif self.precision == "bfloat16":

@@ -60,6 +60,7 @@ def optimize_for_inference(model: Model) -> Model:
 
     Every block that has one brings its own rewrite, a method `fold_()`: batch norms go into the neighbouring linear
     maps, linear maps in a row are merged, tables are kept. Blocks are rewritten before the modules that hold them.
+    3-D convolutions run through oneDNN on the CPU, see `OneDnnConv3d`.
     The copy is in eval mode, takes no gradients, and is not meant to be saved.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
@@ -68,7 +69,35 @@ def optimize_for_inference(model: Model) -> Model:
             fold = getattr(module, "fold_", None)
             if fold is not None:
                 fold()
+    for module in folded.modules():
+        if type(module) is nn.Conv3d and module.padding_mode == "zeros":
+            module.__class__ = OneDnnConv3d
     return folded
+
+
+class OneDnnConv3d(nn.Conv3d):
+    """A 3-D convolution that runs in the fastest way on the CPU whatever the size of its input.
+
+    torch (2.14) leaves float32 to oneDNN only where batch, channels, depth and height multiply to more than 20480, or
+    the batch is larger than 1. What is smaller, such as inner maps of a U-Net or a few rows of a volume, it unfolds: 8
+    to 15 times slower, and in 27 times the memory of the input. A 1x1x1 convolution is a product of matrices, for
+    which oneDNN would copy its input into a layout of its own.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `torch.nn.Conv3d`: `(B, C, X, Y, Z)`."""
+        is_plain = input.device.type == "cpu" and input.dtype == torch.float32 and input.ndim == 5
+        followed = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        padding = self.padding
+        if not is_plain or followed or torch.is_grad_enabled() or isinstance(padding, str):
+            return super().forward(input)
+        if {*self.kernel_size, *self.stride, self.groups} == {1} and not any(padding):
+            product = torch.matmul(self.weight.flatten(1), input.flatten(2))
+            product = product if self.bias is None else product.add_(self.bias[:, None])
+            return product.unflatten(2, input.shape[2:])
+        if not torch.backends.mkldnn.is_available():
+            return super().forward(input)
+        return torch.mkldnn_convolution(input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups)
 
 
 def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments, Role
+from shared_backbones.blocks.doubling import doubled
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.inference import fold_batch_norm
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _ROWS = 16
-_ENLARGING = {2: "bilinear", 3: "trilinear"}
 
 
 class SkipUnet(nn.Module):
@@ -63,7 +63,6 @@ class SkipUnet(nn.Module):
         self.encoder = nn.ModuleList(Down(upper, lower, dimensions) for upper, lower in levels)
         self.decoder = nn.ModuleList(Up(lower, upper, dimensions) for upper, lower in reversed(levels))
         self.heads = nn.ModuleList(_CONVOLUTIONS[dimensions](width, num_classes, 1) for width in reversed(widths))
-        self.enlarging = _ENLARGING[dimensions]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes, [D,] H, W)` of images `(B, in_chans, [D,] H, W)`."""
@@ -71,7 +70,7 @@ class SkipUnet(nn.Module):
         run = self._run
         skip = run(self.stem, self._padded(x))
         x, logits = self._lower_levels(run(self.encoder[0], skip))
-        logits = self._enlarged(logits).add_(self.heads[-1](run(self.decoder[-1], x, skip)))
+        logits = doubled(logits).add_(self.heads[-1](run(self.decoder[-1], x, skip)))
         for axis, n in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, n)
         return logits
@@ -96,7 +95,7 @@ class SkipUnet(nn.Module):
             # one row more of the level below at either end, which is left out again
             low, high = max(0, start // 2 - 1), min(x.shape[2], -(-stop // 2) + 1)
             features = self.decoder[-1](x[:, :, low:high], self._stem_rows(image, 2 * low, 2 * high))
-            part = self._enlarged(logits[:, :, low:high]).add_(self.heads[-1](features))
+            part = doubled(logits[:, :, low:high]).add_(self.heads[-1](features))
             part = part[:, :, start - 2 * low :][:, :, : min(stop, depth) - start]
             for axis, n in enumerate(sides, start=3):
                 part = part.narrow(axis, 0, n)
@@ -120,7 +119,7 @@ class SkipUnet(nn.Module):
         logits = self.heads[0](x)
         for up, head in zip(self.decoder[:-1], self.heads[1:-1], strict=True):
             x = self._run(up, x, features.pop())
-            logits = self._enlarged(logits).add_(head(x))
+            logits = doubled(logits).add_(head(x))
         return x, logits
 
     def _stem_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
@@ -136,9 +135,6 @@ class SkipUnet(nn.Module):
             low, stop = max(0, start - 2), min(start + rows, image.shape[2])
             halved.append(down.halve(self._stem_rows(image, low, stop))[:, :, (start - low) // 2 :])
         return down.refined(torch.cat(halved, 2))
-
-    def _enlarged(self, logits: Tensor) -> Tensor:
-        return F.interpolate(logits, scale_factor=2, mode=self.enlarging)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass, or keep them."""

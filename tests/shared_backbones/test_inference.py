@@ -102,3 +102,31 @@ def test_a_norm_goes_into_the_pointwise_convolution_after_it(bias: bool) -> None
     with torch.no_grad():
         expected = convolution(norm(x))
         torch.testing.assert_close(fold_pre_norm(norm, convolution)(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6, 9, 8), (2, 4, 6, 5, 8), (1, 4, 40, 40, 40), (1, 4, 1, 1, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "bias": False},
+        {"kernel_size": 1},
+        {"kernel_size": 1, "bias": False},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": (3, 1, 3), "padding": (2, 0, 2), "dilation": (2, 1, 2)},
+        {"kernel_size": 3, "padding": "same", "groups": 4},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "replicate"},
+    ],
+)
+def test_convolutions_of_volumes_are_the_same_in_inference_form(shape: tuple[int, ...], options: dict):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(4, 8, **options)).eval()
+    images = torch.randn(shape)
+    expected = network(images)
+    folded = optimize_for_inference(network)
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(folded(images[0]), expected[0], rtol=1e-4, atol=1e-5)
+    assert type(network[0]) is nn.Conv3d
