@@ -24,6 +24,7 @@ from geovision.tiling import Axis
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
+from shared_backbones.winners import winners
 from shared_backbones.work_folders import work_folder
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
@@ -182,7 +183,7 @@ class Mapper(LoadedNetwork):
                 }
                 for row, column, scores, valid in self._blend(scene, folder / "carry", seconds, on_progress):
                     since = time.perf_counter()
-                    best = scores.argmax(0).to(torch.uint8).cpu().numpy()
+                    highest, best = (part.cpu().numpy() for part in winners(scores))
                     pixels += np.bincount(best[valid], minlength=count)
                     area = scene.grid.areas_m2(row, column, *valid.shape)
                     if area is not None:
@@ -195,7 +196,7 @@ class Mapper(LoadedNetwork):
                             probability[:, ~valid] = np.nan
                             targets[path](row, column, probability)
                     if certainty is not None:
-                        certainty.add(row, column, best, scores.amax(0).cpu().numpy(), valid)
+                        certainty.add(row, column, best, highest, valid)
                     seconds["write"] += time.perf_counter() - since
                 since = time.perf_counter()
             seconds["write"] += time.perf_counter() - since  # overviews are made as the writers close

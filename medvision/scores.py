@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medvision.channels import Channel
 from medvision.volumes.resampling import blocks, linear_weights
+from shared_backbones.winners import winners
 
 CERTAIN = 255
 """The score of a probability of 1, in one view."""
@@ -151,7 +152,7 @@ class Scores:
         sided = torch.tensor([channel.sided for channel in self.channels])
         for block in blocks(self._weights):
             scores = self.values[:, *block.support]
-            coarse = scores.argmax(0)
+            _, coarse = winners(scores)
             first = int(coarse[0, 0, 0])
             if not sided[first] and (coarse == first).all():
                 # means of scores of which one class's are the highest everywhere: it stays the highest
@@ -160,7 +161,8 @@ class Scores:
                 counts[0, first] += best.numel()
                 sums[0, first] += best.sum(dtype=torch.float64)
                 continue
-            best, winner = block.resize(scores).max(0)
+            best, winner = winners(block.resize(scores))
+            winner = winner.long()
             key = winner
             if self.right is not None:
                 is_right = block.resize(self.right[None, *block.support])[0] > CERTAIN / 2
@@ -236,8 +238,8 @@ def weakest_slices(scores: Tensor, certain: float) -> Weakest:
     sums = [torch.zeros(classes, size, dtype=torch.float64) for size in shape]
     across = [torch.arange(size).view(-1, 1) if axis == 0 else torch.arange(size) for axis, size in enumerate(shape)]
     for index in range(shape[2]):
-        best, winner = scores[..., index].max(0)
-        weights = best.flatten().double()
+        best, winner = winners(scores[..., index])
+        winner, weights = winner.long(), best.flatten().double()
         for axis in (0, 1):
             key = (winner * shape[axis] + across[axis]).flatten()
             bins = classes * shape[axis]
@@ -298,7 +300,7 @@ def keep_main_body(scores: Tensor, certain: int, radius: float, smallest: float 
     Returns:
         Share of the labelled voxels that became background.
     """
-    labelled = (scores.argmax(0) > 0).numpy()
+    labelled = (winners(scores)[1] > 0).numpy()
     steps = max(1, round(radius))
     # a border is no gap: a body that the scan cuts through is as thick there as inside
     core = np.zeros_like(labelled)

@@ -38,6 +38,7 @@ from shared_backbones.devices import choose_device, choose_precision
 from shared_backbones.engines import TORCH, Accelerated, Described, check_engine, identity_of
 from shared_backbones.errors import InputError
 from shared_backbones.memory import expect
+from shared_backbones.winners import winners
 
 if TYPE_CHECKING:
     from medvision.findings.tables import Cell, Form
@@ -415,7 +416,7 @@ class Segmenter:
         outside = volume_ml = is_cut = None
         if contract.intracranial:
             outside = keep_main_body(values, certain, _BRIDGE_MM / max(spacing), contract.smallest_piece)
-            inside = values.argmax(0) > 0
+            inside = winners(values)[1] > 0
             is_cut = grid.cuts(inside)
             if not is_cut:
                 volume_ml = int(inside.sum()) * math.prod(spacing) / 1000
