@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared_backbones.blocks.attention_dropout import attend
+
 P = ParamSpec("P")
 
 SHIFT_MASK_VALUE = -100.0  # what Swin adds, not -inf: scores of foreign tokens stay finite
@@ -58,7 +60,7 @@ class SelfAttention(nn.Module):
             rest = F.linear(x, self.qkv.weight[channels:], None if bias is None else bias[channels:])
             key, value = rest.unflatten(-1, (2, self.num_heads, -1)).transpose(-2, -4).unbind(-3)
         rate = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        x = attend(query, key, value, rate)
         return F.dropout(self.projection(x.transpose(-2, -3).flatten(-2)), self.dropout, self.training)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.blocks.attention_dropout import attend
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import DropPath
@@ -249,7 +250,8 @@ class Attention(nn.Module):
             tokens = self.linears[part](torch.cat([x[:, :extra], tokens], 1) if extra else tokens)
             heads.append(tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2))
         rate = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(*heads, dropout_p=rate, scale=self.scale)
+        query, key, value = heads
+        x = attend(query, key, value, rate, self.scale)
         return F.dropout(self.project(x.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 

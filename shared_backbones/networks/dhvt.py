@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.blocks.attention_dropout import attend
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.networks.released import Released, renamed
@@ -184,7 +185,7 @@ class HeadTokenAttention(nn.Module):
         qkv = self.qkv(torch.cat([x, head], 1)).unflatten(2, (3, heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         rate = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        x = attend(query, key, value, rate)
         x = self.projection(x.transpose(1, 2).flatten(2))
         first = x[:, :1] + x[:, count:].mean(1, keepdim=True)
         return F.dropout(torch.cat([first, x[:, 1:count]], 1), self.dropout, self.training)

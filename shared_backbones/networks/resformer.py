@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.blocks.attention_dropout import attend
 from shared_backbones.blocks.transformer import DropPath, Mlp
 from shared_backbones.networks.released import Released, renamed
 from shared_backbones.networks.tokens import (
@@ -183,7 +184,7 @@ class LocalAttention(nn.Module):
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         rate = self.attention_dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        attended = attend(query, key, value, rate)
         near = self.local(to_map(value[:, :, 1:].flatten(0, 1), grid))
         near = F.pad(to_tokens(near), (0, 0, 1, 0)).unflatten(0, (-1, self.num_heads))
         x = (attended + near).transpose(1, 2).flatten(2)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones.architectures import Arguments
+from shared_backbones.blocks.attention_dropout import attend
 from shared_backbones.blocks.convolution import ConvNormAct
 from shared_backbones.blocks.transformer import DropPath
 from shared_backbones.networks.classifier import linear_classifier
@@ -203,8 +204,9 @@ class Attention(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         key, value = self.key_value(tokens).chunk(2, 2)
         rate = self.attention_dropout if self.training else 0.0
-        heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query(tokens), key, value)]
-        attended = F.scaled_dot_product_attention(*heads, dropout_p=rate).transpose(1, 2).flatten(2)
+        parts = (self.query(tokens), key, value)
+        query, key, heads = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        attended = attend(query, key, heads, rate).transpose(1, 2).flatten(2)
         near = self.local(value.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
         x = F.dropout(self.project(attended + near), self.dropout, self.training)
         return x.transpose(1, 2).unflatten(2, size)
