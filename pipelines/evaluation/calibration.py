@@ -57,11 +57,15 @@ def calibrate(
     trained = weights.load(model)
     count = len(train_set)
     chosen = np.unique(np.linspace(0, count - 1, min(_REFERENCE, count)).round().astype(int))
+    parts = (train_set, chosen), (val_set, np.arange(len(val_set)))
     reference, validation = (
-        np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)])
-        for images, numbers in ((train_set, chosen), (val_set, np.arange(len(val_set))))
+        np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)]) for images, numbers in parts
     )
     outliers = Outliers.fit(reference).with_threshold(validation, _FALSE_ALARMS)
+    contrasts = [classifier.contrast(batch) for images, numbers in parts for batch in _batches(images, numbers)]
+    known = [contrast for contrast in contrasts if contrast is not None]
+    if known:
+        outliers = outliers.with_faintest(np.concatenate(known))
     weights.save(model, trained.module, {**trained.card, "calibration": calibration})
     outliers.save(model)
 

@@ -203,6 +203,14 @@ class ImageClassifier(Generic[ContractT]):
         """The network's input, of images as `prepare` gives them."""
         return self.contract.normalise(images)
 
+    def contrast(self, images: Tensor) -> np.ndarray | None:
+        """How far what an image shows stands out in its middle, `(N,)`; None where it may lie anywhere.
+
+        Args:
+            images: `(N, C, size, size)` as `prepare` gives them.
+        """
+        return None
+
     def feature_maps(self, features: Tensor) -> Tensor:
         """What the network's last features are as maps `(N, D, h, w)`, for Grad-CAM.
 
@@ -230,7 +238,8 @@ class ImageClassifier(Generic[ContractT]):
         sets = None if self.quantile is None else prediction_sets(scores, self.quantile)
         if self.outliers is None:
             return Prediction(scores, sets, None, None)
-        strange = self.outliers.score(np.concatenate([np.zeros((0, self.width)), *(part for _, part in parts)]))
+        features = np.concatenate([np.zeros((0, self.width)), *(part for _, part in parts)])
+        strange = self.outliers.score(features, self.contrast(images))
         return Prediction(scores, sets, strange, strange > self.outliers.threshold)
 
     def features(self, images: Tensor) -> np.ndarray:

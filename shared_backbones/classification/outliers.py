@@ -10,6 +10,8 @@ from shared_backbones.files import printable, replacing
 
 FILE = "outliers.safetensors"
 _VARIANCE = 0.95  # of the features, that the leading axes hold
+_MOST_LACKING = 100.0
+_FAINTEST = "faintest"
 _NAMES = ("mean", "axes", "variances", "rest", "threshold")
 
 
@@ -23,6 +25,7 @@ class Outliers:
         variances: along them, `(M,)`.
         rest: variance across the other axes, each.
         threshold: score above which an image is called an outlier.
+        faintest: contrast of an image's middle below which there is nothing in it; None where that tells nothing.
     """
 
     mean: np.ndarray
@@ -30,6 +33,7 @@ class Outliers:
     variances: np.ndarray
     rest: float
     threshold: float = float("inf")
+    faintest: float | None = None
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Outliers":
@@ -56,8 +60,23 @@ class Outliers:
         """The same with a threshold that a share `false_alarms` of images `(N, D)` it was not fit to lies above."""
         return replace(self, threshold=float(np.quantile(self.score(features), 1 - false_alarms)))
 
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """Squared Mahalanobis distance of features `(N, D)`, divided by D: about 1 for training images."""
+    def with_faintest(self, contrasts: np.ndarray, false_alarms: float = 0.001) -> "Outliers":
+        """The same with a least contrast that a share `false_alarms` of images with contrasts `(N,)` lies below."""
+        return replace(self, faintest=max(0.0, float(np.quantile(contrasts, false_alarms))))
+
+    def score(self, features: np.ndarray, contrasts: np.ndarray | None = None) -> np.ndarray:
+        """Squared Mahalanobis distance of features `(N, D)`, divided by D: about 1 for training images.
+
+        Where the contrast `(N,)` of an image's middle is below the faintest one, the score is at least the threshold
+        times the quotient of both, a hundred at most.
+        """
+        distances = self._distances(features)
+        if contrasts is None or not self.faintest or not np.isfinite(self.threshold):
+            return distances
+        lacking = self.faintest / np.maximum(contrasts, self.faintest / _MOST_LACKING)
+        return np.where(lacking > 1, np.maximum(distances, self.threshold * lacking), distances)
+
+    def _distances(self, features: np.ndarray) -> np.ndarray:
         centred = (features - self.mean).astype(np.float64)
         along = centred @ self.axes.T
         across = np.maximum(np.square(centred).sum(1) - np.square(along).sum(1), 0)
@@ -67,7 +86,8 @@ class Outliers:
         """Write `outliers.safetensors` into the folder of a trained model."""
         from safetensors.numpy import save_file
 
-        parts = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _NAMES}
+        names = [*_NAMES, *([] if self.faintest is None else [_FAINTEST])]
+        parts = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in names}
         with replacing(Path(folder) / FILE) as path:
             save_file({name: np.atleast_1d(value) for name, value in parts.items()}, path)
 
@@ -91,6 +111,7 @@ class Outliers:
         try:
             parts = load_file(path)
             mean, axes, variances, rest, threshold = (parts[name].astype(np.float64) for name in _NAMES)
+            faintest = float(parts[_FAINTEST].item()) if _FAINTEST in parts else None
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{printable(path)}: cannot be read ({type(error).__name__}); remove it") from None
         count, width = len(axes) if axes.ndim else 0, mean.size if width is None else width
@@ -98,6 +119,7 @@ class Outliers:
         if shapes != ((width,), (count, width), (count,), (1,), (1,)) or count > width:
             raise InputError(f"{printable(path)}: does not fit the network's {width} features; remove it")
         finite = all(np.isfinite(part).all() for part in (mean, axes, variances, rest))
-        if not finite or not (variances > 0).all() or not rest[0] > 0 or np.isnan(threshold[0]):
+        limits = not np.isnan(threshold[0]) and (faintest is None or 0 <= faintest < np.inf)
+        if not (finite and limits and (variances > 0).all() and rest[0] > 0):
             raise InputError(f"{printable(path)}: holds values that no features have; remove it")
-        return cls(mean, axes, variances, float(rest[0]), float(threshold[0]))
+        return cls(mean, axes, variances, float(rest[0]), float(threshold[0]), faintest)

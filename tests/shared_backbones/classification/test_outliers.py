@@ -110,3 +110,28 @@ def test_what_is_no_safetensors_file_is_one_line(tmp_path: Path, content: bytes)
     with pytest.raises(InputError, match="cannot be read") as caught:
         Outliers.load(tmp_path, 4)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_with_nothing_in_its_middle_is_an_outlier_however_usual_its_features(tmp_path: Path):
+    contrasts = np.linspace(5, 50, 1001)
+    outliers = Outliers.fit(usual(200)).with_threshold(usual(500, 1)).with_faintest(contrasts)
+    assert outliers.faintest == pytest.approx(5.045)
+    features = usual(4, 2)
+    plain = outliers.score(features)
+    scores = outliers.score(features, np.array([20.0, 2.5, 0.0, -3.0]))
+    assert scores[0] == plain[0] and (scores[1:] > outliers.threshold).all()
+    assert scores[1] < scores[2] == scores[3] == pytest.approx(100 * outliers.threshold)
+    outliers.save(tmp_path)
+    again = Outliers.load(tmp_path, WIDTH)
+    assert again is not None and again.faintest == pytest.approx(outliers.faintest)
+    np.testing.assert_allclose(again.score(features, np.zeros(4)), outliers.score(features, np.zeros(4)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
+def test_a_least_contrast_that_none_can_have_is_refused(tmp_path: Path, value: float):
+    outliers = Outliers.fit(usual(200)).with_threshold(usual(500, 1))
+    parts = {name: np.atleast_1d(getattr(outliers, name)).astype(np.float32) for name in ("mean", "axes", "variances")}
+    rest = {"rest": np.float32([outliers.rest]), "threshold": np.float32([outliers.threshold])}
+    save_file({**parts, **rest, "faintest": np.float32([value])}, tmp_path / FILE)
+    with pytest.raises(InputError, match="holds values that no features have"):
+        Outliers.load(tmp_path, WIDTH)
