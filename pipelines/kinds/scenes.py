@@ -125,9 +125,13 @@ class ScenesKind(Kind[Scenes, Store]):
         return self.of_test_split(self.sources, hint)
 
     def identify(self, sources: Sequence[Source]) -> list[list[Any]]:
-        """Files, splits and regions as they are now."""
+        """Files, splits, and regions or what the data set says of its images, as they are now."""
         return [
-            [*super(ScenesKind, self).identify(source.files), source.split, getattr(source, "regions", None)]
+            [
+                *super(ScenesKind, self).identify(source.files),
+                source.split,
+                source.regions if isinstance(source, PatchSource) else source.digest,
+            ]
             for source in sources
         ]
 
