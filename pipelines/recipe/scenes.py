@@ -47,8 +47,8 @@ class SensorData(DataSection):
     patch: PositiveInt = 96
     """Side of the stored patches, or images, in pixels."""
     normalisation: Literal["mean_std", "satmae"] = "mean_std"
-    statistics: Literal["published", "training"] = "training"
-    """Means and deviations of the bands: those published for the sensor, or those of the training patches."""
+    statistics: Literal["published", "training", "init"] = "training"
+    """Means and deviations of the bands: published ones of the sensor, those of the training, or of `model.init`."""
     workers: NonNegativeInt = 0
     """Processes that cut patches; reading the store needs none."""
     skip_unreadable: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
@@ -17,6 +18,7 @@ from pipelines.recipe.loading import load_recipe
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError
+from tests.geovision.test_torchgeo_encoders import ORDER, RESNET, imported
 from tests.geovision.torchgeo_miniatures import LABELS, MASKS
 
 SMALL = [
@@ -24,7 +26,7 @@ SMALL = [
     "train.precision=32-true", "train.warmup_steps=1", "train.threads=1", "tracking.system_metrics=false",
     "data.statistics=training", "data.normalisation=mean_std",
 ]  # fmt: skip
-RESNET = "model={architecture: timm_classifier, arguments: {name: test_resnet, in_chans: %d, num_classes: %d}}"
+SMALLEST = "model={architecture: timm_classifier, arguments: {name: test_resnet, in_chans: %d, num_classes: %d}}"
 
 
 def classes(names: Any) -> str:
@@ -47,7 +49,7 @@ def start(recipe: str, name: str, folder: Path, *overrides: str, stages: Any = N
 
 
 def test_a_data_set_is_named_and_its_classifier_is_judged(tmp_path: Path, store: str, capsys):
-    job = start("eurosat", "EuroSAT", tmp_path, RESNET % (4, 3))
+    job = start("eurosat", "EuroSAT", tmp_path, SMALLEST % (4, 3))
     assert job.summary is not None and job.summary["figures"]["images"] == 6
     assert any("torchgeo:EuroSAT, train, val, test" in table["title"] for table in job.summary["tables"])
     card = weights.read_card(job.made["train"] / "model")
@@ -57,7 +59,7 @@ def test_a_data_set_is_named_and_its_classifier_is_judged(tmp_path: Path, store:
 
 
 def test_several_labels_an_image_are_learnt(tmp_path: Path, store: str):
-    job = start("bigearthnet", "BigEarthNet", tmp_path, RESNET % (4, 19), "data.patch=16")
+    job = start("bigearthnet", "BigEarthNet", tmp_path, SMALLEST % (4, 19), "data.patch=16")
     assert job.summary is not None and job.summary["figures"]["images"] == 2
     assert weights.read_card(job.made["train"] / "model")["multi_label"]
 
@@ -84,6 +86,40 @@ def test_an_autoencoder_learns_from_the_images_alone(tmp_path: Path, store: str)
     groups = "model.arguments.channel_groups=[[0, 1], [2, 3]]"
     job = start("scenes_pretraining", "EuroSAT", tmp_path, *network, groups, "card.classes=[]")
     assert job.summary is not None and job.summary["figures"]["patches"] == 6
+
+
+def test_an_encoder_is_judged_and_fine_tuned(tmp_path: Path, store: str):
+    folder, own = imported(tmp_path, RESNET)
+    network = "{architecture: timm_classifier, arguments: {name: resnet18, in_chans: 13, num_classes: 3}, init: %s}"
+    settings = [f"model={network % folder}", f"data.bands={json.dumps(ORDER)}", "train.trainable=head"]
+    settings.append("data.statistics=init")
+    job = start("eurosat", "EuroSAT", tmp_path, *settings)
+    assert job.summary is not None and job.summary["figures"]["images"] == 6
+    contract = weights.read_card(job.made["train"] / "model")["input"]
+    assert contract["bands"] == ORDER and contract["mean"] == [0] * 13 and contract["std"] == [10_000] * 13
+    trained = weights.load(job.made["train"] / "model").module.state_dict()
+    for name, value in own.state_dict().items():  # a probe leaves the encoder as it was
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(trained[f"network.{name}"], value), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.statistics=init"], "data.statistics=init needs a model; give model.init=FOLDER"),
+        (["data.statistics=init", "model.init=encoder"], "normalised by mean_std; give data.bands, data.sensor and"),
+    ],
+)
+def test_statistics_of_a_start_need_one_that_suits(settings: list[str], said: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    imported(tmp_path, RESNET)
+    (tmp_path / "data").mkdir()
+    LABELS["EuroSAT"].write(tmp_path / "data")
+    given = ["data.layout=torchgeo:EuroSAT", "data.root=data", classes("abc"), *settings]
+    capsys.readouterr()
+    assert run(app, ["finetune", "eurosat", *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 class Missing:
@@ -139,7 +175,7 @@ def test_fixes_of_readers_take_the_place_of_labels_of_folders_alone(tmp_path: Pa
     fixes = f"data.label_fixes=[{table}]"
     names = ["Forest", "River", "SeaLake"]
     given = [f"data.root={tmp_path / 'a'}", "data.layout=torchgeo:EuroSAT", classes(names), fixes]
-    kind = find_kind(load_recipe("eurosat", [*given, RESNET % (10, 3), "data.patch=16"]))
+    kind = find_kind(load_recipe("eurosat", [*given, SMALLEST % (10, 3), "data.patch=16"]))
     [source] = [source for source in kind.sources if source.split == "train"]
     place = [item.key for item in source.items].index("train/0")
     assert kind.reader()(source)[0]["targets"][place].tolist() == [0, 1, 0]
