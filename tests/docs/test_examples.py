@@ -77,7 +77,12 @@ def test_satmae_in_torchgeo_example(tmp_path: Path):
     from geovision.models.satmae_pp import GroupMaskedAutoencoder
 
     example = load("satmae_in_torchgeo")
-    decoder = {"decoder_embed_dim": 16, "decoder_channel_embed": 8, "decoder_depth": 1, "decoder_num_heads": 2}
+    decoder: dict[str, Any] = {
+        "decoder_embed_dim": 16,
+        "decoder_channel_embed": 8,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+    }
     encoder = GroupMaskedAutoencoder(**example.TRUNK, **decoder)
     weights.save(tmp_path / "encoder", encoder, {"name": "encoder", "version": "1.0.0", "license": "Apache-2.0"})
     losses = example.main(str(tmp_path / "encoder"))
