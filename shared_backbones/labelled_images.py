@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class Item:
 
     Attributes:
         path: File that holds the image, or folder of one file for each band; empty for a drawn image.
-        label: Number of its class; the first of them where an image can have several.
+        label: Number of its class; the first of them where an image can have several; -1 until the image is read where
+            nothing else says it.
         key: Name of the image in the data set, by which splits are drawn.
         split: `train`, `validation` or `test`; empty where the data set does not say.
         group: Name of the images that are drawn into one split together; empty where each is drawn by itself.
@@ -45,7 +46,7 @@ class Item:
     labels: tuple[int, ...] | None = None
 
     @property
-    def facts(self) -> tuple[str, int, tuple[int, ...] | None, tuple[float, float] | None]:
+    def facts(self) -> tuple[Any, ...]:
         """What the data set says of the image: key, label, labels, and the place in a larger image."""
         return self.key, self.label, self.labels, None
 
@@ -76,8 +77,8 @@ class Layout(Generic[ItemT]):
         draws_from_all: Whether images with a split of their own count when shares of a class are drawn.
     """
 
-    name: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ()
+    name: str
+    options: tuple[str, ...] = ()
     takes_file: ClassVar[bool] = False
     takes_nothing: ClassVar[bool] = False
     needs_every_class: ClassVar[bool] = True
@@ -306,8 +307,10 @@ def _drawn(items: Sequence[ItemT], test: float, validation: float, seed: int, dr
 
 
 def labels_of(item: Item) -> tuple[int, ...]:
-    """Numbers of an image's classes."""
-    return (item.label,) if item.labels is None else item.labels
+    """Numbers of an image's classes, as far as they are known."""
+    if item.labels is not None:
+        return item.labels
+    return (item.label,) if item.label >= 0 else ()
 
 
 def targets_of(items: Sequence[Item], classes: int) -> np.ndarray:

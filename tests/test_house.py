@@ -64,7 +64,7 @@ def test_the_socket_guard_guards():
 def test_starting_up_leaves_the_heavy_packages_alone(code: str):
     heavy = {
         "torch", "numpy", "scipy", "nibabel", "rasterio", "astropy", "monai", "lightning", "mlflow", "timm",
-        "torchvision", "pandas",
+        "torchvision", "pandas", "torchgeo",
     }  # fmt: skip
     done = python(f"import sys\n{code}\nprint('loaded:', *sorted({heavy!r} & set(sys.modules)))")
     assert done.returncode == 0, done.stderr

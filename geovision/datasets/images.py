@@ -1,15 +1,16 @@
 """Labelled images read into arrays of one size."""
 
 import hashlib
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from geovision.datasets.layouts import SatelliteItem
+from geovision.datasets.layouts import SatelliteItem, SatelliteLayout
 from geovision.datasets.patches import Cutting, packed, sums
 from geovision.footprints import noted_corners
-from geovision.scenes import open_scene
+from geovision.scene import Scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
@@ -29,23 +30,26 @@ def read_images(
         classes: number of classes.
 
     Returns:
-        Arrays: `image` `(N, C, P, P)`, uint16 where the images hold whole numbers; `valid` `(N, P, P)` bool; and
-        `targets` `(N, classes)` uint8. And a record: sha256 of all files, the CRS and footprints of those that have
-        them, and sums of the numbers.
+        Arrays: `image` `(N, C, P, P)`, uint16 where the images hold whole numbers; `valid` `(N, P, P)` bool; and, where
+        there are classes, `targets` `(N, classes)` uint8. And a record: sha256 of all files, the CRS and footprints of
+        those that have them, and sums of the numbers.
 
     Raises:
         InputError: an image cannot be read or lacks a band.
     """
-    images, masks, places, digest = [], [], [], hashlib.sha256()
+    images, masks, places, items, digest = [], [], [], [], hashlib.sha256()
+    layout = cast(SatelliteLayout, source.layout)
     for item in source.items:
-        values, valid, place = read_image(item, cutting)
+        with layout.opened(item, cutting) as (scene, labelled):
+            values, valid, place = read_image(scene, labelled, cutting)
+        items.append(labelled)
         images.append(values)
         masks.append(valid)
         places.append(place)
         digest.update(bytes.fromhex(place["sha256"]))
     stack, known = np.stack(images), np.stack(masks)
-    arrays = {"image": packed(stack), "valid": known, "targets": targets_of(source.items, classes)}
-    return arrays, {
+    arrays = {"image": packed(stack), "valid": known}
+    return arrays | ({"targets": targets_of(items, classes)} if classes else {}), {
         "sha256": digest.hexdigest(),
         "crs": " ".join(sorted({place["crs"] for place in places if place["crs"]})) or None,
         "footprints": [place["footprint"] for place in places],
@@ -55,19 +59,24 @@ def read_images(
     }
 
 
-def read_image(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, Entries]:
-    """One image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256, CRS and footprint."""
-    with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
-        row, column, height, width = item.box or (0, 0, *scene.shape)
-        row, column = max(0, min(row, scene.shape[0] - 1)), max(0, min(column, scene.shape[1] - 1))
-        height, width = min(height, scene.shape[0] - row), min(width, scene.shape[1] - column)
-        if height < 1 or width < 1:
-            raise InputError(f"{printable(item.path)}: its bounding box is empty; fix its JSON file")
-        values, valid = scene.read(row, column, height, width, cutting.scale)
-        place = {"sha256": scene.sha256(), "crs": None, "footprint": None}
-        if scene.grid.crs is not None:
-            outline = noted_corners(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
-            place |= {"crs": scene.grid.crs.to_string(), "footprint": outline}
+def read_image(scene: Scene, item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, Entries]:
+    """An image `(C, P, P)` in the model's numbers, its valid pixels `(P, P)`, and its sha256, CRS and footprint.
+
+    Args:
+        scene: the image, opened by its layout.
+        item: what the data set says of it.
+        cutting: how it is read.
+    """
+    row, column, height, width = item.box or (0, 0, *scene.shape)
+    row, column = max(0, min(row, scene.shape[0] - 1)), max(0, min(column, scene.shape[1] - 1))
+    height, width = min(height, scene.shape[0] - row), min(width, scene.shape[1] - column)
+    if height < 1 or width < 1:
+        raise InputError(f"{printable(item.path)}: its bounding box is empty; fix its JSON file")
+    values, valid = scene.read(row, column, height, width, cutting.scale)
+    place = {"sha256": scene.sha256(), "crs": None, "footprint": None}
+    if scene.grid.crs is not None:
+        outline = noted_corners(scene.grid, np.array([row]), np.array([column]), (height, width))[0]
+        place |= {"crs": scene.grid.crs.to_string(), "footprint": outline}
     values, valid = brought_to(values, valid, cutting.patch)
     return values, valid, place
 

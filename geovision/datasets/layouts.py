@@ -1,18 +1,24 @@
 """Published data sets of labelled satellite images: how each lies in files."""
 
+import contextlib
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from geovision.datasets.splits import DRAWN, PublishedSplit, find_split, folder_below
+from geovision.scenes import open_scene
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import RELABELLING, SPLITS, Relabelling, class_number, entries_of, split_folders
 from shared_backbones.labelled_images import Item, Layout, text_hash
+
+if TYPE_CHECKING:
+    from geovision.datasets.patches import Cutting
+    from geovision.scene import Scene
 
 _ENDINGS = {".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2"}
 _TABLES = (("train", "train"), ("val", "validation"), ("test_gt", "test"))  # of fMoW, with their splits
@@ -45,6 +51,16 @@ class SatelliteLayout(Layout[SatelliteItem]):
     def split_origin(self, root: Path, classes: Sequence[str], options: Document) -> str:
         """What decides the split: the names of lists or tables; `drawn` where nothing does."""
         return DRAWN
+
+    @contextlib.contextmanager
+    def opened(self, item: SatelliteItem, cutting: "Cutting") -> "Iterator[tuple[Scene, SatelliteItem]]":
+        """An image as an open scene, with its labels as far as they are known by now; closed in the end.
+
+        Raises:
+            InputError: the image cannot be read, or lacks a band.
+        """
+        with open_scene(item.path, sensor=cutting.sensor, wanted=cutting.bands, **cutting.options) as scene:
+            yield scene, item
 
     def files(self, items: Sequence[SatelliteItem]) -> list[Path]:
         """The images, or the bands in their folders."""

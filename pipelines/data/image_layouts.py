@@ -30,8 +30,11 @@ SATELLITE_LAYOUTS = {
     "bigearthnet": "geovision.datasets.layouts:BigEarthNet",
     "fmow_sentinel": "geovision.datasets.layouts:FmowSentinel",
     "fmow_rgb": "geovision.datasets.layouts:FmowRgb",
+    "torchgeo:NAME": "geovision.datasets.torchgeo:TorchGeoImages",
 }
-"""Layouts of satellite images, which keep their sensor's numbers."""
+"""Layouts of satellite images, which keep their sensor's numbers; NAME stands for a class of `torchgeo.datasets`."""
+MASK_LAYOUTS = {"torchgeo:NAME": "geovision.datasets.torchgeo:TorchGeoMasks"}
+"""Layouts of satellite images in which each pixel has a label."""
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -39,16 +42,18 @@ def find_layout(name: str, layouts: Mapping[str, str] = LAYOUTS) -> Any:
     """The layout of a name.
 
     Args:
-        name: Name of the layout.
-        layouts: `LAYOUTS` or `SATELLITE_LAYOUTS`.
+        name: Name of the layout; those of a library have the name of a class after a colon.
+        layouts: `LAYOUTS`, `SATELLITE_LAYOUTS` or `MASK_LAYOUTS`.
 
     Raises:
         InputError: no layout has that name.
     """
-    if name not in layouts:
+    library, _, member = name.partition(":")
+    known = f"{library}:NAME" if member else name
+    if known not in layouts or member == "NAME":
         raise InputError(f"data.layout {name!r} is unknown; expected one of: {', '.join(layouts)}")
-    module, _, attribute = layouts[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)()
+    module, _, attribute = layouts[known].partition(":")
+    return getattr(importlib.import_module(module), attribute)(*([member] if member else []))
 
 
 class ImageFiles(Layout[Item]):

@@ -83,6 +83,11 @@ def fix_labels(
         return sources, None
     if sources[0].items[0].labels is not None:
         raise InputError("data.label_fixes: images have several classes, a gallery gives one; leave it out")
+    if sources[0].items[0].label < 0:
+        raise InputError(
+            "data.label_fixes: labels of these images show when they are read, expected those of a table or of "
+            "folders; leave it out"
+        )
     fixes = read_fixes(list(map(Path, tables)), classes)
     names = _by_name([item for source in sources for item in source.items])
     known = {names[name]: fix for name, fix in fixes.items() if name in names}

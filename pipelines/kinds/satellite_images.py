@@ -53,7 +53,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         self.monitor = "validation_map_macro" if self.multi_label else "validation_accuracy"
         self.cutting = cutting_of(self.data, self.layout().file_bands)
         self.size = size_of(recipe, self.data)
-        if self.data.statistics == "published":
+        if self.data.statistics != "training":
             self._section(None)
 
     def check_settings(self) -> None:
@@ -203,7 +203,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
         return self._section([case["record"] for case in prepared.measured_cases()])
 
     def _section(self, records: Sequence[Document] | None) -> Entries:
-        section = section_of(self.data, self.bands, self.size, records)
+        section = section_of(self.recipe, self.data, self.bands, self.size, records)
         return {**self.recipe.card.get("input", {}), **section, "stored": self.data.patch}
 
     def example(self) -> np.ndarray:
@@ -217,7 +217,8 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
             load(trained.module)
             return
         own, state = network.state_dict(), trained.module.state_dict()
-        head = {name: own[name] for name in own if name.startswith("head.") and name in state}
-        if any(state[name].shape != value.shape for name, value in head.items()):
+        place = getattr(network, "classifier", "head")
+        head = {name: own[name] for name in own if name.startswith(f"{place}.")}
+        if any(name not in state or state[name].shape != value.shape for name, value in head.items()):
             state |= head
         weights.fill(network, state, label)

@@ -2,21 +2,25 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geovision.contract import InputContract
-from geovision.datasets.patches import Cutting, PatchSource, find_labelled
+from geovision.datasets.patches import Cutting, PatchSource, cut, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
 from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
 from geovision.scene import Scene
 from geovision.scenes import open_scene
-from pipelines.data.store import Store
+from pipelines.data.image_layouts import MASK_LAYOUTS, find_layout
+from pipelines.data.store import Sample, Store
 from pipelines.kinds.scenes import ScenesKind, Source, take_encoder_arguments, write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData
@@ -28,6 +32,10 @@ from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
+from shared_backbones.labelled_images import ImageSource, find_images
+
+if TYPE_CHECKING:
+    from geovision.datasets.torchgeo import TorchGeoMasks
 
 _TILE = 256  # side in pixels of the tiles of networks that take any size
 
@@ -65,6 +73,33 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         labels = [np.asarray(prepared.array(case, "labels")) for case in prepared.cases(split)]
         return sum((np.bincount(part.ravel(), minlength=256)[:count] for part in labels), np.zeros(count, int)).tolist()
 
+    @functools.cached_property
+    def layout(self) -> "TorchGeoMasks | None":
+        """Layout of the data set's samples; None where there are scenes."""
+        return find_layout(self.data.layout, MASK_LAYOUTS) if self.data.layout else None
+
+    def find_all(self) -> Sequence[Source]:
+        """Parts of scenes, or samples of a data set, each by itself."""
+        if self.layout is None:
+            return super().find_all()
+        split = self.data.split
+        sources = find_images(
+            self.layout,
+            self.root,
+            self.class_names(),
+            test=split.test,
+            validation=split.validation,
+            seed=self.recipe.split_seed,
+            folds=self.recipe.folds,
+            options=self.data.options,
+            bands=self.bands,
+        )
+        return [replace(source, items=(item,)) for source in sources for item in source.items]
+
+    def converter(self) -> Callable[[Any], Sample]:
+        """How a part of a scene, or a sample of a data set, becomes what the store keeps."""
+        return super().converter() if self.layout is None else functools.partial(masked_sample, cutting=self.cutting)
+
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes with label rasters."""
         return list(find_labelled(self.root))
@@ -100,19 +135,27 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         data = self.data
         return MappingTask(self.network(), self.recipe.train, steps, contract, self.class_names(), data.flip)
 
+    def _scenes(self, sources: Sequence[Source]) -> Iterator[list[PatchSource]]:
+        """The parts of some sources, scene by scene; the files of a sample are there until the next is asked for."""
+        by_scene: dict[Path, list[PatchSource]] = {}
+        for source in sources:
+            if isinstance(source, PatchSource):
+                by_scene.setdefault(source.scene, []).append(source)
+            elif self.layout is not None:
+                with self.layout.whole(source.items[0], source.split, self.cutting) as part:
+                    yield [part]
+        yield from by_scene.values()
+
     def evaluate(self, model: Path, sources: Sequence[Source], folder: Path) -> None:
         """Map the test scenes as a user does, and compare with the labels of the test regions."""
         names = self.class_names()
         mapper = Mapper(model, overlap=self.data.overlap, threads=self.recipe.train.threads)
         matrix = np.zeros((len(names), len(names)), np.int64)
-        by_scene: dict[Path, list[PatchSource]] = {}
-        for source in sources:
-            if isinstance(source, PatchSource):
-                by_scene.setdefault(source.scene, []).append(source)
+        count = len({source.scene if isinstance(source, PatchSource) else source.digest for source in sources})
         with contextlib.closing(Meter("evaluate")) as meter:
-            for number, (path, parts) in enumerate(by_scene.items()):
+            for number, parts in enumerate(self._scenes(sources)):
                 with open_scene(
-                    path, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
+                    parts[0].scene, sensor=self.cutting.sensor, wanted=mapper.contract.bands, **self.cutting.options
                 ) as scene:
                     target = folder / f"case-{scene.sha256()[:8]}.tif"
                     mapper.map(scene, target)
@@ -124,11 +167,21 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
                             replacing(folder / "map.png") as picture,
                         ):
                             map_panel(picture, scene, target, labels, mapper.classes, shown_bands(self.bands))
-                meter(number + 1, len(by_scene))
+                meter(number + 1, count)
         figures = map_figures(matrix, names)
         per_class = {f"iou_{row['name']}": row["iou"] for row in figures["classes"]}
         shown = {name: figures[name] for name in ("accuracy", "majority", "mean_iou", "macro_f1")}
         write_summary(folder, shown | per_class, mapping_tables(figures, matrix, names))
+
+
+def masked_sample(source: ImageSource[Any], cutting: Cutting) -> Sample:
+    """A sample of a data set with masks as the store keeps it, without its name."""
+    layout: TorchGeoMasks = source.layout  # pyright: ignore[reportAssignmentType]
+    with layout.whole(source.items[0], source.split, cutting) as part:
+        arrays, record = cut(part, cutting)
+    digest = hashlib.sha256(f"{record['sha256']}:{source.digest}".encode()).hexdigest()
+    name = f"case-{digest[:12]}"
+    return Sample(name, name, source.split, arrays, record)
 
 
 def mapping_tables(figures: Document, matrix: np.ndarray, names: Sequence[str]) -> list[ResultTable]:

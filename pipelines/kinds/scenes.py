@@ -64,7 +64,7 @@ class ScenesKind(Kind[Scenes, Store]):
         super().__init__(recipe)
         self.skipped = 0
         self.bands, self.size = bands_of(self.data), size_of(recipe, self.data)
-        if self.data.statistics == "published":
+        if self.data.statistics != "training":
             self.input_section(None)
         data = self.data
         self.cutting = replace(
@@ -125,9 +125,13 @@ class ScenesKind(Kind[Scenes, Store]):
         return self.of_test_split(self.sources, hint)
 
     def identify(self, sources: Sequence[Source]) -> list[list[Any]]:
-        """Files, splits and regions as they are now."""
+        """Files, splits, and regions or what the data set says of its images, as they are now."""
         return [
-            [*super(ScenesKind, self).identify(source.files), source.split, getattr(source, "regions", None)]
+            [
+                *super(ScenesKind, self).identify(source.files),
+                source.split,
+                source.regions if isinstance(source, PatchSource) else source.digest,
+            ]
             for source in sources
         ]
 
@@ -199,7 +203,10 @@ class ScenesKind(Kind[Scenes, Store]):
     def input_section(self, prepared: Store | None) -> Entries:
         """The `input` of the model's card, with the statistics that the recipe asks for."""
         records = None if prepared is None else [case["record"] for case in prepared.measured_cases()]
-        return {**self.recipe.card.get("input", {}), **section_of(self.data, self.bands, self.size, records)}
+        return {
+            **self.recipe.card.get("input", {}),
+            **section_of(self.recipe, self.data, self.bands, self.size, records),
+        }
 
     def example(self) -> np.ndarray:
         """An input of the network, `(B, C, H, W)` float32."""
@@ -296,18 +303,21 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
     )
 
 
-def section_of(data: SensorData, bands: Sequence[str], size: int, records: Sequence[Document] | None) -> Entries:
+def section_of(
+    recipe: Recipe, data: SensorData, bands: Sequence[str], size: int, records: Sequence[Document] | None
+) -> Entries:
     """The `input` of a model's card.
 
     Args:
+        recipe: Recipe, which says what training starts from.
         data: Section of the recipe, which says whose statistics the bands have.
         bands: Names of the network's bands.
         size: Side in pixels of what the network sees.
         records: What the store notes of the training's parts; None before there is a store.
     """
-    measured, gsd_m = None, None
+    measured, gsd_m = _statistics_of_start(recipe, data, bands) if data.statistics == "init" else None, None
     if records is not None:
-        measured = statistics(records) if data.statistics == "training" else None
+        measured = statistics(records) if data.statistics == "training" else measured
         sizes = {round(record["gsd_m"], 1) for record in records if record["gsd_m"] is not None}
         gsd_m = sizes.pop() if len(sizes) == 1 else None
     return input_section(
@@ -319,6 +329,27 @@ def section_of(data: SensorData, bands: Sequence[str], size: int, records: Seque
         scale=find_sensor(data.sensor).scale or data.scale,
         gsd_m=gsd_m,
     )
+
+
+def _statistics_of_start(recipe: Recipe, data: SensorData, bands: Sequence[str]) -> dict[str, list[float]]:
+    """Means and deviations of the bands of the model that training starts from.
+
+    Raises:
+        InputError: there is none, or it has another sensor, other bands or another normalisation.
+    """
+    init = recipe.model.init
+    if not init or not Path(init).is_dir():
+        raise InputError(f"recipe {recipe.name}: data.statistics=init needs a model; give model.init=FOLDER")
+    contract = InputContract.from_card(weights.read_card(init), init)
+    lacking = [band for band in bands if band not in contract.bands]
+    if contract.sensor.name != data.sensor or contract.normalisation != data.normalisation or lacking:
+        raise InputError(
+            f"recipe {recipe.name}: data.statistics=init: model.init takes {', '.join(contract.bands)} of "
+            f"{contract.sensor.name}, normalised by {contract.normalisation}; give data.bands, data.sensor and "
+            "data.normalisation so"
+        )
+    places = [contract.bands.index(band) for band in bands]
+    return {"mean": [contract.mean[place] for place in places], "std": [contract.std[place] for place in places]}
 
 
 def stored_patches(store: Store, split: str) -> Patches:

@@ -47,8 +47,8 @@ class SensorData(DataSection):
     patch: PositiveInt = 96
     """Side of the stored patches, or images, in pixels."""
     normalisation: Literal["mean_std", "satmae"] = "mean_std"
-    statistics: Literal["published", "training"] = "training"
-    """Means and deviations of the bands: those published for the sensor, or those of the training patches."""
+    statistics: Literal["published", "training", "init"] = "training"
+    """Means and deviations of the bands: published ones of the sensor, those of the training, or of `model.init`."""
     workers: NonNegativeInt = 0
     """Processes that cut patches; reading the store needs none."""
     skip_unreadable: bool = False
@@ -71,7 +71,7 @@ class SceneData(_Scenes):
 
     kind: Literal["scene_pretraining"]
     layout: str | None = None
-    """Layout of images, one patch each, in place of scenes: a name of `SATELLITE_LAYOUTS`."""
+    """Layout of images, one patch each, in place of scenes: a name of `SATELLITE_LAYOUTS`, or `torchgeo:CLASS`."""
     options: Entries = Field(default_factory=dict)
     """Of the layout."""
     mask_ratio: Share = 0.75
@@ -88,6 +88,10 @@ class LabelledSceneData(_Scenes):
     """
 
     kind: Literal["scene_mapping"]
+    layout: str | None = None
+    """`torchgeo:CLASS`: a data set of torchgeo with masks, in place of `images` and `labels`."""
+    options: Entries = Field(default_factory=dict)
+    """Of the layout."""
     label_values: Filled[int] | None = None
     """Value of each class in the label rasters; other pixels are left out. By default the classes' numbers."""
     label_column: str | None = None
@@ -164,7 +168,7 @@ class SatelliteImageData(SensorData, LabelledImages):
 
     kind: Literal["satellite_images"]
     layout: str
-    """Layout of the files: a name of `pipelines.data.image_layouts.SATELLITE_LAYOUTS`."""
+    """Layout of the files: a name of `pipelines.data.image_layouts.SATELLITE_LAYOUTS`, or `torchgeo:CLASS`."""
     split: SatelliteSplit = Field(default_factory=SatelliteSplit)
     augmentation: SatelliteAugmentation = Field(default_factory=SatelliteAugmentation)
     mixup: float = Field(default=0.8, ge=0)

@@ -38,6 +38,7 @@ class TimmClassifier(nn.Module):
     Attributes:
         arguments: the constructor's arguments, in JSON types.
         feature_info: channels, reduction and module of each level of maps, as timm gives them.
+        classifier: name of the module that is the head.
 
     Raises:
         ValueError: timm has no such model, or the arguments do not suit it.
@@ -55,6 +56,8 @@ class TimmClassifier(nn.Module):
         self.network: Any = timm.create_model(
             name, num_classes=num_classes, in_chans=in_chans, **{**any_size(name), **options}
         )
+        head = self.network.default_cfg.get("classifier")
+        self.classifier = f"network.{head if isinstance(head, str) else 'head'}"
         levels = getattr(self.network.feature_info, "info", self.network.feature_info)
         self.feature_info = [{**level, "module": f"network.{level['module']}"} for level in levels]
 

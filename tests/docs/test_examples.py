@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geovision.spectra.drawing import SceneDrawer
 from geovision.spectra.responses import HALF_POWER
+from shared_backbones import weights
 from tests.geovision.rasters import write_scene
 from tests.medvision.phantoms import make_affine, make_labels, write_scan
 
@@ -68,6 +70,28 @@ def test_classify_galaxies_example(tmp_path: Path):
 
 def test_backbone_in_smp_example():
     assert tuple(load("backbone_in_smp").main().shape) == (1, 4, 64, 96)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+def test_satmae_in_torchgeo_example(tmp_path: Path):
+    from geovision.models.satmae_pp import GroupMaskedAutoencoder
+
+    example = load("satmae_in_torchgeo")
+    decoder: dict[str, Any] = {
+        "decoder_embed_dim": 16,
+        "decoder_channel_embed": 8,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+    }
+    encoder = GroupMaskedAutoencoder(**example.TRUNK, **decoder)
+    weights.save(tmp_path / "encoder", encoder, {"name": "encoder", "version": "1.0.0", "license": "Apache-2.0"})
+    losses = example.main(str(tmp_path / "encoder"))
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    for kind in (example.SatMAEClassification, example.SatMAESegmentation):
+        network = kind(weights=str(tmp_path / "encoder"), in_channels=10, num_classes=3).model
+        trunk = getattr(network, "encoder", network).trunk
+        for name, value in encoder.trunk.state_dict().items():
+            assert torch.equal(trunk.state_dict()[name], value), name
 
 
 def test_train_on_your_folder_example(tmp_path: Path, monkeypatch):

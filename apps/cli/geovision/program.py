@@ -11,6 +11,7 @@ from apps.cli.geovision.enhance import enhance
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
+from apps.cli.geovision.torchgeo import list_encoders, read_encoder
 from apps.cli.shared.cache_command import add_cache
 from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
 
 app = typer.Typer(name="geovision")
-add_import(app, "geovision")
+add_import(app, "geovision", {"torchgeo": read_encoder})
 add_doctor(app, "geovision")
 add_cache(app)
-add_models(app, "geovision")
+add_verb(add_models(app, "geovision"), list_encoders, "torchgeo")
 add_review(app)
 add_run(app, "geovision")
 add_runs(app)

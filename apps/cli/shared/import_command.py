@@ -1,9 +1,9 @@
 """`medvision import`, `geovision import`, `astrovision import`: official checkpoints become trained-model folders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -12,12 +12,20 @@ from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
 from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
+from shared_backbones.json_values import Entries
 from shared_backbones.terminal import say
 
+if TYPE_CHECKING:
+    from torch import nn
+
+Libraries: TypeAlias = "Mapping[str, Callable[[str, Path], tuple[nn.Module, Entries]]]"
+"""By the name of a library, what reads a checkpoint of weights that it names: a network, and entries of its card."""
 DOMAINS = ("medvision", "geovision", "astrovision")
 
 
-ARCHITECTURE = typer.Option(help="Published model; an unknown name lists those there are.")
+ARCHITECTURE = typer.Option(
+    help="Published model; an unknown name lists those there are. geovision: or torchgeo:NAME of `models torchgeo`."
+)
 CHECKPOINT = typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")
 OUTPUT = typer.Option("--output", "-o", help="Folder of the trained model to write.")
 ARGUMENTS = typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9")
@@ -39,14 +47,26 @@ class ImportOptions:
     accept_license: Annotated[bool, ACCEPT_LICENSE] = False
 
 
-def add_import(app: typer.Typer, domain: str) -> None:
-    """Give a program the command `import`, which reads published weights, not those of another domain."""
+def add_import(app: typer.Typer, domain: str, libraries: "Libraries | None" = None) -> None:
+    """Give a program the command `import`, which reads published weights, not those of another domain.
+
+    Args:
+        app: The program.
+        domain: Its domain.
+        libraries: Libraries whose weights it takes by name, too: `--architecture LIBRARY:NAME`.
+    """
 
     def import_model(options: ImportOptions) -> None:
         """Turn an official checkpoint into a trained-model folder (model.safetensors and model.json).
 
         The checkpoint is read as plain tensors: nothing in it is executed.
         """
+        library, _, member = options.architecture.partition(":")
+        if libraries and library in libraries and member:
+            if options.arguments:
+                raise InputError(f"{options.arguments[0]}: {options.architecture} has its arguments; leave them out")
+            card = import_named(libraries, library, member, options)
+            return report_import(options.output, card)
         import_published(
             domain,
             options.architecture,
@@ -77,6 +97,18 @@ def import_published(
     license = terms if terms and license == "unknown" else license
     given = parse_arguments(arguments or [])
     report_import(output, import_checkpoint(architecture, checkpoint, output, given, name, license))
+
+
+def import_named(libraries: Libraries, library: str, member: str, options: ImportOptions) -> Card:
+    """Read a checkpoint of weights that a library names and write a trained-model folder; returns the card as written.
+
+    Raises:
+        InputError: the library names no such weights, the checkpoint is none of them, or the folder is not empty.
+    """
+    _check_new(options.output)
+    network, entries = libraries[library](member, options.checkpoint)
+    given = {} if options.license == "unknown" else {"license": options.license}
+    return _write(options.output, network, options.checkpoint, {**entries, **given}, options.name)
 
 
 def report_import(output: Path, card: Card) -> None:
@@ -129,24 +161,39 @@ def import_checkpoint(
     Raises:
         InputError: the checkpoint cannot be read or does not fit, or the folder is not empty or cannot be written.
     """
-    import hashlib
+    from shared_backbones import official
 
-    from shared_backbones import official, weights
-
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output}: already there; expected a new or empty folder: choose another --output")
+    _check_new(output)
     network = official.load_official(architecture, checkpoint, **arguments)
-    with checkpoint.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
     described = network.official_input() if isinstance(network, official.Described) else None
-    card = {
-        "name": name or output.resolve().name,
-        "version": "1.0.0",
+    entries = {
         "description": f"{type(network).__name__} with official weights",
         "license": license,
         **({"input": described} if described else {}),
+        "training": {"source": "official checkpoint"},
+    }
+    return _write(output, network, checkpoint, entries, name)
+
+
+def _check_new(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: already there; expected a new or empty folder: choose another --output")
+
+
+def _write(output: Path, network: "nn.Module", checkpoint: Path, entries: Entries, name: str | None) -> Card:
+    """Write a trained-model folder, with the hash of the checkpoint that it came of; returns the card as written."""
+    import hashlib
+
+    from shared_backbones import weights
+
+    with checkpoint.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    card = {
+        "name": name or output.resolve().name,
+        "version": "1.0.0",
+        **entries,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "training": {"source": "official checkpoint", "checkpoint_sha256": source},
+        "training": {**entries["training"], "checkpoint_sha256": source},
     }
     weights.save(output, network, card)
     return weights.read_card(output)

@@ -1,6 +1,8 @@
 """`geovision info`, `map` and `embed` as a user meets them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
+from tests.conftest import ROOT
 from tests.geovision import small_models
 from tests.geovision.rasters import ramp, write_scene
 
@@ -103,3 +106,24 @@ def test_a_folder_is_embedded_into_one_table(scene: Path, tmp_path: Path, capsys
     assert run(app, [*map(str, arguments), "--skip-unreadable"]) == 5
     side = json.loads((tmp_path / "e.json").read_text())
     assert side["failed"] == 1 and side["vectors"] == 29 and "s.tif" not in (tmp_path / "e.json").read_text()
+
+
+def test_info_map_and_embed_leave_the_libraries_of_training_alone(scene: Path, tmp_path: Path):
+    mapper, encoder = small_models.mapper(tmp_path / "m"), small_models.autoencoder(tmp_path / "e")
+    lines = [
+        ["info", scene],
+        ["map", "-i", scene, "-o", tmp_path / "map.tif", "--model", mapper],
+        ["embed", "-i", scene, "-o", tmp_path / "e.npz", "--model", encoder],
+    ]
+    arguments = [[*map(str, line), "--sensor", "sentinel2_l1c"] for line in lines]
+    code = (
+        "import sys\nfrom apps.cli.geovision.program import app\nfrom apps.cli.shared.program import run\n"
+        f"print([run(app, line) for line in {arguments!r}])\n"
+        "heavy = {'torchgeo', 'kornia', 'lightly', 'lightning', 'mlflow', 'pandas'}\n"
+        "print('loaded:', *sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.strip() for line in done.stdout.splitlines()[-2:]] == ["[0, 0, 0]", "loaded:"], (
+        done.stdout + done.stderr
+    )

@@ -50,6 +50,11 @@ ALL = [*(f"B{n}" for n in range(1, 9)), "B8A", *(f"B{n}" for n in range(9, 13))]
 satellite_layout = functools.partial(find_layout, layouts=SATELLITE_LAYOUTS)
 
 
+def read(item: SatelliteItem, cutting: Cutting) -> tuple[np.ndarray, np.ndarray, Any]:
+    with satellite_layout("folders").opened(item, cutting) as (scene, known):
+        return read_image(scene, known, cutting)
+
+
 def pixels(label: int, bands: int, side: int, seed: int) -> np.ndarray:
     """Numbers that tell a class apart by its spectrum."""
     random = np.random.default_rng(seed)
@@ -290,9 +295,9 @@ def test_images_are_brought_to_one_size_and_boxes_cut_out(tmp_path: Path):
     values[:, 10:30, 20:50] = 5000
     path = write_scene(tmp_path / "s.tif", values, ["B2", "B3", "B4"])
     how = cutting("sentinel2_l1c", ("B4", "B2"), 10)
-    found, valid, _ = read_image(SatelliteItem(path, 0, "a", box=(10, 20, 20, 30)), how)
+    found, valid, _ = read(SatelliteItem(path, 0, "a", box=(10, 20, 20, 30)), how)
     assert found.shape == (2, 10, 10) and (found == 5000).all() and valid.all()
-    whole, _, place = read_image(SatelliteItem(path, 0, "a"), how)
+    whole, _, place = read(SatelliteItem(path, 0, "a"), how)
     assert place["crs"] == "EPSG:32633" and place["footprint"][0] == place["footprint"][4]
     assert 14.9 < place["footprint"][0][0] < 15.1  # the central meridian of zone 33
     assert (whole == whole.round()).all() and whole[:, 5, 5].tolist() == [5000, 5000] and whole[0, 0, 0] == 0
@@ -304,7 +309,7 @@ def test_eurosat_s_bands_stand_in_its_own_order(tmp_path: Path):
         known = satellite_layout(layout).file_bands
         assert known is not None and known[place] == "B8A"
         how = cutting("sentinel2_l1c", ("B8A",), 16, list(known))
-        found, _, _ = read_image(SatelliteItem(tmp_path / "Forest" / "Forest_0.tif", 0, "a"), how)
+        found, _, _ = read(SatelliteItem(tmp_path / "Forest" / "Forest_0.tif", 0, "a"), how)
         np.testing.assert_array_equal(found[0], pixels(0, 13, 16, 0)[place])
 
 
