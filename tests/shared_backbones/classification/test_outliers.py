@@ -131,7 +131,8 @@ def test_an_image_with_nothing_in_its_middle_is_an_outlier_however_usual_its_fea
 def test_a_least_contrast_that_none_can_have_is_refused(tmp_path: Path, value: float):
     outliers = Outliers.fit(usual(200)).with_threshold(usual(500, 1))
     parts = {name: np.atleast_1d(getattr(outliers, name)).astype(np.float32) for name in ("mean", "axes", "variances")}
-    rest = {"rest": np.float32([outliers.rest]), "threshold": np.float32([outliers.threshold])}
-    save_file({**parts, **rest, "faintest": np.float32([value])}, tmp_path / FILE)
+    numbers = {"rest": outliers.rest, "threshold": outliers.threshold, "faintest": value}
+    rest = {name: np.array([number], np.float32) for name, number in numbers.items()}
+    save_file({**parts, **rest}, tmp_path / FILE)
     with pytest.raises(InputError, match="holds values that no features have"):
         Outliers.load(tmp_path, WIDTH)
