@@ -30,10 +30,11 @@ lint: .venv/test.stamp
 	$(BIN)/lint-imports
 	$(BIN)/codespell apps astrovision docs findings geovision medvision pipelines shared_backbones tests *.md
 
-# Pages in site/; a warning, such as of a dead link, is an error.
+# Pages in site/, with a report of each kind; a warning, such as of a dead link, is an error.
 docs: .venv/test.stamp
 	$(BIN)/python -m apps.manual
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m apps.gallery site
 
 bench: .venv/test.stamp
 	$(BIN)/python -m pytest -q -s tests/benchmarks

@@ -55,7 +55,7 @@ def average_brain() -> Path:
 
 def medical() -> Shown:
     """Segment the average brain."""
-    command = _run("medvision", "segment", "--input", average_brain(), "--output", OUTPUT)
+    command = run("medvision", "segment", "--input", average_brain(), "--output", OUTPUT)
     stem = SCAN.rpartition("/")[2].removesuffix(".nii.gz")
     return Shown(
         "medvision: brain structures",
@@ -104,7 +104,7 @@ def earth() -> Shown:
     """Map a drawn scene."""
     scene, target = OUTPUT / "scene.tif", OUTPUT / "scene_map.tif"
     draw_scene(scene)
-    command = _run("geovision", "map", "--input", scene, "--output", target)
+    command = run("geovision", "map", "--input", scene, "--output", target)
     return Shown(
         "geovision: types of surfaces",
         f"A scene of 5 km as Sentinel-2 would see it, drawn from spectra with seed {SEED}; no satellite took it.",
@@ -169,7 +169,7 @@ def sky() -> Shown:
     """Classify drawn galaxies."""
     image, catalogue, target = OUTPUT / "sky.fits", OUTPUT / "sky_catalogue.csv", OUTPUT / "galaxies.vot"
     draw_sky(image, catalogue)
-    command = _run(
+    command = run(
         "astrovision", "classify", "--input", image, "--catalogue", catalogue, "--output", target,
         "--keep-columns", "drawn", "--gallery", str(GALAXIES**2),
     )  # fmt: skip
@@ -221,7 +221,7 @@ class Failed(Exception):
         self.code = code
 
 
-def _run(program: str, *arguments: str | Path) -> str:
+def run(program: str, *arguments: str | Path) -> str:
     """Run one of our programs, which says what it does; returns the command as a user types it.
 
     Raises:

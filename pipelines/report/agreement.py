@@ -19,7 +19,18 @@ from pipelines.report.sections import (
     Table,
     Text,
 )
-from pipelines.report.text import DASH, fixed, list_at, number_at, part_at, percent, rows_at, text_at, without_paths
+from pipelines.report.text import (
+    DASH,
+    fixed,
+    list_at,
+    moment,
+    number_at,
+    part_at,
+    percent,
+    rows_at,
+    text_at,
+    without_paths,
+)
 from pipelines.report.text import words as in_words
 from pipelines.report.verdict_files import VERDICTS, Identity, Verdict
 from shared_backbones.json_values import Document, Json
@@ -113,7 +124,7 @@ def agreement_page(content: Document, resamples: int, *, medical: bool) -> str:
         title="Agreement of readers",
         kind="Agreement of readers",
         heading=", ".join(part_at(agreement, "readers")) or "No reader",
-        lead=text_at(content, "created"),
+        lead=moment(text_at(content, "created")),
         facts=_facts(agreement, disputes),
         sections=[
             Section("figures", "Figures", [Text(_METHOD.format(resamples=resamples), small=True), *_figures(agreement)],

@@ -18,6 +18,7 @@ from pipelines.report.text import (
     fixed,
     heading,
     list_at,
+    moment,
     number_at,
     rows_at,
     text_at,
@@ -170,13 +171,13 @@ def index_page(index: BatchIndex, pictures: Mapping[str, str]) -> str:
     """
     count = index["count"]
     version = text_at(index["model"], "version")
-    name = text_at(index["model"], "name") or "unnamed model"
+    name, made = text_at(index["model"], "name") or "unnamed model", moment(index["created"])
     facts = [(title, str(count[status])) for status, title in _STATUS.items() if count.get(status)]
     page = Page(
         title=TITLE,
         kind=TITLE,
         heading=f"{count['scans']} scan{'' if count['scans'] == 1 else 's'}",
-        lead=f"{name} {version}, {index['created']}" if version else f"{name}, {index['created']}",
+        lead=f"{name} {version}, {made}" if version else f"{name}, {made}",
         facts=[*facts, ("With quality flags", str(index["flagged"]))],
         sections=[_cases(index["cases"], pictures), *_volumes(index["cases"])],
         footer="Every figure of this page is in index.json beside it, the volumes in volumes.csv, too. The page loads "

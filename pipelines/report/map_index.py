@@ -11,7 +11,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from pipelines.report.index import shell_data
 from pipelines.report.page import render_page
 from pipelines.report.sections import Cell, Column, Embedded, Page, Section, Table, Text
-from pipelines.report.text import DASH, fixed, heading, number_at, text_at, without_paths
+from pipelines.report.text import DASH, fixed, heading, moment, number_at, text_at, without_paths
 from shared_backbones.json_values import Document, Json
 
 TITLE = "Index of maps"
@@ -124,7 +124,7 @@ def map_index_page(index: MapIndex, pictures: Mapping[str, str]) -> str:
         title=TITLE,
         kind=TITLE,
         heading=f"{count['scenes']} scene{'' if count['scenes'] == 1 else 's'}",
-        lead=f"{text_at(index['model'], 'name') or 'unnamed model'}, {index['created']}",
+        lead=f"{text_at(index['model'], 'name') or 'unnamed model'}, {moment(index['created'])}",
         facts=[(title, str(count[status])) for status, title in _STATUS.items() if count.get(status)],
         sections=[Section("cases", "Scenes", [about, Table(columns, cells, header=1)])],
         footer="Every figure of this page is in index.json beside it. The page loads nothing but the reports beside "

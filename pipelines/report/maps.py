@@ -33,6 +33,7 @@ from pipelines.report.text import (
     code,
     fixed,
     list_at,
+    moment,
     number_at,
     part_at,
     percent,
@@ -118,7 +119,7 @@ def map_report(sidecar: Document, content: MapContent, pictures: MapPictures, gr
         title=f"{content['case']}: report on a map",
         kind="Map report",
         heading=content["case"],
-        lead=f"{_model(data)}, {text_at(data, 'created')}",
+        lead=f"{_model(data)}, {moment(text_at(data, 'created'))}",
         facts=_facts(data),
         sections=[
             Section("first", "Map", [_view(data, pictures, grid), *_explained(pictures, grid)], contents="Map"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines.report.page import render_page
 from pipelines.report.results import ResultTable
 from pipelines.report.sections import Bullets, Page, Pairs, Picture, Section, Table, Text, verdict_section
-from pipelines.report.text import as_text, list_at, part_at, text_at, without_paths
+from pipelines.report.text import as_text, list_at, moment, part_at, text_at, without_paths
 from shared_backbones.json_values import Document, Json
 
 
@@ -41,17 +41,19 @@ def robustness_report(
         title=f"{case}: robustness report",
         kind="Robustness report",
         heading=text_at(data, "model", "name") or "Unnamed model",
-        lead=f"{case}, {text_at(data, 'created')}",
+        lead=f"{case}, {moment(text_at(data, 'created'))}",
         facts=facts,
         sections=[
             *([Section("warnings", "Warnings", [Bullets([*map(str, warnings)], alert=True)])] if warnings else []),
             _figures(notes, tables),
             Section("pictures", "Pictures", [*map(Picture.of, pictures)], contents="Pictures"),
-            verdict_section(report, case, "Is this model robust enough for its purpose?", program),
+            verdict_section(report, case, "Is this model robust enough for its purpose?", program, ""),
             _provenance(data),
         ],
         footer="Every figure of this page is in robustness.json beside it. The page loads nothing; its one script "
         "saves the verdict.",
+        medical=program == "medvision",
+        noun="",
     )
     return render_page(page, styles=["verdict.css"], script="review.js", bar="report")
 

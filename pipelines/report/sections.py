@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipelines.report.results import ResultTable
-from pipelines.report.text import as_text, words
+from pipelines.report.text import as_text, heading, words
 from shared_backbones.json_values import Json
 
 
@@ -54,7 +54,7 @@ class Page:
         footer: A sentence at the end.
         facts: Names and values of the line of figures below the heading.
         medical: Whether the page says that it is for research only.
-        noun: What results are made from: `scan` or `scene`.
+        noun: What results are made from: `scan` or `scene`; empty for a report on a model.
         licences: Licences of programs within the page.
         embedded: Data for the page's scripts.
     """
@@ -233,8 +233,7 @@ class Picture(Block):
     def of(cls, path: Path) -> "Picture":
         """An SVG or PNG file, named by its file's name."""
         kind = "svg+xml" if path.suffix == ".svg" else "png"
-        title = path.stem.replace("_", " ")
-        return cls(data_uri(path.read_bytes(), f"image/{kind}"), title, title.capitalize())
+        return cls(data_uri(path.read_bytes(), f"image/{kind}"), words(path.stem), heading(path.stem))
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,7 @@ class Judgement(Block):
 class VerdictForm(Block):
     """The form in which a reviewer answers a question about a report; `program` collects the answers.
 
-    `noun` is what the result was made from: a `scan` or a `scene`.
+    `noun` is what the result was made from: a `scan` or a `scene`; empty where the question is about a model.
     """
 
     report: str

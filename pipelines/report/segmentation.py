@@ -33,6 +33,7 @@ from pipelines.report.text import (
     fixed,
     in_words,
     list_at,
+    moment,
     number_at,
     part_at,
     rows_at,
@@ -155,7 +156,7 @@ def _colours(classes: Sequence[ClassEntry]) -> dict[int, str]:
 
 
 def _lead(data: Mapping[str, Json]) -> str:
-    version, created = text_at(data, "model", "version"), text_at(data, "created")
+    version, created = text_at(data, "model", "version"), moment(text_at(data, "created"))
     name = text_at(data, "model", "name") or "unnamed model"
     return name + (f" {version}" if version else "") + (f", {created}" if created else "")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipelines.report.sections import Cell, Column, Section, Table, Text
-from pipelines.report.text import DASH, as_text, fixed, number_at, part_at, percent, rows_at, text_at
+from pipelines.report.text import DASH, as_text, fixed, moment, number_at, part_at, percent, rows_at, text_at
 from shared_backbones.json_values import Json
 
 _REASONS = {
@@ -123,7 +123,7 @@ def changes_section(data: Mapping[str, Json], colours: Mapping[int, str]) -> Sec
     model = part_at(earlier, "model")
     by = " ".join(text_at(model, key) for key in ("name", "version")).strip() or "an unnamed model"
     same = bool(earlier.get("same_scan"))
-    text = f"{text_at(earlier, 'case')}, {text_at(earlier, 'created')}, by {by}: " + (
+    text = f"{text_at(earlier, 'case')}, {moment(text_at(earlier, 'created'))}, by {by}: " + (
         "the same scan. Overlap is the Dice of both results."
         if same
         else "another scan, as the table says. Volumes alone are compared, since the scans do not lie on one another."

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -12,6 +13,7 @@ DASH = "–"
 _CAPITALS = {
     "auc": "AUC",
     "csf": "CSF",
+    "dice": "Dice",
     "ece": "ECE",
     "f1": "F1",
     "iou": "IoU",
@@ -45,6 +47,15 @@ def as_text(value: Json) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(as_text(inner) for inner in value)
     return str(value)
+
+
+def moment(iso: str) -> str:
+    """A time of ISO 8601 for a reader, to the minute in UTC; any other text as it is."""
+    try:
+        at = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def value_at(data: Json, *keys: str) -> Json:

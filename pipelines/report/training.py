@@ -100,12 +100,13 @@ def training_report(content: TrainingContent, pictures: Sequence[Path] = ()) -> 
         sections=[
             *([_evaluation(summary, pictures)] if summary else []),
             _curves(content["history"]),
-            verdict_section(content["report"], content["case"], "Is this model fit for its purpose?", program),
+            verdict_section(content["report"], content["case"], "Is this model fit for its purpose?", program, ""),
             _recipe(recipe, card),
         ],
         footer="Every figure of this page is in report.json beside it. The page loads nothing; its one script saves "
         "the verdict.",
         medical=program == "medvision",
+        noun="",
     )
     return render_page(page, styles=["verdict.css"], script="review.js", bar="report")
 

@@ -231,7 +231,7 @@ def _calibration_warnings(classifier: ImageClassifier[Any]) -> list[str]:
     if "temperature" not in calibration:
         return ["the model was not calibrated: ECE is that of its probabilities as they are"]
     if calibration.get("symmetries", classifier.default_symmetries):
-        return ["figures are of single views, the model was calibrated for averages over symmetries: see ECE with care"]
+        return ["figures are of single views, but the calibration is of averages over symmetries: mind the ECE"]
     return []
 
 

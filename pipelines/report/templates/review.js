@@ -99,7 +99,7 @@
   const show = () => {
     extension.show();
     for (const radio of form.elements.verdict) radio.checked = radio.value === entry.verdict;
-    form.elements.cause.checked = entry.cause === "scan";
+    if (form.elements.cause) form.elements.cause.checked = entry.cause === "scan";
     if (form.elements.comment.value !== entry.comment) form.elements.comment.value = entry.comment;
     for (const button of bar.querySelectorAll("[data-key]")) {
       const [verdict, cause] = VERDICTS[button.dataset.key] ?? [];
@@ -152,7 +152,7 @@
   for (const radio of form.elements.verdict) {
     radio.addEventListener("change", () => changed({ verdict: radio.value, cause: "", seconds: seconds() }));
   }
-  form.elements.cause.addEventListener("change", ({ target }) => {
+  form.elements.cause?.addEventListener("change", ({ target }) => {
     changed(target.checked ? { verdict: "reject", cause: "scan", seconds: seconds() } : { cause: "" });
   });
   form.elements.comment.addEventListener("input", ({ target }) => changed({ comment: target.value }));
@@ -252,7 +252,7 @@
     if (!down) return undefined;
     if (inShell) return post("key", { key });
     if (framed) return undefined;
-    if (VERDICTS[key]) {
+    if (VERDICTS[key] && bar.querySelector(`[data-key="${key}"]`)) {
       const [verdict, cause] = VERDICTS[key];
       changed({ verdict, cause, seconds: seconds() });
       return tell(`${wordsOf(entry)}; not saved yet`);

@@ -417,6 +417,10 @@ def write_training_report(folder: Path) -> Path:
 def test_a_training_report_takes_a_verdict_that_finds_it(browser: Browser, tmp_path: Path):
     seen = visit(browser, write_training_report(tmp_path))
     assert seen.page.is_hidden(".framed")
+    keys = [button.get_attribute("data-key") for button in seen.page.locator(".bar button").all()]
+    assert keys == ["a", "w", "r", "u", "c", "e", "?"], "a model is no scan: there is none to be bad, and no viewer"
+    seen.page.keyboard.press("R")
+    assert not seen.page.get_by_label("reject").is_checked()
     seen.page.get_by_label("reject").check()
     seen.page.get_by_role("button", name="Save the verdict").click()
     assert "short name" in seen.page.inner_text("#verdict-state"), "a reader is named"

@@ -30,6 +30,7 @@ from pipelines.report.sections import (
     Text,
     VerdictForm,
 )
+from pipelines.report.text import moment
 from tests.pipelines.report.test_segmentation import HOSTILE
 from tests.pipelines.report.test_segmentation import Page as Parsed
 
@@ -125,3 +126,16 @@ def test_a_table_of_results_has_names_and_figures():
     table = Table.of({"title": "t", "columns": ["Class", "Dice"], "rows": [["a_b", 0.51239], ["c", None]]})
     assert [[cell.text for cell in row] for row in table.rows] == [["a_b", "0.5124"], ["c", "–"]]
     assert [column.numeric for column in table.columns] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("iso", "shown"),
+    [
+        ("2026-11-30T08:10:05+00:00", "2026-11-30 08:10 UTC"),
+        ("2026-11-30T00:10:05+02:00", "2026-11-29 22:10 UTC"),
+        ("", ""),
+        ("long ago", "long ago"),
+    ],
+)
+def test_a_time_is_shown_to_the_minute(iso: str, shown: str):
+    assert moment(iso) == shown

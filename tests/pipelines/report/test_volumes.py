@@ -37,7 +37,7 @@ def test_a_training_report_shows_a_segmentation_with_its_reference(tmp_path: Pat
     content = training_content(recipe, card, tmp_path / "absent", {"figures": {"accuracy": 0.5}, "tables": []})
     page = training_report(content, [panel])
     assert re.search(r'<img class="picture" src="data:image/svg\+xml;base64,', page)
-    assert "Case of lowest dice" in page
+    assert "Case of lowest Dice" in page
 
 
 def test_the_cases_of_lowest_and_highest_dice_are_drawn():
