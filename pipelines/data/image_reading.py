@@ -21,7 +21,7 @@ def to_sample(source: ImageSource[ItemT], read: Callable[[ImageSource[ItemT]], S
     return Sample(name, name, source.split, arrays, record)
 
 
-def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int) -> Stored:
+def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int, detail: int | None = None) -> Stored:
     """Images of one part of a data set, all `size` pixels a side.
 
     The middle `crop` of each side is cut out and resized (bicubic, smoothed where it shrinks).
@@ -31,6 +31,7 @@ def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int
         size: Side in pixels.
         crop: Fraction of the side, more than 0 and at most 1.
         classes: Number of classes.
+        detail: Side in pixels to which larger images are reduced first; None where they keep what they show.
 
     Returns:
         Arrays: `image` `(N, C, size, size)` uint8 and `targets` `(N, classes)` uint8. And a record: sha256 of the
@@ -43,7 +44,7 @@ def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int
     digest, sums = hashlib.sha256(), np.zeros((2, len(source.bands)), np.int64)
     for number, image in source.layout.read(source, size):
         digest.update(image.tobytes())
-        images[number] = resized(image, size, crop).transpose(2, 0, 1)
+        images[number] = resized(image, size, crop, detail).transpose(2, 0, 1)
         counts = np.stack([np.bincount(band.ravel(), minlength=256) for band in images[number]])
         sums += np.arange(256) ** np.array([[1], [2]]) @ counts.T
     targets = targets_of(source.items, classes)
@@ -56,18 +57,21 @@ def read_images(source: ImageSource[ItemT], size: int, crop: float, classes: int
     }
 
 
-def resized(image: np.ndarray, size: int, crop: float) -> np.ndarray:
+def resized(image: np.ndarray, size: int, crop: float, detail: int | None = None) -> np.ndarray:
     """The middle `crop` of an image, or of its square middle, as `(size, size, C)` uint8.
 
     Args:
         image: Image `(H, W, 1)` or `(H, W, 3)` uint8, or `(H, W, C)` float32 from 0 to 1.
         size: Side in pixels.
         crop: Fraction of the side, more than 0 and at most 1.
+        detail: Side in pixels to which a larger middle is reduced first.
     """
     from PIL import Image
 
     height, width = image.shape[:2]
     side = crop * min(height, width)
+    if detail is not None and side > detail:
+        return resized(resized(image, detail, crop), size, 1.0)
     box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
 
     def resize(part: np.ndarray) -> np.ndarray:

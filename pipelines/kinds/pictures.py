@@ -55,7 +55,8 @@ class PictureKind(ClassifierKind[Pictures]):
     def reader(self) -> Reader:
         """Images of 8 bits."""
         data = self.data
-        return functools.partial(read_images, size=data.stored, crop=data.crop, classes=len(self.class_names()))
+        classes = len(self.class_names())
+        return functools.partial(read_images, size=data.stored, crop=data.crop, classes=classes, detail=data.detail)
 
     def stored_images(
         self, parts: Sequence[Mapping[str, np.ndarray]], view: Callable[[Tensor], Tensor] | None = None
@@ -82,7 +83,9 @@ class PictureKind(ClassifierKind[Pictures]):
         """
         data = self.data
         crop = data.crop * data.size / data.stored
-        return {"bands": list(self.bands), "size": data.size, "crop": crop, "mean": list(mean), "std": list(std)}
+        section = {"bands": list(self.bands), "size": data.size, "crop": crop, "mean": list(mean), "std": list(std)}
+        # the middle that the network sees has as much less of it
+        return section | ({"detail": max(1, round(data.detail * data.size / data.stored))} if data.detail else {})
 
     def preparation_settings(self) -> Entries:
         """What decides the stored images."""
@@ -91,6 +94,7 @@ class PictureKind(ClassifierKind[Pictures]):
             "stored": self.data.stored,
             "classes": self.class_names(),
             "bands": list(self.bands),
+            **({"detail": self.data.detail} if self.data.detail else {}),
         }
 
     def input_section(self, prepared: Store) -> Entries:

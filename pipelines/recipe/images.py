@@ -86,6 +86,9 @@ class LabelledPictures(LabelledImages):
     """Side in pixels of the stored images."""
     size: PositiveInt = 256
     """Side in pixels of what the network sees, from the middle of the stored image."""
+    detail: PositiveInt | None = None
+    """Side in pixels to which larger images are reduced before they are stored, in training and in use: give it where
+    the data set's own images are smaller than `stored`, so that sharper ones look as they do."""
     augmentation: ImageAugmentation = Field(default_factory=ImageAugmentation)
 
 

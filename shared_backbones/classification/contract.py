@@ -39,6 +39,7 @@ class ContractParts(TypedDict):
     crop: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    detail: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class ImageContract:
         crop: fraction of an image's shorter side that the network sees, around its centre; the rest is cut off.
         mean: mean of each band, for values from 0 to 1.
         std: standard deviation of each band, same unit.
+        detail: side in pixels to which a larger middle is reduced first, as the training's images were no finer.
     """
 
     bands: tuple[str, ...]
@@ -58,6 +60,7 @@ class ImageContract:
     crop: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    detail: int | None = None
 
     @staticmethod
     def parts(given: Mapping[str, Any]) -> ContractParts:
@@ -68,6 +71,7 @@ class ImageContract:
             "crop": float(given["crop"]),
             "mean": tuple(float(value) for value in given["mean"]),
             "std": tuple(float(value) for value in given["std"]),
+            "detail": None if given.get("detail") is None else int(given["detail"]),
         }
 
     def check(self) -> None:
@@ -80,6 +84,8 @@ class ImageContract:
             raise ValueError(f"bands are {list(self.bands)}, expected one or more different ones")
         if not 1 <= self.size <= 8192:
             raise ValueError(f"size is {self.size}, expected 1 to 8192")
+        if self.detail is not None and not 1 <= self.detail <= 8192:
+            raise ValueError(f"detail is {self.detail}, expected 1 to 8192")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop is {self.crop:g}, expected more than 0 and at most 1")
         if not len(self.mean) == len(self.std) == len(self.bands):

@@ -19,7 +19,8 @@ class PictureClassifier(ImageClassifier[PictureContractT]):
     def prepare(self, images: Tensor) -> Tensor:
         """The part that the network sees, at its size: the middle, resized (bicubic, smoothed where it shrinks).
 
-        As the training's images were: the middle may begin and end within a pixel, and pixels beyond its border count.
+        As the training's images were, and reduced to their detail first where those were enlarged: the middle may begin
+        and end within a pixel, and pixels beyond its border count.
 
         Args:
             images: `(N, C, H, W)` uint8, or floating point from 0 to 1.
@@ -37,6 +38,12 @@ class PictureClassifier(ImageClassifier[PictureContractT]):
         values = images.float() if images.is_floating_point() else images.float() / 255
         height, width = images.shape[2:]
         side, size = self.contract.crop * min(height, width), self.contract.size
+        detail = self.contract.detail
+        if detail is not None and side > detail:
+            down, across = (_resampling(length, side, detail) for length in (height, width))
+            # steps of 8 bits, as such images are stored
+            values = (down @ values @ across.T).clamp(0, 1).mul(255).round().div(255)
+            height = width = side = detail
         down, across = (_resampling(length, side, size) for length in (height, width))
         return (down @ values @ across.T).clamp(0, 1)
 

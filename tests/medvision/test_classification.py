@@ -9,6 +9,7 @@ import torch
 
 import medvision
 from medvision.classification import MedicalClassifier, MedicalContract
+from pipelines.data.image_reading import resized
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from tests.medvision import small_models
@@ -156,3 +157,22 @@ def test_cards_that_cannot_be_used_are_one_line(changes: dict, message: str):
 def test_models_for_something_else_are_said_to_be(card: dict):
     with pytest.raises(InputError, match="it is no classifier of medical images"):
         MedicalContract.from_card(card, "m")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 112, 112), (2, 1, 150, 97), (1, 1, 28, 28), (1, 1, 20, 40)])
+def test_larger_images_show_a_model_no_more_than_it_learned_from(tmp_path: Path, shape: tuple[int, ...]):
+    folder = small_models.classifier(tmp_path / "m", contract={**small_models.GREY, "detail": 14})
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    size = MedicalClassifier(folder, device="cpu").contract.size
+    seen = MedicalClassifier(folder, device="cpu").prepare(images)
+    expected = np.stack([resized(image.permute(1, 2, 0).numpy(), size, 1.0, 14).transpose(2, 0, 1) for image in images])
+    assert seen.shape[1:] == (1, size, size)
+    assert float((seen * 255 - torch.from_numpy(expected).float()).abs().max()) <= 4  # both steps round to 8 bits
+    assert float((seen * 255 - torch.from_numpy(expected).float()).abs().mean()) <= 0.5
+
+
+@pytest.mark.parametrize("detail", [0, -3, 9000])
+def test_details_that_cannot_be_meant_are_refused(tmp_path: Path, detail: int):
+    folder = small_models.classifier(tmp_path / "m", contract={**small_models.GREY, "detail": detail})
+    with pytest.raises(InputError, match=f"detail is {detail}"):
+        MedicalClassifier(folder, device="cpu")

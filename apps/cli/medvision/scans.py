@@ -28,7 +28,7 @@ from medvision.volumes.files import (
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
-_TWICE = "would write the same results as another scan here, whose name differs in its end; rename or move one of them"
+TWICE = "would write the same results as another scan here, whose name differs in its end; rename or move one of them"
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _apart(scans: list[Scan]) -> list[Scan]:
     """The scans; those that would write the same results have a problem, which does not name the others."""
     counts = Counter((scan.place, scan.stem) for scan in scans)
     return [
-        replace(scan, problem=f"{printable(scan.path)}: {_TWICE}")
+        replace(scan, problem=f"{printable(scan.path)}: {TWICE}")
         if counts[scan.place, scan.stem] > 1 and not scan.problem
         else scan
         for scan in scans

@@ -128,6 +128,19 @@ class SegmentOptions:
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip scans whose results are there, of this input, model and settings.")
     ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Stay, and segment what comes into the folder, files and DICOM folders; ends with Ctrl+C."
+        ),
+    ] = False
+    settle: Annotated[
+        float, typer.Option(min=0.1, max=86400, help="Seconds that what comes must not have changed for, with --watch.")
+    ] = 10.0
+    idle: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds without anything new, after which --watch ends; by default never."),
+    ] = None
     overwrite: OverwriteOption = False
     shard: ShardOption = None
     pseudonyms: Annotated[
@@ -161,10 +174,26 @@ class SegmentOptions:
             raise InputError("--label-map is of --reference, which is not given; give both or none")
         if self.compare_table is not None and self.compare is None:
             raise InputError("--compare-table is of --compare, which is not given; give both or none")
+        if self.watch:
+            self._check_watching()
+        elif self.idle is not None:
+            raise InputError("--idle is of --watch, which is not given; give both or none")
         for first, second in (("use_sform", "use_qform"), ("quiet", "verbose")):
             if getattr(self, first) and getattr(self, second):
                 names = " and ".join(f"--{name.replace('_', '-')}" for name in (first, second))
                 raise InputError(f"{names} exclude each other; give one of them")
+
+    def _check_watching(self) -> None:
+        """Refuse options that have no meaning where scans come one by one."""
+        if not self.input.is_dir() or self.output is None:
+            raise InputError("--watch takes a folder, and needs another one for the results: give --output")
+        if self.output.resolve() == self.input.resolve():
+            raise InputError(f"{printable(self.output)}: is watched; give another --output")
+        names = ("recursive", "bids_filter", "reference", "compare", "shard", "series", "as_json")
+        given = [name for name in names if getattr(self, name)]
+        if given or self.array.on is not None:
+            name = "json" if given == ["as_json"] else (given or ["on"])[0].replace("_", "-")
+            raise InputError(f"--{name} has no meaning with --watch, which takes what comes, one by one; leave it out")
 
     @property
     def geometry(self) -> str | None:
@@ -185,6 +214,6 @@ def _check(options: SegmentOptions) -> None:
 
 
 def _segment(options: SegmentOptions, journal: Journal) -> int:
-    from apps.cli.medvision.segment_scans import segment_scans
+    from apps.cli.medvision.segment_scans import segment_scans, watch_scans
 
-    return segment_scans(options, journal)
+    return watch_scans(options, journal) if options.watch else segment_scans(options, journal)

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from apps.cli.medvision.earlier import Earlier, EarlierResults
 from apps.cli.medvision.label_maps import read_label_map
 from apps.cli.medvision.references import check_reference, compare_with, find_reference, read_reference
 from apps.cli.medvision.results import changed_files, make_writable, result_files
-from apps.cli.medvision.scans import Inputs, Scan, find_inputs
+from apps.cli.medvision.scans import TWICE, Inputs, Scan, find_inputs
 from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.medvision.terminal import Progress, ScanResult, print_result, progress_of
+from apps.cli.medvision.watching import Watch
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs, check_outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
@@ -51,6 +52,57 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
         raise InputError(f"--shard: {printable(options.input)} is one scan; expected a folder of them")
     scans = part_of(inputs.scans, options.shard)
     check_reference(options, inputs)
+    work = _begin(options, model, inputs.folder, journal)
+    _check_targets(work, scans, batch=inputs.batch)
+    if inputs.batch:
+        make_writable(inputs.folder)
+    if any(scan.bids for scan in scans):
+        describe(inputs.folder, work.label, overwrite=options.overwrite)
+    results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
+    return _conclude(work, inputs, scans, results)
+
+
+def watch_scans(options: SegmentOptions, journal: Journal) -> int:
+    """Segment scans as they come into a folder, with one model that stays loaded, and return the exit code.
+
+    What has results of this scan, model and settings is left out, so that a watch can be begun again.
+
+    Raises:
+        InputError: nothing could be started, or the folder cannot be listed any more.
+    """
+    folder = options.output
+    if folder is None:
+        raise InputError("--watch needs --output, a folder for the results")
+    options = replace(options, resume=True)
+    work = _begin(options, find_model(options.model, "medvision"), folder, journal)
+    make_writable(folder)
+    known: dict[tuple[Path, str], tuple[Scan, ScanResult]] = {}
+    if not options.quiet:
+        say(f"watching {printable(options.input)}; end with Ctrl+C")
+    for path in Watch(options.input, folder, options.settle, options.idle).arrivals():
+        for scan in _scans_in(options, path, work.segmenter.contract.channel_count):
+            owner = next((other.path for other, _ in known.values() if other.stem == scan.stem), scan.path)
+            if owner != scan.path:
+                scan = replace(scan, problem=f"{printable(scan.path)}: {TWICE}")
+            known[scan.path, scan.stem] = scan, _attempt(work, scan, len(known) + 1, len(known) + 1, True)
+        outcomes = [work.outcome(scan, result) for scan, result in known.values()]
+        write_index(folder, outcomes, work.segmenter.card, [options.input], options)
+    failed = sum(result["status"] == "failed" for _, result in known.values())
+    if failed:
+        say(f"error: {failed} of {len(known)} scans failed", file=sys.stderr)
+    return PARTLY_FAILED if failed else COMPLETE
+
+
+def _scans_in(options: SegmentOptions, path: Path, channels: int) -> list[Scan]:
+    """The scans of a file or of a DICOM folder; one that cannot be used has a problem."""
+    try:
+        return find_inputs(replace(options, input=path, watch=False, idle=None), channels).scans
+    except InputError as error:
+        return [Scan(path, path.name, problem=str(error))]
+
+
+def _begin(options: SegmentOptions, model: Path, folder: Path, journal: Journal) -> "_Work":
+    """Load the model, and what else all scans share."""
     segmenter = Segmenter(
         model,
         device=options.device,
@@ -65,14 +117,7 @@ def segment_scans(options: SegmentOptions, journal: Journal) -> int:
     ids = [entry["id"] for entry in segmenter.channels.classes]
     label_map = read_label_map(options.label_map, ids) if options.label_map is not None else None
     earlier = None if options.compare is None else EarlierResults.of(options.compare, options.compare_table)
-    work = _Work(options, segmenter, kept, label_map, inputs.folder, journal, earlier)
-    _check_targets(work, scans, batch=inputs.batch)
-    if inputs.batch:
-        make_writable(inputs.folder)
-    if any(scan.bids for scan in scans):
-        describe(inputs.folder, work.label, overwrite=options.overwrite)
-    results = [_attempt(work, scan, number, len(scans), inputs.batch) for number, scan in enumerate(scans, 1)]
-    return _conclude(work, inputs, scans, results)
+    return _Work(options, segmenter, kept, label_map, folder, journal, earlier)
 
 
 def _check_targets(work: "_Work", scans: Sequence[Scan], *, batch: bool) -> None:
