@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from apps import demo
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 WORK = demo.OUTPUT / "reports"
 PICTURES = Path(__file__).parent.parent / "docs" / "reports"
@@ -63,7 +66,7 @@ def brains() -> list[Report]:
 
     from medvision.corruptions.volumes import corrupt_volume
 
-    scan: Any = nib.load(demo.average_brain())
+    scan = nib.Nifti1Image.from_filename(demo.average_brain())
     spacing = [float(size) for size in scan.header.get_zooms()[:3]]
     average = np.asarray(scan.dataobj, np.float32)
     scans, pairs = WORK / "scans", WORK / "pairs"
@@ -81,7 +84,7 @@ def brains() -> list[Report]:
     write(scans / "motion.nii.gz", corrupted("motion", 5))
     write(scans / "spike.nii.gz", corrupted("spike", 4))
     demo.run("medvision", "segment", "--input", scans, "--output", WORK / "brains", "--overwrite")
-    result: Any = nib.load(WORK / "brains" / "average_seg.nii.gz")
+    result = nib.Nifti1Image.from_filename(WORK / "brains" / "average_seg.nii.gz")
     tissues = np.array([0, 1, 2, 2, 2, 0, 0, 1, 1, 2])[np.asarray(result.dataobj)]
     for name in ("bias_field", "noise", "blur", "anisotropy", "motion", "ghosting"):
         write(pairs / "images" / f"{name}.nii.gz", corrupted(name, 3), 2)
@@ -253,7 +256,7 @@ def _newest(output: Path, stage: str) -> Path:
     return max((output / stage).glob("*/report.html"), key=lambda path: path.stat().st_mtime)
 
 
-def _beside(pictures: Sequence[Any]) -> Any:
+def _beside(pictures: "Sequence[Image.Image]") -> "Image.Image":
     """Pictures side by side, each at half its size, on white."""
     from PIL import Image
 
@@ -264,7 +267,7 @@ def _beside(pictures: Sequence[Any]) -> Any:
     return whole
 
 
-def _save(picture: Any, path: Path) -> bool:
+def _save(picture: "Image.Image", path: Path) -> bool:
     """Save a picture unless the one that is there shows the same; returns whether it was saved."""
     from PIL import Image, ImageChops, ImageStat
 

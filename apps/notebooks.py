@@ -7,15 +7,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from shared_backbones.files import replacing
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 SOURCES = Path(__file__).parent.parent / "docs" / "notebooks"
 _SECONDS = 900  # that a cell may take
 
 
-def executed(source: Path) -> Any:
+def executed(source: Path) -> "NotebookNode":
     """The notebook of a source in jupytext's percent format, with the outputs of all cells.
 
     Raises:
@@ -34,7 +37,7 @@ def executed(source: Path) -> Any:
     return notebook
 
 
-def write_page(notebook: Any, name: str, folder: Path) -> Path:
+def write_page(notebook: "NotebookNode", name: str, folder: Path) -> Path:
     """Write a notebook that has run as a page of Markdown with pictures; returns the page's path.
 
     Args:
@@ -63,7 +66,7 @@ def write_page(notebook: Any, name: str, folder: Path) -> Path:
     return page
 
 
-def _outputs(cell: Any) -> Iterator[tuple[str, str]]:
+def _outputs(cell: "NotebookNode") -> Iterator[tuple[str, str]]:
     """What a cell printed and drew, as texts and as PNG files in base64; what it complained of is left out."""
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stdout":

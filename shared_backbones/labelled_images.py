@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Item:
     labels: tuple[int, ...] | None = None
 
     @property
-    def facts(self) -> tuple[Any, ...]:
+    def facts(self) -> tuple[object, ...]:
         """What the data set says of the image: key, label, labels, and the place in a larger image."""
         return self.key, self.label, self.labels, None
 

@@ -22,7 +22,7 @@ from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.folds import fold_name
-from shared_backbones.json_values import Entries
+from shared_backbones.json_values import Document, Entries
 
 _PORTION = 2**22  # pixels of a scene that are cut at once
 Region = tuple[int, int, int, int]
@@ -73,7 +73,7 @@ class Cutting:
     patch: int
     stride: int
     min_valid: float
-    options: Mapping[str, Any]
+    options: Document
     label_values: tuple[int, ...] = ()
     label_names: tuple[str, ...] = ()
     label_column: str | None = None
@@ -222,7 +222,7 @@ def sums(images: np.ndarray, valid: np.ndarray) -> Entries:
     }
 
 
-def statistics(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+def statistics(records: Sequence[Document]) -> dict[str, list[float]]:
     """Mean and standard deviation of each band over all valid pixels of some sources."""
     count = sum(record["pixels"] for record in records)
     if not count:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from geovision.datasets.splits import DRAWN
 from geovision.datasets.torchgeo_classes import (
     EXTRA,
     Target,
+    TorchGeo,
     fetches,
     find_class,
     has_splits,
@@ -31,9 +32,9 @@ from geovision.datasets.torchgeo_classes import (
     reading_alone,
     reason_against,
 )
+from geovision.datasets.torchgeo_samples import Sample, band_names, folder_labels, image_of, mask_of, write_bands
 from geovision.scene import Scene
 from geovision.scenes import open_scene
-from geovision.sensors import find_sensor
 from shared_backbones.arguments import plain
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -59,7 +60,7 @@ class SampleItem(SatelliteItem):
     state: str
 
     @property
-    def facts(self) -> tuple[Any, ...]:
+    def facts(self) -> tuple[object, ...]:
         """What is known of the sample, with the state of the files."""
         return *super().facts, self.part, self.state
 
@@ -124,10 +125,10 @@ class _TorchGeo(SatelliteLayout):
             path, mask = Path(folder, "image.tif"), Path(folder, "mask.tif")
             with _in_words(name):
                 sample = self._sample(item)
-                image = _image(sample)
-                _write(path, packed(image), _band_names(self._open(item.path, _part(item)), image, cutting))
+                image = image_of(sample)
+                write_bands(path, packed(image), band_names(self._open(item.path, _part(item)), image, cutting))
                 if self.target == "mask":
-                    _write(mask, _mask(sample, image.shape[1:])[None], ())
+                    write_bands(mask, mask_of(sample, image.shape[1:])[None], ())
                 labelled = self._labelled(item, sample)
             try:
                 yield path, mask if mask.exists() else None, labelled
@@ -159,7 +160,7 @@ class _TorchGeo(SatelliteLayout):
             )
         return known
 
-    def _given_parts(self, root: Path, given: Any) -> dict[str, str]:
+    def _given_parts(self, root: Path, given: TorchGeo) -> dict[str, str]:
         if not isinstance(given, Mapping) or not given or not {*given} <= {*_SPLITS}:
             raise InputError(
                 f"data.options.splits is {given!r}; expected torchgeo's names by train, validation and test, such as "
@@ -180,7 +181,7 @@ class _TorchGeo(SatelliteLayout):
             return False
         return True
 
-    def _open(self, root: Path, part: str) -> Any:
+    def _open(self, root: Path, part: str) -> TorchGeo:
         try:
             return _opened(self.member, str(root), part, self._arguments)
         except _NoSplit:
@@ -188,12 +189,12 @@ class _TorchGeo(SatelliteLayout):
         except InputError as error:
             raise InputError(f"{printable(root)}: {self.name} {part}: {error}") from None
 
-    def _sample(self, item: SatelliteItem) -> Mapping[str, Any]:
+    def _sample(self, item: SatelliteItem) -> Sample:
         dataset = self._open(item.path, _part(item))
         return dataset[item.number if isinstance(item, SampleItem) else 0]
 
     def _items(
-        self, root: Path, dataset: Any, split: str, part: str, state: str, labelled: bool, asked: bool
+        self, root: Path, dataset: TorchGeo, split: str, part: str, state: str, labelled: bool, asked: bool
     ) -> list[SatelliteItem]:
         """The samples of one split; none where they have no labels and nobody asked for the split."""
         count = len(dataset)
@@ -202,7 +203,7 @@ class _TorchGeo(SatelliteLayout):
         first = SampleItem(root, -1, f"{part or 'sample'}/0", split, part=part, number=0, state=state)
         with _in_words(f"{self.name} {first.key}"):
             sample = self._sample(first)
-            _image(sample)
+            image_of(sample)
         if labelled and self.target not in sample:
             if asked or not part:
                 raise InputError(
@@ -211,7 +212,7 @@ class _TorchGeo(SatelliteLayout):
             return []
         with _in_words(f"{self.name} {first.key}"):
             seen = self._labelled(first, sample) if labelled else first
-        known = [self._numbers[part][number] for number in _folder_labels(dataset, count)] if labelled else []
+        known = [self._numbers[part][number] for number in folder_labels(dataset, count)] if labelled else []
         labels = known if known and known[0] == seen.label else [-1] * count
         several = seen.labels is not None
         return [
@@ -219,7 +220,7 @@ class _TorchGeo(SatelliteLayout):
             for n in range(count)
         ]
 
-    def _class_numbers(self, dataset: Any, classes: Sequence[str]) -> tuple[int, ...]:
+    def _class_numbers(self, dataset: TorchGeo, classes: Sequence[str]) -> tuple[int, ...]:
         """The recipe's number of each class of torchgeo: by name where the recipe has all names, else by number."""
         names = getattr(dataset, "classes", None)
         if self.target != "label" or not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
@@ -234,7 +235,7 @@ class _TorchGeo(SatelliteLayout):
             )
         return tuple(range(len(classes)))
 
-    def _labelled(self, item: SatelliteItem, sample: Mapping[str, Any]) -> SatelliteItem:
+    def _labelled(self, item: SatelliteItem, sample: Sample) -> SatelliteItem:
         """An item with the labels of its sample.
 
         Raises:
@@ -290,7 +291,7 @@ class _NoSplit(InputError):
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(member: str, root: str, part: str, arguments: str) -> Any:
+def _opened(member: str, root: str, part: str, arguments: str) -> TorchGeo:
     """A data set, opened where it lies: nothing is fetched, unpacked or checked.
 
     Raises:
@@ -341,74 +342,6 @@ def _state(root: Path) -> str:
         about = path.stat()
         digest.update(f"{path.relative_to(root)}:{about.st_size}:{about.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _folder_labels(dataset: Any, count: int) -> list[int]:
-    """Labels that the names of folders give, without reading an image; empty where they do not."""
-    labels = getattr(dataset, "targets", None)
-    known = isinstance(labels, list) and len(labels) == count and all(type(label) is int for label in labels)
-    return list(labels) if known and labels is not None and isinstance(dataset.classes, list) else []
-
-
-def _image(sample: Mapping[str, Any]) -> np.ndarray:
-    """The image of a sample, `(C, H, W)` float32.
-
-    Raises:
-        ValueError: it has none, or of another shape.
-    """
-    if "image" not in sample:
-        raise ValueError("has no image; give data.options by which torchgeo gives one, such as bands")
-    image = np.asarray(sample["image"])
-    if image.ndim != 3:
-        raise ValueError(f"its image has the shape {image.shape}, a series perhaps; expected (bands, height, width)")
-    return image.astype(np.float32)
-
-
-def _mask(sample: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """The mask of a sample, `(H, W)` of whole numbers.
-
-    Raises:
-        ValueError: it has another shape than the image, or numbers that are no classes.
-    """
-    mask = np.asarray(sample["mask"])
-    mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
-    if mask.shape != shape:
-        raise ValueError(f"its mask has the shape {mask.shape}, its image {shape}; expected the same")
-    whole = mask.round().astype(np.int32) if mask.dtype.kind == "f" and np.isfinite(mask).all() else mask
-    if whole.dtype.kind not in "iub" or not np.array_equal(whole, mask):
-        raise ValueError("its mask has fractions; expected numbers of classes")
-    return whole.astype(np.uint8 if whole.min() >= 0 and whole.max() <= 255 else np.int32)
-
-
-def _band_names(dataset: Any, image: np.ndarray, cutting: Cutting) -> Sequence[str]:
-    """Names of an image's bands; none where the recipe gives those of the files.
-
-    Raises:
-        ValueError: they are not known.
-    """
-    if cutting.options.get("bands"):
-        return ()
-    own = getattr(dataset, "bands", None) or getattr(dataset, "all_bands", None)
-    names = list(own) if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own) else []
-    if not names and cutting.sensor == "rgb":
-        names = find_sensor("rgb").names()
-    if len(names) != len(image):
-        says = f"torchgeo names {len(names)}" if names else "torchgeo does not name them"
-        raise ValueError(f"its image has {len(image)} bands, {says}; name them in order with data.file_bands")
-    optical = cutting.sensor.startswith("sentinel2")
-    return [re.sub(r"^S2_", "", name) if optical else name for name in names]
-
-
-def _write(path: Path, values: np.ndarray, names: Sequence[str]) -> None:
-    """A GeoTIFF of `(C, H, W)`, without a place on the earth."""
-    rasterio = require("rasterio", "geo")
-    count, height, width = values.shape
-    grid = rasterio.Affine(1, 0, 0, 0, -1, height)
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype}
-    with rasterio.open(path, "w", transform=grid, **profile) as target:
-        target.write(values)
-        for number, name in enumerate(names, 1):
-            target.set_band_description(number, name)
 
 
 @contextlib.contextmanager

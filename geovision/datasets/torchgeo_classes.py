@@ -12,11 +12,13 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from types import FunctionType, ModuleType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 
+TorchGeo: TypeAlias = Any
+"""A class of torchgeo, or an object of one: what it has is told from it."""
 Target = Literal["label", "mask", "image"]
 """What is asked of each sample beside its image: a label of the whole, a label of each pixel, or nothing."""
 EXTRA = "torchgeo"
@@ -26,7 +28,7 @@ _BOXES = {"bbox", "bbox_xyxy", "boxes"}
 _WANTED = {"label": "a label of the whole image", "mask": "a mask", "image": "an image"}
 
 
-def find_class(name: str) -> Any:
+def find_class(name: str) -> TorchGeo:
     """The class of a data set in `torchgeo.datasets`.
 
     Raises:
@@ -41,7 +43,7 @@ def find_class(name: str) -> Any:
     return getattr(module, name)
 
 
-def reason_against(dataset: Any, target: Target) -> str | None:
+def reason_against(dataset: TorchGeo, target: Target) -> str | None:
     """Why a class cannot be read here; None where it can.
 
     Whether its images are single ones, `(C, H, W)`, and its labels classes shows in its first sample alone.
@@ -70,7 +72,7 @@ def reason_against(dataset: Any, target: Target) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def options_of(dataset: Any) -> tuple[str, ...]:
+def options_of(dataset: TorchGeo) -> tuple[str, ...]:
     """Names of the constructor's arguments that a recipe may give: not the folder and the split, and no functions."""
     parameters = inspect.signature(dataset.__init__).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -81,18 +83,18 @@ def options_of(dataset: Any) -> tuple[str, ...]:
     )
 
 
-def has_splits(dataset: Any) -> bool:
+def has_splits(dataset: TorchGeo) -> bool:
     """Whether the constructor takes a split."""
     return "split" in inspect.signature(dataset.__init__).parameters
 
 
-def fetches(dataset: Any) -> bool:
+def fetches(dataset: TorchGeo) -> bool:
     """Whether torchgeo can fetch the data set."""
     return "download" in inspect.signature(dataset.__init__).parameters
 
 
 @contextlib.contextmanager
-def reading_alone(dataset: Any) -> Iterator[None]:
+def reading_alone(dataset: TorchGeo) -> Iterator[None]:
     """While a data set is opened, its modules can neither fetch nor unpack.
 
     torchgeo unpacks archives that it comes upon without asking, tar archives with paths that may lead anywhere.
@@ -101,7 +103,7 @@ def reading_alone(dataset: Any) -> Iterator[None]:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise InputError("its archives are not unpacked; unpack them where they lie, as torchgeo's own reader does")
 
-    kept: list[tuple[dict[str, Any], str, Any]] = []
+    kept: list[tuple[dict[str, object], str, object]] = []
     for module in {sys.modules[cls.__module__] for cls in _own(dataset)}:
         for name, value in list(vars(module).items()):
             if isinstance(value, FunctionType) and name.startswith(("download", "extract")):
@@ -114,18 +116,18 @@ def reading_alone(dataset: Any) -> Iterator[None]:
             space[name] = value
 
 
-def _own(dataset: Any) -> list[Any]:
+def _own(dataset: TorchGeo) -> list[TorchGeo]:
     """The class and those of its bases that are torchgeo's."""
     return [cls for cls in dataset.__mro__ if cls.__module__.startswith("torchgeo.")]
 
 
-def _keys(dataset: Any) -> set[str]:
+def _keys(dataset: TorchGeo) -> set[str]:
     """Names that the methods of a class give to entries of dictionaries, those of the samples among them."""
     return {key for cls in _own(dataset) for key in _keys_of(cls)}
 
 
 @cache
-def _keys_of(cls: Any) -> frozenset[str]:
+def _keys_of(cls: TorchGeo) -> frozenset[str]:
     methods = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     nodes = [
         key
@@ -146,7 +148,7 @@ def _key_nodes(node: ast.AST) -> list[ast.expr | None]:
     return []
 
 
-def _unpickles(dataset: Any) -> bool:
+def _unpickles(dataset: TorchGeo) -> bool:
     """Whether a class reads pickles, by the calls in the modules that it is made of."""
     return any(_module_unpickles(sys.modules[cls.__module__]) for cls in _own(dataset))
 

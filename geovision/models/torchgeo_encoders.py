@@ -4,14 +4,14 @@ Nothing is fetched: the file is the user's. A trained model that came of one nee
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from geovision.contract import input_section
+from geovision.datasets.torchgeo_classes import TorchGeo
 from geovision.sensors import REFLECTANCE, Sensor, find_sensor, plain_name
 from shared_backbones import official
 from shared_backbones.errors import InputError, require
@@ -121,8 +121,8 @@ def card_of(encoder: Encoder) -> Entries:
     }
 
 
-def _encoder(network: str, entry: Any) -> Encoder:
-    about: Mapping[str, Any] = entry.meta
+def _encoder(network: str, entry: TorchGeo) -> Encoder:
+    about: Entries = entry.meta
     bands = tuple(map(str, about.get("bands") or ()))
     section, reason = {}, ""
     try:
@@ -133,7 +133,7 @@ def _encoder(network: str, entry: Any) -> Encoder:
     return Encoder(str(entry), network, bands, str(about.get("dataset")), license, reason, section)
 
 
-def _input(network: str, member: str, bands: Sequence[str], transforms: Any) -> Entries:
+def _input(network: str, member: str, bands: Sequence[str], transforms: TorchGeo) -> Entries:
     """The `input` of a card.
 
     Raises:
@@ -188,7 +188,7 @@ def _sensor(member: str, bands: Sequence[str]) -> Sensor:
     raise ValueError("its bands do not tell whether they are of level 1C or 2A")
 
 
-def _parts(transforms: Any) -> Iterator[Any]:
+def _parts(transforms: TorchGeo) -> Iterator[TorchGeo]:
     """Transforms one after another, without those that do nothing."""
     if hasattr(transforms, "__iter__"):
         for part in transforms:

@@ -25,8 +25,7 @@ from shared_backbones.networks.timm_registration import Settings
 STRIDE = 32  # of the deepest map: the side of a patch in pixels
 _WIDTH = 64  # of a published ResNet
 RESNETS = {"r18": 18, "r50": 50, "r50_Swav": 50, "r50_BT": 50, "r50_MoCoV2": 50}
-# arguments that say nothing more, or that trained weights replace
-_NOT_KEPT = ("num_patches", "proj_dim", "pretrained")
+_NOT_KEPT = ("num_patches", "proj_dim", "pretrained")  # they say no more, or trained weights replace them
 SCALE_TOKENS = ("random", "channel", "first", "avg")
 
 

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from geovision.contract import InputContract
+from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting, PatchSource, cut, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
@@ -96,7 +97,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         )
         return [replace(source, items=(item,)) for source in sources for item in source.items]
 
-    def converter(self) -> Callable[[Any], Sample]:
+    def converter(self) -> Callable[[Source], Sample]:
         """How a part of a scene, or a sample of a data set, becomes what the store keeps."""
         return super().converter() if self.layout is None else functools.partial(masked_sample, cutting=self.cutting)
 
@@ -174,7 +175,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         write_summary(folder, shown | per_class, mapping_tables(figures, matrix, names))
 
 
-def masked_sample(source: ImageSource[Any], cutting: Cutting) -> Sample:
+def masked_sample(source: ImageSource[SatelliteItem], cutting: Cutting) -> Sample:
     """A sample of a data set with masks as the store keeps it, without its name."""
     layout: TorchGeoMasks = source.layout  # pyright: ignore[reportAssignmentType]
     with layout.whole(source.items[0], source.split, cutting) as part:

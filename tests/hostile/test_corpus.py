@@ -92,8 +92,8 @@ PARSERS = {
 # Places that the sound files do not reach: they look at what this process made, or are branches of readers with a row.
 ELSEWHERE = {
     "Decoder.decode", "PackedPlane.expect", "Store.array", "_Carry.take", "_bits", "_by_table", "_check_deflated",
-    "_decoded", "_driver_of", "_first_member", "_thumbnail", "_unpacked", "_write", "bytes_of", "cloud_optimised",
-    "draw_scene", "iter_images", "jpeg_compression", "thumbnail",
+    "_decoded", "_driver_of", "_first_member", "_save", "_thumbnail", "_unpacked", "_write", "bytes_of",
+    "cloud_optimised", "draw_scene", "iter_images", "jpeg_compression", "photograph", "thumbnail", "write_bands",
 }  # fmt: skip
 
 
