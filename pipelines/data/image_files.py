@@ -28,7 +28,7 @@ def read_image(
     Raises:
         InputError: it cannot be read, has other bands or several pages.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     expected = {None: [("L",), ("R", "G", "B")], 1: [("L",)], 3: [("R", "G", "B")]}.get(bands, [])
     wanted = {
@@ -59,6 +59,8 @@ def read_image(
         raise InputError(f"{printable(path)}: no such file; check the path, or restore the file") from None
     except (InputError, MemoryError):
         raise
+    except UnidentifiedImageError:  # its text has the address of an object
+        raise InputError(f"{printable(path)}: cannot be read as {known}; use an intact copy, or convert it") from None
     except Exception as error:  # a damaged file makes Pillow raise errors of every kind
         reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
         raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); use an intact copy") from None
