@@ -7,6 +7,7 @@ them torch's float32 result is the one that counts, and what was measured is kep
 import contextlib
 import json
 import math
+import re
 import sys
 import warnings as python_warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from shared_backbones.card import Card
 from shared_backbones.converted import Converted, digest_of
 from shared_backbones.errors import InputError, require
+from shared_backbones.files import printable
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -38,6 +40,7 @@ _MOST_AT_ONCE, _PIXELS_AT_ONCE = 16, 2**16
 _SHAPES = 8  # compiled networks that a process keeps
 _TOLERANCE = 1e-3  # of values, as a share of their range
 _REASON = 200  # characters of what an engine says
+_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.@~+-]+){2,}")
 
 
 class Described(TypedDict, total=False):
@@ -180,7 +183,7 @@ class Accelerated:
 
     def _give_up(self, warning: str) -> None:
         self._warnings.append(warning)
-        self._by_torch = True
+        self._by_torch, self.precision = True, "float32"
         self._compiled.clear()
 
     def _run(self, images: Tensor) -> Outputs:
@@ -296,9 +299,10 @@ def _traced(module: nn.Module, shape: Sequence[int], *, fixed: bool = True) -> "
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line: OpenVINO lists what it does not know after dashes."""
+    """What went wrong, in one line without paths: OpenVINO lists what it does not know after dashes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line.removeprefix("-- ") for line in lines if line.startswith("-- ")), lines[0])[:_REASON]
+    said = next((line.removeprefix("-- ") for line in lines if line.startswith("-- ")), lines[0])
+    return printable(_PATH.sub("...", said))[:_REASON]
 
 
 @contextlib.contextmanager

@@ -115,8 +115,23 @@ def test_an_engine_that_answers_otherwise_is_not_used():
 def test_a_network_that_cannot_be_converted_runs_in_torch():
     warnings: list[str] = []
     module, images = NotToBeTraced(), torch.rand(1, 1, 4, 4)
-    assert torch.equal(accelerated(module, warnings)(images)[0], module(images))
+    run = accelerated(module, warnings, precision="bfloat16")
+    assert torch.equal(run(images)[0], module(images)) and run.precision == "float32"
     assert len(warnings) == 1 and "linalg_eigvals" in warnings[0] and "\n" not in warnings[0]
+
+
+def test_a_reason_is_one_line_without_paths():
+    error = RuntimeError("Cannot open /home/doe/.cache/domain-vision/engines/ab/model.xml for it\nfurther\n")
+    warnings: list[str] = []
+
+    class Fails(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+                raise error
+            return images
+
+    accelerated(Fails(), warnings)(torch.zeros(1, 2, 8, 8))
+    assert warnings == ["openvino does not run this network (Cannot open ... for it); torch was used"]
 
 
 @pytest.mark.parametrize("asked", [False, True])
