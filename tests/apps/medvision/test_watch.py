@@ -60,7 +60,7 @@ def test_files_and_dicom_folders_are_taken_as_they_come(segment, folder: Path, t
         write_series(folder / "third", slices)
 
     thread = in_background(come)
-    done = segment(folder, "-o", tmp_path / "out", "--watch", "--settle", "0.5", "--idle", "3", "--any-modality")
+    done = segment(folder, "-o", tmp_path / "out", "--watch", "--settle", "0.5", "--idle", "6", "--any-modality")
     thread.join()
     assert done.code == 0, done.err
     assert loaded == [1] and done.out.startswith("watching ")
@@ -82,7 +82,7 @@ def test_a_scan_that_is_replaced_comes_again_and_one_that_fails_ends_nothing(seg
         scan_at(folder / "b.nii.gz")
 
     thread = in_background(come)
-    done = segment(folder, "-o", tmp_path / "out", "--watch", "--settle", "0.2", "--idle", "3")
+    done = segment(folder, "-o", tmp_path / "out", "--watch", "--settle", "0.2", "--idle", "6")
     thread.join()
     assert done.code == 5 and "1 of 3 scans failed" in done.err
     assert (tmp_path / "out/a_seg.nii.gz").exists() and "b.nii.gz: would write the same results" in done.err
