@@ -121,7 +121,7 @@ def test_a_network_that_cannot_be_converted_runs_in_torch():
 
 
 def test_a_reason_is_one_line_without_paths():
-    error = RuntimeError("Cannot open /home/doe/.cache/domain-vision/engines/ab/model.xml for it\nfurther\n")
+    error = RuntimeError("Cannot open /srv/doe/cache/domain-vision/engines/ab/model.xml for it\nfurther\n")
     warnings: list[str] = []
 
     class Fails(nn.Module):

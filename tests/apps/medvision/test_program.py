@@ -93,7 +93,8 @@ def test_models_are_listed(medvision):
     assert listed.code == 0
     lines = iter(listed.out.splitlines())
     for name, card in cards.items():
-        line, takes = next(lines), card["input"]["modality"]
+        line, about = next(lines), card["input"]
+        takes = about["modality"] if "modality" in about else ", ".join(about["bands"])  # of a classifier
         size = f"{(bundled_models()[name] / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
         assert all(text in line for text in (name, card["version"], card["license"], size, takes, card["description"]))
         if "headline" in card["metrics"]:
