@@ -1,9 +1,7 @@
 """`segment --watch`: what comes into a folder is segmented once it is there whole, by a model that stays loaded."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -93,13 +91,17 @@ def test_it_ends_with_a_signal_and_nothing_half_written(folder: Path, tmp_path: 
     scan_at(folder / "a.nii")
     program = "import sys; from apps.cli.medvision.program import main; sys.argv[0] = 'medvision'; main()"
     arguments = ["segment", "-i", folder, "-o", tmp_path / "out", "--model", model, "--watch", "--settle", "0.2"]
-    with subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.PIPE) as process:
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)])
+    try:
         for _ in range(600):
             if (tmp_path / "out/index.html").exists():
                 break
             time.sleep(0.1)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        process.terminate()  # and not SIGINT, which what runs in the background of a shell ignores
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.wait()
     assert {"a_seg.nii.gz", "a_seg.json", "index.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
     assert not [*tmp_path.rglob(".domain-vision-*")]
 
