@@ -75,6 +75,13 @@ def optimize_for_inference(model: Model) -> Model:
     return folded
 
 
+def is_plain_inference(x: Tensor) -> bool:
+    """Whether a tensor is float32 on the CPU, and what is computed with it is neither differentiated nor recorded."""
+    recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore[reportPrivateImportUsage]
+    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return is_plain and not recorded and not torch.is_grad_enabled()
+
+
 class OneDnnConv3d(nn.Conv3d):
     """A 3-D convolution that runs in the fastest way on the CPU whatever the size of its input.
 
@@ -86,10 +93,8 @@ class OneDnnConv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `torch.nn.Conv3d`: `(B, C, X, Y, Z)`."""
-        is_plain = input.device.type == "cpu" and input.dtype == torch.float32 and input.ndim == 5
-        followed = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
         padding = self.padding
-        if not is_plain or followed or torch.is_grad_enabled() or isinstance(padding, str):
+        if not is_plain_inference(input) or input.ndim != 5 or isinstance(padding, str):
             return super().forward(input)
         if {*self.kernel_size, *self.stride, self.groups} == {1} and not any(padding):
             product = torch.matmul(self.weight.flatten(1), input.flatten(2))

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shared_backbones.inference import is_plain_inference
+
 _LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
@@ -13,8 +15,7 @@ def doubled(x: Tensor) -> Tensor:
     As `torch.nn.functional.interpolate` with `scale_factor=2`, to rounding. For inference in float32 on the CPU axis
     after axis is doubled, which takes a ninth of the time for volumes (torch 2.14).
     """
-    is_plain = x.device.type == "cpu" and x.dtype == torch.float32
-    if not is_plain or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not is_plain_inference(x):
         return F.interpolate(x, scale_factor=2, mode=_LINEAR[x.ndim])
     for axis in range(x.ndim - 1, 1, -1):
         count = x.shape[axis]
