@@ -82,11 +82,11 @@ class Converted:
         return model
 
     def knows_no(self, name: str) -> bool:
-        """Whether it was found out that there can be no model of that name."""
+        """Whether there can be no model of that name, as was tried before."""
         return name in self._measured().get("none", [])
 
     def keep_no(self, name: str) -> None:
-        """Keep that there can be no model of that name."""
+        """Note that there can be no model of that name."""
         measured = self._measured()
         self._keep({**measured, "none": [*measured.get("none", []), name]})
 
@@ -124,18 +124,16 @@ class Converted:
 
 def digest_of(module: nn.Module, identity: str, *more: str) -> str:
     """Digest of a network's code and identity, of versions, and of `more`."""
-    sources, versions = set(), {"torch": str(torch.__version__)}
-    for part in module.modules():
-        home = type(part).__module__.partition(".")[0]
-        file = getattr(sys.modules.get(type(part).__module__), "__file__", None)
+    folders, versions = {Path(__file__).parent}, {"torch": str(torch.__version__)}
+    for name in {type(part).__module__ for part in module.modules()}:
+        home, file = name.partition(".")[0], getattr(sys.modules.get(name), "__file__", None)
         if home == "torch":
             continue
         try:
             versions[home] = version(home)
         except PackageNotFoundError:  # ours, or of a script: its sources count
-            if file:
-                sources |= set(Path(file).parent.rglob("*.py"))
-    sources |= set(Path(__file__).parent.rglob("*.py"))
+            folders |= {Path(file).parent} if file else set()
+    sources = {path for folder in folders for path in folder.rglob("*.py")}
     digest = hashlib.sha256(json.dumps([identity, *more, *sorted(versions.items())]).encode())
     for path in sorted(sources):
         digest.update(path.read_bytes())
