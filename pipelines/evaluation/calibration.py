@@ -58,14 +58,17 @@ def calibrate(
     count = len(train_set)
     chosen = np.unique(np.linspace(0, count - 1, min(_REFERENCE, count)).round().astype(int))
     parts = (train_set, chosen), (val_set, np.arange(len(val_set)))
-    reference, validation = (
-        np.concatenate([classifier.features(batch) for batch in _batches(images, numbers)]) for images, numbers in parts
-    )
+    features: list[list[np.ndarray]] = [[], []]
+    contrasts: list[np.ndarray] = []
+    for made, (images, numbers) in zip(features, parts, strict=True):
+        for batch in _batches(images, numbers):
+            made.append(classifier.features(batch))
+            contrast = classifier.contrast(batch)
+            contrasts += [] if contrast is None else [contrast]
+    reference, validation = map(np.concatenate, features)
     outliers = Outliers.fit(reference).with_threshold(validation, _FALSE_ALARMS)
-    contrasts = [classifier.contrast(batch) for images, numbers in parts for batch in _batches(images, numbers)]
-    known = [contrast for contrast in contrasts if contrast is not None]
-    if known:
-        outliers = outliers.with_faintest(np.concatenate(known))
+    if contrasts:
+        outliers = outliers.with_faintest(np.concatenate(contrasts))
     weights.save(model, trained.module, {**trained.card, "calibration": calibration})
     outliers.save(model)
 
