@@ -33,7 +33,7 @@ from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
-from shared_backbones.labelled_images import ImageSource, find_images
+from shared_backbones.labelled_images import ImageSource
 
 if TYPE_CHECKING:
     from geovision.datasets.torchgeo import TorchGeoMasks
@@ -83,18 +83,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         """Parts of scenes, or samples of a data set, each by itself."""
         if self.layout is None:
             return super().find_all()
-        split = self.data.split
-        sources = find_images(
-            self.layout,
-            self.root,
-            self.class_names(),
-            test=split.test,
-            validation=split.validation,
-            seed=self.recipe.split_seed,
-            folds=self.recipe.folds,
-            options=self.data.options,
-            bands=self.bands,
-        )
+        sources = self.images_of(self.layout, self.data.options)
         return [replace(source, items=(item,)) for source in sources for item in source.items]
 
     def converter(self) -> Callable[[Source], Sample]:

@@ -29,7 +29,6 @@ from pipelines.training.tasks.pretraining import PretrainingTask, autoencoder, r
 from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
-from shared_backbones.labelled_images import find_images
 
 _PANELS = 6  # reconstructions that a report shows
 
@@ -54,18 +53,7 @@ class ScenePretraining(ScenesKind[SceneData]):
         """Parts of scenes, or images of a data set."""
         if self.layout is None:
             return super().find_all()
-        split = self.data.split
-        return find_images(
-            self.layout,
-            self.root,
-            self.class_names(),
-            test=split.test,
-            validation=split.validation,
-            seed=self.recipe.split_seed,
-            folds=self.recipe.folds,
-            options=self.data.options,
-            bands=self.bands,
-        )
+        return self.images_of(self.layout, self.data.options)
 
     def converter(self) -> Callable[[Any], Sample]:
         """How a part of a scene, or of a data set's images, becomes what the store keeps."""

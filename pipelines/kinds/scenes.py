@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from geovision.contract import InputContract, input_section
 from geovision.datasets.labels import foreign_labels
-from geovision.datasets.layouts import SatelliteItem
+from geovision.datasets.layouts import SatelliteItem, SatelliteLayout
 from geovision.datasets.patches import (
     Cutting,
     Patches,
@@ -38,7 +38,7 @@ from shared_backbones import architectures, weights
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
-from shared_backbones.labelled_images import ImageSource
+from shared_backbones.labelled_images import ImageSource, find_images
 
 _TRUNK = (
     "img_size", "patch_size", "in_chans", "channel_groups", "channel_embed", "embed_dim", "depth", "num_heads",
@@ -84,6 +84,20 @@ class ScenesKind(Kind[Scenes, Store]):
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes, and their label rasters."""
         raise NotImplementedError
+
+    def images_of(self, layout: SatelliteLayout, options: Entries) -> list[ImageSource[SatelliteItem]]:
+        """Images of a data set in its layout, by splits that are its own or drawn."""
+        return find_images(
+            layout,
+            self.root,
+            self.class_names(),
+            test=self.data.split.test,
+            validation=self.data.split.validation,
+            seed=self.recipe.split_seed,
+            folds=self.recipe.folds,
+            options=options,
+            bands=self.bands,
+        )
 
     def known_bands(self) -> Sequence[str] | None:
         """Names of the files' bands that the data set is known to have."""
