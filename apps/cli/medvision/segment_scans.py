@@ -81,8 +81,8 @@ def watch_scans(options: SegmentOptions, journal: Journal) -> int:
         say(f"watching {printable(options.input)}; end with Ctrl+C")
     for path in Watch(options.input, folder, options.settle, options.idle).arrivals():
         for scan in _scans_in(options, path, work.segmenter.contract.channel_count):
-            owner = next((other.path for other, _ in known.values() if other.stem == scan.stem), scan.path)
-            if owner != scan.path:
+            owners = [other.path for other, _ in known.values() if other.stem == scan.stem and other.path.exists()]
+            if owners and owners[0] != scan.path:
                 scan = replace(scan, problem=f"{printable(scan.path)}: {TWICE}")
             known[scan.path, scan.stem] = scan, _attempt(work, scan, len(known) + 1, len(known) + 1, True)
         outcomes = [work.outcome(scan, result) for scan, result in known.values()]
