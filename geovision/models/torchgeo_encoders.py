@@ -34,7 +34,7 @@ class Encoder:
         name: Torchgeo's name, such as `ViTSmall16_Weights.SENTINEL2_ALL_MAE`.
         network: Name of the network.
         bands: Names of the bands, in order.
-        dataset: Data that they were learnt from.
+        dataset: Data that they were trained on.
         license: Licence of the weights, or `unknown`.
         reason: Why they cannot be taken here; empty where they can.
         input: The `input` of a card; empty where they cannot be taken.
@@ -114,7 +114,7 @@ def load_encoder(encoder: Encoder, checkpoint: Path) -> TimmClassifier:
 def card_of(encoder: Encoder) -> Entries:
     """What a card says of an encoder, but for its name and version."""
     return {
-        "description": f"{encoder.network}, learnt from {encoder.dataset}, as torchgeo names it",
+        "description": f"{encoder.network}, trained on {encoder.dataset}, as torchgeo names it",
         "license": encoder.license,
         "input": encoder.input,
         "training": {"source": f"torchgeo {encoder.name}", "data": encoder.dataset},

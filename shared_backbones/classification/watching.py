@@ -5,7 +5,7 @@ from typing import TypedDict
 from torch import Tensor, nn
 
 
-class Level(TypedDict):
+class _Level(TypedDict):
     """A map that a network gives: channels, how many pixels of the image one of its own is, and where it comes from."""
 
     num_chs: int
@@ -52,7 +52,7 @@ def _watched(network: nn.Module) -> tuple[nn.Module, int]:
     Raises:
         AttributeError: the network does not say where its maps come from, as timm's and ours do.
     """
-    levels: list[Level] = list(getattr(network, "feature_info"))  # noqa: B009 - no module of PyTorch's has it
+    levels: list[_Level] = list(getattr(network, "feature_info"))  # noqa: B009 - no module of PyTorch's has it
     fine = [level for level in levels if level["reduction"] <= 8]
     wanted = max((level["reduction"] for level in fine), default=min(level["reduction"] for level in levels))
     equal = [level for level in levels if level["reduction"] == wanted]

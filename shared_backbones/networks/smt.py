@@ -205,8 +205,8 @@ class Attention(nn.Module):
         key, value = self.key_value(tokens).chunk(2, 2)
         rate = self.attention_dropout if self.training else 0.0
         parts = (self.query(tokens), key, value)
-        query, key, heads = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        attended = attend(query, key, heads, rate).transpose(1, 2).flatten(2)
+        query, key, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        attended = attend(query, key, values, rate).transpose(1, 2).flatten(2)
         near = self.local(value.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
         x = F.dropout(self.project(attended + near), self.dropout, self.training)
         return x.transpose(1, 2).unflatten(2, size)
