@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from geovision.footprints import bounds, check_place, corners, footprint
 from geovision.networks import LoadedNetwork
@@ -49,10 +50,12 @@ class Embedded:
 class Embedder(LoadedNetwork):
     """A network that gives a feature vector for an image, loaded once for many scenes.
 
-    A classifier gives what its head sees; a masked autoencoder the mean of its encoder's patch tokens.
+    A classifier gives what its head sees; a masked autoencoder, or its encoder alone, the mean of its patch tokens.
 
     Args:
         model: Folder of a trained model.
+        window: Side in pixels of the windows that get a vector each; by default that of the network's images. Smaller
+            ones, multiples of a patch, get the mean of their own tokens, which have seen their surroundings.
         batch_size: Number of windows that the network sees at once.
         min_valid: Smallest fraction of valid pixels; windows with less are left out.
         device: Device, as for `LoadedNetwork`.
@@ -68,6 +71,7 @@ class Embedder(LoadedNetwork):
         self,
         model: str | Path,
         *,
+        window: int | None = None,
         batch_size: int = 16,
         min_valid: float = 0.5,
         device: str = "auto",
@@ -80,20 +84,45 @@ class Embedder(LoadedNetwork):
         if not hasattr(self.network, "forward_features"):
             raise InputError(f"model {printable(model)}: has no features; use a classifier or a masked autoencoder")
         size, bands = self.contract.size, len(self.contract.bands)
+        self.window = size if window is None else window
+        self._patch = _patch_of(self.network, size)
+        if self.window != size and not (self._patch and self.window % self._patch == 0 and size % self.window == 0):
+            raise InputError(f"window of {window} pixels: model {printable(model)} {self._possible_windows()}")
         try:
             zeros = np.zeros((1, bands, size, size), np.float32)
-            self.width = self.vectors(zeros, np.ones((1, size, size), bool), trial=True).shape[1]
+            self.width = self.vectors(zeros, np.ones((1, size, size), bool), trial=True).shape[-1]
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
 
     def vectors(self, numbers: np.ndarray, valid: np.ndarray, *, trial: bool = False) -> np.ndarray:
-        """Embeddings `(B, D)` of `(B, C, size, size)` in the model's numbers and `(B, size, size)` valid pixels."""
+        """Embeddings of the windows of images.
+
+        Args:
+            numbers: `(B, C, size, size)` in the model's numbers.
+            valid: `(B, size, size)`.
+            trial: as for `LoadedNetwork`.
+
+        Returns:
+            `(B, K, K, D)` for K x K windows of an image.
+        """
         tokens = self(torch.from_numpy(numbers), torch.from_numpy(valid), "forward_features", trial=trial)
-        if hasattr(self.network, "forward_head"):
+        count, size = len(numbers), self.contract.size
+        if not self._patch:
             with torch.inference_mode():
-                return self.network.forward_head(tokens, pre_logits=True).float().cpu().numpy()
-        return tokens[:, 1:].mean(1).cpu().numpy()
+                vectors = self.network.forward_head(tokens, pre_logits=True)
+            return vectors.float().reshape(count, 1, 1, -1).cpu().numpy()
+        places, windows = size // self._patch, size // self.window
+        maps = tokens[:, 1:].unflatten(1, (-1, places, places)).mean(1)  # of the groups of bands
+        parts = maps.unflatten(2, (windows, -1)).unflatten(1, (windows, -1))
+        return parts.mean((2, 4)).cpu().numpy()
+
+    def _possible_windows(self) -> str:
+        size, patch = self.contract.size, self._patch
+        if not patch:
+            return f"has one vector for an image of {size} pixels; leave the window out"
+        known = [str(side) for side in range(patch, size + 1, patch) if size % side == 0]
+        return f"has patches of {patch} pixels in images of {size}; give one of {', '.join(known)}"
 
     def nothing(self) -> Embedded:
         """The embeddings of a scene without a window."""
@@ -117,33 +146,74 @@ class Embedder(LoadedNetwork):
             InputError: the scene has no CRS, or is damaged.
         """
         check_place(scene.grid, scene.label)
-        size = self.contract.size
-        rows, columns = (Axis.cover(length, size, 0) for length in scene.shape)
-        places = [(row, column) for row in rows.starts for column in columns.starts]
+        size, window = self.contract.size, self.window
+        if window < size and min(scene.shape) < size:
+            raise InputError(
+                f"{scene.label}: {scene.shape[0]} x {scene.shape[1]} pixels, less than the {size} x {size} that the "
+                f"network sees at once; leave the window of {window} pixels out"
+            )
+        rows, columns = (_windows_of(length, size, window) for length in scene.shape)
+        places = [(row, column) for row in rows for column in columns]
+        shape = min(window, scene.shape[0]), min(window, scene.shape[1])
         tiles: list[tuple[int, int, float]] = []
         vectors: list[np.ndarray] = []
         for first in range(0, len(places), self.batch_size):
-            numbers, masks = [], []
-            for row, column in places[first : first + self.batch_size]:
-                values, valid = scene.read(row, column, rows.size, columns.size, self.contract.scale)
-                valid_share = float(valid.mean())
-                if valid_share == 0 or valid_share < self.min_valid:
-                    continue
-                tiles.append((row, column, valid_share))
-                numbers.append(values)
-                masks.append(valid)
+            numbers, masks, kept = [], [], []
+            for (row, downs), (column, rights) in places[first : first + self.batch_size]:
+                height, width = min(size, scene.shape[0]), min(size, scene.shape[1])
+                values, valid = scene.read(row, column, height, width, self.contract.scale)
+                inside = [
+                    (down // window, right // window, row + down, column + right, share_of_valid)
+                    for down in downs
+                    for right in rights
+                    for share_of_valid in [float(valid[down : down + shape[0], right : right + shape[1]].mean())]
+                    if share_of_valid > 0 and share_of_valid >= self.min_valid
+                ]
+                if inside:
+                    numbers.append(values)
+                    masks.append(valid)
+                    kept.append(inside)
             if numbers:
-                vectors.append(self.vectors(*_enlarged(np.stack(numbers), np.stack(masks), size)))
+                seen = self.vectors(*_enlarged(np.stack(numbers), np.stack(masks), size))
+                for maps, inside in zip(seen, kept, strict=True):
+                    vectors += [maps[down, right] for down, right, *_ in inside]
+                    tiles += [(top, left, known) for _, _, top, left, known in inside]
             if on_progress is not None:
                 on_progress(min(first + self.batch_size, len(places)), len(places))
         tops, lefts, valid_shares = (np.array([entry[part] for entry in tiles]) for part in range(3))
-        shape = rows.size, columns.size
         return Embedded(
-            np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32),
+            np.stack(vectors) if vectors else np.zeros((0, self.width), np.float32),
             tops.astype(np.int64), lefts.astype(np.int64), shape, valid_shares.astype(np.float32),
             corners(scene.grid, tops, lefts, shape),
             [footprint(scene.grid, row, column, *shape, scene.label) for row, column, _ in tiles],
         )  # fmt: skip
+
+
+def _patch_of(network: nn.Module, size: int) -> int:
+    """Side in pixels of the patches of a network without a head, whose tokens are its features; 0 for others."""
+    from geovision.models.satmae_pp import is_pretrained_encoder
+
+    return network.trunk.patch_size if is_pretrained_encoder(network) else 0
+
+
+def _windows_of(length: int, size: int, window: int) -> list[tuple[int, list[int]]]:
+    """Images along an axis, and which windows of each are taken: those farthest from its ends.
+
+    Together the windows cover the axis; the last one ends with it.
+
+    Returns:
+        First pixel of each image, and first pixels of its windows within it.
+    """
+    margin = size // 4 // window * window  # what lies in it is taken from the next image
+    starts = Axis.cover(length, size, 2 * margin).starts
+    covered, result = 0, []
+    for start in starts:
+        last = start == starts[-1]
+        ends = min(size, length) if last else size - margin
+        inside = [place for place in range(0, ends, window) if start + place + window > covered]
+        result.append((start, inside))
+        covered = start + ends
+    return result
 
 
 def write_embeddings(path: Path, parts: Sequence[tuple[str, str, Embedded]], model_sha256: str) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geovision.models.satmae_pp import GroupVisionTransformer, VisionTransformer
 from geovision.models.satmae_pp_autoencoder import Autoencoder
+from geovision.models.satmae_pp_vit import EncoderClassifier
 from shared_backbones import official
 from shared_backbones.architectures import Role
 from shared_backbones.arguments import Hint, listed_arguments
@@ -102,7 +103,7 @@ class SatMAEMapper(nn.Module):
         logits = self.head(self.decoder(pyramid))
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
 
-    def load_autoencoder(self, source: official.Source | Autoencoder) -> None:
+    def load_autoencoder(self, source: official.Source | Autoencoder | EncoderClassifier) -> None:
         """Start from a pretrained encoder; see `VisionTransformer.load_autoencoder`."""
         self.encoder.load_autoencoder(source)
 

@@ -6,6 +6,18 @@ of bands (such as the 10 m, 20 m and short-wave infrared bands of Sentinel-2) as
 """
 
 from geovision.models.satmae_pp_mae import GroupMaskedAutoencoder, MaskedAutoencoder
-from geovision.models.satmae_pp_vit import GroupVisionTransformer, VisionTransformer
+from geovision.models.satmae_pp_vit import (
+    GroupVisionTransformer,
+    VisionTransformer,
+    encoder_of,
+    is_pretrained_encoder,
+)
 
-__all__ = ["GroupMaskedAutoencoder", "GroupVisionTransformer", "MaskedAutoencoder", "VisionTransformer"]
+__all__ = [
+    "GroupMaskedAutoencoder",
+    "GroupVisionTransformer",
+    "MaskedAutoencoder",
+    "VisionTransformer",
+    "encoder_of",
+    "is_pretrained_encoder",
+]

@@ -15,7 +15,7 @@ from geovision.models.satmae_pp_trunk import (
     position_table,
 )
 from shared_backbones import official
-from shared_backbones.architectures import Role
+from shared_backbones.architectures import Arguments, Role
 from shared_backbones.blocks.embeddings import sine_cosine
 from shared_backbones.blocks.recomputation import recomputed
 from shared_backbones.blocks.transformer import TransformerBlock
@@ -68,6 +68,7 @@ class Autoencoder(nn.Module):
         if scales < 1:
             raise ValueError(f"scales is {scales}, expected 1 or more")
         self.trunk, self.norm_pix_loss, self.spatial_mask = trunk, norm_pix_loss, spatial_mask
+        self.arguments: Arguments = {}
         self.norm = nn.LayerNorm(trunk.dim, EPS)
         self.decoder_embedding = nn.Linear(trunk.dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))

@@ -1,8 +1,9 @@
 """The vision transformers of SatMAE++ that are fine-tuned: plain, and with groups of bands."""
 
 import functools
+import inspect
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -124,20 +125,20 @@ class EncoderClassifier(Classifier):
         """While training, recompute the activations of each block instead of keeping them."""
         self.trunk.grad_checkpointing = enable
 
-    def load_autoencoder(self, source: official.Source | Autoencoder) -> None:
+    def load_autoencoder(self, source: "official.Source | Autoencoder | EncoderClassifier") -> None:
         """Start fine-tuning from a pre-trained encoder: the trunk's weights are taken, the head is drawn anew.
 
         Positions are resampled where the image sizes differ, which the released code announces but never does.
 
         Args:
-            source: an autoencoder of the same bands, patch and width, or official weights of one.
+            source: an autoencoder of the same bands, patch and width, official weights of one, or its encoder alone.
 
         Raises:
             InputError: the weights are no such autoencoder's, or of other bands, patch or width.
         """
         grouped = self.trunk.groups is not None
         state: official.Source
-        if isinstance(source, Autoencoder):
+        if isinstance(source, Autoencoder | EncoderClassifier):
             state = {f"trunk.{name}": value for name, value in source.trunk.state_dict().items()}
             names = {name: f"trunk.{name}" for name in self.trunk.state_dict()}
         else:
@@ -250,6 +251,22 @@ class GroupVisionTransformer(EncoderClassifier):
 
     def _class_code(self) -> Tensor:
         return torch.cat([self.trunk.positions[:, :1], self.class_code], 2)
+
+
+def encoder_of(autoencoder: Autoencoder) -> EncoderClassifier:
+    """The encoder alone of an autoencoder: the network that it fine-tunes, without a head and with the same tokens."""
+    network = VisionTransformer if autoencoder.trunk.groups is None else GroupVisionTransformer
+    known = inspect.signature(network).parameters
+    arguments = {name: value for name, value in autoencoder.arguments.items() if name in known}
+    encoder = network(**arguments, num_classes=0, global_pool=False)
+    encoder.load_autoencoder(autoencoder)
+    encoder.norm.load_state_dict(autoencoder.norm.state_dict())
+    return encoder.eval()
+
+
+def is_pretrained_encoder(network: nn.Module) -> TypeGuard[Autoencoder | EncoderClassifier]:
+    """Whether a network has no head yet, and another one may be fine-tuned from its encoder."""
+    return isinstance(network, Autoencoder) or (isinstance(network, EncoderClassifier) and not network.num_classes)
 
 
 def _initialise_classifier(model: EncoderClassifier) -> None:

@@ -17,6 +17,7 @@ from geovision.corruptions import CORRUPTIONS, FAMILIES, corruption_of
 from geovision.datasets.images import read_images
 from geovision.datasets.layouts import SatelliteLayout
 from geovision.metrics import nearest_neighbours
+from geovision.models.satmae_pp import is_pretrained_encoder
 from geovision.pictures import picture
 from geovision.pretraining import central_views
 from pipelines.data.batch_augmentation import SatelliteViews
@@ -213,7 +214,7 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Take a pretrained encoder's weights, or a classifier's; a head of other classes is drawn anew."""
         load: Callable[[torch.nn.Module], None] | None = getattr(network, "load_autoencoder", None)
-        if load is not None and hasattr(trained.module, "multiscale"):
+        if load is not None and is_pretrained_encoder(trained.module):
             load(trained.module)
             return
         own, state = network.state_dict(), trained.module.state_dict()

@@ -16,6 +16,7 @@ from geovision.datasets.layouts import SatelliteItem
 from geovision.datasets.patches import Cutting, PatchSource, cut, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
+from geovision.models.satmae_pp import is_pretrained_encoder
 from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
 from geovision.scene import Scene
@@ -97,7 +98,7 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
         """Take a whole mapping model's weights, or those of a pretrained encoder."""
         take: Callable[[torch.nn.Module], None] | None = getattr(network, "load_autoencoder", None)
-        if take is not None and hasattr(trained.module, "multiscale"):
+        if take is not None and is_pretrained_encoder(trained.module):
             take(trained.module)
         else:
             super().start_from(network, trained, label)

@@ -260,10 +260,11 @@ def take_encoder_arguments(recipe: Recipe) -> None:
     if not init or not Path(init).is_dir():
         return
     card = weights.read_card(init)
-    if getattr(architectures.find(card["architecture"]), "role", None) != "autoencoder":
+    given = card.get("arguments", {})
+    is_autoencoder = getattr(architectures.find(card["architecture"]), "role", None) == "autoencoder"
+    if not is_autoencoder and given.get("num_classes") != 0:
         return
     taken = inspect.signature(architectures.find(recipe.model.architecture).__init__).parameters
-    given = card.get("arguments", {})
     recipe.model.arguments.update({name: given[name] for name in _TRUNK if name in given and name in taken})
 
 

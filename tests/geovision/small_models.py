@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from geovision.contract import input_section
-from geovision.models.satmae_pp import GroupMaskedAutoencoder, GroupVisionTransformer
+from geovision.models.satmae_pp import GroupMaskedAutoencoder, GroupVisionTransformer, encoder_of
 from shared_backbones import weights
 from shared_backbones.networks.unet import Unet
 
@@ -46,3 +46,9 @@ def autoencoder(folder: Path) -> Path:
         16, 4, depth=2, decoder_embed_dim=16, decoder_channel_embed=4, decoder_depth=1, decoder_num_heads=2, **GROUPS
     )
     return save(folder, network, 16)
+
+
+def encoder(folder: Path) -> Path:
+    """The encoder alone of `autoencoder`."""
+    trained: Any = weights.load(autoencoder(folder)).module
+    return save(folder, encoder_of(trained), 16)

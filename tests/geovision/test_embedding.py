@@ -43,6 +43,38 @@ def test_vectors_are_what_the_network_gives_for_each_window(tmp_path: Path, kind
         np.testing.assert_allclose(found.vectors[number], wanted, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "encoder"])
+@pytest.mark.parametrize("window", [4, 8])
+def test_smaller_windows_have_the_tokens_farthest_from_an_images_ends(tmp_path: Path, kind: str, window: int):
+    folder = getattr(small_models, kind)(tmp_path / "m")
+    path = write_scene(tmp_path / "s.tif", scene_values(), small_models.BANDS)
+    embedder, found = embedded(folder, path, window=window, batch_size=3)
+    assert found.shape == (window, window) and len(set(zip(found.rows, found.columns, strict=True))) == len(found.rows)
+    seen = np.zeros((40, 52), int)
+    for row, column in zip(found.rows, found.columns, strict=True):
+        seen[row : row + window, column : column + window] += 1
+    assert seen.min() == 1 and seen[: 40 - window, : 52 - window].max() == 1  # those at the end may overlap
+    network: Any = weights.load(folder).module
+    where = {at: n for n, at in enumerate(zip(found.rows.tolist(), found.columns.tolist(), strict=True))}
+    for place, start in [(8, 0), (12, 8) if window == 4 else (16, 16)]:  # images overlap where that leaves a margin
+        image = torch.from_numpy(scene_values()[:, start : start + 16, start : start + 16].astype(np.float32))
+        with torch.inference_mode():
+            tokens = network.forward_features(embedder.contract.normalise(image[None]))[0, 1:]
+        inside = slice((place - start) // 4, (place - start + window) // 4)
+        wanted = tokens.unflatten(0, (2, 4, 4)).mean(0)[inside, inside].mean((0, 1))  # of both groups of bands
+        np.testing.assert_allclose(found.vectors[where[place, place]], wanted, atol=2e-5)
+
+
+def test_windows_that_a_network_cannot_give_are_refused(tmp_path: Path):
+    path = write_scene(tmp_path / "s.tif", scene_values(12, 52), small_models.BANDS)
+    with pytest.raises(InputError, match="patches of 4 pixels in images of 16; give one of 4, 8, 16"):
+        embedded(small_models.autoencoder(tmp_path / "a"), path, window=6)
+    with pytest.raises(InputError, match="one vector for an image of 16 pixels; leave the window out"):
+        embedded(small_models.classifier(tmp_path / "c"), path, window=4)
+    with pytest.raises(InputError, match="less than the 16 x 16 that the network sees at once"):
+        embedded(tmp_path / "a", path, window=4)
+
+
 def test_footprints_lie_where_the_windows_lie(tmp_path: Path):
     from rasterio.warp import transform
 
@@ -95,7 +127,7 @@ def test_a_scene_smaller_than_the_network_s_images_is_enlarged(tmp_path: Path):
     large = torch.nn.functional.interpolate(
         torch.from_numpy(scene_values(8, 8)[None].astype(np.float32)), (16, 16), mode="bicubic"
     )
-    wanted = embedder.vectors(large.numpy(), np.ones((1, 16, 16), bool))
+    wanted = embedder.vectors(large.numpy(), np.ones((1, 16, 16), bool))[:, 0, 0]
     np.testing.assert_allclose(found.vectors, wanted, atol=1e-5)
 
 

@@ -14,6 +14,8 @@ from geovision.models.satmae_pp import (
     GroupVisionTransformer,
     MaskedAutoencoder,
     VisionTransformer,
+    encoder_of,
+    is_pretrained_encoder,
 )
 from geovision.models.satmae_pp_autoencoder import Reconstruction
 from geovision.models.satmae_pp_names import official_name
@@ -296,6 +298,21 @@ def test_fine_tuning_starts_from_the_autoencoder() -> None:
             network(
                 **{**VIT, **GROUPS, "channel_groups": [[0], [1, 2, 3]]} if arguments else {**VIT, "in_chans": 4}
             ).load_autoencoder(source)
+
+
+@pytest.mark.parametrize("make", ["plain", "grouped"])
+def test_an_encoder_alone_has_the_autoencoders_tokens_and_can_be_fine_tuned(make: str) -> None:
+    source: Any = {"plain": plain, "grouped": grouped}[make]().eval()
+    torch.nn.init.normal_(source.norm.weight)
+    encoder: Any = encoder_of(source)
+    assert encoder.num_classes == 0
+    x = torch.randn(2, source.trunk.in_chans, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.forward_features(x), source.forward_features(x))
+    model: Any = type(encoder)(**{**encoder.arguments, "num_classes": 5, "img_size": 48})
+    model.load_autoencoder(encoder)
+    assert torch.equal(model.trunk.blocks[1].mlp.fc1.weight, source.trunk.blocks[1].mlp.fc1.weight)
+    assert [is_pretrained_encoder(network) for network in (source, encoder, model)] == [True, True, False]
 
 
 @pytest.mark.parametrize("pool", [True, False, "avg", "token"])

@@ -23,8 +23,15 @@ class EmbedOptions:
 
     input: Annotated[Path, typer.Option("--input", "-i", help="Scene, product, or a folder of scenes.")]
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .parquet (GeoParquet) or .npz.")]
-    model: TrainedModelOption
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Windows that the network sees at once.")] = 16
+    model: TrainedModelOption = "satmae-mini"
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side in pixels of the windows that get a vector each; by default that of the network's images.",
+        ),
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 16
     min_valid: Annotated[
         float, typer.Option(min=0, max=1, help="Windows with a smaller share of valid pixels are left out.")
     ] = 0.5

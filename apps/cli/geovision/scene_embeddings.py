@@ -34,6 +34,7 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
     outputs.check([*(file for scene in scenes for file in files_of(scene)), *model_files(options.model)])
     embedder = Embedder(
         find_model(options.model, "geovision"),
+        window=options.window,
         batch_size=options.batch_size,
         min_valid=options.min_valid,
         **options.network.keywords(),
@@ -86,6 +87,7 @@ def _side_car(embedder: Embedder, inputs: list[Entries], failed: int, options: E
         "model": embedder.provenance(),
         **embedder.described(),
         "settings": {
+            "window": embedder.window,
             "batch_size": options.batch_size,
             "min_valid": options.min_valid,
             **asdict(options.reading),

@@ -19,7 +19,7 @@ def test_versions_extras_models_and_places_are_said(capsys, monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run(geovision, ["doctor", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
-    assert known["extras"]["geo"]["missing"] == [] and known["models"] == ["surface-types"]
+    assert known["extras"]["geo"]["missing"] == [] and known["models"] == ["satmae-mini", "surface-types"]
     assert known["tracking"] == "https://host.example/mlflow" and known["cache"]["folder"].startswith(str(tmp_path))
     assert run(medvision, ["doctor"]) == 0
     lines = capsys.readouterr().out

@@ -23,17 +23,18 @@ BUNDLED = [
 @pytest.mark.parametrize(("app", "name", "takes"), BUNDLED, ids=["geovision", "astrovision"])
 def test_bundled_models_are_listed_with_what_they_take_and_how_well(app: typer.Typer, name: str, takes: str, capsys):
     assert run(app, ["models", "list"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith(name) and takes in first
-    assert "accuracy" in second and "balanced" in second
+    lines = capsys.readouterr().out.splitlines()
+    first, second = next(pair for pair in zip(lines[::2], lines[1::2], strict=True) if pair[0].startswith(name))
+    assert takes in first and "accuracy" in second and "balanced" in second
     assert run(app, ["models", "list", "--json"]) == 0
-    assert [card["name"] for card in json.loads(capsys.readouterr().out)] == [name]
+    assert name in [card["name"] for card in json.loads(capsys.readouterr().out)] and len(lines) % 2 == 0
 
 
 @pytest.mark.parametrize(("app", "name", "takes"), BUNDLED, ids=["geovision", "astrovision"])
 def test_what_is_no_model_is_refused_in_one_line(app: typer.Typer, name: str, takes: str, tmp_path: Path, capsys):
     assert run(app, ["models", "show", "nix"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: model nix: neither a bundled model ({name}) nor a folder with")
+    line = capsys.readouterr().err
+    assert line.startswith("error: model nix: neither a bundled model (") and f"{name}) nor a folder with" in line
     assert run(app, ["models", "show", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

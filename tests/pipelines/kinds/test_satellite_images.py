@@ -182,15 +182,16 @@ def test_a_probe_leaves_the_encoder_as_it_is_and_a_finetuning_starts_from_it(tmp
     assert "its data is of kind scene_pretraining, probe takes satellite_images" in capsys.readouterr().err
 
 
-def test_a_classifier_has_the_arguments_of_the_encoder_that_it_starts_from(tmp_path: Path):
-    encoder = small_models.autoencoder(tmp_path / "encoder")
+@pytest.mark.parametrize("kind", ["autoencoder", "encoder"])
+def test_a_classifier_has_the_arguments_of_the_encoder_that_it_starts_from(tmp_path: Path, kind: str):
+    encoder = getattr(small_models, kind)(tmp_path / "encoder")
     recipe = load_recipe("eurosat", [])
     eurosat(tmp_path / "data", [str(entry["name"]) for entry in recipe.card["classes"]])
     overrides = [f"data.root={tmp_path / 'data'}", f"model.init={encoder}", "data.bands=[B2, B3, B8A]"]
-    kind = find_kind(load_recipe("eurosat", overrides))
-    assert kind.recipe.model.arguments["embed_dim"] == 16 and kind.recipe.model.arguments["num_classes"] == 10
+    job = find_kind(load_recipe("eurosat", overrides))
+    assert job.recipe.model.arguments["embed_dim"] == 16 and job.recipe.model.arguments["num_classes"] == 10
     old = weights.load(encoder).module.get_submodule("trunk").state_dict()
-    new = kind.network().get_submodule("trunk").state_dict()
+    new = job.network().get_submodule("trunk").state_dict()
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
