@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from apps import demo
+from apps.corruptions import FAMILIES
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 
@@ -29,6 +30,20 @@ SIDE_BY_SIDE = ("segmentation", "map", "galaxies")  # in the picture of the READ
 SEED = 7
 _SAME = 2.0  # of 255: pictures that differ by less show nothing new but a date
 _SETTLED_MS = 1500  # until a page has drawn what it draws by scripts
+_PATIENCE_MS = 180_000  # with a browser on a busy machine
+_SOFTWARE_GL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing")
+_VIEWER = """new Promise((done) => {
+    const panel = document.getElementById("viewer-panel");
+    if (!panel) return done(false);
+    document.getElementById("open-viewer").click();
+    let left = 300;
+    const wait = setInterval(() => {
+        if (panel.hidden && left-- > 0) return;
+        clearInterval(wait);
+        panel.scrollIntoView();
+        done(!panel.hidden);
+    }, 100);
+})"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +55,15 @@ class Report:
         page: Its HTML file.
         look: JavaScript that brings the page into the state that the picture shows.
         folder: Whether the page leads to others below its folder, which go along.
+        states: JavaScript for each further picture of the page, by the picture's name; where it gives `false`, the
+            page has nothing of the kind, and no picture is taken.
     """
 
     name: str
     page: Path
     look: str = ""
     folder: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
 
     def put(self, site: Path) -> Path:
         """Copy it into the reports of the built pages; returns its place there."""
@@ -90,7 +108,7 @@ def brains() -> list[Report]:
         write(pairs / "images" / f"{name}.nii.gz", corrupted(name, 3), 2)
         write(pairs / "labels" / f"{name}.nii.gz", tissues, 2)
     return [
-        Report("segmentation", WORK / "brains" / "average_report.html"),
+        Report("segmentation", WORK / "brains" / "average_report.html", states={"viewer": _VIEWER}),
         Report("batch", WORK / "brains" / "index.html", folder=True),
     ]
 
@@ -200,13 +218,16 @@ def photograph(pages: Sequence[tuple[Report, Path]], site: Path) -> str:
 
     pictures: dict[str, Image.Image] = {}
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", *_SOFTWARE_GL])
         window = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce")
+        window.set_default_timeout(_PATIENCE_MS)
         for report, page in pages:
             window.goto(page.resolve().as_uri())
-            window.evaluate(report.look)
-            window.wait_for_timeout(_SETTLED_MS)
-            pictures[report.name] = Image.open(BytesIO(window.screenshot())).convert("RGB")
+            for name, look in {report.name: report.look, **report.states}.items():
+                if window.evaluate(look) is False:
+                    continue
+                window.wait_for_timeout(_SETTLED_MS)
+                pictures[name] = Image.open(BytesIO(window.screenshot())).convert("RGB")
         browser.close()
     pictures["three-reports"] = _beside([pictures[name] for name in SIDE_BY_SIDE])
     kept = [name for name, picture in pictures.items() if not _save(picture, PICTURES / f"{name}.webp")]
@@ -284,7 +305,7 @@ def _save(picture: "Image.Image", path: Path) -> bool:
 
 
 def main(site: Path) -> int:
-    """Make the reports, put them into the built pages, take their pictures and check all links."""
+    """Make the reports, put them into the built pages, take their pictures, draw corruptions, and check all links."""
     WORK.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(WORK / 'mlflow.db').resolve()}"
     try:
@@ -297,6 +318,9 @@ def main(site: Path) -> int:
     (site / "reports").mkdir(exist_ok=True)
     pages = [(report, report.put(site / "reports")) for report in reports]
     print(f"gallery: {photograph(pages, site)}")
+    for family in FAMILIES:
+        _save(family.sheet(), PICTURES / f"{family.name}.webp")
+        shutil.copyfile(PICTURES / f"{family.name}.webp", site / "reports" / f"{family.name}.webp")
     dead = dead_links(site)
     print("\n".join([*dead, f"gallery: {len(reports)} reports, {len(dead)} dead links"]))
     return 1 if dead else 0

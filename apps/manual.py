@@ -84,11 +84,27 @@ def python_api() -> str:
     return _page(lines)
 
 
+def corruptions() -> str:
+    """The page of corruptions, from the docstrings of the functions that make them."""
+    from apps.corruptions import FAMILIES
+
+    lines = [
+        _NOTE,
+        "",
+        "# Corruptions",
+        "",
+        "What `robustness` does to images, in five steps of severity. How to measure",
+    ]
+    lines += ["with them: [Measure robustness](../how-to/robustness.md).", ""]
+    return _page([*lines, *(line for family in FAMILIES for line in family.section())])
+
+
 def pages() -> dict[Path, str]:
     """The generated pages, by path."""
     made = {PAGES / f"{program}.md": command_line(program) for program in PROGRAMS}
     recipe, data = recipes()
-    return {**made, PAGES / "recipes.md": recipe, PAGES / "recipe-data.md": data, PAGES / "python.md": python_api()}
+    made |= {PAGES / "recipes.md": recipe, PAGES / "recipe-data.md": data}
+    return {**made, PAGES / "python.md": python_api(), PAGES / "corruptions.md": corruptions()}
 
 
 def _group(program: str) -> Command:

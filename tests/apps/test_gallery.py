@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from apps import gallery
+from apps.corruptions import FAMILIES, Family
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,10 +46,20 @@ def test_the_pictures_of_the_page_are_there_and_small():
     shown = re.findall(r"\((reports/[\w-]+\.webp)\)", (ROOT / "docs" / "reports.md").read_text())
     linked = re.findall(r'href="reports/([\w-]+)[./]', (ROOT / "docs" / "reports.md").read_text())
     assert [Path(name).stem for name in shown] == linked and len(set(linked)) == 8
-    assert {*shown, "reports/three-reports.webp"} == {
+    others = {"reports/three-reports.webp", "reports/viewer.webp"}
+    assert {*shown, *others, *(f"reports/{family.name}.webp" for family in FAMILIES)} == {
         path.relative_to(ROOT / "docs").as_posix() for path in gallery.PICTURES.iterdir()
     }
     assert sum(path.stat().st_size for path in gallery.PICTURES.iterdir()) < 1_500_000
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_sheet_of_corruptions_shows_each_worse_than_the_clean_image(family: Family):
+    rows = dict(family.pictures())
+    assert list(rows) == list(family.scales) and {len(row) for row in rows.values()} == {6}
+    for name, (clean, *corrupted) in rows.items():
+        lost = [np.abs(picture.astype(int) - clean).mean() for picture in corrupted]
+        assert lost[0] < lost[-1], name
 
 
 def test_without_a_browser_the_committed_pictures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,13 @@
 """The documentation: pages that follow from the code are fresh, links lead somewhere, and commands exist."""
 
+import html
 import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,18 @@ def test_every_command_of_a_page_exists_with_its_options(page: Path):
                 assert word.partition("=")[0] in known, f"{page.name}: {' '.join(words)}: no option {word}"
 
 
+_PYTHON = re.compile(r"(<!-- not run: .+ -->\n)?( *)```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_python_runs_or_says_why_not(page: Path):
+    if page.parent.name == "notebooks":
+        return  # they run as a whole in a test of their own
+    for reason, indent, text in _PYTHON.findall(page.read_text()):
+        if not reason and not text.startswith("--8<--"):  # an example, which has a test of its own
+            exec(compile(textwrap.dedent(indent + text), page.name, "exec"), {})  # noqa: S102
+
+
 def test_every_recipe_that_a_page_runs_is_bundled():
     for page in PAGES:
         for words in commands(page):
@@ -81,5 +95,9 @@ def test_the_pages_build_without_a_warning(tmp_path: Path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     home = (tmp_path / "site" / "index.html").read_text()
-    assert "domain-vision" in home and "fonts.googleapis" not in home
+    assert "domain-vision" in home and not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//', home)
     assert "Segmenter" in (tmp_path / "site" / "reference" / "python.html").read_text()
+    guides = [html.unescape(page.read_text()) for page in (tmp_path / "site" / "how-to").glob("*.html")]
+    for example in (ROOT / "docs" / "examples").glob("*.py"):
+        first = example.read_text().splitlines()[0].strip('"')
+        assert any(first in guide for guide in guides), f"no page shows {example.name}"

@@ -45,9 +45,9 @@ class ClassifyOptions(ShardedTable):
         Path | None, typer.Option(help="Table of the sources in a FITS mosaic, or of a folder of cut-outs.")
     ] = None
     ra: Annotated[str | None, typer.Option(help="The catalogue's column of right ascensions.")] = None
-    dec: Annotated[str | None, typer.Option(help="Its column of declinations.")] = None
-    x: Annotated[str | None, typer.Option(help="Its column of pixels along rows, counted from 0.")] = None
-    y: Annotated[str | None, typer.Option(help="Its column of pixels along columns.")] = None
+    dec: Annotated[str | None, typer.Option(help="The catalogue's column of declinations.")] = None
+    x: Annotated[str | None, typer.Option(help="The catalogue's column of x, in pixels from 0.")] = None
+    y: Annotated[str | None, typer.Option(help="The catalogue's column of y, in pixels from 0.")] = None
     hdu: Annotated[
         list[str] | None, CommaSeparated, typer.Option(help="FITS images, by number or name; several with commas.")
     ] = None

@@ -29,8 +29,8 @@ class RobustnessOptions:
         CommaSeparated,
         typer.Option(help="Corruptions to measure, with commas; by default all."),
     ] = None
-    split: Annotated[str | None, typer.Option(help="train, val or test, which is the default.")] = None
-    images: Annotated[int | None, typer.Option(min=1, help="How many, spread over the split.")] = None
+    split: Annotated[str | None, typer.Option(help="Split to measure on: train, val or test (the default).")] = None
+    images: Annotated[int | None, typer.Option(min=1, help="Measure on so many images, spread over the split.")] = None
     baseline: Annotated[
         Path | None, typer.Option(help="Folder of an earlier measurement, to test against on the same images.")
     ] = None

@@ -29,7 +29,7 @@ class ClassifyOptions(ShardedTable):
     ]
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")]
     model: TrainedModelOption
-    split: Annotated[str | None, typer.Option(help="Of a .npz file: train, val or test, which is the default.")] = None
+    split: Annotated[str | None, typer.Option(help="Split of a .npz file: train, val or test (the default).")] = None
     grad_cam: Annotated[
         Path | None, typer.Option(help="New folder for pictures of what speaks for the class (Grad-CAM).")
     ] = None

@@ -27,22 +27,22 @@ class RobustnessOptions:
         CommaSeparated,
         typer.Option(help="Corruptions to measure, with commas; by default all."),
     ] = None
-    split: Annotated[str | None, typer.Option(help="Images: train, val or test, which is the default.")] = None
+    split: Annotated[str | None, typer.Option(help="Images: split: train, val or test (the default).")] = None
     corruptions: Annotated[
         str | None, typer.Option(help="Images: MedMNIST set whose corruptions are made; by default that of the file.")
     ] = None
-    images: Annotated[int | None, typer.Option(min=1, help="Images: how many, spread over the split.")] = None
+    images: Annotated[int | None, typer.Option(min=1, help="Images: measure on so many, spread over the split.")] = None
     clean: Annotated[
         Path | None, typer.Option(help="Images: the .npz file without corruption that MedMNIST-C's belong to.")
     ] = None
     baseline: Annotated[
         str | None,
-        typer.Option(help="Images: whose errors are the unit: alexnet (published), none, or a folder of this program."),
+        typer.Option(
+            help="Images: compare with alexnet (published errors), none, or the folder of an earlier measurement."
+        ),
     ] = None
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Images: that the network sees at once; by default 64.")
-    ] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="Images: of the intervals; by default 0.")] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, max=4096, help="Images: batch size; by default 64.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Images: seed of the intervals; by default 0.")] = None
     labels: Annotated[
         Path | None, typer.Option(help="Scan: its label map; by default the segmentation of the scan as it is.")
     ] = None

@@ -135,11 +135,12 @@ class SegmentOptions:
         ),
     ] = False
     settle: Annotated[
-        float, typer.Option(min=0.1, max=86400, help="Seconds that what comes must not have changed for, with --watch.")
+        float,
+        typer.Option(min=0.1, max=86400, help="With --watch: take a file once it has not changed for so many seconds."),
     ] = 10.0
     idle: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Seconds without anything new, after which --watch ends; by default never."),
+        typer.Option(min=0.1, help="With --watch: end after so many seconds without a new file; by default never."),
     ] = None
     overwrite: OverwriteOption = False
     shard: ShardOption = None

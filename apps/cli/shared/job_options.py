@@ -26,21 +26,27 @@ class Scheduler(StrEnum):
 class JobOptions:
     """What a user asks of the jobs of a cluster."""
 
-    on: Annotated[
-        Scheduler | None, typer.Option(help="Queue it as a job of SLURM, or print it as one of Kubernetes.")
-    ] = None
+    on: Annotated[Scheduler | None, typer.Option(help="Queue it as a SLURM job, or print it as a Kubernetes job.")] = (
+        None
+    )
     gpus_per_node: Annotated[
-        int | None, typer.Option(min=1, help="Each gets a process; by default one per node.", rich_help_panel=JOB)
+        int | None,
+        typer.Option(min=1, help="GPUs of each node, one process each; by default none.", rich_help_panel=JOB),
     ] = None
     cpus_per_task: Annotated[
         int | None, typer.Option(min=1, help="CPU cores of each process.", rich_help_panel=JOB)
     ] = None
     mem: Annotated[str | None, typer.Option(help="Memory of each node, such as 64G.", rich_help_panel=JOB)] = None
-    partition: Annotated[str | None, typer.Option(help="Of SLURM; sinfo lists them.", rich_help_panel=JOB)] = None
+    partition: Annotated[str | None, typer.Option(help="SLURM partition; sinfo lists them.", rich_help_panel=JOB)] = (
+        None
+    )
     time: Annotated[
-        str | None, typer.Option(help="Longest time of one start, such as 12:00:00.", rich_help_panel=JOB)
+        str | None,
+        typer.Option(help="Time limit of the job, such as 12:00:00; anew after a requeue.", rich_help_panel=JOB),
     ] = None
-    account: Annotated[str | None, typer.Option(help="Of SLURM.", rich_help_panel=JOB)] = None
+    account: Annotated[
+        str | None, typer.Option(help="SLURM account that the job is charged to.", rich_help_panel=JOB)
+    ] = None
     sbatch: Annotated[
         list[str] | None,
         typer.Option(help="Another option of sbatch, such as qos=long; repeatable.", rich_help_panel=JOB),
@@ -72,7 +78,10 @@ class JobOptions:
         typer.Option(help="Kubernetes: KEY[=VALUE][:EFFECT] of a taint; repeatable.", rich_help_panel=JOB),
     ] = None
     no_requeue: Annotated[
-        bool, typer.Option("--no-requeue", help="End where the job would be requeued.", rich_help_panel=JOB)
+        bool,
+        typer.Option(
+            "--no-requeue", help="End when preempted or out of time, instead of queueing again.", rich_help_panel=JOB
+        ),
     ] = False
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.", rich_help_panel=JOB)] = False
     dry_run: Annotated[

@@ -34,7 +34,7 @@ class ShowOptions:
 def add_models(app: typer.Typer, domain: str) -> typer.Typer:
     """Give a program the commands `models list|show`, for the trained models of a domain; returns their group."""
     catalogue = Catalogue(domain)
-    models = typer.Typer(help="The trained models at hand.")
+    models = typer.Typer(help="Trained models: list them, show what one can and cannot do.")
     app.add_typer(models, name="models")
 
     def list_models(options: ListOptions) -> None:

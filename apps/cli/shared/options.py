@@ -93,7 +93,7 @@ BudgetOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
-EngineOption = Annotated[Engine, typer.Option(help="What runs the network; openvino is an extra, for CPUs.")]
+EngineOption = Annotated[Engine, typer.Option(help="Engine that runs the network; openvino is an extra, for CPUs.")]
 TrainedModelOption = Annotated[
     str, typer.Option(help="Bundled name, folder of a trained model, or models:/NAME@ALIAS.")
 ]

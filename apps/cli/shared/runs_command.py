@@ -18,7 +18,7 @@ class CompareOptions:
     """What a user asks `runs compare` for."""
 
     first: Annotated[str, typer.Argument(metavar="A", help=_RUN)]
-    second: Annotated[str, typer.Argument(metavar="B", help="Likewise; differences are B less A.")]
+    second: Annotated[str, typer.Argument(metavar="B", help="The same; differences are B less A.")]
     as_json: JsonOption = False
 
 
