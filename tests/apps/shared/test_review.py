@@ -343,6 +343,18 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
     assert medvision("review", "collect", folder, "-o", folder / "q.csv", "--log-to-run", run.run_id).code == 0
     kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
     assert "comment" not in kept.read_text() and "HYPERLINK" not in kept.read_text(), "comments only on request"
+    put(folder / "both.json", {"verdicts": [
+        verdict(case, content, given, "2026-02-02T00:00:00Z", reviewer=reader)
+        for case, content, *judged in ((1, 11, "accept", "accept"), (2, 22, "reject", "needs_work"))
+        for reader, given in zip(("AB", "JD"), judged, strict=True)
+    ]})  # fmt: skip
+    assert medvision("review", "collect", folder, "-o", folder / "two.csv", "--log-to-run", run.run_id).code == 0
+    metrics = MlflowClient(uri).get_run(run.run_id).data.metrics
+    assert (metrics["review.readers"], metrics["review.judged_twice"], metrics["review.alike"]) == (2, 2, 0.5)
+    assert {f"review.{figure}{end}" for figure in ("alike", "kappa", "alpha") for end in ("", "_low", "_high")} <= {
+        *metrics
+    }
+    assert metrics["review.kappa"] == pytest.approx(2 / 3), "apart by 1 of 3 by chance"
     done = medvision("review", "collect", folder, "-o", folder / "u.csv", "--log-to-run", "0" * 32)
     assert done.code == 2 and "run " + "0" * 32 + ": not in sqlite:///" in done.error
 

@@ -1,12 +1,13 @@
 """The gallery in a real browser: labels with one key each, and the table that they become."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from pipelines.report.gallery import Cutout, gallery_page
+from pipelines.report.gallery import MOST, Cutout, gallery_page, pages_of
 from tests.pipelines.report.browser import Visit, opened_again, visit, warns
 from tests.pipelines.report.pages import scripts_in
 from tests.pipelines.report.test_index import PIXEL
@@ -21,11 +22,11 @@ def path(tmp_path: Path) -> Path:
     cutouts = [
         Cutout(f"={number},a" if number == 3 else f"g{number}", number + 1, "10.000000 -5.000000", PIXEL, number / 40,
                None, -(number % 3) * 100 - number, "random" if number % 5 == 0 else "doubtful",
-               [("spiral", 0.5), ("round", 0.3)])
+               [("spiral", 0.5), ("round", 0.3)], [PIXEL, PIXEL], PIXEL, "round", 0.5 if number < 10 else 0.4)
         for number in range(COUNT)
     ]  # fmt: skip
     page = tmp_path / "t_gallery.html"
-    page.write_text(gallery_page(cutouts, CLASSES, "probe"), encoding="utf-8")
+    page.write_text(gallery_page(cutouts, CLASSES, "probe", layers=["g", "<r>"]), encoding="utf-8")
     scripts_in(page.read_text())
     return page
 
@@ -71,9 +72,60 @@ def test_labels_are_given_by_keys_and_saved_as_a_table(browser: Browser, path: P
 
 def test_images_are_ordered_by_what_is_asked_for(browser: Browser, path: Path):
     seen = visit(browser, path)
-    assert seen.page.locator("#order option").all_inner_texts() == ["smallest margin", "highest outlier score"]
+    assert seen.page.locator("#order option").all_inner_texts() == [
+        "smallest margin", "highest outlier score", "least believed label",
+    ]  # fmt: skip
     seen.page.select_option("#order", "outlier")
     assert ids(seen)[:3] == ["g0", "=3,a", "g6"]
+    seen.page.select_option("#order", "believed")
+    assert ids(seen)[:2] == ["g10", "g11"] and ids(seen)[10] == "g0"
+
+
+def test_grad_cam_flickers_over_the_image_at_hand_and_bands_are_shown_alone(browser: Browser, path: Path):
+    seen = visit(browser, path)
+    page, glow, band = seen.page, seen.page.locator(".glow"), seen.page.locator("[data-layer]")
+    covers = """() => { const [a, b] = [...document.querySelectorAll(".current .stack img:not([data-layer])")]
+        .map((image) => image.getBoundingClientRect()); return a.width > 200 && a.x === b.x && a.width === b.width; }"""
+    assert glow.count() == COUNT + 1 and not glow.first.is_visible()
+    page.keyboard.down(" ")
+    assert glow.first.is_visible() and not glow.nth(1).is_visible(), "of the image at hand alone"
+    assert page.evaluate(covers), "it lies on the picture"
+    page.keyboard.up(" ")
+    assert not glow.first.is_visible()
+    page.keyboard.press(".")
+    assert page.evaluate("getComputedStyle(document.querySelector('.current .glow')).animationName") == "flicker"
+    page.keyboard.press(".")
+    assert not glow.first.is_visible() and not band.first.is_visible()
+    page.keyboard.press("]")
+    assert page.locator("#layer option:checked").inner_text() == "band g"
+    assert [band.nth(number).is_visible() for number in range(4)] == [True, False, True, False]
+    page.keyboard.press("[")
+    page.keyboard.press("[")
+    assert page.locator("#layer option:checked").inner_text() == "band <r>"
+    assert seen.complaints == []
+
+
+def test_pages_have_room_for_their_images():
+    def image(number: int, size: int) -> Cutout:
+        return Cutout("i", number, "", "x" * size, 1 - number / 3000, None, None, "doubtful", [("a", 0.5)])
+
+    assert [len(page) for page in pages_of([image(number, 10) for number in range(MOST + 1)])] == [MOST, 1]
+    heavy = pages_of([image(number, 3_000_000) for number in range(5)])
+    assert [[each.row for each in page] for page in heavy] == [[4, 3], [2, 1], [0]], "the most doubtful first"
+    (page,) = pages_of([image(0, 10), replace(image(1, 10), label="a", believed=0.01), image(2, 10)])
+    assert [each.row for each in page] == [1, 2, 0], "a label that is hardly believed is doubtful, however sure"
+    assert pages_of([]) == [[]] and [len(page) for page in pages_of([image(0, 9_000_000)])] == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_gallery_of_nearly_nothing_is_a_page(browser: Browser, tmp_path: Path, count: int):
+    cutouts = [Cutout("g", 1, "", PIXEL, 0.1, None, None, "random", [("spiral", 0.5)])] * count
+    path = tmp_path / "t_gallery.html"
+    path.write_text(gallery_page(cutouts, CLASSES, "probe"), encoding="utf-8")
+    seen = visit(browser, path)
+    for key in "1]. jke":
+        seen.page.keyboard.press(key)
+    assert seen.page.locator(".labelled").count() == count and seen.complaints == []
 
 
 def test_without_scripts_images_and_answers_are_there(browser: Browser, path: Path):
