@@ -106,13 +106,10 @@ def test_all_forms_of_the_table_hold_the_same(medvision: Collect, folder: Path):
     from pyarrow import parquet
 
     printed = json.loads(medvision("review", "collect", folder, "-o", folder / "t.parquet", "--json").out)
-    assert (
-        medvision(
-            "review", "collect", folder / "a", folder / "b", folder / "verdicts", folder, "-o", folder / "t.json"
-        ).code
-        == 0
-    )
-    rows = json.loads((folder / "t.json").read_text())
+    collect = ("review", "collect", folder / "a", folder / "b", folder / "verdicts", folder)
+    assert medvision(*collect, "-o", folder / "u.json").code == 0
+    rows = json.loads((folder / "u.json").read_text())
+    assert {path.name for path in folder.glob("[tu].*")} == {"t.parquet", "t.json", "u.json", "u.json.json"}
     assert rows == printed["rows"] == parquet.read_table(folder / "t.parquet").to_pylist()
     assert rows[0]["comment"] == "=HYPERLINK(1)" and rows[1]["verdict"] is None
 

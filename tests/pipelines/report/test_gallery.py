@@ -1,6 +1,7 @@
 """The gallery in a real browser: labels with one key each, and the table that they become."""
 
 import csv
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from playwright.sync_api import Browser
 
 from pipelines.report.gallery import MOST, Cutout, gallery_page, pages_of
 from tests.pipelines.report.browser import Visit, opened_again, visit, warns
+from tests.pipelines.report.firefox import firefox
 from tests.pipelines.report.pages import scripts_in
 from tests.pipelines.report.test_index import PIXEL
 
@@ -18,6 +20,10 @@ COUNT = 20
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    return write_gallery(tmp_path / "t_gallery.html")
+
+
+def write_gallery(page: Path) -> Path:
     """Images of rising margin; the outlier scores fall in threes."""
     cutouts = [
         Cutout(f"={number},a" if number == 3 else f"g{number}", number + 1, "10.000000 -5.000000", PIXEL, number / 40,
@@ -25,7 +31,6 @@ def path(tmp_path: Path) -> Path:
                [("spiral", 0.5), ("round", 0.3)], [PIXEL, PIXEL], PIXEL, "round", 0.5 if number < 10 else 0.4)
         for number in range(COUNT)
     ]  # fmt: skip
-    page = tmp_path / "t_gallery.html"
     page.write_text(gallery_page(cutouts, CLASSES, "probe", layers=["g", "<r>"]), encoding="utf-8")
     scripts_in(page.read_text())
     return page
@@ -126,6 +131,28 @@ def test_a_gallery_of_nearly_nothing_is_a_page(browser: Browser, tmp_path: Path,
     for key in "1]. jke":
         seen.page.keyboard.press(key)
     assert seen.page.locator(".labelled").count() == count and seen.complaints == []
+
+
+def test_firefox_labels_shows_layers_and_saves(path: Path, tmp_path: Path):
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    with firefox(tmp_path / "profile", downloads) as browser:
+        browser.command("WebDriver:Navigate", url=path.as_uri())
+        browser.until("return document.querySelector('.bar') && !document.querySelector('.bar').hidden")
+        browser.press("1", "3", ".", "]")
+        shown = "return getComputedStyle(document.querySelector(arguments[0])).display"
+        assert browser.run(shown, ".current .glow") == "block" and browser.run(shown, "[data-layer='0']") == "block"
+        assert browser.run(shown, "[data-layer='1']") == "none"
+        browser.command("WebDriver:Refresh")
+        browser.until("return document.getElementById('progress').textContent === '2 of 21 labelled'")
+        browser.run("document.getElementById('reader').value = 'AB'")
+        browser.press("e")
+        end = time.monotonic() + 60
+        while not (saved := [file for file in downloads.glob("*.csv") if file.stat().st_size]):
+            assert time.monotonic() < end, "nothing was saved"
+            time.sleep(0.1)
+    rows = list(csv.DictReader(saved[0].read_text(encoding="utf-8").splitlines()))
+    assert [(row["label"], row["reader"]) for row in rows] == [("spiral", "AB"), ("round", "AB")]
 
 
 def test_without_scripts_images_and_answers_are_there(browser: Browser, path: Path):
