@@ -71,6 +71,12 @@ class Grid:
         return across, down
 
     @property
+    def aspect(self) -> float:
+        """Height of a pixel on the ground over its width, in the middle of the grid; 1 where nothing tells it."""
+        sides = self.gsd_sides_m
+        return 1.0 if sides is None else sides[1] / sides[0]
+
+    @property
     def gsd_m(self) -> float | None:
         """Side of a pixel on the ground in metres: the geometric mean of both sides; None where nothing tells it."""
         sides = self.gsd_sides_m
@@ -98,7 +104,10 @@ class Grid:
 
     @property
     def north_deg(self) -> float | None:
-        """Where north lies in the middle of the grid, clockwise from up; None off the earth."""
+        """Where north lies in the middle of the grid, clockwise from up, on pictures whose pixels have their `aspect`.
+
+        None off the earth.
+        """
         if not self.on_earth:
             return None
         across, down = self._vectors(np.array([self.width / 2]), np.array([self.height / 2]))
@@ -106,7 +115,7 @@ class Grid:
         if not np.isfinite(steps).all() or abs(np.linalg.det(steps)) < 1e-12:
             return None
         right, below = np.linalg.solve(steps, [0.0, 1.0])
-        return math.degrees(math.atan2(right, -below))
+        return math.degrees(math.atan2(right, -below * self.aspect))
 
     def to_degrees(self, columns: np.ndarray, rows: np.ndarray) -> Points:
         """Longitudes and latitudes (WGS 84) of places in pixels; infinite where a place is off the earth."""

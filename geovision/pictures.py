@@ -45,18 +45,24 @@ def picture(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     return stretched(image[[bands.index(band) for band in shown_bands(bands)]].astype(np.float32))
 
 
-def scale_bar(grid: Grid, factor: float, width: float) -> tuple[float, str]:
+def drawn_size(grid: Grid, side: float) -> tuple[float, float]:
+    """Width and height of a picture of a map whose longer side is `side`, with pixels of their shape on the ground."""
+    height = grid.height * grid.aspect
+    factor = max(grid.width, height) / side
+    return grid.width / factor, height / factor
+
+
+def scale_bar(grid: Grid, width: float) -> tuple[float, str]:
     """Length of a scale bar in pixels of a picture, and what it stands for; nothing where the map has no scale.
 
     Args:
         grid: Grid of the map.
-        factor: Pixels of the map in one of the picture.
         width: Width of the picture in its pixels.
     """
     sides = grid.gsd_sides_m
     if sides is None:
         return 0.0, ""
-    per_pixel = sides[0] * factor
+    per_pixel = sides[0] * grid.width / width
     longest = per_pixel * width * _BAR
     power = 10.0 ** math.floor(math.log10(longest))
     metres = next(step * power for step in (5, 2, 1) if step * power <= longest)

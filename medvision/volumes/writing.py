@@ -17,13 +17,13 @@ _BLOCK = 1 << 22  # bytes written at a time
 
 
 def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, slope: float = 1.0) -> None:
-    """Write integers as `.nii` or `.nii.gz` on a grid, with a header made from scratch.
+    """Write numbers as `.nii` or `.nii.gz` on a grid, with a header made from scratch.
 
     The file appears complete or not at all, and equal input gives equal bytes.
 
     Args:
         path: file to write; replaced where it exists. Its folder must exist.
-        data: (X, Y, Z) or (X, Y, Z, C) integers on `grid`.
+        data: (X, Y, Z) or (X, Y, Z, C) integers, or floating-point numbers, on `grid`.
         grid: Grid, whose qform, sform, codes, voxel sizes and units are written exactly.
         slope: factor by which a reader has to multiply, such as 1/255 for probabilities stored as uint8.
 
@@ -59,8 +59,8 @@ def _write(
         raise InputError(
             f"{printable(path)}: cannot be written in this format; expected a name ending in .nii.gz or .nii"
         )
-    if shape[:3] != grid.shape or dtype.kind not in "iu":
-        raise ValueError(f"expected integers on the grid {grid.shape}, found {dtype} of shape {shape}")
+    if shape[:3] != grid.shape or dtype.kind not in "iuf":
+        raise ValueError(f"expected numbers on the grid {grid.shape}, found {dtype} of shape {shape}")
     header = grid.header.copy()
     header.set_data_shape(shape)
     header.set_data_dtype(dtype)

@@ -59,7 +59,7 @@ def review_figures(reviews: Reviews, rule: str = "") -> Figures:
 
     `accept_share` is the fraction of judged reports whose consensus is accept; AUCs are over judged reports with flags
     whose readers agree, or for which the rule decides: how well flags and lowest confidence tell rejected ones. `kappa`
-    is of two readers, `alpha` of any number. Structures are those that reports have.
+    and `alike` are of two readers, `alpha` of any number. Structures are those that reports have.
 
     Args:
         reviews: Collected verdicts.
@@ -95,7 +95,7 @@ def _agreement(judged: Mapping[Identity, Mapping[str, Verdict]]) -> Figures:
     agreement = agreement_of(judged)
     estimates = {"alpha": agreement["alpha"]}
     if len(agreement["readers"]) == 2 and agreement["pairs"]:
-        estimates["kappa"] = agreement["pairs"][0]["kappa"]
+        estimates |= {key: agreement["pairs"][0][key] for key in ("alike", "kappa")}
     figures: Figures = {"judged_twice": agreement["cases"]}
     for key, estimate in estimates.items():
         figures |= {key: estimate["value"], f"{key}_low": estimate["low"], f"{key}_high": estimate["high"]}

@@ -62,9 +62,10 @@ class MapView(MapBlock):
 
 @dataclass(frozen=True)
 class PlacedChip:
-    """A part of a scene with the coordinates of its middle, and what is said of it."""
+    """A part of a scene, height over width of its pixels, the coordinates of its middle, and what is said of it."""
 
     chip: Chip
+    aspect: float
     place: str
     caption: str
 

@@ -9,7 +9,7 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from geovision.grids import Grid, crs_name
 from geovision.lattice import placed
-from geovision.pictures import scale_bar
+from geovision.pictures import drawn_size, scale_bar
 from geovision.sampling import Point
 from pipelines.report.map_blocks import Chips, LegendEntry, MapLayer, MapView, PlacedChip, PointForm
 from pipelines.report.map_pictures import LEVELS, Chip, MapPictures, ramp
@@ -172,9 +172,8 @@ def _clouds(data: Mapping[str, Json]) -> str:
 
 
 def _view(data: Mapping[str, Json], pictures: MapPictures, grid: Grid) -> MapView:
-    height, width = pictures.shape
-    factor = max(pictures.shape) / _SIDE
-    bar, text = scale_bar(grid, factor, width / factor)
+    size = drawn_size(grid, _SIDE)
+    bar, text = scale_bar(grid, size[0])
     bands = ", ".join(dict.fromkeys(pictures.bands))
     return MapView(
         layers=[
@@ -182,7 +181,7 @@ def _view(data: Mapping[str, Json], pictures: MapPictures, grid: Grid) -> MapVie
             MapLayer("classes", pictures.classes, "classes", "The map of classes"),
             MapLayer("confidence", pictures.confidence, "confidence", "The probability of the class that was taken"),
         ],
-        size=(width / factor, height / factor),
+        size=size,
         legend=[
             LegendEntry(int(str(row["id"])), text_at(row, "name"), hex_colour(colour), _area(row, _total(data)))
             for row, colour in zip(rows_at(data, "classes"), pictures.colours, strict=True)
@@ -232,7 +231,7 @@ def _place(chip: Chip, grid: Grid) -> str:
 
 def _doubtful(pictures: MapPictures, grid: Grid) -> list[Section]:
     chips = [
-        PlacedChip(chip, _place(chip, grid), f"mean confidence {fixed(chip.confidence, 2)}")
+        PlacedChip(chip, grid.aspect, _place(chip, grid), f"mean confidence {fixed(chip.confidence, 2)}")
         for chip in pictures.doubtful
     ]
     if not chips:
@@ -249,7 +248,9 @@ def _points(data: Mapping[str, Json], pictures: MapPictures, grid: Grid) -> list
     if not pictures.points:
         return []
     names = [text_at(row, "name") for row in rows_at(data, "classes")]
-    chips = [PlacedChip(chip, _place(chip, grid), f"{number}") for number, chip in enumerate(pictures.points, 1)]
+    chips = [
+        PlacedChip(chip, grid.aspect, _place(chip, grid), f"{number}") for number, chip in enumerate(pictures.points, 1)
+    ]
     text = Text(
         f"{len(chips)} points, drawn at random from each class of the map, in random order. Say what is at the marked "
         "pixel without looking at the map. From the answers, geovision review collect estimates the map’s "
@@ -322,6 +323,7 @@ def _page_data(data: Mapping[str, Json], pictures: MapPictures, grid: Grid) -> d
         "crs": None if grid.crs is None else crs_name(grid.crs),
         "transform": transform,
         "degrees": None if where is None else vars(where),
+        "aspect": grid.aspect,
         "metres": None if sides is None else sides[0],
         "classes": [
             {"code": row["id"], "name": row["name"], "colour": list(colour)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geovision.pictures import stretched
+from geovision.pictures import drawn_size, stretched
 from pipelines.report.sheets import picture_sheet
 from shared_backbones.card import ClassEntry
 
@@ -66,9 +66,10 @@ def map_panel(
     palette = np.full((256, 3), 255, np.uint8)
     palette[: len(classes)] = np.array(colors, np.uint8)
     with open_raster(target) as source:
-        scale = max(source.shape) / _PANEL
-        shape = tuple(max(1, round(side / max(scale, 1.0))) for side in source.shape)
+        scale = max(1.0, max(source.shape) / _PANEL)
+        shape = tuple(max(1, round(side / scale)) for side in source.shape)
         mapped = source.read(1, out_shape=shape)
+    width, height = drawn_size(scene.grid, _PANEL)
     picture_sheet(
         [
             [
@@ -77,7 +78,7 @@ def map_panel(
                 palette[mapped],
             ]
         ],
-        size=(max(1, round(scene.shape[1] / scale)), max(1, round(scene.shape[0] / scale))),
+        size=(max(1, round(width)), max(1, round(height))),
         gap=(8, 0),
         below=[["scene"], ["labels"], ["map"]],
         legend=[(str(entry["name"]), color) for entry, color in zip(classes, colors, strict=True)],

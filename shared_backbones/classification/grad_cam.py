@@ -1,4 +1,4 @@
-"""Grad-CAM as a picture."""
+"""Grad-CAM as a picture, and as a layer over one."""
 
 import numpy as np
 
@@ -17,7 +17,17 @@ def cam_overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """
     values = image.astype(np.float32) * (1 if image.dtype == np.uint8 else 255)
     colors = values if len(values) == 3 else np.repeat(values.mean(0, keepdims=True), 3, 0)
-    place = np.linspace(0, 1, len(_HEAT))
-    heat = np.stack([np.interp(cam, place, channel) for channel in _HEAT.T])
-    opacity = 0.6 * np.clip(cam, 0, 1)
+    heat, opacity = _glow(cam)
     return np.clip(colors * (1 - opacity) + heat * opacity + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def cam_layer(cam: np.ndarray) -> np.ndarray:
+    """What `cam_overlay` lays over an image, alone: a map `(H, W)` from 0 to 1 as `(H, W, 4)` uint8 with opacity."""
+    heat, opacity = _glow(cam)
+    return (np.concatenate([heat, 255 * opacity[None]]) + 0.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _glow(cam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours `(3, H, W)` from 0 to 255 of a map, and their opacity `(H, W)` from 0 to 1."""
+    place = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(cam, place, channel) for channel in _HEAT.T]), 0.6 * np.clip(cam, 0, 1)

@@ -58,7 +58,7 @@ def verbs(tmp_path: Path) -> dict[str, tuple[Sequence[object], list[Path]]]:
         ),
         "review": (
             ("astrovision", "review", "collect", inputs, "-o", out / "reviews.csv"),
-            [out / "reviews.csv", out / "reviews.csv.json"],
+            [out / "reviews.csv", out / "reviews.json"],
         ),
         "agreement": (
             ("geovision", "review", "agreement", inputs, "-o", out / "agreement.html"),

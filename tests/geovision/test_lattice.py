@@ -1,7 +1,10 @@
 """Places on the earth between the nodes of a lattice."""
 
+import math
+
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -9,7 +12,7 @@ from rasterio.transform import from_origin
 
 from geovision.grids import Grid
 from geovision.lattice import placed
-from geovision.pictures import scale_bar
+from geovision.pictures import drawn_size, scale_bar
 
 
 def grid(code: int, x: float, y: float, side: float, size: int = 10_980) -> Grid:
@@ -59,10 +62,22 @@ def test_north_is_up_in_a_plain_grid_and_turned_away_from_the_zone_s_middle():
     assert Grid(None, from_origin(0, 0, 1, 1), 10, 10).north_deg is None
 
 
+@pytest.mark.parametrize("latitude", [0, 45, 60, -80])
+def test_pixels_in_degrees_are_drawn_as_wide_as_they_are_on_the_ground(latitude: int):
+    place = Grid(CRS.from_epsg(4326), from_origin(15, latitude, 1e-4, 1e-4), 100, 300)
+    assert place.aspect == pytest.approx(1 / math.cos(math.radians(latitude)), rel=0.01)
+    width, height = drawn_size(place, 512)
+    assert max(width, height) == 512 and height / width == pytest.approx(place.aspect / 3)
+    turned = Grid(place.crs, place.transform * Affine.rotation(30), 100, 300)
+    east, north = turned.to_degrees(np.array([150.5, 150.5]), np.array([50, 50.5]))
+    assert np.isfinite([*east, *north]).all() and turned.north_deg is not None
+    assert drawn_size(Grid(None, from_origin(0, 0, 1, 1), 10, 20), 40) == (40, 20), "nothing tells it"
+
+
 @given(st.floats(0.1, 5000), st.integers(30, 3000))
 def test_scale_bars_are_round_and_fit(side: float, width: int):
-    length, text = scale_bar(grid(32633, 4e5, 5e6, side, 64), 2.0, width)
+    length, text = scale_bar(grid(32633, 4e5, 5e6, side, 64), width)
     number, unit = text.split()
     metres = float(number) * {"m": 1, "km": 1000}[unit]
-    assert length == pytest.approx(metres / (side * 2), rel=0.01) and 0.1 * width < length <= 0.3 * width
+    assert length == pytest.approx(metres * width / (side * 64), rel=0.01) and 0.1 * width < length <= 0.3 * width
     assert f"{metres:e}"[0] in "125" and f"{metres:.0e}"[1:2] == "e"

@@ -1,12 +1,13 @@
-"""What a table of results takes from a catalogue: identifiers, and columns that are kept."""
+"""What is taken from a catalogue: identifiers, columns that are kept in a table of results, and labels."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from astrovision.astropy_types import Table, TableColumn
 from astrovision.table_writing import Column
-from astrovision.tables import listed
+from astrovision.tables import listed, read_table
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -77,6 +78,33 @@ def kept_columns(table: Table, names: Sequence[str] | None, label: str, notices:
         lost = [name for name in table.colnames if name not in plain]
         notices.append(f"columns {listed(lost)} hold no single values and were not kept")
     return [_kept(name, table[name]) for name in wanted]
+
+
+def labels_by_id(path: Path, name: str, classes: Sequence[str]) -> dict[str, int]:
+    """Numbers of classes by the identifiers of a table's rows, of those whose label is a class.
+
+    Args:
+        path: the table.
+        name: its column of labels.
+        classes: names of the classes, in the order of their numbers.
+
+    Raises:
+        InputError: the table cannot be read, has no such column, or no label is a class.
+    """
+    table, label = read_table(path), printable(path)
+    if name not in table.colnames or not is_plain(table[name]):
+        plain = [column for column in table.colnames if is_plain(table[column])]
+        raise InputError(f"{label}: has no column {printable(name)}; --label-column takes {listed(plain)}")
+    ids, _ = identifiers(table, [])
+    numbers = {text: number for number, text in enumerate(classes)}
+    given = [printable(str(text)) for text in np.ma.filled(np.ma.asarray(table[name]).astype(str), "")]
+    known = {printable(str(key)): numbers[text] for key, text in zip(ids, given, strict=True) if text in numbers}
+    if not known:
+        raise InputError(
+            f"{label}: no value of column {printable(name)} is a class of the model ({listed(classes)}); name another "
+            "one with --label-column"
+        )
+    return known
 
 
 def is_plain(column: TableColumn) -> bool:

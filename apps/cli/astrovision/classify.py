@@ -87,6 +87,14 @@ class ClassifyOptions(ShardedTable):
     gallery_random: Annotated[
         int, typer.Option(min=0, max=100_000, help="So many more in the gallery, drawn at random from all images.")
     ] = 0
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with the labels that the images are thought to have, by id: the gallery shows the ones that "
+            "the network believes least, too."
+        ),
+    ] = None
+    label_column: Annotated[str, typer.Option(help="Its column of labels, names of classes of the model.")] = "label"
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images that the network sees at once.")] = 64
     shard: ShardOption = None
     resume: ShardsResumeOption = False
@@ -104,6 +112,8 @@ def classify(options: ClassifyOptions) -> int:
     """Classify galaxies: a table of classes, probabilities, prediction sets and outliers, and a JSON side-car."""
     if (options.gallery or options.gallery_random) and (options.shard or options.array.shards):
         raise InputError("--gallery: is made of all images at once; classify without shards for it")
+    if options.labels is not None and not (options.gallery or options.gallery_random):
+        raise InputError("--labels: orders the images of a gallery; ask for one with --gallery")
     return share_out(options, ("astrovision", "classify"), _classify, check=_check, resumes=False)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apps.cli.astrovision.catalogue_columns import labels_by_id
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.gallery import Gallery
 from apps.cli.astrovision.sources import Source, open_source
@@ -92,7 +93,7 @@ def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entri
         write_catalogue(staged["table"], _columns(source, results, classifier), meta=table_meta(content))
         content = outputs.finish(staged, content)
     if gallery is not None:
-        pages = gallery.write(classifier)
+        pages = gallery.write()
         for page in pages if not (options.quiet or options.as_json) else ():
             say(printable(page))
     return content, PARTLY_FAILED if source.failed else COMPLETE
@@ -119,8 +120,10 @@ def _gallery(options: ClassifyOptions, classifier: GalaxyClassifier) -> Gallery 
     """What collects the images of the gallery, if one is asked for."""
     if not options.gallery and not options.gallery_random:
         return None
-    gallery = Gallery(options.table, options.gallery, options.gallery_random, options.overwrite)
-    gallery.check(classifier)
+    names = list(map(printable, classifier.names))
+    labels = {} if options.labels is None else labels_by_id(options.labels, options.label_column, names)
+    gallery = Gallery(classifier, options.table, options.gallery, options.gallery_random, options.overwrite, labels)
+    gallery.check()
     return gallery
 
 
@@ -151,7 +154,7 @@ def _classify(
                 if outlier_score is not None and is_outlier is not None:
                     outlier_score[rows], is_outlier[rows] = prediction.outlier_score, prediction.is_outlier
                 if gallery is not None:
-                    gallery.add(source, rows, images, prediction, names)
+                    gallery.add(source, rows, images, prediction)
                 if pictures is not None:
                     _draw_maps(pictures, source, rows, images, prediction, classifier)
             if not quiet:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geovision.pictures import scale_bar, shown_bands, stretched
+from geovision.pictures import drawn_size, scale_bar, shown_bands, stretched
 from geovision.rasters import open_raster
 from geovision.scene import Scene
 from pipelines.report.sheets import picture_sheet
@@ -31,8 +31,8 @@ def write_quicklook(
     """
     values, valid = scene.sample()
     values[:, ~valid] = np.nan
-    factor = max(scene.shape) / _SIDE
-    size = max(1, round(scene.shape[1] / factor)), max(1, round(scene.shape[0] / factor))
+    width, height = drawn_size(scene.grid, _SIDE)
+    size = max(1, round(width)), max(1, round(height))
     palette = np.full((256, 3), _UNKNOWN, np.uint8)
     for entry in classes:
         palette[int(entry["id"])] = entry["color"]
@@ -42,7 +42,7 @@ def write_quicklook(
     total = max(1, sum(row["pixels"] for row in rows))
     legend = [(_entry(row, total), _color(entry)) for entry, row in zip(classes, rows, strict=True)]
     shown = stretched(values[[scene.bands.index(band) for band in shown_bands(scene.bands)]])
-    bar, length = scale_bar(scene.grid, factor, size[0])
+    bar, length = scale_bar(scene.grid, width)
     sheet = picture_sheet(
         [[shown, mapped]], size=size, gap=(8, 0), below=[["scene"], ["map" + (f", bar: {length}" if length else "")]],
         legend=[*legend, ("no data", _UNKNOWN)], font=12,

@@ -1,7 +1,6 @@
 """The work of `review list`: scans by their content, with their label maps and readers' marks, as a data set."""
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.cli.medvision.known_scans import find_by_content
 from apps.cli.medvision.list_corrections import ListOptions
 from apps.cli.medvision.results import make_writable
+from apps.cli.medvision.scans import Scan
+from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.shared.outputs import SIDECAR, Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
-from medvision.volumes.files import SUFFIXES, is_scan_name, read_labels, scan_parts, scan_sha256, scan_stem
-from pipelines.report.text import list_at, text_at
+from medvision.volumes.files import read_labels, scan_parts, scan_stem
+from medvision.volumes.writing import write_stack, write_volume
+from pipelines.report.text import list_at, part_at, text_at
 from pipelines.report.verdict_files import VERDICTS, Mark, Report, Verdict
 from pipelines.report.verdicts import DISAGREE, Reviews, collect_reviews, consensus_of
 from shared_backbones.documents import read_json
@@ -33,17 +36,25 @@ _SCHEMA = (
 
 @dataclass(frozen=True)
 class _Correction:
-    """A scan to correct: its report, what readers said together and each, its files, and those of its label map."""
+    """A scan to correct: its report, what readers said together and each, the scan as it was read, its label map."""
 
     report: Report
     verdict: str
     given: Sequence[Verdict]
-    scan: Path
+    scan: Scan
+    reading: SegmentOptions
+    channels: Sequence[str]
     labels: Path
 
     @property
     def case(self) -> str:
         return self.report.about.case
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the scan is one file that trainings read as it was read here; else it is written as it was read."""
+        plain = SegmentOptions(input=self.reading.input)
+        return self.scan.series is None and not self.scan.further and self.reading == plain
 
     @property
     def marks(self) -> list[tuple[str, Mark]]:
@@ -104,7 +115,7 @@ def _complete(
     """Corrections of those whose scan and label map are there; a line in `problems` for each other."""
     sidecars = {report.about: read_json(report.path) for report, *_ in chosen}
     digests = {text_at(content, "input", "sha256") for content in sidecars.values()}
-    scans = _find(inputs, digests)
+    scans = find_by_content(inputs, digests)
     done: set[str] = set()
     for report, result, given in chosen:
         content = sidecars[report.about]
@@ -112,19 +123,33 @@ def _complete(
         problem = None
         if report.about.case in done:
             problem = "a result of the same scan that was judged later is laid out instead"
-        elif len(list_at(content, "input", "channels")) > 1:
-            problem = "its scan has several channels; the layout pairs has one file for each scan"
         elif scan is None:
-            problem = f"no scan of its content is in {printable(inputs)}; of DICOM, write NIfTI first and segment that"
+            problem = f"no scan of its content is in {printable(inputs)}; give the folder of what was segmented"
         else:
             try:
                 labels = _labels(report, content)
                 done.add(report.about.case)
-                yield _Correction(report, result, given, scan, labels)
+                channels = list(map(str, list_at(content, "input", "channels")))
+                yield _Correction(report, result, given, scan, _reading(scan, content), channels, labels)
             except InputError as error:
                 problems.append(str(error))
         if problem:
             problems.append(f"{report.file}: {problem}")
+
+
+def _reading(scan: Scan, content: Entries) -> SegmentOptions:
+    """The options by which a scan was read, as its side-car has them."""
+    settings = part_at(content, "settings")
+    index, geometry = settings.get("volume_index"), settings.get("geometry")
+    return SegmentOptions(
+        input=scan.path,
+        volume_index=index if isinstance(index, int) else None,
+        use_sform=geometry == "sform",
+        use_qform=geometry == "qform",
+        allow_nonfinite=settings.get("allow_nonfinite") is True,
+        resample_irregular=settings.get("resample_irregular") is True,
+        skip_unreadable=settings.get("skip_unreadable") is True,
+    )
 
 
 def _labels(report: Report, content: Entries) -> Path:
@@ -139,40 +164,20 @@ def _labels(report: Report, content: Entries) -> Path:
     return labels
 
 
-def _find(folder: Path, digests: set[str]) -> dict[str, Path]:
-    """Scans at any depth of a folder by the digest of their content, as far as that is asked for.
-
-    Raises:
-        InputError: it is no folder, or contains no scan.
-    """
-    if not folder.is_dir():
-        raise InputError(f"--inputs {printable(folder)}: no such folder; expected one with the scans")
-    scans, count = {}, 0
-    for parent, children, names in os.walk(folder):  # does not walk into linked folders
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        for path in (Path(parent, name) for name in sorted(names)):
-            if is_scan_name(path) and path.is_file() and len(scans) < len(digests):
-                count += 1
-                digest = scan_sha256(path)
-                if digest in digests:
-                    scans.setdefault(digest, path)
-    if not count:
-        raise InputError(f"--inputs {printable(folder)}: contains no scan; expected {', '.join(SUFFIXES)}")
-    return scans
-
-
 def _write(corrections: Sequence[_Correction], options: ListOptions) -> None:
     """Put the files of all corrections in place, all of them or none."""
     folder = options.output
+    files_of = [("images", each.case, each.scan.path) for each in corrections if each.is_copied]
+    files_of += [("labels", each.case, each.labels) for each in corrections]
     copied = {
-        folder / kind / f"{each.case}{part.name[len(scan_stem(part)) :].lower()}": part
-        for each in corrections
-        for kind, file in (("images", each.scan), ("labels", each.labels))
+        folder / kind / f"{case}{part.name[len(scan_stem(part)) :].lower()}": part
+        for kind, case, file in files_of
         for part in scan_parts(file)
     }
+    read = {folder / "images" / f"{each.case}.nii.gz": each for each in corrections if not each.is_copied}
     marked = {folder / "marks" / f"{each.case}.mrk.json": each for each in corrections if _points(each)}
     files = {SIDECAR: folder / "list.json", "cases": folder / "cases.csv", "marks": folder / "marks.csv"}
-    files |= {_kind(path): path for path in (*copied, *marked)}
+    files |= {_kind(path): path for path in (*copied, *read, *marked)}
     outputs = Outputs(files, options.overwrite)
     for place in dict.fromkeys(path.parent for path in files.values()):
         make_writable(place)
@@ -180,6 +185,8 @@ def _write(corrections: Sequence[_Correction], options: ListOptions) -> None:
     with outputs.placing() as staged:
         for path, part in copied.items():
             shutil.copyfile(part, staged[_kind(path)])
+        for path, each in read.items():
+            _write_read(staged[_kind(path)], each)
         for path, each in marked.items():
             staged[_kind(path)].write_text(_slicer(each), encoding="utf-8")
         with staged["cases"].open("w", encoding="utf-8", newline="") as file:
@@ -188,6 +195,19 @@ def _write(corrections: Sequence[_Correction], options: ListOptions) -> None:
             write_rows(file, [_MARKS, *(row for each in corrections for row in _mark_rows(each))])
         content = {"schema_version": 1, "layout": "pairs", "wanted": options.verdicts, "count": len(corrections)}
         outputs.finish(staged, content)
+
+
+def _write_read(path: Path, each: _Correction) -> None:
+    """Write a scan as it was read; its channels are the volumes of a file, as trainings take them.
+
+    Raises:
+        InputError: it cannot be read any more.
+    """
+    volume = each.scan.read(each.reading, each.channels)
+    if len(volume.channels) == 1:
+        write_volume(path, volume.data, volume.grid)
+    else:
+        write_stack(path, volume.channels, len(volume.channels), volume.data.dtype, volume.grid)
 
 
 def _kind(path: Path) -> str:
@@ -204,7 +224,7 @@ def _case_row(each: _Correction) -> list[object]:
         for verdict in each.given
     }
     return [
-        each.case, printable(each.scan), printable(each.labels), each.verdict, len(each.given),
+        each.case, printable(each.scan.path), printable(each.labels), each.verdict, len(each.given),
         said({verdict.reviewer: verdict.comment for verdict in each.given}), said(structures), each.report.flags,
         each.report.confidence,
     ]  # fmt: skip

@@ -64,8 +64,10 @@ class Outputs:
 
     @classmethod
     def table(cls, path: Path, overwrite: bool) -> "Outputs":
-        """A table and, beside it, its side-car of the same name that ends in `.json`."""
-        return cls({"table": path, SIDECAR: path.with_suffix(".json")}, overwrite)
+        """A table and, beside it, its side-car of the same name that ends in `.json`; `t.json.json` beside `t.json`."""
+        is_json = path.suffix.lower() == ".json"
+        sidecar = path.with_name(f"{path.name}.json") if is_json else path.with_suffix(".json")
+        return cls({"table": path, SIDECAR: sidecar}, overwrite)
 
     def states(self) -> dict[str, State]:
         """What lies at each name."""

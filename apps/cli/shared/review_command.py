@@ -14,7 +14,7 @@ import typer
 
 from apps.cli.shared.agreement_command import FoldersArgument, agreement
 from apps.cli.shared.options import JsonOption, add_verb
-from apps.cli.shared.outputs import SIDECAR, Outputs, OverwriteOption
+from apps.cli.shared.outputs import Outputs, OverwriteOption
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from apps.cli.shared.worklist_command import worklist
 from shared_backbones.errors import InputError, require
@@ -96,8 +96,7 @@ def collect(options: CollectOptions) -> int:
     from pipelines.report.verdicts import COLUMNS, collect_reviews
 
     _check_name(options.output)
-    sidecar = options.output.with_name(f"{options.output.name}.json")
-    outputs = Outputs({"table": options.output, SIDECAR: sidecar}, options.overwrite)
+    outputs = Outputs.table(options.output, options.overwrite)
     outputs.check()
     collected = collect_reviews(options.folders, options.consensus)
     figures = review_figures(collected, options.consensus)

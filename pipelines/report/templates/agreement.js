@@ -8,8 +8,11 @@
   for (const part of document.querySelectorAll(".scripted")) part.hidden = false;
 
   const place = `agreement:${batch}`;
-  const kept = storage.read(place) ?? {};
+  const tell = (text) => {
+    byId("bar-state").textContent = text;
+  };
   const name = byId("adjudicator");
+  const { kept, keep, change, save: saveAs } = keeper(place, () => ({ entries, name: name.value.trim() }), tell);
   name.value = kept.name || adjudicator;
   const entries = {};
   for (const { id, decided } of cases) {
@@ -20,15 +23,8 @@
   const cards = new Map([...document.querySelectorAll(".dispute")].map((card) => [card.dataset.report, card]));
   let current = null;
   let shownAt = performance.now();
-  let dirty = kept.dirty ?? false;
   const undone = [];
 
-  const tell = (text) => {
-    byId("bar-state").textContent = text;
-  };
-  const keep = () => {
-    if (!storage.write(place, { entries, name: name.value.trim(), dirty })) tell("This browser keeps nothing: save before you leave.");
-  };
   const named = () => {
     const given = name.value.trim();
     if (given && !readers.includes(given.toLowerCase())) return given;
@@ -63,8 +59,7 @@
   };
   const set = (item, more) => {
     entries[item.id] = { ...entries[item.id], ...more, at: new Date().toISOString() };
-    dirty = true;
-    keep();
+    change();
     show(item);
     pressed();
   };
@@ -92,10 +87,7 @@
     if (!by) return;
     const verdicts = cases.filter(({ id }) => entries[id].at).map(({ id, sha256 }) => asVerdict(id, sha256, entries[id], by));
     const file = asFile(batch, by, verdicts);
-    download(file.name, file.text);
-    dirty = false;
-    keep();
-    tell(`Saved as ${file.name}; a later file counts.`);
+    saveAs(file.name, file.text);
   };
   const press = (key, down) => {
     if (!down) return undefined;
@@ -107,15 +99,7 @@
     if (key === "o") return cards.get(current.id).querySelector("a")?.click() ?? tell("This report is not beside the page.");
     return save();
   };
-  const handled = new Set("awrRjkuceo");
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && typing(event.target)) event.target.blur();
-    const key = keyOf(event);
-    if (!handled.has(key)) return;
-    event.preventDefault();
-    if (!event.repeat) press(key, true);
-  });
-  wireBar(bar, press);
+  wireBar(bar, press, new Set("awrRjkuceo"));
   name.addEventListener("change", () => {
     keep();
     if (named()) name.blur();
@@ -127,9 +111,6 @@
     comment.addEventListener("focus", () => current !== item && go(item, false));
     comment.addEventListener("input", () => set(item, { comment: comment.value }));
   }
-  window.addEventListener("beforeunload", (event) => {
-    if (dirty) event.preventDefault();
-  });
   cases.forEach(show);
   go(cases.find(isOpen) ?? cases[0], false);
 })();

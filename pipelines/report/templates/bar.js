@@ -85,12 +85,47 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
 
-  /** Bring a bar's buttons to life: each does what its key does. */
-  const wireBar = (bar, press) => {
+  /** What a page's reader gives: the browser keeps it under `place`, and who leaves before it is saved is warned. */
+  const keeper = (place, content, tell) => {
+    const kept = storage.read(place) ?? {};
+    let dirty = kept.dirty ?? false;
+    const keep = () => {
+      if (!storage.write(place, { ...content(), dirty })) tell("This browser keeps nothing: save before you leave.");
+    };
+    window.addEventListener("beforeunload", (event) => {
+      if (dirty) event.preventDefault();
+    });
+    return {
+      kept,
+      keep,
+      change() {
+        dirty = true;
+        keep();
+      },
+      save(name, text, type) {
+        download(name, text, type);
+        dirty = false;
+        keep();
+        tell(`Saved as ${name}; a later file counts.`);
+      },
+    };
+  };
+
+  /** Bring a bar to life: each button does what its key does, also where the bar has none; Escape leaves a text field. */
+  const wireBar = (bar, press, keys, blocked = () => false) => {
     for (const button of bar.querySelectorAll("button[data-key]")) {
       button.addEventListener("click", () => {
         press(button.dataset.key, true);
         if (button.dataset.key === " ") setTimeout(() => press(" ", false), 1500);
+      });
+    }
+    for (const kind of ["keydown", "keyup"]) {
+      document.addEventListener(kind, (event) => {
+        if (event.key === "Escape" && typing(event.target)) event.target.blur();
+        const key = keyOf(event);
+        if (!keys.has(key) || blocked(event)) return;
+        event.preventDefault();
+        if (!event.repeat) press(key, kind === "keydown");
       });
     }
   };

@@ -12,11 +12,13 @@
 
   const labels = new Map([...bar.querySelectorAll("[data-label]")].map((button) => [button.dataset.key, button.dataset.label]));
   const place = `gallery:${gallery}`;
-  const kept = storage.read(place) ?? {};
-  const given = kept.given ?? {}; // by the place of an image, with a prime where it comes again
+  const tell = (text) => {
+    byId("bar-state").textContent = text;
+  };
   const reader = byId("reader");
   const order = byId("order");
-  let dirty = kept.dirty ?? false;
+  const { kept, keep, change, save: saveAs } = keeper(place, () => ({ given, reader: reader.value.trim() }), tell);
+  const given = kept.given ?? {}; // by the place of an image, with a prime where it comes again
   reader.value = kept.reader ?? storage.read("reader") ?? "";
 
   const items = [...list.children].map((element, number) => ({ key: `${number}`, entry: entries[number], element }));
@@ -27,12 +29,6 @@
   let shown = [];
   let current = null;
   const undone = [];
-  const tell = (text) => {
-    byId("bar-state").textContent = text;
-  };
-  const keep = () => {
-    if (!storage.write(place, { given, reader: reader.value.trim(), dirty })) tell("This browser keeps nothing: save before you leave.");
-  };
   const show = (item) => {
     const label = given[item.key]?.label ?? "";
     item.element.querySelector(".given").textContent = label;
@@ -56,7 +52,7 @@
   };
   const arrange = () => {
     const by = order.value;
-    const sign = by === "margin" ? 1 : -1;
+    const sign = by === "margin" || by === "believed" ? 1 : -1;
     const doubt = ({ entry }) => (entry[by] === null ? Infinity : sign * entry[by]);
     shown = [...[...items].sort((a, b) => doubt(a) - doubt(b)), ...copies];
     list.replaceChildren(...shown.map(({ element }) => element));
@@ -66,9 +62,8 @@
   const set = (item, label) => {
     undone.push({ item, before: given[item.key] });
     given[item.key] = { label, at: new Date().toISOString() };
-    dirty = true;
+    change();
     show(item);
-    keep();
     const at = shown.indexOf(item);
     const next = shown.slice(at + 1).find(({ key }) => !given[key]) ?? shown.slice(0, at).find(({ key }) => !given[key]);
     if (next) go(next);
@@ -82,7 +77,7 @@
     if (!last) return tell("nothing to undo");
     if (last.before) given[last.item.key] = last.before;
     else delete given[last.item.key];
-    keep();
+    change();
     return go(last.item);
   };
 
@@ -104,13 +99,29 @@
       const mine = given[key];
       if (mine) rows.push([entry.id, entry.row, mine.label, given[`${key}'`]?.label, entry.answer, entry.drawn, by, mine.at]);
     }
-    download(file, rows.map((row) => `${row.map(cell).join(",")}\n`).join(""), "text/csv");
-    dirty = false;
-    keep();
-    return tell(`Saved as ${file}`);
+    return saveAs(file, rows.map((row) => `${row.map(cell).join(",")}\n`).join(""), "text/csv");
+  };
+
+  /** Show the picture, or one of its bands; on the image at hand Grad-CAM comes and goes over it. */
+  const layer = byId("layer");
+  const showLayer = () => {
+    for (const image of list.querySelectorAll("[data-layer]")) image.hidden = image.dataset.layer !== layer?.value;
+  };
+  const VIEWS = new Set([" ", ".", "[", "]"]);
+  const view = (key, down) => {
+    if (key === " ") return content.classList.toggle("cam", down);
+    if (!down) return undefined;
+    if (key === ".") {
+      const on = content.classList.toggle("flickering");
+      return bar.querySelector('[data-key="."]')?.setAttribute("aria-pressed", String(on));
+    }
+    if (!layer) return tell("The images have one band.");
+    layer.selectedIndex = (layer.selectedIndex + (key === "]" ? 1 : layer.length - 1)) % layer.length;
+    return showLayer();
   };
 
   const press = (key, down) => {
+    if (VIEWS.has(key)) return view(key, down);
     if (!down) return undefined;
     if (labels.has(key)) return set(current, labels.get(key));
     if (key === "j") return go(shown[shown.indexOf(current) + 1]);
@@ -119,15 +130,7 @@
     if (key === "h") return content.classList.toggle("closed");
     return save();
   };
-  const handled = new Set([...labels.keys(), ..."jkuhe"]);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && typing(event.target)) event.target.blur();
-    const key = keyOf(event);
-    if (!handled.has(key)) return;
-    event.preventDefault();
-    if (!event.repeat) press(key, true);
-  });
-  wireBar(bar, press);
+  wireBar(bar, press, new Set([...labels.keys(), ...VIEWS, ..."jkuhe"]));
   for (const item of [...items, ...copies]) {
     item.element.addEventListener("click", ({ target }) => {
       if (!target.matches(".copy")) return go(item, false);
@@ -138,12 +141,13 @@
     arrange();
     order.blur();
   });
+  layer?.addEventListener("change", () => {
+    showLayer();
+    layer.blur();
+  });
   reader.addEventListener("change", () => {
     keep();
     reader.blur();
-  });
-  window.addEventListener("beforeunload", (event) => {
-    if (dirty) event.preventDefault();
   });
   arrange();
 })();

@@ -20,12 +20,13 @@
     const [item, { row, column, top, left, height, width }] = [items[point], data.points[point]];
     const chip = panel.querySelector("svg");
     const image = chip.querySelector("image");
-    chip.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    chip.setAttribute("viewBox", `0 0 ${width} ${height * data.aspect}`);
     image.setAttribute("href", item.querySelector("image").getAttribute("href"));
     image.setAttribute("width", width);
-    image.setAttribute("height", height);
+    image.setAttribute("height", height * data.aspect);
     const [x, y] = [column - left, row - top];
     for (const line of chip.querySelectorAll("path")) {
+      line.setAttribute("transform", `scale(1 ${data.aspect})`);
       line.setAttribute("d", `M${x - 0.5} ${y - 0.5}h2v2h-2zM${x - 4} ${y + 0.5}h2.5M${x + 2.5} ${y + 0.5}h2.5M${x + 0.5} ${y - 4}v2.5M${x + 0.5} ${y + 2.5}v2.5`);
     }
     byId("point-title").querySelector("b").textContent = `Point ${numberOf(item)}: ${item.querySelector("code").textContent}`;

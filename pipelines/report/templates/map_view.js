@@ -10,7 +10,8 @@
   const shownName = (name) => name?.replaceAll("_", " ");
   const nameOf = new Map(data.classes.map(({ code, name }) => [code, name]));
   const levelOf = new Map(data.ramp.map(([red, green, blue], level) => [(red << 16) | (green << 8) | blue, (level + 0.5) / data.ramp.length]));
-  const place = { x: data.width / 2, y: data.height / 2, zoom: 0 }; // the pixel in the middle, and screen pixels in one
+  const place = { x: data.width / 2, y: data.height / 2, zoom: 0 }; // the pixel in the middle, and screen pixels in its width
+  const zooms = () => [place.zoom, place.zoom * data.aspect]; // screen pixels in the width and the height of one
   const drawn = {}; // by layer: what is drawn, and its pixels
   let fitted = true; // whether the whole map is shown, however large the canvas is
   let onlyClass = null;
@@ -33,19 +34,23 @@
   const loaded = Promise.all(["scene", "classes", "confidence"].map(loadPicture));
 
   const size = () => [canvas.clientWidth, canvas.clientHeight];
-  const least = () => Math.min(size()[0] / data.width, size()[1] / data.height);
+  const least = () => Math.min(size()[0] / data.width, size()[1] / (data.height * data.aspect));
   const whole = () => {
     Object.assign(place, { x: data.width / 2, y: data.height / 2, zoom: least() });
     fitted = true;
   };
-  const toScreen = (x, y) => [size()[0] / 2 + (x - place.x) * place.zoom, size()[1] / 2 + (y - place.y) * place.zoom];
-  const toMap = (x, y) => [place.x + (x - size()[0] / 2) / place.zoom, place.y + (y - size()[1] / 2) / place.zoom];
+  const toScreen = (x, y) => [size()[0] / 2 + (x - place.x) * zooms()[0], size()[1] / 2 + (y - place.y) * zooms()[1]];
+  const toMap = (x, y) => [place.x + (x - size()[0] / 2) / zooms()[0], place.y + (y - size()[1] / 2) / zooms()[1]];
   const closer = (factor, x = size()[0] / 2, y = size()[1] / 2) => {
     const [column, row] = toMap(x, y);
     place.zoom = Math.max(least() / 2, Math.min(64, place.zoom * factor));
-    place.x = column - (x - size()[0] / 2) / place.zoom;
-    place.y = row - (y - size()[1] / 2) / place.zoom;
+    place.x = column - (x - size()[0] / 2) / zooms()[0];
+    place.y = row - (y - size()[1] / 2) / zooms()[1];
     moved();
+  };
+  const shift = (across, down) => {
+    place.x += across / zooms()[0];
+    place.y += down / zooms()[1];
   };
   const moved = () => {
     fitted = false;
@@ -77,7 +82,7 @@
     }
     const onMap = () => {
       const [left, top] = toScreen(0, 0);
-      context.setTransform(ratio * place.zoom, 0, 0, ratio * place.zoom, ratio * left, ratio * top);
+      context.setTransform(ratio * zooms()[0], 0, 0, ratio * zooms()[1], ratio * left, ratio * top);
     };
     const lay = (image, own) => {
       context.imageSmoothingEnabled = place.zoom * (data.width / own) < 1;
@@ -263,13 +268,11 @@
     fingers.set(event.pointerId, [event.offsetX, event.offsetY]);
     if (Math.hypot(event.offsetX - was[0], event.offsetY - was[1]) > 2) dragged = true;
     if (fingers.size === 1) {
-      place.x -= (event.offsetX - was[0]) / place.zoom;
-      place.y -= (event.offsetY - was[1]) / place.zoom;
+      shift(was[0] - event.offsetX, was[1] - event.offsetY);
       moved();
     } else if (before) {
       const after = spread();
-      place.x -= (after[1] - before[1]) / place.zoom;
-      place.y -= (after[2] - before[2]) / place.zoom;
+      shift(before[1] - after[1], before[2] - after[2]);
       closer(after[0] / (before[0] || 1), after[1], after[2]);
     }
   });
@@ -282,8 +285,7 @@
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (steps) {
       event.preventDefault();
-      place.x += (60 * steps[0]) / place.zoom;
-      place.y += (60 * steps[1]) / place.zoom;
+      shift(60 * steps[0], 60 * steps[1]);
       moved();
       tellPlace(size()[0] / 2, size()[1] / 2);
     }

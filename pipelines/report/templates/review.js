@@ -269,20 +269,11 @@
     if (key === "?") return byId("keys").showModal();
     return undefined;
   };
-  const handled = new Set([..."awrRucejk?t", ...VIEW_KEYS]);
-  for (const kind of ["keydown", "keyup"]) {
-    document.addEventListener(kind, (event) => {
-      if (event.key === "Escape") {
-        if (typing(event.target)) event.target.blur();
-        for (const figure of document.querySelectorAll(".enlarged")) figure.classList.remove("enlarged");
-      }
-      const key = keyOf(event);
-      if (!handled.has(key) || (event.target instanceof Element && event.target.matches("canvas, [type=radio]") && key === " ")) return;
-      event.preventDefault();
-      if (!event.repeat) press(key, kind === "keydown");
-    });
-  }
-  wireBar(bar, press);
+  document.addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") for (const figure of document.querySelectorAll(".enlarged")) figure.classList.remove("enlarged");
+  });
+  const ownSpace = ({ key, target }) => key === " " && target instanceof Element && target.matches("canvas, [type=radio]");
+  wireBar(bar, press, new Set([..."awrRucejk?t", ...VIEW_KEYS]), ownSpace);
 {% block extension %}{% endblock %}
 
   if (framed) { // in MLflow's frame, whose sandbox allows neither forms nor downloads; or in a batch's shell, which answers

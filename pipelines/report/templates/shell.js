@@ -311,17 +311,7 @@
     if (key === "?") return byId("keys").showModal();
     return undefined;
   };
-  const handled = new Set([..."awrRjkucet?", ...VIEW_KEYS]);
-  for (const kind of ["keydown", "keyup"]) {
-    document.addEventListener(kind, (event) => {
-      if (event.key === "Escape" && typing(event.target)) event.target.blur();
-      const key = keyOf(event);
-      if (!handled.has(key) || byId("keys").open) return;
-      event.preventDefault();
-      if (!event.repeat) press(key, kind === "keydown");
-    });
-  }
-  wireBar(bar, press);
+  wireBar(bar, press, new Set([..."awrRjkucet?", ...VIEW_KEYS]), () => byId("keys").open);
   comment.addEventListener("input", () => current && named() && set({ comment: comment.value }));
   name.addEventListener("change", () => {
     const before = reader;

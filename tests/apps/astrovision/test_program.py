@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -511,8 +512,48 @@ def test_a_gallery_shows_the_most_doubtful_images_and_random_ones(tmp_path: Path
     left = sorted((name for name in margins if name != drawn), key=lambda name: margins[name])
     assert sorted(doubtful) == sorted(left[:2]) and len(shown) == 3
     assert all(entry["margin"] == pytest.approx(margins[name], abs=1e-4) for name, entry in shown.items())
-    assert page.count("data:image/webp;base64,") == 3 and str(tmp_path) not in page
-    assert json.loads((tmp_path / "t_gallery.json").read_text())["count"] == {"doubtful": 2, "random": 1}
+    assert page.count("data:image/webp;base64,") == 3 * (1 + 3 + 1), "the picture, three bands and Grad-CAM"
+    assert re.findall(r">band (\w+)<", page) == ["red", "green", "blue"] and str(tmp_path) not in page
+    count = json.loads((tmp_path / "t_gallery.json").read_text())["count"]
+    assert count == {"doubtful": 2, "random": 1, "labelled": 0} and "least believed" not in page
     (tmp_path / "t_gallery.html").write_text("mine")
     assert run(app, [*arguments, "--gallery", "2"]) == 2, "a page that was changed is kept"
     assert run(app, [*arguments, "--gallery", "2", "--shard", "1/2"]) == 2
+
+
+def test_labels_that_the_network_does_not_believe_are_in_the_gallery(
+    tmp_path: Path, model: Path, cutouts: Path, capsys
+):
+    arguments = ["-i", cutouts, "-o", tmp_path / "t.csv", "--model", model, "--quiet", "--device", "cpu"]
+    assert run(app, ["classify", *map(str, arguments)]) == 0
+    rows = read_table(tmp_path / "t.csv")
+    surest = int(np.argmax([row["confidence"] for row in rows]))
+    other = next(name for name in small_models.NAMES if name != rows[surest]["class"])
+    given = {str(row["id"]): str(row["class"]) for row in rows} | {str(rows[surest]["id"]): other}
+    given[str(rows[0]["id"]) if surest else str(rows[1]["id"])] = "no class of the model"
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,kind\n" + "".join(f"{key},{name}\n" for key, name in given.items()))
+    told = [*arguments, "--gallery", 1, "--labels", labels, "--label-column", "kind"]
+    assert run(app, ["classify", *map(str, told)]) == 0
+    page = (tmp_path / "t_gallery.html").read_text()
+    (entry,) = json.loads(page.partition('id="gallery-data">')[2].partition("</script>")[0])["entries"]
+    doubts = {
+        str(row["id"]): min(
+            np.diff(np.sort([row[f"p_{name}"] for name in small_models.NAMES]))[-1],
+            row[f"p_{given[str(row['id'])]}"] if given[str(row["id"])] in small_models.NAMES else 1,
+        )
+        for row in rows
+    }
+    assert entry["id"] == min(doubts, key=lambda key: doubts[key])
+    assert min(entry["margin"], entry["believed"]) == pytest.approx(doubts[entry["id"]], abs=1e-4)
+    assert f"; label {given[entry['id']]} {entry['believed']:.2f}" in page
+    assert '<option value="believed">least believed label</option>' in page
+    for changes, message in (
+        (["--label-column", "label"], "has no column label; --label-column takes id, kind"),
+        (["--label-column", "id"], "no value of column id is a class of the model"),
+        (["--labels", tmp_path / "absent.csv"], "no such file"),
+        (["--gallery", 0], "--labels: orders the images of a gallery"),
+    ):
+        assert message in refused(capsys, *told, *changes)
+    labels.write_text(f"id,kind\nelsewhere,{other}\n")
+    assert "none of its 1 ids is an image of the input" in refused(capsys, *told)

@@ -11,10 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medvision.volumes.files import read_labels
+from medvision.dicom.series import read_series
+from medvision.volumes.files import read_labels, read_volume
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import load_recipe
 from tests.apps.conftest import SHAPE, Outcome, contents
+from tests.medvision.dicom.dicoms import make_slices, write_series, zip_of
 from tests.medvision.phantoms import make_affine, make_image, write_scan
 
 Run = Callable[..., Outcome]
@@ -159,3 +161,63 @@ def test_what_cannot_be_asked_for_is_one_line(
     monkeypatch.chdir(tmp_path / "empty")
     done = lay_out(*arguments)
     assert done.code == 2 and says in done.error and not (tmp_path / "to-correct").exists()
+
+
+def judged(output: Path, given: str = "needs_work") -> Path:
+    """Results, all of which a reader judged alike."""
+    verdicts = [
+        {"report": json.loads(path.read_text())["report"], "verdict": given, "reviewer": "AB",
+         "created": "2026-01-02T03:04:05Z"}
+        for path in sorted(output.glob("*_seg.json"))
+    ]  # fmt: skip
+    (output / "v.json").write_text(json.dumps({"schema_version": 2, "verdicts": verdicts}))
+    return output
+
+
+@pytest.fixture
+def forms(segment: Run, tmp_path: Path) -> dict[str, np.ndarray]:
+    """Scans in forms other than a plain file, segmented and judged: their values by the name of the results."""
+    scans, output, affine = tmp_path / "scans", tmp_path / "results", make_affine("LPS", (4, 4, 5), (5, -8, 3))
+    images = [make_image(SHAPE, seed=seed) for seed in range(3)]
+    folder = write_series(scans / "study" / "folder", make_slices(images[0], affine))
+    (scans / "other").mkdir()
+    packed = zip_of(scans / "other" / "packed.zip", write_series(tmp_path / "packed", make_slices(images[1], affine)))
+    path = scans / "both.nii.gz"
+    nib.Nifti1Image(np.stack(images[::-1], -1), affine).to_filename(path)  # type: ignore[attr-defined]
+    for given in ((folder,), (packed,), (path, "--volume-index", 0)):
+        assert segment(*given, "-o", output, "--quiet").code == 0
+    (scans / "study" / "folder" / "notes.txt").write_text("nothing of interest")
+    (scans / "broken.zip").write_bytes(b"PK\3\4")
+    read = [read_series(folder).data, read_series(packed).data, images[2]]
+    return dict(zip(("folder", "packed", "both"), read, strict=True))
+
+
+def test_dicom_series_and_volumes_of_a_file_are_laid_out_as_they_were_read(
+    medvision: Run, forms: dict[str, np.ndarray], tmp_path: Path
+):
+    output = judged(tmp_path / "results")
+    done = medvision("review", "list", output, "-i", tmp_path / "scans", "-o", tmp_path / "to-correct")
+    assert (done.code, done.err) == (0, "") and "3 of 3 scans to correct" in done.out
+    for stem, values in forms.items():
+        case = json.loads((output / f"{stem}_seg.json").read_text())["case"]
+        image = read_volume(tmp_path / "to-correct" / "images" / f"{case}.nii.gz")
+        labels = read_labels(tmp_path / "to-correct" / "labels" / f"{case}.nii.gz")
+        assert np.array_equal(image.data, values) and image.grid.differs_from(labels.grid, 1e-4) is None
+
+
+@pytest.mark.usefixtures("forms")
+def test_a_training_on_them_runs_to_its_report(medvision: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    output, folder = judged(tmp_path / "results"), tmp_path / "to-correct"
+    assert medvision("review", "list", output, "-i", tmp_path / "scans", "-o", folder).code == 0
+    for path in (folder / "labels").iterdir():
+        labels = nib.load(path)  # corrected: of three classes
+        values = np.minimum(np.asarray(labels.dataobj), 2).astype(np.uint8)  # type: ignore[attr-defined]
+        nib.Nifti1Image(values, labels.affine).to_filename(path)  # type: ignore[attr-defined]
+    changes = ["data.kind=volumes", "data.layout=pairs", f"data.root={folder}", "data.options={test_share: 0.34}",
+               "data.validation=0.5", "data.spacing_mm=4", "data.size=32", "data.workers=1", "data.views=[axial]",
+               "train.steps=2", "train.batch_size=2", f"output={tmp_path / 'run'}"]  # fmt: skip
+    done = medvision("run", "hippocampus_unet_cpu", "--stages", "prepare,train,evaluate,report", *changes)
+    assert done.code == 0, done.err
+    (report,) = (tmp_path / "run").rglob("report.json")
+    assert json.loads(report.read_text())["report"]["id"].startswith("model-")

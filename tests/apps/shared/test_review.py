@@ -106,13 +106,10 @@ def test_all_forms_of_the_table_hold_the_same(medvision: Collect, folder: Path):
     from pyarrow import parquet
 
     printed = json.loads(medvision("review", "collect", folder, "-o", folder / "t.parquet", "--json").out)
-    assert (
-        medvision(
-            "review", "collect", folder / "a", folder / "b", folder / "verdicts", folder, "-o", folder / "t.json"
-        ).code
-        == 0
-    )
-    rows = json.loads((folder / "t.json").read_text())
+    collect = ("review", "collect", folder / "a", folder / "b", folder / "verdicts", folder)
+    assert medvision(*collect, "-o", folder / "u.json").code == 0
+    rows = json.loads((folder / "u.json").read_text())
+    assert {path.name for path in folder.glob("[tu].*")} == {"t.parquet", "t.json", "u.json", "u.json.json"}
     assert rows == printed["rows"] == parquet.read_table(folder / "t.parquet").to_pylist()
     assert rows[0]["comment"] == "=HYPERLINK(1)" and rows[1]["verdict"] is None
 
@@ -343,6 +340,18 @@ def test_a_run_gets_counts_and_a_table_without_names(medvision: Collect, folder:
     assert medvision("review", "collect", folder, "-o", folder / "q.csv", "--log-to-run", run.run_id).code == 0
     kept = Path(MlflowClient(uri).download_artifacts(run.run_id, "review/reviews.csv", str(tmp_path)))
     assert "comment" not in kept.read_text() and "HYPERLINK" not in kept.read_text(), "comments only on request"
+    put(folder / "both.json", {"verdicts": [
+        verdict(case, content, given, "2026-02-02T00:00:00Z", reviewer=reader)
+        for case, content, *judged in ((1, 11, "accept", "accept"), (2, 22, "reject", "needs_work"))
+        for reader, given in zip(("AB", "JD"), judged, strict=True)
+    ]})  # fmt: skip
+    assert medvision("review", "collect", folder, "-o", folder / "two.csv", "--log-to-run", run.run_id).code == 0
+    metrics = MlflowClient(uri).get_run(run.run_id).data.metrics
+    assert (metrics["review.readers"], metrics["review.judged_twice"], metrics["review.alike"]) == (2, 2, 0.5)
+    assert {f"review.{figure}{end}" for figure in ("alike", "kappa", "alpha") for end in ("", "_low", "_high")} <= {
+        *metrics
+    }
+    assert metrics["review.kappa"] == pytest.approx(2 / 3), "apart by 1 of 3 by chance"
     done = medvision("review", "collect", folder, "-o", folder / "u.csv", "--log-to-run", "0" * 32)
     assert done.code == 2 and "run " + "0" * 32 + ": not in sqlite:///" in done.error
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from pyproj import Transformer
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
@@ -23,7 +25,7 @@ from pipelines.stages import Job, run_stages
 from pipelines.training.tasks.pretraining import reconstruct
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from tests.geovision.rasters import write_scene
+from tests.geovision.rasters import TRANSFORM, write_scene
 from tests.pipelines.report.pages import scripts_in
 
 BANDS = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]
@@ -97,6 +99,37 @@ def test_the_model_carries_its_bands_and_the_statistics_of_its_training_pixels(m
     north = [rasterio.open(path).read(window=((0, 32), (0, 64))) for path in sorted((folder / "data/images").iterdir())]
     patches = [band[:, :, column : column + 32] for band in north for column in range(0, 33, 8)]
     np.testing.assert_allclose(contract.mean, np.mean(patches, (0, 2, 3)), rtol=1e-6)
+
+
+def test_polygons_drawn_on_reports_of_maps_are_what_the_next_training_learns(mapped, store: str, tmp_path: Path):
+    """Maps are judged, their fixes laid out by the program, and a whole training runs on these and nothing else."""
+    folder, job = mapped
+    data, maps = tmp_path / "data", tmp_path / "maps"
+    shutil.copytree(folder / "data" / "images", data / "images")
+    model = job.made["train"] / "model"
+    arguments = ["-i", str(data / "images"), "-o", str(maps), "--model", str(model), "--sensor", "sentinel2_l1c"]
+    assert run(app, ["map", *arguments]) == 0
+    to_degrees = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True)
+
+    def polygon(name: str, top: int, left: int, height: int, width: int) -> dict[str, Any]:
+        corners = [(left, top), (left, top + height), (left + width, top + height), (left + width, top)]
+        return {"class": name, "ring": [to_degrees.transform(*(TRANSFORM @ corner)) for corner in corners]}
+
+    fixes = [polygon("field", row, column, 8, 8) for row in range(4, 64, 16) for column in range(4, 64, 16)]
+    fixes += [polygon("water", row, 2, 8, 62) for row in range(12, 60, 16)]
+    for number, twin in enumerate(sorted(maps.glob("*_report.json"))):
+        given = {"report": json.loads(twin.read_text())["report"], "verdict": "needs_work", "reviewer": "AB",
+                 "created": "2026-01-02T03:04:05Z", "points": {}, "fixes": fixes}  # fmt: skip
+        (maps / f"{number}_review.json").write_text(json.dumps(given))
+    collected = ["review", "collect", str(maps), "-o", str(tmp_path / "r.csv"), "--fixes", str(data / "labels")]
+    assert run(app, collected) == 0
+    assert {path.name for path in (data / "labels").iterdir()} == {f"{MARKER}_{n}.geojson" for n in range(3)}
+    again = start("scenes", data, tmp_path / "out")
+    assert again.summary is not None and (again.made["report"] / "report.html").exists()
+    figures = again.summary["figures"]
+    assert figures["accuracy"] > 0.9 > 0.8 > figures["majority"]
+    # squares and strips in the south of three scenes, strips from the first column that has a label
+    assert sum(sum(row[1:]) for row in again.summary["tables"][1]["rows"]) == 3 * (2 * 4 * 64 + (8 + 4) * 62)
 
 
 def test_the_program_maps_with_the_model_as_the_evaluation_did(mapped, tmp_path: Path, capsys):

@@ -17,7 +17,7 @@ PREFERENCES = {
     "browser.download.folderList": 2, "browser.download.manager.showWhenStarting": False,
     "browser.shell.checkDefaultBrowser": False, "datareporting.policy.dataSubmissionEnabled": False,
     "toolkit.telemetry.enabled": False, "browser.startup.page": 0, "app.update.enabled": False,
-    "browser.helperApps.neverAsk.saveToDisk": "application/json", "dom.disable_beforeunload": True,
+    "browser.helperApps.neverAsk.saveToDisk": "application/json,text/csv", "dom.disable_beforeunload": True,
 }  # fmt: skip
 
 

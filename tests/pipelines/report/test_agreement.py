@@ -29,16 +29,20 @@ def measure(folder: Path, *arguments: str) -> dict:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return write_verdicts(tmp_path)
+
+
+def write_verdicts(folder: Path) -> Path:
     """Six reports; two readers, who disagree on three, and one of whom left one out."""
     for case in range(6):
-        put_report(tmp_path / f"p{case}_seg.json", case, 11 + case)
+        put_report(folder / f"p{case}_seg.json", case, 11 + case)
     for reader, given in READERS.items():
         saved = [
             verdict(case, 11 + case, judged, reviewer=reader, comment=f"{reader} on {case}, see /scans/jane.nii.gz")
             for case, judged in enumerate(given)
         ]
-        put(tmp_path / "verdicts" / f"{reader}.json", {"verdicts": saved})
-    return tmp_path
+        put(folder / "verdicts" / f"{reader}.json", {"verdicts": saved})
+    return folder
 
 
 def test_figures_and_disagreements_are_those_of_the_verdicts_and_the_worst_comes_first(folder: Path):

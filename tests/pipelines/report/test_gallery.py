@@ -1,13 +1,16 @@
 """The gallery in a real browser: labels with one key each, and the table that they become."""
 
 import csv
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from pipelines.report.gallery import Cutout, gallery_page
+from pipelines.report.gallery import MOST, Cutout, gallery_page, pages_of
 from tests.pipelines.report.browser import Visit, opened_again, visit, warns
+from tests.pipelines.report.firefox import firefox
 from tests.pipelines.report.pages import scripts_in
 from tests.pipelines.report.test_index import PIXEL
 
@@ -17,15 +20,18 @@ COUNT = 20
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    return write_gallery(tmp_path / "t_gallery.html")
+
+
+def write_gallery(page: Path) -> Path:
     """Images of rising margin; the outlier scores fall in threes."""
     cutouts = [
         Cutout(f"={number},a" if number == 3 else f"g{number}", number + 1, "10.000000 -5.000000", PIXEL, number / 40,
                None, -(number % 3) * 100 - number, "random" if number % 5 == 0 else "doubtful",
-               [("spiral", 0.5), ("round", 0.3)])
+               [("spiral", 0.5), ("round", 0.3)], [PIXEL, PIXEL], PIXEL, "round", 0.5 if number < 10 else 0.4)
         for number in range(COUNT)
     ]  # fmt: skip
-    page = tmp_path / "t_gallery.html"
-    page.write_text(gallery_page(cutouts, CLASSES, "probe"), encoding="utf-8")
+    page.write_text(gallery_page(cutouts, CLASSES, "probe", layers=["g", "<r>"]), encoding="utf-8")
     scripts_in(page.read_text())
     return page
 
@@ -71,9 +77,82 @@ def test_labels_are_given_by_keys_and_saved_as_a_table(browser: Browser, path: P
 
 def test_images_are_ordered_by_what_is_asked_for(browser: Browser, path: Path):
     seen = visit(browser, path)
-    assert seen.page.locator("#order option").all_inner_texts() == ["smallest margin", "highest outlier score"]
+    assert seen.page.locator("#order option").all_inner_texts() == [
+        "smallest margin", "highest outlier score", "least believed label",
+    ]  # fmt: skip
     seen.page.select_option("#order", "outlier")
     assert ids(seen)[:3] == ["g0", "=3,a", "g6"]
+    seen.page.select_option("#order", "believed")
+    assert ids(seen)[:2] == ["g10", "g11"] and ids(seen)[10] == "g0"
+
+
+def test_grad_cam_flickers_over_the_image_at_hand_and_bands_are_shown_alone(browser: Browser, path: Path):
+    seen = visit(browser, path)
+    page, glow, band = seen.page, seen.page.locator(".glow"), seen.page.locator("[data-layer]")
+    covers = """() => { const [a, b] = [...document.querySelectorAll(".current .stack img:not([data-layer])")]
+        .map((image) => image.getBoundingClientRect()); return a.width > 200 && a.x === b.x && a.width === b.width; }"""
+    assert glow.count() == COUNT + 1 and not glow.first.is_visible()
+    page.keyboard.down(" ")
+    assert glow.first.is_visible() and not glow.nth(1).is_visible(), "of the image at hand alone"
+    assert page.evaluate(covers), "it lies on the picture"
+    page.keyboard.up(" ")
+    assert not glow.first.is_visible()
+    page.keyboard.press(".")
+    assert page.evaluate("getComputedStyle(document.querySelector('.current .glow')).animationName") == "flicker"
+    page.keyboard.press(".")
+    assert not glow.first.is_visible() and not band.first.is_visible()
+    page.keyboard.press("]")
+    assert page.locator("#layer option:checked").inner_text() == "band g"
+    assert [band.nth(number).is_visible() for number in range(4)] == [True, False, True, False]
+    page.keyboard.press("[")
+    page.keyboard.press("[")
+    assert page.locator("#layer option:checked").inner_text() == "band <r>"
+    assert seen.complaints == []
+
+
+def test_pages_have_room_for_their_images():
+    def image(number: int, size: int) -> Cutout:
+        return Cutout("i", number, "", "x" * size, 1 - number / 3000, None, None, "doubtful", [("a", 0.5)])
+
+    assert [len(page) for page in pages_of([image(number, 10) for number in range(MOST + 1)])] == [MOST, 1]
+    heavy = pages_of([image(number, 3_000_000) for number in range(5)])
+    assert [[each.row for each in page] for page in heavy] == [[4, 3], [2, 1], [0]], "the most doubtful first"
+    (page,) = pages_of([image(0, 10), replace(image(1, 10), label="a", believed=0.01), image(2, 10)])
+    assert [each.row for each in page] == [1, 2, 0], "a label that is hardly believed is doubtful, however sure"
+    assert pages_of([]) == [[]] and [len(page) for page in pages_of([image(0, 9_000_000)])] == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_gallery_of_nearly_nothing_is_a_page(browser: Browser, tmp_path: Path, count: int):
+    cutouts = [Cutout("g", 1, "", PIXEL, 0.1, None, None, "random", [("spiral", 0.5)])] * count
+    path = tmp_path / "t_gallery.html"
+    path.write_text(gallery_page(cutouts, CLASSES, "probe"), encoding="utf-8")
+    seen = visit(browser, path)
+    for key in "1]. jke":
+        seen.page.keyboard.press(key)
+    assert seen.page.locator(".labelled").count() == count and seen.complaints == []
+
+
+def test_firefox_labels_shows_layers_and_saves(path: Path, tmp_path: Path):
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    with firefox(tmp_path / "profile", downloads) as browser:
+        browser.command("WebDriver:Navigate", url=path.as_uri())
+        browser.until("return document.querySelector('.bar') && !document.querySelector('.bar').hidden")
+        browser.press("1", "3", ".", "]")
+        shown = "return getComputedStyle(document.querySelector(arguments[0])).display"
+        assert browser.run(shown, ".current .glow") == "block" and browser.run(shown, "[data-layer='0']") == "block"
+        assert browser.run(shown, "[data-layer='1']") == "none"
+        browser.command("WebDriver:Refresh")
+        browser.until("return document.getElementById('progress').textContent === '2 of 21 labelled'")
+        browser.run("document.getElementById('reader').value = 'AB'")
+        browser.press("e")
+        end = time.monotonic() + 60
+        while not (saved := [file for file in downloads.glob("*.csv") if file.stat().st_size]):
+            assert time.monotonic() < end, "nothing was saved"
+            time.sleep(0.1)
+    rows = list(csv.DictReader(saved[0].read_text(encoding="utf-8").splitlines()))
+    assert [(row["label"], row["reader"]) for row in rows] == [("spiral", "AB"), ("round", "AB")]
 
 
 def test_without_scripts_images_and_answers_are_there(browser: Browser, path: Path):

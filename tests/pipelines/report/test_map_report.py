@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Position
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
 
 from geovision.datasets.labels import IGNORED, LabelRaster
+from geovision.grids import Grid
 from geovision.scenes import open_scene
 from pipelines.report import map_pictures
 from pipelines.report.map_areas import area_rows, fix_collections
@@ -295,3 +298,24 @@ def noise(generator: np.random.Generator, side: int) -> np.ndarray:
 def classes_of_noise(generator: np.random.Generator, side: int) -> bytes:
     numbers = generator.integers(0, 40, (side, side), np.uint8)
     return map_pictures._palette(numbers, distinct([(5, 5, 5)] * 40), 255)
+
+
+def test_pixels_that_are_no_squares_on_the_ground_are_drawn_in_their_shape(browser: Browser, tmp_path: Path):
+    grid = Grid(CRS.from_epsg(4326), from_origin(15, 60, 1e-4, 1e-4), HEIGHT, WIDTH)
+    seen = visit(browser, write_map(tmp_path, grid=grid, points=12).page)
+    painted(seen.page)
+    assert grid.aspect == pytest.approx(2, rel=0.01)
+    for selector, ratio in (("svg.drawing", HEIGHT / WIDTH), (".chips svg", 1)):
+        _, _, width, height = map(float, seen.page.locator(selector).first.get_attribute("viewBox").split())  # type: ignore[union-attr]
+        assert height / width == pytest.approx(ratio * grid.aspect, rel=0.01)
+    there = """([column, row, aspect]) => {
+        const canvas = document.querySelector(".map-stage canvas");
+        const zoom = Math.min(canvas.width / 480, canvas.height / (320 * aspect));
+        const at = [canvas.width / 2 + (column - 240) * zoom, canvas.height / 2 + (row - 160) * zoom * aspect];
+        return canvas.getContext("2d").getImageData(...at, 1, 1).data[3] > 0; }"""
+    for column, row, inside in ((5, 5, True), (475, 315, True), (-8, 160, False), (488, 160, False)):
+        assert seen.page.evaluate(there, [column, row, grid.aspect]) is inside, (column, row)
+    seen.page.click("#point-start")
+    shown = seen.page.locator("#point-panel svg.chip").get_attribute("viewBox")
+    assert float((shown or "").split()[3]) == pytest.approx(64 * grid.aspect)
+    assert seen.complaints == []
