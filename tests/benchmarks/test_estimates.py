@@ -42,8 +42,8 @@ def _numbers(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
     return NOISE.integers(0, 200, shape, np.uint8).astype(dtype, copy=False)
 
 
-def _scan(path: Path, shape: tuple[int, ...], dtype: type = np.int16, step: float = 1) -> Path:
-    return write_scan(path / "a.nii", _numbers(shape, dtype), make_affine("RAS", (step,) * 3, (0, 0, 0)))
+def _scan(path: Path, shape: tuple[int, ...], dtype: type = np.int16, **header: Any) -> Path:
+    return write_scan(path / "a.nii", _numbers(shape, dtype), make_affine("RAS", (1, 1, 1), (0, 0, 0)), **header)
 
 
 def _series(path: Path, shape: tuple[int, ...], *, lacking: int | None = None) -> Path:
@@ -110,7 +110,9 @@ CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
         functools.partial(read_volume, volume_index=1),
     ),
     "labels, narrow": (lambda path: _scan(path, (500, 500, 500), np.uint8), read_labels),
-    "labels, wide": (lambda path: _scan(path, (200, 200, 300), np.float64), read_labels),
+    "nifti, scaled bytes": (lambda path: _scan(path, (200, 200, 500), np.uint8, slope=0.5, inter=0.0), read_volume),
+    "labels, wide": (lambda path: _scan(path, (200, 200, 500), np.float64), read_labels),
+    "labels, scaled bytes": (lambda path: _scan(path, (200, 200, 500), np.uint8, slope=2.0, inter=0.0), read_labels),
     "dicom, a block": (lambda path: _series(path, (512, 512, 100)), read_series),
     "dicom, a needle": (lambda path: _series(path, (160, 128, 900)), read_series),
     "dicom, frames": (lambda path: _multi_frame(path, (256, 256, 400)), read_series),
