@@ -1,11 +1,11 @@
-"""One sound, small file of every format that is read, and the readers of each."""
+"""One sound, small file of every format that is read."""
 
+import base64
 import contextlib
 import gzip
 import json
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +13,14 @@ import numpy as np
 import torch
 import yaml
 
-from apps.cli.medvision.label_maps import read_label_map
-from apps.cli.shared.outputs import read_sidecar
-from astrovision.cutouts import open_mosaic
-from astrovision.datasets.galaxy10 import read_labels as read_galaxy_labels
-from astrovision.datasets.galaxy10 import read_rows
-from astrovision.tables import read_table
-from geovision.embedding import Embedded, join_embeddings, write_embeddings
-from geovision.rasters import open_raster, read_values, reading
-from geovision.scenes import open_scene
-from medvision.bundles.configs import Config
-from medvision.corruptions.published import read_corrupted
-from medvision.datasets.layouts import Case
-from medvision.datasets.medmnist import read_medmnist
-from medvision.datasets.preparation import read_case
-from medvision.dicom.projections import read_projection
-from medvision.dicom.series import read_series
+from geovision.embedding import Embedded, write_embeddings
 from medvision.models.hbformer import HBFormer
-from medvision.volumes.files import count_volumes, read_labels, read_volume
-from pipelines.data.image_files import read_image
-from pipelines.data.label_fixes import read_fixes
-from pipelines.recipe.loading import load_recipe
-from pipelines.report.verdict_files import read_review_files
-from pipelines.report.worklist import read_batch
-from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
+from pipelines.data.store import Sample, write_store
+from pipelines.training.checkpoints import SafetensorsCheckpoints
 from shared_backbones import weights
-from shared_backbones.catalogue import Catalogue
 from shared_backbones.classification.outliers import Outliers
-from shared_backbones.documents import read_json
-from shared_backbones.errors import InputError
-from shared_backbones.official import read_foreign
 from tests.conftest import ROOT
+from tests.geovision.landsat import write_product
 from tests.geovision.rasters import ramp, write_scene
 from tests.medvision.dicom.dicoms import make_slices, write_series, zip_of
 from tests.medvision.phantoms import make_affine, make_image, make_labels, write_scan
@@ -274,103 +251,6 @@ def _written(path: Path, **options: Any) -> Path:
     return path
 
 
-def _raster(path: Path) -> None:
-    with open_raster(path) as source, reading(path):
-        read_values(source, [1], [None])
-
-
-def _scene(path: Path) -> None:
-    with open_scene(path, sensor="sentinel2_l2a") as scene:
-        scene.read(0, 0, 8, 8)
-        scene.sha256()
-
-
-def _mosaic(path: Path) -> None:
-    with open_mosaic(path) as mosaic:
-        mosaic.cut([[20, 20]], 8)
-
-
-def _product(path: Path) -> None:
-    with open_scene(path, sensor="sentinel2_l2a") as scene:
-        scene.read(0, 0, 8, 8)
-        scene.sha256()
-
-
-def _joined(path: Path) -> None:
-    target = path.with_name(f"all{path.suffix}")
-    join_embeddings(target, [path])
-    target.unlink()
-
-
-def _case(path: Path) -> None:
-    read_case(Case("case", "subject", (path,), ()), range(5))
-
-
-def _training(path: Path) -> None:
-    steps_in(path)
-    SafetensorsCheckpoints().load_checkpoint(path)
-
-
-def _collect(path: Path) -> None:
-    for problem in read_review_files([path.parent]).problems:  # each is a line, and the others are read all the same
-        raise InputError(problem)
-
-
-def _medmnist(path: Path) -> None:
-    read_medmnist(path, "test")
-
-
-def _galaxies(path: Path) -> None:
-    read_galaxy_labels(path, [str(number) for number in range(10)])
-    list(read_rows(path, [0, 3]))
-
-
-FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ...]]] = {
-    "nifti.gz": (nifti, (read_volume, count_volumes)),
-    "nifti": (plain_nifti, (read_volume,)),
-    "labels": (labels, (read_labels,)),
-    "mgh": (mgh, (read_volume,)),
-    "dicom": (dicom, (lambda path: read_series(path.parent), read_projection)),
-    "dicom.zip": (dicom_zip, (read_series,)),
-    "geotiff": (geotiff, (_raster, _scene)),
-    "jp2": (jp2, (_raster,)),
-    "vrt": (vrt, (_raster,)),
-    "fits": (fits, (_mosaic,)),
-    "fits.table": (fits_table, (read_table,)),
-    "hdf5": (hdf5, (_galaxies,)),
-    "npz": (npz, (_medmnist,)),
-    "votable": (votable, (read_table,)),
-    "csv": (csv, (read_table,)),
-    "ecsv": (ecsv, (read_table,)),
-    "parquet": (parquet, (read_table,)),
-    "medmnist-c": (medmnist_c, (lambda path: list(read_corrupted(path)),)),
-    "slices": (slices, (_case,)),
-    "volume.hdf5": (volume_hdf5, (_case,)),
-    "scene.zip": (scene_zip, (_product,)),
-    "scene.tar": (scene_tar, (_product,)),
-    "stac": (stac, (_product,)),
-    "embeddings": (lambda path: embeddings(path, ".npz"), (_joined,)),
-    "embeddings.parquet": (lambda path: embeddings(path, ".parquet"), (_joined,)),
-    "outliers": (outliers, (lambda path: Outliers.load(path.parent),)),
-    "training": (training, (_training,)),
-    "bundle": (bundle, (lambda path: Config(path, path.parent),)),
-    "picture": (picture, (lambda path: read_image(path, None),)),
-    "card": (card, (lambda path: weights.load(path.parent),)),
-    "safetensors": (safetensors, (lambda path: weights.load(path.parent),)),
-    "checkpoint": (checkpoint, (read_foreign,)),
-    "recipe": (recipe, (lambda path: load_recipe(str(path)),)),
-    "verdict": (verdict, (_collect,)),
-    "side-car": (sidecar, (read_sidecar,)),
-    "index": (index, (lambda path: read_batch(path.parent),)),
-    "label fixes": (label_fixes, (lambda path: read_fixes([path], ["round", "edge-on"]),)),
-    "label map": (label_map, (lambda path: read_label_map(path, range(5)),)),
-    "json": (label_map, (read_json,)),
-}
-"""By name: what makes a sound file, and what reads it."""
-TRANSLATED = ("side-car",)
-"""Formats whose readers take a damaged file for none."""
-
-
 def packed(path: Path) -> Path:
     """A file in gzip, under the same name with `.gz`."""
     target = path.with_name(f"{path.name}.gz")
@@ -394,6 +274,154 @@ def fifo(path: Path) -> Path:
     return path
 
 
-def catalogue_of(folder: Path) -> dict[str, Any]:
-    """The card of a folder, as programs read it."""
-    return dict(Catalogue("medvision").model_card(folder))
+def dicom_compressed(path: Path) -> Path:
+    """A series in lossless JPEG, which a process of its own decodes."""
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGLosslessSV1
+
+    series = make_slices(make_image((16, 14, 12)).astype(np.int16), make_affine())
+    for dataset in series:
+        plane = np.frombuffer(dataset.PixelData, np.uint16).reshape(dataset.Rows, dataset.Columns)
+        stream = imagecodecs.jpeg8_encode(plane, lossless=True, bitspersample=16)
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        dataset.PixelData = encapsulate([bytes(stream)])
+        dataset["PixelData"].is_undefined_length = True
+    return write_series(path / "series", series) / "IM00003"
+
+
+def dicom_deflated(path: Path) -> Path:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    series = make_slices(make_image((16, 14, 12)).astype(np.int16), make_affine())
+    for dataset in series:
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return write_series(path / "series", series) / "IM00003"
+
+
+def dicom_segmentation(path: Path) -> Path:
+    from medvision.dicom.segmentations import write_segmentation
+    from medvision.dicom.series import read_series
+
+    volume = read_series(dicom(path).parent)
+    card = {"name": "m", "classes": [{"id": number, "name": f"c{number}", "color": [0, 0, 9]} for number in range(3)]}
+    write_segmentation(path / "seg.dcm", make_labels((16, 14, 12), 2), volume, card, "0" * 64)
+    return path / "seg.dcm"
+
+
+def dicom_table(path: Path) -> Path:
+    """A radiograph with a table of its grey levels."""
+    from tests.medvision.dicom.test_projections import lookup, write
+
+    return write(path / "image.dcm", VOILUTSequence=lookup(256, 0, 8, list(range(256))))
+
+
+def beside_dicom(path: Path) -> Path:
+    """An archive of notes among the files of a series."""
+    return zipped(dicom(path).with_name("notes.zip"), {"notes.txt": b"no image"})
+
+
+def fits_packed(path: Path) -> Path:
+    from astropy.io import fits as files
+
+    pixels = np.arange(1600, dtype=np.int16).reshape(40, 40)
+    files.HDUList([files.PrimaryHDU(), files.CompImageHDU(pixels)]).writeto(path / "mosaic.fits")
+    return path / "mosaic.fits"
+
+
+def jpeg(path: Path) -> Path:
+    return write_scene(path / "scene.jpg", ramp(3).astype(np.uint8), driver="JPEG")
+
+
+def ascii_grid(path: Path) -> Path:
+    about = "ncols 4\nnrows 3\nxllcorner 0\nyllcorner 0\ncellsize 10\n"
+    (path / "grid.asc").write_text(about + "1 2 3 4\n5 6 7 8\n9 10 11 12\n")
+    return path / "grid.asc"
+
+
+def store(path: Path) -> Path:
+    write_store(path / "store", range(3), _sample, settings={})
+    return path / "store/manifest.json"
+
+
+def _sample(number: int) -> Sample:
+    return Sample(f"case-{number}", f"case-{number}", "train", {"image": np.full(64, number, np.uint8)}, {})
+
+
+def report_page(path: Path) -> Path:
+    content = base64.b64encode(picture(path).read_bytes()).decode()
+    (path / "report.html").write_text(f'<svg class="drawing" ><image href="data:image/png;base64,{content}"/></svg>')
+    return path / "report.html"
+
+
+def patch_notes(path: Path) -> Path:
+    """Labels of a patch of BigEarthNet."""
+    (path / "data/patch").mkdir(parents=True)
+    (path / "data/patch/patch_labels_metadata.json").write_text('{"labels": ["a"]}')
+    return path / "data/patch/patch_labels_metadata.json"
+
+
+def patch_list(path: Path) -> Path:
+    """A list of patches of BigEarthNet, one of three."""
+    patch_notes(path)
+    for name in ("train", "val", "test"):
+        (path / f"data/{name}.csv").write_text("patch\n" if name == "train" else "other\n")
+    return path / "data/train.csv"
+
+
+def box_notes(path: Path) -> Path:
+    """What an image of fMoW shows, and where."""
+    folder = path / "data/train/a/a_0"
+    folder.mkdir(parents=True)
+    (folder / "a_0_1_rgb.jpg").touch()
+    (folder / "a_0_1_rgb.json").write_text('{"bounding_boxes": [{"box": [0, 0, 4, 4], "category": "a"}]}')
+    return folder / "a_0_1_rgb.json"
+
+
+def image_table(path: Path) -> Path:
+    """Images of fMoW with Sentinel-2's bands."""
+    folder = path / "data/train/a/a_0"
+    folder.mkdir(parents=True)
+    (folder / "a_0_3.tif").touch()
+    (path / "data/train.csv").write_text("category,location_id,image_id\na,0,3\n")
+    return path / "data/train.csv"
+
+
+def label_table(path: Path) -> Path:
+    (path / "images").mkdir()
+    picture(path / "images")
+    (path / "labels.csv").write_text("id,label\nimage,a\n")
+    return path / "labels.csv"
+
+
+def landsat(path: Path) -> Path:
+    (path / "product").mkdir()
+    name = write_product(path / "product", ending=".json")
+    return path / f"product/{name}_MTL.json"
+
+
+def case_figures(path: Path) -> Path:
+    (path / "cases.csv").write_text("case,name,dice,hd95_mm,nsd\ncase-1,cortex,0.9,1.5,\n")
+    return path / "cases.csv"
+
+
+def image_figures(path: Path) -> Path:
+    (path / "predictions.csv").write_text("case,label,p_a,p_b\ncase-1,a,0.9,0.1\n")
+    return path / "predictions.csv"
+
+
+def summary(path: Path) -> Path:
+    (path / "summary.json").write_text('{"figures": {}, "tables": []}')
+    return path / "summary.json"
+
+
+def measurement(path: Path) -> Path:
+    clean = {"balanced_accuracy": 1, "sha256": "0" * 64}
+    content = {"images": 8, "clean": clean, "cells": [], "corruptions": {}, "right": {"clean": "ff", "corrupted": {}}}
+    (path / "robustness.json").write_text(json.dumps(content))
+    return path / "robustness.json"
+
+
+def pairs(path: Path) -> Path:
+    (path / "pairs.csv").write_text("scan,earlier\na.nii.gz,b.nii.gz\n")
+    return path / "pairs.csv"
