@@ -14,7 +14,10 @@ import torch
 
 from astrovision.datasets.galaxy10 import read_rows
 from astrovision.tables import read_table
+from geovision.mapping import Mapper
+from geovision.polygons import write_polygons
 from geovision.rasters import open_raster, read_values
+from geovision.scenes import open_for_model
 from medvision.datasets.medmnist import iter_images, read_medmnist
 from medvision.dicom.series import read_series
 from medvision.segmentation import Segmenter
@@ -22,6 +25,7 @@ from medvision.volumes.files import read_labels, read_volume
 from shared_backbones import weights
 from shared_backbones.memory import set_budget
 from shared_backbones.networks.skip_unet import SkipUnet
+from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
 from tests.hostile.confined import GIB, confined
 from tests.medvision.dicom.dicoms import make_enhanced, make_slices, write_series, zip_of
@@ -184,6 +188,42 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Segmenter]:
     for segmenter in made.values():  # code that libraries load with the first scan is no part of what a scan takes
         segmenter.segment(_scan(folder, (48, 48, 48)), any_modality=True)
     return made
+
+
+@pytest.fixture(scope="module")
+def mapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that maps, of which libraries have loaded what they need."""
+    folder = tmp_path_factory.mktemp("mapping")
+    model = small_models.mapper(folder / "model", 256)
+    write_scene(folder / "scene.tif", _numbers((3, 64, 64), np.uint16), bands=small_models.BANDS)
+    _mapped(model, folder / "scene.tif", folder, {}, polygons=True)
+    return model
+
+
+def _mapped(model: Path, scene: Path, folder: Path, options: dict[str, int], *, polygons: bool) -> None:
+    mapper = Mapper(model, device="cpu", threads=1, **options)
+    confidence = folder / "confidence.tif" if polygons else None
+    with open_for_model(scene, mapper.contract, sensor="sentinel2_l1c") as opened:
+        mapper.map(opened, folder / "map.tif", confidence=confidence)
+    if confidence is not None:
+        write_polygons(folder / "map.gpkg", folder / "map.tif", confidence, mapper.classes, smallest_m2=0)
+
+
+MAPS: dict[str, tuple[dict[str, int], tuple[int, int], bool]] = {
+    "map, small tiles": ({}, (1000, 1000), False),
+    "map, one at a time": ({"batch_size": 1}, (1000, 1000), False),
+    "map, large tiles": ({"tile": 1024, "batch_size": 2}, (2048, 2048), False),
+    "map, many at once": ({"batch_size": 64}, (512, 8192), False),
+    "map, with polygons": ({"batch_size": 1}, (3000, 3000), True),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_mapping_knows_what_it_takes(name: str, mapping: Path, tmp_path: Path):
+    options, shape, polygons = MAPS[name]
+    values = np.repeat(_numbers((3, shape[0] // 100, shape[1] // 100 + 1), np.uint16), 100, 1).repeat(100, 2)
+    scene = write_scene(tmp_path / "scene.tif", values, bands=small_models.BANDS)
+    expect_within_two(lambda path: _mapped(mapping, path, tmp_path, options, polygons=polygons), scene, tmp_path)
 
 
 SHAPES: dict[str, tuple[str, tuple[int, int, int]]] = {
