@@ -174,11 +174,7 @@ class Store:
         return [case for case in self.cases() if case["split"] in splits]
 
     def array(self, case: CaseEntry, field: str) -> np.ndarray:
-        """A field of a case: a view of the file, not a copy.
-
-        Raises:
-            InputError: the manifest's entry of it is damaged.
-        """
+        """A field of a case: a view of the file, not a copy."""
         try:
             if field not in self._maps:
                 self._maps[field] = np.memmap(self.folder / f"{field}.bin", np.uint8, "r")
@@ -186,10 +182,8 @@ class Store:
             raw = self._maps[field][where["offset"] : where["offset"] + where["bytes"]]
             return raw.view(where["dtype"]).reshape(where["shape"])
         except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{self.folder / MANIFEST}: its entry of a {field} is damaged; delete its folder and run the stage "
-                "prepare again"
-            ) from None
+            path = self.folder / MANIFEST
+            raise InputError(f"{path}: damaged; delete its folder and run the stage prepare again") from None
 
     def verify(self) -> None:
         """Read everything once and compare checksums.
@@ -318,12 +312,8 @@ class _Writer:
                 "crc32": zlib.crc32(content.data),
             }
         case: CaseEntry = {
-            "id": sample.id,
-            "group": sample.group,
-            "split": sample.split,
-            "record": sample.record,
-            "arrays": arrays,
-        }
+            "id": sample.id, "group": sample.group, "split": sample.split, "record": sample.record, "arrays": arrays,
+        }  # fmt: skip
         with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps({"number": number, "case": case}) + "\n")
             journal.flush()
@@ -346,12 +336,8 @@ class _Writer:
             if split not in homes.values():
                 raise InputError(f"split {split} is empty; change the rule of the split, or give more data")
         manifest: Manifest = {
-            "version": _VERSION,
-            "settings": self.settings,
-            "cases": cases,
-            "skipped": skipped,
-            "bytes": self.sizes,
-        }
+            "version": _VERSION, "settings": self.settings, "cases": cases, "skipped": skipped, "bytes": self.sizes,
+        }  # fmt: skip
         with replacing(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (self.folder / _JOURNAL).unlink()

@@ -201,7 +201,7 @@ def mapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _mapped(model: Path, scene: Path, folder: Path, options: dict[str, int], *, polygons: bool) -> None:
-    mapper = Mapper(model, device="cpu", threads=1, **options)
+    mapper = Mapper(model, device="cpu", threads=1, tile=options.get("tile"), batch_size=options.get("batch_size", 8))
     confidence = folder / "confidence.tif" if polygons else None
     with open_for_model(scene, mapper.contract, sensor="sentinel2_l1c") as opened:
         mapper.map(opened, folder / "map.tif", confidence=confidence)

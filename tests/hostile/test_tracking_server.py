@@ -66,7 +66,7 @@ def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
         def _file(self, name: str) -> None:
             if lie == "redirect":
                 self.send_response(302)
-                self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/elsewhere")
+                self.send_header("Location", f"http://{self.headers['Host']}/elsewhere")
                 self.end_headers()
             elif name == _ENDLESS.get(lie):
                 self.send_response(200)
