@@ -86,9 +86,10 @@ def read_csv(path: Path) -> list[list[str]]:
         expect(_CELLS * path.stat().st_size, label, "the table")
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "not a table in UTF-8"
-        raise InputError(f"{label}: cannot be read ({reason}); expected a CSV file") from None
+    except OSError as error:
+        raise InputError(f"{label}: cannot be read ({error.strerror}); expected a CSV file") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{label}: is no CSV file in UTF-8; save it as one") from None
 
 
 def read_csv_rows(path: Path) -> list[dict[str, str]]:

@@ -147,7 +147,7 @@ class BigEarthNet(SatelliteLayout):
                 continue
             try:
                 names = [relabelled(str(name)) for name in read_json(notes)["labels"]]
-            except (KeyError, TypeError):
+            except (InputError, KeyError, TypeError):
                 raise InputError(f"{printable(notes)}: is no list of labels; fetch the patch again") from None
             numbers = sorted({class_number(name, classes, notes) for name in names if name is not None})
             if numbers:
