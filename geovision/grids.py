@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from shared_backbones.errors import InputError
 
@@ -278,10 +277,12 @@ def lattice(start: float, length: int) -> np.ndarray:
 
 def spread(nodes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Values at the nodes of `lattice`, linear in between: one for each pixel."""
+    from scipy.ndimage import map_coordinates  # half of the start of a program that only looks at a scene
+
     if nodes.shape == shape:
         return nodes
     axes = [np.linspace(0, count - 1, length) for count, length in zip(nodes.shape, shape, strict=True)]
-    return ndimage.map_coordinates(nodes, np.meshgrid(*axes, indexing="ij"), order=1, mode="nearest")
+    return map_coordinates(nodes, np.meshgrid(*axes, indexing="ij"), order=1, mode="nearest")
 
 
 def is_local(crs: "CRS") -> bool:

@@ -1,6 +1,7 @@
 """From a scene to georeferenced maps, tile by tile, in memory that does not grow with the scene."""
 
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -17,13 +18,15 @@ from torch import Tensor
 from geovision.certainty import Certainty
 from geovision.frames import Frame
 from geovision.margins import measure_margin
-from geovision.networks import LoadedNetwork
-from geovision.rasters import cloud_optimised
+from geovision.networks import LoadedNetwork, group_of
+from geovision.rasters import CACHE_BYTES, cloud_optimised
 from geovision.scene import Scene
 from geovision.tiling import Axis
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
+from shared_backbones.inference import COPIES, LIBRARIES, PeakOfTensors
+from shared_backbones.memory import expect
 from shared_backbones.winners import winners
 from shared_backbones.work_folders import work_folder
 
@@ -31,6 +34,7 @@ Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 NODATA = 255
 UNKNOWN = "unknown"
 """Name of a class of what looks like none of the others."""
+_OUTLINING = 40  # bytes for each pixel of a map while its areas are outlined
 _STEP = 32  # by which networks halve their maps at most: 2 ** 5
 
 
@@ -89,7 +93,11 @@ class Mapper(LoadedNetwork):
         classes = len(self.classes)
         for size in dict.fromkeys((self.contract.size, self.tile)):
             try:
-                actual = tuple(self._answer(size).shape)
+                if size != self.contract.size:
+                    expect(self._network_bytes(size), f"--tile {size}", "the network")
+                with PeakOfTensors() as tensors:
+                    actual = tuple(self._answer(size).shape)
+                self._pixel_bytes = COPIES * tensors.peak / size**2
             except (RuntimeError, ValueError, AssertionError) as error:
                 reason = str(error).partition("\n")[0]
                 if size != self.contract.size:
@@ -109,6 +117,30 @@ class Mapper(LoadedNetwork):
     def _answer(self, size: int) -> Tensor:
         zeros = torch.zeros(1, len(self.contract.bands), size, size)
         return self(zeros, torch.ones(1, size, size, dtype=torch.bool), trial=True)
+
+    def _network_bytes(self, size: int, tiles: int = 1) -> float:
+        """Estimate of the bytes of this machine's memory that the network takes for some tiles of a size."""
+        at_once = min(tiles, group_of(size**2))
+        return self._pixel_bytes * size**2 * at_once if self.device.type == "cpu" else 0.0
+
+    def memory(self, scene: Scene, *, polygons: bool = False) -> float:
+        """Estimate of the bytes of this machine's memory that `map` takes: windows, network and files.
+
+        Args:
+            scene: opened with the model's bands.
+            polygons: Whether the areas of the map are outlined afterwards, for which it is read whole.
+        """
+        frame = Frame.around(scene, self.tile, self.step, any_size=self.any_size)
+        rows, columns = self._axes(frame)
+        side, bands, classes = self._side(columns.size), len(self.contract.bands), len(self.classes)
+        run = columns.runs(self.batch_size)[0]
+        window = rows.size * (columns.starts[run[-1]] + columns.size - columns.starts[0])
+        # of a window: two of them as they are read, sums and what they are made of, and how sure each pixel is
+        windows = window * (14 * bands + 16 * classes + 24)
+        # of its tiles: images before and after they are normalised, logits and probabilities
+        tiles = len(run) * side**2 * (12 * bands + 12 * classes)
+        outlines = _OUTLINING * math.prod(scene.shape) * polygons
+        return LIBRARIES + CACHE_BYTES + max(windows + tiles + self._network_bytes(side, len(run)), outlines)
 
     def _takes(self, size: int) -> bool:
         try:
@@ -152,9 +184,10 @@ class Mapper(LoadedNetwork):
             area on the ground, where the scene's place tells it.
 
         Raises:
-            InputError: the scene is damaged, or the disk has no room.
+            InputError: the scene is damaged, it would take more memory than the budget, or the disk has no room.
         """
         self._look_through(scene)
+        expect(self.memory(scene, polygons=confidence is not None), scene.label, "mapping it")
         height, width = scene.shape
         count = len(self.classes)
         bytes_needed = 2 * height * width * (1 + (4 * count if probabilities else 0) + (4 if confidence else 0))

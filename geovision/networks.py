@@ -89,7 +89,7 @@ class LoadedNetwork:
         if self._engine != TORCH and not trial:
             return self._accelerate(method)(images)[0]
         on_cpu = self.device.type == "cpu"
-        group = max(1, _GROUP // (images.shape[2] * images.shape[3])) if on_cpu else max(1, len(images))
+        group = group_of(images.shape[2] * images.shape[3]) if on_cpu else max(1, len(images))
         run, bfloat16 = getattr(self.network, method), self._precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             return torch.cat([run(part).float() for part in images.split(group)])
@@ -128,6 +128,11 @@ class LoadedNetwork:
             "sha256": self.sha256,
             "license": self.card.get("license"),
         }
+
+
+def group_of(pixels: int) -> int:
+    """Images of so many pixels that a network sees at once on a CPU."""
+    return max(1, _GROUP // pixels)
 
 
 class _Method(nn.Module):

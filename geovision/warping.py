@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from geovision.grids import Grid, Points, lattice, spread, transformed
 from geovision.rasters import read_values
@@ -56,6 +55,8 @@ class Laid:
         Returns:
             `(C, H, W)` float32 (or, of classes, the stored type) and `(C, H, W)` bool.
         """
+        from scipy.ndimage import map_coordinates
+
         columns, rows = self._places(window, shape)
         with np.errstate(invalid="ignore"):
             inside = (columns >= 0) & (columns <= self.own.width) & (rows >= 0) & (rows <= self.own.height)
@@ -77,8 +78,8 @@ class Laid:
         known = np.empty((count, *shape), bool)
         for number in range(count):
             filled = np.where(valid[number], raw[number], 0).astype(np.float64)
-            ndimage.map_coordinates(filled, (down, right), values[number], order=1, mode="nearest")
-            gaps = ndimage.map_coordinates((~valid[number]).astype(np.float64), (down, right), order=1, mode="nearest")
+            map_coordinates(filled, (down, right), values[number], order=1, mode="nearest")
+            gaps = map_coordinates((~valid[number]).astype(np.float64), (down, right), order=1, mode="nearest")
             known[number] = (gaps < _WEIGHTLESS) & inside
         return values, known
 

@@ -14,7 +14,7 @@ from medvision.contract import AXIS_OF_VIEW, InputContract, Setting
 from medvision.scores import CERTAIN
 from medvision.sliding_windows import slide, window_count
 from shared_backbones.errors import InputError
-from shared_backbones.inference import PeakOfTensors
+from shared_backbones.inference import COPIES, LIBRARIES, PeakOfTensors
 from shared_backbones.memory import budget
 
 FAST_COARSENING = 1.25
@@ -26,8 +26,6 @@ _BATCH_PIXELS = {"cpu": 8 * 192**2, "mps": 16 * 192**2, "cuda": 64 * 192**2}  # 
 _BATCH_VOXELS = {"cpu": 1, "mps": 96**3, "cuda": 8 * 96**3}  # of the windows run together
 _SMALL = 32  # side of the window that a 3-D network is tried on
 _THIN, _THICK, _ACROSS = 32, 64, 16  # depths, and side across, of the volumes that one is tried on in rows
-_COPIES = 2  # libraries copy what a layer reads and writes into a layout of their own
-_LIBRARIES = 48 * 2**20  # bytes that they take whatever they are given
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +72,7 @@ class SliceScorer:
         side = self.contract.smallest_slice
         shape, taken = _tried(network, len(self.contract.slices), (side, side))
         _expect(shape, (1, self.channels.outputs, side, side))
-        self._pixel_bytes = _COPIES * taken / side**2
+        self._pixel_bytes = COPIES * taken / side**2
 
     def memory(self, shape: Sequence[int], device: str) -> float:
         """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`, after `check`."""
@@ -86,7 +84,7 @@ class SliceScorer:
             pixels = math.prod(max(smallest, -(-n // _MULTIPLE) * _MULTIPLE) for n in sides)
             largest = max(largest, pixels * min(shape[AXIS_OF_VIEW[view]], max(1, _BATCH_PIXELS[device] // pixels)))
         each = 4 * (len(self.contract.slices) + 4 * outputs) + self._pixel_bytes * (device == "cpu")
-        return _LIBRARIES + kept + largest * each
+        return LIBRARIES + kept + largest * each
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(1, x, y, z)`, summed over the views."""
@@ -164,7 +162,7 @@ class WindowScorer:
             window = self.window  # some take windows of one size only
             shape, taken = _tried(network, self.contract.channel_count, window)
         _expect(shape, (1, self.channels.outputs, *window))
-        self._voxel_bytes = _COPIES * taken / math.prod(window)
+        self._voxel_bytes = COPIES * taken / math.prod(window)
         self._row_bytes = functools.cache(functools.partial(self._rows_of, network, in_rows))
 
     def _rows_of(self, network: nn.Module, in_rows: bool) -> tuple[float, float]:
@@ -173,25 +171,25 @@ class WindowScorer:
             return 0.0, self._voxel_bytes
         thin, thick = (_tried_in_rows(network, self.contract.channel_count, depth) for depth in (_THIN, _THICK))
         slope = (thick - thin) / (_THICK - _THIN)
-        return _COPIES * (thin - slope * _THIN) / _ACROSS**2, _COPIES * slope / _ACROSS**2
+        return COPIES * (thin - slope * _THIN) / _ACROSS**2, COPIES * slope / _ACROSS**2
 
     def memory(self, shape: Sequence[int], device: str) -> float:
         """Estimate of the bytes that `score` takes of this machine's memory, for a grid `(x, y, z)`, after `check`."""
         outputs = len(self.channels.scored) + self.channels.knows_sides
         kept = outputs * math.prod(shape) * (4 if self.contract.resampling == "monai" else 1)
         if self.contract.any_size and all(n <= side for n, side in zip(shape, self.window, strict=True)):
-            at_once = _LIBRARIES + kept + math.prod(shape) * self._voxel_bytes * (device == "cpu")
+            at_once = LIBRARIES + kept + math.prod(shape) * self._voxel_bytes * (device == "cpu")
             # running in rows takes less; to find out how much takes time, so that is done where it matters
             if at_once <= budget():
                 return at_once
             plane, voxel = self._row_bytes()
-            return _LIBRARIES + kept + math.prod(shape[1:]) * (plane + shape[0] * voxel) * (device == "cpu")
+            return LIBRARIES + kept + math.prod(shape[1:]) * (plane + shape[0] * voxel) * (device == "cpu")
         padded = [max(n, side) for n, side in zip(shape, self.window, strict=True)]
         image = 4 * self.contract.channel_count * math.prod(padded) * (padded != list(shape))
         layer = 4 * self.channels.outputs * self.window[0] * padded[1] * padded[2]  # logits of a row of windows
         mirrored = 4 * self.channels.outputs * bool(self.mirror_axes)
         network = math.prod(self.window) * (mirrored + self._voxel_bytes * (device == "cpu"))
-        return _LIBRARIES + kept + image + layer + max(network, 2 * layer)
+        return LIBRARIES + kept + image + layer + max(network, 2 * layer)
 
     def score(self, image: Tensor, predict: Predict, progress: Progress | None) -> Tensor:
         """Scores `(K, x, y, z)` of an image `(C, x, y, z)`: uint8, or float32 where labels are to be MONAI's.

@@ -286,7 +286,7 @@ def _evaluate(job: Job, run: "runs.Run | None") -> None:
             _say(f"evaluate: {len(sources)} cases")
             kind.evaluate(job.model, sources, folder)
             _finish(folder)
-        job.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        job.summary = read_summary(folder)
         for line in kind.lines(job.summary):
             _say(line)
         if run is not None:

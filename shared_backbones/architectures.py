@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from shared_backbones.arguments import check_arguments
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
-if TYPE_CHECKING:  # names are looked up without torch
+if TYPE_CHECKING:  # names are looked up without torch, and programs start without reading what is installed
+    from importlib.metadata import EntryPoint
+
     from torch import nn
 
 GROUP = "domain_vision.architectures"
@@ -26,8 +27,10 @@ _LONGEST_REASON = 300  # characters of what a constructor says
 
 
 @lru_cache(maxsize=1)
-def installed() -> dict[str, EntryPoint]:
+def installed() -> "dict[str, EntryPoint]":
     """Entry points of all installed architectures, by name."""
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

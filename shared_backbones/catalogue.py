@@ -1,7 +1,6 @@
 """The trained models that come with a domain, and how a name or a folder becomes a model folder."""
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from shared_backbones.card import CARD, Card, read_card
@@ -21,6 +20,8 @@ class Catalogue:
 
     def bundled_models(self) -> dict[str, Path]:
         """Folders of the bundled models, by name."""
+        from importlib import resources
+
         home = Path(str(resources.files(f"{self.domain}.models"))) / "bundled"
         return {path.parent.name: path.parent for path in sorted(home.glob(f"*/{CARD}"))}
 

@@ -1,17 +1,20 @@
-"""JSON files read safely: regular, of a bounded size, and not nested too deep."""
+"""JSON and CSV files read safely: regular, of a bounded size, and not nested too deep."""
 
+import csv
 import json
 import stat
 from pathlib import Path
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Entries, Json
+from shared_backbones.memory import expect
 
 LARGEST = 16 * 2**20
 """Bytes of a card, side-car, recipe or list of labels; larger ones are none."""
 DEEPEST = 64
 """Levels of lists and mappings in each other."""
+_CELLS = 50  # bytes of memory that a byte of a table may take: each cell is a text of its own
 
 
 class Nested(ValueError):
@@ -69,6 +72,34 @@ def read_json(path: Path, *, largest: int = LARGEST) -> Entries:
     if not isinstance(value, dict):
         raise InputError(f"{printable(path)}: contains a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """The rows of a CSV file in UTF-8, without empty ones.
+
+    Raises:
+        InputError: it cannot be read, is no such file, or would take more memory than the budget.
+    """
+    label = printable(path)
+    try:
+        check_regular(path)
+        expect(_CELLS * path.stat().st_size, label, "the table")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise InputError(f"{label}: cannot be read ({error.strerror}); expected a CSV file") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{label}: is no CSV file in UTF-8; save it as one") from None
+
+
+def read_csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the titles in its first one; a short row lacks the last.
+
+    Raises:
+        InputError: as `read_csv`.
+    """
+    titles, *rows = read_csv(path) or [[]]
+    return [dict(zip(titles, row, strict=False)) for row in rows]
 
 
 def check_depth(value: Json, deepest: int = DEEPEST) -> None:

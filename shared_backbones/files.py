@@ -46,6 +46,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
 
 
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a number of bytes while the block runs: what others send may not end.
+
+    Writing beyond it raises an OSError, in any thread. Systems without such a limit go without.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):
+            import resource
+
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+            hard = before[1]
+            least = size if hard == resource.RLIM_INFINITY else min(size, hard)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (least, hard))
+        yield
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Sha256 of a file's bytes.
 

@@ -13,6 +13,12 @@ Model = TypeVar("Model", bound=nn.Module)
 Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
 
 
+COPIES = 2
+"""Times that a layer takes what it reads and writes: libraries copy it into a layout of their own."""
+LIBRARIES = 48 * 2**20
+"""Bytes that they take whatever they are given."""
+
+
 class PeakOfTensors(TorchDispatchMode):
     """Counts, while its block runs, the bytes of the tensors that are made in it and still there.
 

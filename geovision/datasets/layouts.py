@@ -1,8 +1,6 @@
 """Published data sets of labelled satellite images: how each lies in files."""
 
 import contextlib
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from geovision.datasets.splits import DRAWN, PublishedSplit, find_split, folder_below
 from geovision.scenes import open_scene
+from shared_backbones.documents import read_csv, read_csv_rows, read_json
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document
@@ -147,8 +146,8 @@ class BigEarthNet(SatelliteLayout):
             if listed and folder.name not in listed:
                 continue
             try:
-                names = [relabelled(str(name)) for name in json.loads(notes.read_text("utf-8"))["labels"]]
-            except (OSError, ValueError, KeyError, TypeError):
+                names = [relabelled(str(name)) for name in read_json(notes)["labels"]]
+            except (InputError, KeyError, TypeError):
                 raise InputError(f"{printable(notes)}: is no list of labels; fetch the patch again") from None
             numbers = sorted({class_number(name, classes, notes) for name in names if name is not None})
             if numbers:
@@ -168,7 +167,7 @@ class BigEarthNet(SatelliteLayout):
 
     def _listed(self, root: Path, options: Document) -> PublishedSplit:
         def read(path: Path) -> list[str]:
-            return [row[0] for row in csv.reader(_lines(path)) if row]
+            return [row[0] for row in read_csv(path)]
 
         names = [folder.name for folder in self._patches(root)]
         return find_split(self._home(root), root, names, ending=".csv", read=read, chosen=options.get("lists"))
@@ -187,7 +186,7 @@ class FmowSentinel(SatelliteLayout):
             table = root / f"{name}.csv"
             if not table.is_file():
                 continue
-            for row in csv.DictReader(_lines(table)):
+            for row in read_csv_rows(table):
                 try:
                     place = f"{row['category']}_{row['location_id']}"
                     path = Path(name, row["category"], place, f"{place}_{row['image_id']}.tif")
@@ -219,10 +218,10 @@ class FmowRgb(SatelliteLayout):
         for name, split in _TABLES:
             for notes in sorted((root / name).glob("*/*/*_rgb.json")):
                 try:
-                    box = json.loads(notes.read_text("utf-8"))["bounding_boxes"][0]
+                    box = read_json(notes)["bounding_boxes"][0]
                     column, row, width, height = (int(value) for value in box["box"])
                     number = class_number(str(box["category"]), classes, notes)
-                except (OSError, ValueError, KeyError, TypeError, IndexError):
+                except (ValueError, KeyError, TypeError, IndexError):
                     raise InputError(f"{printable(notes)}: gives no bounding box; fetch it again") from None
                 item = _item(root, _existing(notes.with_suffix(".jpg"), notes), (number,), split)
                 items.append(replace(item, box=(row, column, height, width)))

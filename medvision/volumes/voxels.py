@@ -9,6 +9,7 @@ from medvision.volumes.headers import Layout, Stream, take
 from shared_backbones.errors import InputError
 
 BLOCK = 1 << 22  # bytes read at a time
+_AT_ONCE = 1 << 17  # voxels that are computed with at a time; in float64, what is beside them is a few MB
 LARGEST_VALUE = 1e30
 """Largest value that a header's slope and intercept may give: float32 holds it, and sums of it."""
 _LARGEST_LABEL = np.iinfo(np.int32).max
@@ -41,8 +42,8 @@ def read_intensities(stream: Stream, layout: Layout, allow_nonfinite: bool, name
             nan, infinite = nan + nan_here, infinite + int(np.count_nonzero(~finite)) - nan_here
     if nan + infinite:
         _check_nonfinite(nan, infinite, layout, allow_nonfinite, name, "the lowest finite value")
-        for start in range(0, data.size, BLOCK):
-            np.nan_to_num(data[start : start + BLOCK], copy=False, nan=low, posinf=high, neginf=low)
+        for start in range(0, data.size, _AT_ONCE):
+            np.nan_to_num(data[start : start + _AT_ONCE], copy=False, nan=low, posinf=high, neginf=low)
     if not low < high:
         problem = f"every voxel is {low:g}" if math.isfinite(low) else "no voxel is finite"
         raise InputError(f"{name}: {problem}; expected an image; check how the scan was exported")
@@ -88,9 +89,8 @@ def _integers(values: np.ndarray, name: str) -> np.ndarray:
 
 def _blocks(stream: Stream, layout: Layout, name: str) -> Iterator[tuple[slice, np.ndarray]]:
     """The stored numbers of one volume, block by block, and where each block belongs in the flat volume."""
-    step = BLOCK // layout.dtype.itemsize
-    for start in range(0, layout.voxels, step):
-        stop = min(start + step, layout.voxels)
+    for start in range(0, layout.voxels, _AT_ONCE):
+        stop = min(start + _AT_ONCE, layout.voxels)
         yield (
             slice(start, stop),
             np.frombuffer(take(stream, (stop - start) * layout.dtype.itemsize, name), layout.dtype),

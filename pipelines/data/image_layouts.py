@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.data.image_files import open_image
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.labelled_files import RELABELLING, class_number, entries_of, labelled, split_folders
 from shared_backbones.labelled_images import ImageSource, Item, Layout
 
@@ -119,6 +119,7 @@ class Folders(ImageFiles):
 
 def _rows(table: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     try:
+        check_regular(table)
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             for name in columns:

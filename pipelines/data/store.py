@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 import numpy as np
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
+from shared_backbones.files import check_regular, replacing
 from shared_backbones.folds import split_of
 from shared_backbones.json_values import Document
 
@@ -118,17 +118,19 @@ class Store:
         self.folder, self.fold = Path(folder), fold
         path = self.folder / MANIFEST
         try:
+            check_regular(path)
             content = path.read_bytes()
             self.manifest: Manifest = json.loads(content)
+            for case in self.manifest["cases"]:
+                case["split"] = split_of(case["split"], fold)
+            sizes = dict(self.manifest["bytes"])
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); run the stage prepare again") from None
-        except ValueError:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             raise InputError(f"{path}: damaged; delete its folder and run the stage prepare again") from None
         self.digest = hashlib.sha256(content).hexdigest()
-        for case in self.manifest["cases"]:
-            case["split"] = split_of(case["split"], fold)
         self._maps: dict[str, np.ndarray] = {}
-        for field, size in self.manifest["bytes"].items():
+        for field, size in sizes.items():
             file = self.folder / f"{field}.bin"
             actual = file.stat().st_size if file.exists() else 0
             if actual != size:
@@ -173,11 +175,15 @@ class Store:
 
     def array(self, case: CaseEntry, field: str) -> np.ndarray:
         """A field of a case: a view of the file, not a copy."""
-        if field not in self._maps:
-            self._maps[field] = np.memmap(self.folder / f"{field}.bin", np.uint8, "r")
-        where = case["arrays"][field]
-        raw = self._maps[field][where["offset"] : where["offset"] + where["bytes"]]
-        return raw.view(where["dtype"]).reshape(where["shape"])
+        try:
+            if field not in self._maps:
+                self._maps[field] = np.memmap(self.folder / f"{field}.bin", np.uint8, "r")
+            where = case["arrays"][field]
+            raw = self._maps[field][where["offset"] : where["offset"] + where["bytes"]]
+            return raw.view(where["dtype"]).reshape(where["shape"])
+        except (KeyError, TypeError, ValueError):
+            path = self.folder / MANIFEST
+            raise InputError(f"{path}: damaged; delete its folder and run the stage prepare again") from None
 
     def verify(self) -> None:
         """Read everything once and compare checksums.
@@ -306,12 +312,8 @@ class _Writer:
                 "crc32": zlib.crc32(content.data),
             }
         case: CaseEntry = {
-            "id": sample.id,
-            "group": sample.group,
-            "split": sample.split,
-            "record": sample.record,
-            "arrays": arrays,
-        }
+            "id": sample.id, "group": sample.group, "split": sample.split, "record": sample.record, "arrays": arrays,
+        }  # fmt: skip
         with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps({"number": number, "case": case}) + "\n")
             journal.flush()
@@ -334,12 +336,8 @@ class _Writer:
             if split not in homes.values():
                 raise InputError(f"split {split} is empty; change the rule of the split, or give more data")
         manifest: Manifest = {
-            "version": _VERSION,
-            "settings": self.settings,
-            "cases": cases,
-            "skipped": skipped,
-            "bytes": self.sizes,
-        }
+            "version": _VERSION, "settings": self.settings, "cases": cases, "skipped": skipped, "bytes": self.sizes,
+        }  # fmt: skip
         with replacing(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (self.folder / _JOURNAL).unlink()

@@ -1,6 +1,5 @@
 """What two models differ in on the same test cases: per-case figures, and paired differences with their tests."""
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,10 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 import numpy as np
+
+from shared_backbones.documents import read_csv_rows
+from shared_backbones.errors import InputError
+from shared_backbones.files import printable
 
 CaseFigures: TypeAlias = dict[str, dict[tuple[str, str], float]]
 """Values by figure, and by case and part of it: a structure, or the how manyth of several cases of one name."""
@@ -40,11 +43,17 @@ def read_cases(folder: Path) -> CaseFigures:
 
     Of segmentations, those of `cases.csv`; of classifications, what `predictions.csv` makes of each image: whether it
     is right (`accuracy`), and the negative log-likelihood of its class (`nll`).
+
+    Raises:
+        InputError: they cannot be read.
     """
-    if (folder / "cases.csv").is_file():
-        return _of_rows(_segmented(folder / "cases.csv"))
-    if (folder / "predictions.csv").is_file():
-        return _of_rows(_classified(folder / "predictions.csv"))
+    for name, rows_of in (("cases.csv", _segmented), ("predictions.csv", _classified)):
+        path = folder / name
+        if path.is_file():
+            try:
+                return _of_rows(rows_of(path))
+            except (KeyError, ValueError, ZeroDivisionError):
+                raise InputError(f"{printable(path)}: is no table of an evaluation; run it again") from None
     return {}
 
 
@@ -122,18 +131,16 @@ def _of_rows(rows: Iterator[tuple[str, str, Mapping[str, float]]]) -> CaseFigure
 
 
 def _segmented(path: Path) -> Iterator[tuple[str, str, Mapping[str, float]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield row["case"], row["name"], {name: float(row[name]) for name in ("dice", "hd95_mm", "nsd") if row[name]}
+    for row in read_csv_rows(path):
+        yield row["case"], row["name"], {name: float(row[name]) for name in ("dice", "hd95_mm", "nsd") if row[name]}
 
 
 def _classified(path: Path) -> Iterator[tuple[str, str, Mapping[str, float]]]:
     times: Counter[str] = Counter()
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            scores = {name.removeprefix("p_"): float(row[name]) for name in row if name.startswith("p_")}
-            times[row["case"]] += 1
-            yield row["case"], str(times[row["case"]]), _image_figures(scores, row["label"])
+    for row in read_csv_rows(path):
+        scores = {name.removeprefix("p_"): float(row[name]) for name in row if name.startswith("p_")}
+        times[row["case"]] += 1
+        yield row["case"], str(times[row["case"]]), _image_figures(scores, row["label"])
 
 
 def _image_figures(scores: Mapping[str, float], label: str) -> dict[str, float]:

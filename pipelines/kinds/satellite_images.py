@@ -1,7 +1,6 @@
 """What is particular to satellite images: bands of a sensor in its own numbers, pixels without data, and neighbours."""
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +30,7 @@ from pipelines.kinds.kind import SPLITS
 from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of, take_encoder_arguments, write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SatelliteImageData
-from pipelines.report.results import Figures, ResultTable
+from pipelines.report.results import Figures, ResultTable, read_summary
 from shared_backbones import weights
 from shared_backbones.classification.figures import class_figures
 from shared_backbones.errors import InputError
@@ -166,7 +165,8 @@ class SatelliteClassification(ClassifierKind[SatelliteImageData]):
     def evaluate(self, model: Path, sources: Sequence[Source], folder: Path) -> None:
         """Score the test images, and say with the figures what decides the split."""
         super().evaluate(model, sources, folder)
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_summary(folder)
+        assert "tables" in summary  # noqa: S101 - of a classification
         counts = Counter(self.split_of(source) for source in self.sources for _ in source.items)
         table: ResultTable = {
             "title": f"Split: {self.split_origin}",

@@ -4,6 +4,11 @@ import json
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
+from shared_backbones.documents import read_bounded
+from shared_backbones.errors import InputError
+
+_LARGEST = 64 * 2**20  # bytes of a summary
+
 Value: TypeAlias = str | float | None
 """What a table of results holds in a cell."""
 Figures: TypeAlias = dict[str, float | None]
@@ -66,6 +71,14 @@ Summary: TypeAlias = SegmentationSummary | FigureSummary
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary that an evaluation wrote into its folder."""
-    summary: Summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    """The summary that an evaluation wrote into its folder.
+
+    Raises:
+        InputError: it is damaged, or not there.
+    """
+    path = folder / "summary.json"
+    try:
+        summary: Summary = json.loads(read_bounded(path, _LARGEST))
+    except (RecursionError, ValueError):
+        raise InputError(f"{path}: damaged; delete its folder and run the stage evaluate again") from None
     return summary

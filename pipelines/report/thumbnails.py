@@ -29,7 +29,7 @@ def thumbnail(report: str) -> str | None:
         return None
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
-    except (binascii.Error, OSError, ValueError):
+    except (binascii.Error, OSError, ValueError, Image.DecompressionBombError):
         return None
     ratio = _SIDE / max(picture.size)
     width, height = (max(1, round(side * ratio)) for side in picture.size)

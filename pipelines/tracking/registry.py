@@ -19,8 +19,9 @@ from pipelines.tracking.runs import Run, key_of
 from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.card import CARD, read_card
 from shared_backbones.classification.outliers import FILE as OUTLIERS
+from shared_backbones.documents import LARGEST
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import file_sha256, files_of_at_most, printable
 from shared_backbones.json_values import Document
 from shared_backbones.user_cache import cache_folder
 from shared_backbones.weights import WEIGHTS
@@ -257,7 +258,7 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
     """
     store = tracking_uri()
     open_store(store)
-    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.artifacts import list_artifacts
 
     cache = cache or cache_folder()
     try:
@@ -284,19 +285,45 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
         raise InputError(f"model {uri}: not found in {shown_uri(store)} ({why}); see the names there") from None
     if card is None:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
-    folder = _folder_of(card, uri)
     with work_folder(cache) as temporary, reaching(store):
-        fetched = Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{CARD}", dst_path=str(temporary))).parent
-        sha256 = read_card(fetched)["weights_sha256"]
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
-            raise InputError(f"model {uri}: its {CARD} contains no sha256 of the weights; register it again")
-        target = cache / sha256[:16]
-        if not (target / WEIGHTS).exists():
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{WEIGHTS}", dst_path=str(temporary))
-            target.mkdir(exist_ok=True)
-        if any(Path(item.path).name == OUTLIERS for item in list_artifacts(artifact_uri=f"{uri}/{folder}")):
-            download_artifacts(artifact_uri=f"{uri}/{folder}/{OUTLIERS}", dst_path=str(temporary))
-        for part in (CARD, WEIGHTS, OUTLIERS):
-            if (fetched / part).exists():
-                os.replace(fetched / part, target / part)
+        return _bring(uri, _folder_of(card, uri), cache, temporary, is_server=store.startswith("http"))
+
+
+def _bring(uri: str, folder: str, cache: Path, temporary: Path, *, is_server: bool) -> Path:
+    """Fetch a model's files, each no longer than it may be, and put them into the cache once all are there.
+
+    Args:
+        uri: The model.
+        folder: Its folder among the artifacts.
+        cache: Where its folder is made.
+        temporary: Where its files wait until then.
+        is_server: Whether they come from a server, which may send more than it says.
+    """
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    sizes = {Path(item.path).name: item.file_size or 0 for item in list_artifacts(artifact_uri=f"{uri}/{folder}")}
+
+    def fetch(name: str, largest: int) -> Path:
+        with files_of_at_most(largest) if is_server else contextlib.nullcontext():
+            return Path(download_artifacts(artifact_uri=f"{uri}/{folder}/{name}", dst_path=str(temporary)))
+
+    def claimed(name: str) -> int:
+        size, room = sizes.get(name, 0), shutil.disk_usage(temporary).free
+        if not 0 <= size < room:
+            raise InputError(f"model {uri}: {name} is said to have {size:,} bytes, and {room:,} are free; make room")
+        return size
+
+    fetched = fetch(CARD, LARGEST).parent
+    sha256 = read_card(fetched)["weights_sha256"]
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):  # it names a folder of ours
+        raise InputError(f"model {uri}: its {CARD} contains no sha256 of the weights; register it again")
+    target = cache / sha256[:16]
+    if not (target / WEIGHTS).exists() and file_sha256(fetch(WEIGHTS, claimed(WEIGHTS))) != sha256:
+        raise InputError(f"model {uri}: its weights are not those of its {CARD}; register it again")
+    if OUTLIERS in sizes:
+        fetch(OUTLIERS, claimed(OUTLIERS))
+    target.mkdir(exist_ok=True)
+    for part in (CARD, WEIGHTS, OUTLIERS):
+        if (fetched / part).exists():
+            os.replace(fetched / part, target / part)
     return target

@@ -24,6 +24,7 @@ os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else a lock file of the current folder is kept beside a model
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_ALLOW_HTTP_REDIRECTS", "false")  # to whatever else a server can name
 for name, value in (("TIMEOUT", "10"), ("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1")):
     os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
 

@@ -14,7 +14,10 @@ import torch
 
 from astrovision.datasets.galaxy10 import read_rows
 from astrovision.tables import read_table
+from geovision.mapping import Mapper
+from geovision.polygons import write_polygons
 from geovision.rasters import open_raster, read_values
+from geovision.scenes import open_for_model
 from medvision.datasets.medmnist import iter_images, read_medmnist
 from medvision.dicom.series import read_series
 from medvision.segmentation import Segmenter
@@ -22,6 +25,7 @@ from medvision.volumes.files import read_labels, read_volume
 from shared_backbones import weights
 from shared_backbones.memory import set_budget
 from shared_backbones.networks.skip_unet import SkipUnet
+from tests.geovision import small_models
 from tests.geovision.rasters import write_scene
 from tests.hostile.confined import GIB, confined
 from tests.medvision.dicom.dicoms import make_enhanced, make_slices, write_series, zip_of
@@ -42,8 +46,8 @@ def _numbers(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
     return NOISE.integers(0, 200, shape, np.uint8).astype(dtype, copy=False)
 
 
-def _scan(path: Path, shape: tuple[int, ...], dtype: type = np.int16, step: float = 1) -> Path:
-    return write_scan(path / "a.nii", _numbers(shape, dtype), make_affine("RAS", (step,) * 3, (0, 0, 0)))
+def _scan(path: Path, shape: tuple[int, ...], dtype: type = np.int16, **header: Any) -> Path:
+    return write_scan(path / "a.nii", _numbers(shape, dtype), make_affine("RAS", (1, 1, 1), (0, 0, 0)), **header)
 
 
 def _series(path: Path, shape: tuple[int, ...], *, lacking: int | None = None) -> Path:
@@ -110,7 +114,9 @@ CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
         functools.partial(read_volume, volume_index=1),
     ),
     "labels, narrow": (lambda path: _scan(path, (500, 500, 500), np.uint8), read_labels),
-    "labels, wide": (lambda path: _scan(path, (200, 200, 300), np.float64), read_labels),
+    "nifti, scaled bytes": (lambda path: _scan(path, (200, 200, 500), np.uint8, slope=0.5, inter=0.0), read_volume),
+    "labels, wide": (lambda path: _scan(path, (200, 200, 500), np.float64), read_labels),
+    "labels, scaled bytes": (lambda path: _scan(path, (200, 200, 500), np.uint8, slope=2.0, inter=0.0), read_labels),
     "dicom, a block": (lambda path: _series(path, (512, 512, 100)), read_series),
     "dicom, a needle": (lambda path: _series(path, (160, 128, 900)), read_series),
     "dicom, frames": (lambda path: _multi_frame(path, (256, 256, 400)), read_series),
@@ -182,6 +188,42 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Segmenter]:
     for segmenter in made.values():  # code that libraries load with the first scan is no part of what a scan takes
         segmenter.segment(_scan(folder, (48, 48, 48)), any_modality=True)
     return made
+
+
+@pytest.fixture(scope="module")
+def mapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that maps, of which libraries have loaded what they need."""
+    folder = tmp_path_factory.mktemp("mapping")
+    model = small_models.mapper(folder / "model", 256)
+    write_scene(folder / "scene.tif", _numbers((3, 64, 64), np.uint16), bands=small_models.BANDS)
+    _mapped(model, folder / "scene.tif", folder, {}, polygons=True)
+    return model
+
+
+def _mapped(model: Path, scene: Path, folder: Path, options: dict[str, int], *, polygons: bool) -> None:
+    mapper = Mapper(model, device="cpu", threads=1, tile=options.get("tile"), batch_size=options.get("batch_size", 8))
+    confidence = folder / "confidence.tif" if polygons else None
+    with open_for_model(scene, mapper.contract, sensor="sentinel2_l1c") as opened:
+        mapper.map(opened, folder / "map.tif", confidence=confidence)
+    if confidence is not None:
+        write_polygons(folder / "map.gpkg", folder / "map.tif", confidence, mapper.classes, smallest_m2=0)
+
+
+MAPS: dict[str, tuple[dict[str, int], tuple[int, int], bool]] = {
+    "map, small tiles": ({}, (1000, 1000), False),
+    "map, one at a time": ({"batch_size": 1}, (1000, 1000), False),
+    "map, large tiles": ({"tile": 1024, "batch_size": 2}, (2048, 2048), False),
+    "map, many at once": ({"batch_size": 64}, (512, 8192), False),
+    "map, with polygons": ({"batch_size": 1}, (3000, 3000), True),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_mapping_knows_what_it_takes(name: str, mapping: Path, tmp_path: Path):
+    options, shape, polygons = MAPS[name]
+    values = np.repeat(_numbers((3, shape[0] // 100, shape[1] // 100 + 1), np.uint16), 100, 1).repeat(100, 2)
+    scene = write_scene(tmp_path / "scene.tif", values, bands=small_models.BANDS)
+    expect_within_two(lambda path: _mapped(mapping, path, tmp_path, options, polygons=polygons), scene, tmp_path)
 
 
 SHAPES: dict[str, tuple[str, tuple[int, int, int]]] = {

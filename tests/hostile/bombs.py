@@ -17,7 +17,8 @@ import yaml
 
 from shared_backbones import weights
 from tests.geovision.rasters import TRANSFORM, ramp, write_scene
-from tests.hostile.formats import FORMATS, card, dicom, geotiff, nifti, packed, recipe, safetensors, zipped
+from tests.hostile.formats import FORMATS
+from tests.hostile.sound_files import card, dicom, geotiff, nifti, packed, recipe, safetensors, zipped
 from tests.medvision.dicom.dicoms import make_slices, write_series
 from tests.medvision.phantoms import make_affine, make_image, nifti_bytes, write_file
 

@@ -142,10 +142,17 @@ def _guard(folder: Path, bait: Path | None) -> Callable[[str, tuple[Any, ...]], 
                 end("opened what a file named")
             if writes and not inside(path):
                 end(f"wrote {path!r}")
-        elif event in _CHANGING and not inside(arguments[0]):
+        elif event in _CHANGING and not inside(_below(event, arguments)):
             end(f"{event} {arguments[0]!r}")
 
     return hook
+
+
+def _below(event: str, arguments: tuple[Any, ...]) -> Any:
+    """The path of an event, which may be relative to an open folder."""
+    path = arguments[0]
+    folder = arguments[-1] if event in ("os.remove", "os.rmdir") else -1
+    return Path(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path)) if folder not in (-1, None) else path
 
 
 def _give_back() -> None:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.hostile.formats import fifo
+from tests.hostile.sound_files import fifo
 
 
 def _cut(share: float) -> Callable[[Path], Path]:

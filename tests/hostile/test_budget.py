@@ -16,7 +16,7 @@ from shared_backbones import memory
 from shared_backbones.errors import InputError
 from tests.hostile.bombs import CLAIMS
 from tests.hostile.confined import GIB, confined
-from tests.hostile.formats import dicom, nifti
+from tests.hostile.sound_files import dicom, nifti
 
 
 def test_the_budget_is_most_of_what_is_free():

@@ -15,7 +15,7 @@ from shared_backbones.arguments import NOT_IN_CARDS, listed_arguments
 from shared_backbones.errors import InputError
 from shared_backbones.networks.timm_classifier import OPTIONS
 from tests.hostile.confined import confined
-from tests.hostile.formats import card
+from tests.hostile.sound_files import card
 
 NEEDED: dict[str, dict[str, Any]] = {
     "timm_classifier": {"name": "resnet10t"},

@@ -11,7 +11,7 @@ from geovision.scenes import open_scene
 from geovision.side_files import side_files
 from shared_backbones.errors import InputError
 from tests.geovision.rasters import TRANSFORM
-from tests.hostile.formats import geotiff, vrt
+from tests.hostile.sound_files import geotiff, vrt
 
 
 def _masked(path: Path) -> Path:

@@ -21,7 +21,7 @@ from shared_backbones.files import write_rows
 from shared_backbones.terminal import Output, lasting_output, say
 from shared_backbones.work_folders import work_folder
 from tests.hostile.confined import confined
-from tests.hostile.formats import card
+from tests.hostile.sound_files import card
 from tests.test_words import ROOT, SOURCES
 
 HOSTILE = "a\x1b[2J\nb\u202ec\u2066d\x07\u00df"

@@ -93,7 +93,7 @@ def _thumbnail(path: Path) -> str | None:
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB").crop((0, 0, file.width, min(file.height, file.width // 2)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     stream = io.BytesIO()

@@ -1,7 +1,5 @@
 """The earlier results that `medvision segment --compare` looks at."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +12,7 @@ from apps.cli.shared.outputs import read_sidecar
 from medvision.findings.changes import Changes, changes
 from medvision.findings.sidecar import Sidecar
 from medvision.volumes.files import Volume, read_labels
-from shared_backbones.documents import read_bounded
+from shared_backbones.documents import read_csv_rows
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.json_values import Document
@@ -152,12 +150,12 @@ def _read_pairs(path: Path) -> dict[str, str]:
     """
     label = f"--compare-table {printable(path)}"
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bounded(path).decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(f"{label}: is no CSV file in UTF-8; save it as one") from None
+        rows = read_csv_rows(path)
+    except InputError as error:
+        raise InputError(f"--compare-table {error}") from None
     if not rows or any(column not in rows[0] for column in _COLUMNS):
         raise InputError(f"{label}: expected a row for each scan, with the columns {' and '.join(_COLUMNS)}")
-    pairs = {str(row["scan"] or "").strip(): str(row["earlier"] or "").strip() for row in rows}
+    pairs = {row.get("scan", "").strip(): row.get("earlier", "").strip() for row in rows}
     if len(pairs) < len(rows):
         raise InputError(f"{label}: names a scan twice; expected each once")
     return {scan: earlier for scan, earlier in pairs.items() if scan and earlier}

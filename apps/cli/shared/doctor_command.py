@@ -5,7 +5,6 @@ import os
 import platform
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import typer
@@ -41,6 +40,8 @@ def add_doctor(app: typer.Typer, domain: str) -> None:
 
 def examine(domain: str) -> Entries:
     """What a domain finds on this machine, in JSON types."""
+    from importlib.metadata import version
+
     return {
         "version": version(_PACKAGE),
         "commit": commit(),
@@ -74,6 +75,8 @@ def commit() -> str | None:
 
 def _extras() -> dict[str, list[str]]:
     """Packages that each extra lacks."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
     lacking: dict[str, list[str]] = {}
     for requirement in requires(_PACKAGE) or ():
         name, _, marker = requirement.partition(";")

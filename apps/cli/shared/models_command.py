@@ -13,7 +13,6 @@ from shared_backbones.card import Card
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.json_values import Json
 from shared_backbones.terminal import say
-from shared_backbones.weights import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +68,8 @@ def add_models(app: typer.Typer, domain: str) -> typer.Typer:
 
 def _size(folder: Path) -> str:
     """Size of a model's weights."""
+    from shared_backbones.weights import WEIGHTS
+
     return f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB"
 
 

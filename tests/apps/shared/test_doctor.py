@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,10 @@ def test_versions_extras_models_and_places_are_said(capsys, monkeypatch, tmp_pat
 def test_a_missing_package_comes_with_the_way_to_get_it(capsys, monkeypatch):
     def absent(name: str) -> str:
         if name == "rasterio":
-            raise doctor_command.PackageNotFoundError
+            raise metadata.PackageNotFoundError
         return "1.0"
 
-    monkeypatch.setattr(doctor_command, "version", absent)
+    monkeypatch.setattr(metadata, "version", absent)
     assert run(geovision, ["doctor"]) == 0
     assert 'geo: lacks rasterio: pip install "domain-vision[geo]"' in capsys.readouterr().out
 

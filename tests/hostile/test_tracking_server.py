@@ -1,0 +1,135 @@
+"""A tracking server that lies: whatever it answers, fetching a model ends in a line, and writes in the cache alone."""
+
+import json
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking.registry import resolve_model
+from shared_backbones.errors import InputError
+from tests.hostile.sound_files import card
+
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+_VERSION = {"name": "tiny", "version": "1", "source": "mlflow-artifacts:/1/models/m-1/artifacts", "run_id": "r"}
+_ENDLESS = {"endless card": "model.json", "endless weights": "model.safetensors"}
+
+
+@contextmanager
+def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
+    """Address of a server with one model that lies in one way, and the paths that it is asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Print nothing."""
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = urllib.parse.urlsplit(self.path)
+            asked.append(parts.path)
+            if parts.path.startswith("/elsewhere"):
+                self._send(b"{}")
+            elif parts.path.startswith(f"{ARTIFACTS}/"):
+                self._file(parts.path.rpartition("/")[2])
+            elif parts.path == ARTIFACTS:
+                self._json({"files": self._listed(urllib.parse.parse_qs(parts.query)["path"][0])})
+            elif lie == "no JSON":
+                self._send(b"<html>")
+            elif "get-download-uri" in parts.path:
+                self._json({"artifact_uri": _VERSION["source"]})
+            else:
+                self._json({"experiments": [], "model_version": _VERSION, "registered_model": {"name": "tiny"}})
+
+        def _listed(self, folder: str) -> list[dict[str, object]]:
+            if not folder.endswith("artifacts/model"):
+                return []
+            names = {"above": "../../model.json", "root": "/etc/model.json", "encoded": "%2e%2e/%2e%2e/model.json"}
+            sizes = {path.name: path.stat().st_size for path in model.iterdir()}
+            files: list[dict[str, object]] = [
+                {"path": name, "is_dir": False, "file_size": size} for name, size in sizes.items()
+            ]
+            if lie in names:
+                files[0]["path"] = names[lie]
+                files = files[:1]
+            if lie == "a size without end":
+                files = [{**entry, "file_size": 2**62} for entry in files]
+            return files
+
+        def _file(self, name: str) -> None:
+            if lie == "redirect":
+                self.send_response(302)
+                self.send_header("Location", f"http://{self.headers['Host']}/elsewhere")
+                self.end_headers()
+            elif name == _ENDLESS.get(lie):
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    while True:
+                        self.wfile.write(bytes(2**20))
+            else:
+                content = (model / name).read_bytes()
+                self._send(content[: len(content) // 2] if lie == "cut short" else content, len(content))
+
+        def _json(self, content: object) -> None:
+            self._send(json.dumps(content).encode())
+
+        def _send(self, content: bytes, length: int | None = None) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content) if length is None else length))
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _fetched(model: Path, lie: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path | str, list[str]]:
+    """The model's folder, or the line; and what the server was asked for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    with lying(model, lie) as (address, asked):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        try:
+            return resolve_model("models:/tiny@best"), asked
+        except InputError as error:
+            return str(error), asked
+
+
+def test_an_honest_server_gives_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = card(tmp_path).parent
+    folder, _ = _fetched(model, "none", tmp_path / "home", monkeypatch)
+    assert isinstance(folder, Path), folder
+    for name in ("model.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (model / name).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # mlflow closes no answer that it leaves
+@pytest.mark.parametrize(
+    "lie",
+    ["above", "root", "encoded", "endless card", "endless weights", "a size without end", "cut short", "redirect",
+     "no JSON"],
+)  # fmt: skip
+def test_a_lie_ends_in_a_line(lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, home = card(tmp_path).parent, tmp_path / "home"
+    before = sorted(tmp_path.rglob("*"))
+    line, asked = _fetched(model, lie, home, monkeypatch)
+    assert isinstance(line, str), "it was taken"
+    assert "\n" not in line and len(line) < 1000 and line.isprintable()
+    assert "/elsewhere" not in asked
+    left = [path for path in home.rglob("*") if path.is_file()]
+    assert not left and sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(home)) == before
