@@ -10,10 +10,12 @@ from astrovision import fluxes
 from astrovision.classification import GalaxyClassifier
 from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
+from astrovision.datasets.pairs import add_galaxy
 from astrovision.grids import PARITY
 from astrovision.pictures import SkyView, annotated
 from astrovision.stretches import SDSS_UNIT
 from pipelines.data.store import Store
+from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
@@ -45,6 +47,11 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         """Refuse sizes of which cut-outs would have no common middle."""
         super().check_settings()
         data = self.data
+        if data.pairs and data.pair_class not in self.class_names():
+            raise InputError(
+                f"recipe {self.recipe.name}: data.pair_class is {data.pair_class!r}, expected the class of the card "
+                f"that two galaxies that overlap have ({', '.join(self.class_names())})"
+            )
         if data.holds_fluxes and (data.stored - data.size) % 2:
             raise InputError(
                 f"recipe {self.recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must "
@@ -55,6 +62,16 @@ class GalaxyClassification(PictureKind[GalaxyData]):
     def cutout(self) -> int:
         """Side of a cut-out in pixels, before anything is cut off."""
         return round(self.data.stored / self.data.crop)
+
+    def training_images(self, parts: Sequence[Mapping[str, np.ndarray]]) -> StoredImages:
+        """Images that are mirrored and varied, with a second galaxy in some of them."""
+        if not self.data.pairs:
+            return super().training_images(parts)
+        mirror = self.mirror if self.data.augmentation.mirrored else ()
+        return PairedImages(
+            parts, self.data.size, augment=self.augmentation(), mirror=mirror, seed=self.recipe.seed,
+            pairs=self.data.pairs, label=self.class_names().index(self.data.pair_class),
+        )  # fmt: skip
 
     def layout(self) -> Layout[Any]:
         """The layout; that of a mosaic knows how cut-outs are taken."""
@@ -96,7 +113,8 @@ class GalaxyClassification(PictureKind[GalaxyData]):
 
     def batch_settings(self) -> Entries:
         """How batches are drawn and varied, and what the card says of the images' scale."""
-        return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec}
+        pairs = self.data.model_dump(include={"pairs", "pair_class"}) if self.data.pairs else {}
+        return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec, **pairs}
 
     def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> Entries:
         """What `astrovision.contract.InputContract` holds."""
@@ -148,6 +166,37 @@ class GalaxyClassification(PictureKind[GalaxyData]):
     def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
         """An image under a corruption, floating point from 0 to 1."""
         return corrupt(name, image.astype(np.float32) / 255, severity, seed_key=[self.recipe.seed, number])
+
+
+class PairedImages(StoredImages):
+    """Stored images, over some of which a galaxy of another one is laid.
+
+    Half of those show two galaxies that overlap, and get the class of a pair; of the others the second galaxy lies at
+    the border, and they keep their class: what makes a pair is how near the two are, not that an image was made of two.
+
+    Args:
+        parts: As for `StoredImages`, of which the options are, too.
+        size: Likewise.
+        pairs: Share of the images, less those that show a pair already.
+        label: Number of the class of pairs.
+    """
+
+    def __init__(
+        self, parts: Sequence[Mapping[str, np.ndarray]], size: int, *, pairs: float, label: int, **options: Any
+    ) -> None:
+        super().__init__(parts, size, **options)
+        self.pairs, self.label = pairs, label
+        self.singles = np.flatnonzero(self.labels() != label)
+
+    def drawn(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """An image and its target, or the pair that it becomes."""
+        image, target = super().drawn(index, random)
+        if target[self.label] or random.random() >= self.pairs:
+            return image, target
+        second, _ = super().drawn(int(random.choice(self.singles)), random)
+        near = bool(random.random() < 0.5)
+        both = add_galaxy(image, second, random, near=near)
+        return both, np.eye(len(target), dtype=target.dtype)[self.label] if near else target
 
 
 def _mosaic_of(item: Item) -> "SkyImage":
