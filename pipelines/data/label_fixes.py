@@ -17,6 +17,7 @@ from shared_backbones.labelled_images import ImageSource, Item
 
 Source: TypeAlias = ImageSource[Item]
 _COLUMNS = ("id", "label", "again", "drawn")
+_OF_READERS = ("reader", "created")  # who gave a label, and when; tables made by hand may lack them
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,16 @@ class Fix:
 def read_fixes(tables: Sequence[Path], classes: Sequence[str]) -> dict[str, Fix]:
     """Fixes by the image's id. Of an image with two labels that differ, readers were not sure.
 
+    Of what a reader saved more than once, the latest counts; a table without names is of a reader of its own.
+
     Raises:
         InputError: a table cannot be read, lacks a column, or names an unknown class.
     """
-    said: dict[str, list[int | None]] = {}
+    said: dict[str, dict[str, tuple[str, list[int | None]]]] = {}  # by image and reader: when, and which labels
     random: dict[str, bool] = {}
     numbers: dict[str, int | None] = {printable(name): number for number, name in enumerate(classes)}
     numbers |= {CANNOT_TELL: None, ARTEFACT: None}
-    for table in tables:
+    for place, table in enumerate(tables):
         for line, row in _rows(table):
             labels = [text for text in (row["label"], row["again"]) if text]
             unknown = [text for text in labels if _plain(text) not in numbers]
@@ -53,9 +56,17 @@ def read_fixes(tables: Sequence[Path], classes: Sequence[str]) -> dict[str, Fix]
                     f"{ARTEFACT}"
                 )
             key = _plain(row["id"])
-            said.setdefault(key, []).extend(numbers[_plain(text)] for text in labels)
+            given = said.setdefault(key, {})
+            reader, when = row["reader"].strip() or f"\0{place}", row["created"]
+            known, before = given.get(reader, (when, []))
+            if when >= known:
+                given[reader] = when, [*(before if when == known else ()), *(numbers[_plain(text)] for text in labels)]
             random[key] = random.get(key, False) or row["drawn"] == "random"
-    return {key: Fix(labels[0] if len(set(labels)) == 1 else None, random[key]) for key, labels in said.items()}
+    fixes = {}
+    for key, given in said.items():
+        labels = {label for _, own in given.values() for label in own}
+        fixes[key] = Fix(labels.pop() if len(labels) == 1 else None, random[key])
+    return fixes
 
 
 def fix_labels(
@@ -174,6 +185,6 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if missing:
             raise InputError(f"{name}: has no column {missing[0]}; expected a table that a gallery saved")
         for line, row in enumerate(reader, 2):
-            yield line, {column: row[column] or "" for column in _COLUMNS}
+            yield line, {column: row.get(column) or "" for column in (*_COLUMNS, *_OF_READERS)}
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{name}: is no table of text; expected one that a gallery saved") from None

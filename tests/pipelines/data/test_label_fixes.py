@@ -65,6 +65,29 @@ def test_readers_who_differ_were_not_sure(tmp_path: Path):
     assert (fixes["g0"].label, fixes["g1"].label, fixes["g1"].random) == (None, 1, True)
 
 
+def test_of_what_a_reader_saved_twice_the_latest_counts_whichever_table_comes_first(tmp_path: Path):
+    first = write(
+        tmp_path / "f.csv", "g0,1,spiral,,x,random,A,2026-01-01T10:00", "g1,2,spiral,,x,random,A,2026-01-01T10:01"
+    )
+    second = write(
+        tmp_path / "f (1).csv", "g0,1,edge-on,,x,random,A,2026-01-01T10:05", "g1,2,spiral,,x,random,A,2026-01-01T10:01"
+    )
+    for tables in ([first, second], [second, first]):
+        fixes = read_fixes(list(map(Path, tables)), CLASSES)
+        assert (fixes["g0"].label, fixes["g1"].label) == (CLASSES.index("edge-on"), CLASSES.index("spiral"))
+    other = write(tmp_path / "b.csv", "g0,1,spiral,,x,random,B,2026-01-01T09:00")
+    assert read_fixes([Path(first), Path(second), Path(other)], CLASSES)["g0"].label is None, "two readers differ"
+
+
+def test_tables_without_names_are_of_different_readers(tmp_path: Path):
+    tables = []
+    for name, label in (("a", "spiral"), ("b", "edge-on")):
+        tables.append(tmp_path / f"{name}.csv")
+        tables[-1].write_text(f"id,label,again,drawn\ng0,{label},,random\ng1,spiral,,random\n")
+    fixes = read_fixes(tables, CLASSES)
+    assert (fixes["g0"].label, fixes["g1"].label) == (None, CLASSES.index("spiral"))
+
+
 def test_names_that_spreadsheets_take_for_formulas_are_known(tmp_path: Path):
     table = write(tmp_path / "f.csv", "'=g,1,spiral,,x,doubtful,AB,t", "'plain,1,spiral,,x,doubtful,AB,t")
     assert set(read_fixes([Path(table)], CLASSES)) == {"=g", "'plain"}

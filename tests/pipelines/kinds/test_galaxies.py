@@ -472,5 +472,7 @@ def test_pairs_are_drawn_of_two_images_and_get_their_class():
 
 def test_pairs_need_a_class_of_the_card(tmp_path: Path):
     overrides = [f"data.root={cutouts(tmp_path)}", "data.pairs=0.1", "data.pair_class=pair"]
-    with pytest.raises(InputError, match=r"data\.pair_class is 'pair', expected the class .* have \(elliptical, edge_on"):
+    with pytest.raises(
+        InputError, match=r"data\.pair_class is 'pair', expected the class .* have \(elliptical, edge_on"
+    ):
         find_kind(load_recipe("galaxy_morphology", overrides))
