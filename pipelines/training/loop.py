@@ -173,6 +173,8 @@ def fit(
         warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
         # under FSDP: no network of ours changes in place what a block of it gives
         warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
+        # Lightning's own use of a part of torch that will change
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
         # where SLURM is installed: `pipelines.runtime.processes` knows what started this process
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         if settings.compile:

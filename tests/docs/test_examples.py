@@ -94,17 +94,36 @@ def test_satmae_in_torchgeo_example(tmp_path: Path):
             assert torch.equal(trunk.state_dict()[name], value), name
 
 
-def test_train_on_your_folder_example(tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+SHORT = [
+    "train.epochs=null", "train.steps=2", "train.batch_size=4", "train.threads=1", "evaluate.resamples=10",
+    "tracking.system_metrics=false", "data.corruption_images=0", "output=out",
+]  # fmt: skip
+
+
+def folders_of_images(root: Path) -> None:
+    """Images of two classes, in a folder each."""
     random = np.random.default_rng(0)
     for label, name in enumerate(("dark", "light")):
-        (tmp_path / "data" / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True)
         for number in range(12):
             pixels = random.integers(0, 100, (28, 28)) + 120 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number}.png")
-    short = ["train.epochs=null", "train.steps=2", "train.batch_size=4", "train.threads=1", "evaluate.resamples=10"]
-    quiet = ["tracking.system_metrics=false", "data.corruption_images=0", "output=out"]
-    job = load("train_on_your_folder").main(str(tmp_path / "data"), *short, *quiet)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number}.png")
+
+
+def test_train_on_your_folder_example(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    folders_of_images(tmp_path / "data")
+    job = load("train_on_your_folder").main(str(tmp_path / "data"), *SHORT)
     assert job.summary is not None and "accuracy" in job.summary["figures"]
     answer = load("serve_a_model").main("my_classes", str(tmp_path / "data" / "dark" / "0.png"))
     assert np.asarray(answer).size >= 2
+
+
+def test_sweep_example(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    folders_of_images(tmp_path / "data")
+    classes = "card.classes=[{id: 0, name: dark, color: [0, 0, 0]}, {id: 1, name: light, color: [9, 9, 9]}]"
+    changes = [f"data.root={tmp_path / 'data'}", "data.layout=folders", classes, "model.arguments.num_classes=2"]
+    rows = load("sweep").main("pneumoniamnist_medvitv2_cpu", *changes, *SHORT)
+    assert [(row["train.learning_rate"], row["runs"]) for row in rows] == [("1e-3", "2"), ("3e-4", "2")]
+    assert all(0 <= float(row["lowest"]) <= float(row["mean"]) <= float(row["highest"]) <= 1 for row in rows)

@@ -11,7 +11,7 @@ from apps.cli.shared.outputs import SIDECAR, Outputs, link_or_copy, read_sidecar
 from pipelines.report.map_index import map_index, map_index_page, map_row
 from pipelines.report.sections import data_uri
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import check_regular, printable
 from shared_backbones.json_values import Document, Entries
 
 INDEX = "index.html"
@@ -91,6 +91,7 @@ def _make(folder: Path) -> None:
 def _thumbnail(path: Path) -> str | None:
     """Data URI of a picture, without the legend below, made small; None where it cannot be read."""
     try:
+        check_regular(path)
         with Image.open(path) as file:
             picture = file.convert("RGB").crop((0, 0, file.width, min(file.height, file.width // 2)))
     except (OSError, ValueError, Image.DecompressionBombError):
