@@ -176,7 +176,7 @@ class PairedImages(StoredImages):
 
     Args:
         parts: As for `StoredImages`, of which the options are, too.
-        size: Likewise.
+        size: As for `StoredImages`.
         pairs: Share of the images, less those that show a pair already.
         label: Number of the class of pairs.
     """
