@@ -59,7 +59,7 @@ def _write(
         raise InputError(
             f"{printable(path)}: cannot be written in this format; expected a name ending in .nii.gz or .nii"
         )
-    if shape[:3] != grid.shape or dtype.kind not in "iuf":
+    if shape[:3] != grid.shape or not (dtype.kind in "iu" or dtype in (np.float32, np.float64)):
         raise ValueError(f"expected numbers on the grid {grid.shape}, found {dtype} of shape {shape}")
     header = grid.header.copy()
     header.set_data_shape(shape)

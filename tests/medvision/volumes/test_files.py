@@ -334,19 +334,19 @@ def test_voxels_that_are_computed_take_a_few_megabytes_beside_them(tmp_path, rea
     assert peak < volume.data.nbytes + 16 * 2**20
 
 
-@pytest.mark.parametrize("wrong", ["dtype", "shape", "volume", "count"])
+@pytest.mark.parametrize("wrong", ["bool", "float16", "complex64", "shape", "volume", "count"])
 def test_mistakes_of_the_caller_leave_nothing_behind(tmp_path, wrong):
     grid = Grid.from_affine(SHAPE, make_affine())
     labels = make_labels()
     with pytest.raises(ValueError, match="expected"):
-        if wrong == "dtype":
-            write_volume(tmp_path / "a.nii", labels.astype(np.float32), grid)
-        elif wrong == "shape":
+        if wrong == "shape":
             write_volume(tmp_path / "a.nii", labels[1:], grid)
         elif wrong == "volume":
             write_stack(tmp_path / "a.nii", [labels, labels.astype(np.int16)], 2, np.uint8, grid)
-        else:
+        elif wrong == "count":
             write_stack(tmp_path / "a.nii.gz", [labels], 2, np.uint8, grid)
+        else:
+            write_volume(tmp_path / "a.nii", labels.astype(wrong), grid)
     assert os.listdir(tmp_path) == []
 
 
