@@ -51,7 +51,7 @@ def _moved(image: np.ndarray, step: np.ndarray, *, mode: str, angle: float = 0.0
     from scipy import ndimage
 
     cosine, sine = math.cos(angle) / size, math.sin(angle) / size
-    matrix = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    matrix = np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     middle = np.array([(image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2, 0])
-    offset = middle - matrix @ (middle + np.append(step, 0))
-    return ndimage.affine_transform(image, matrix, offset, order=1, mode=mode)
+    matrix[:3, 3] = middle - matrix[:3, :3] @ (middle + np.append(step, 0))
+    return ndimage.affine_transform(image, matrix, order=1, mode=mode)  # a matrix of homogeneous coordinates

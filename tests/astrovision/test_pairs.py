@@ -49,5 +49,5 @@ def test_a_neighbour_leaves_the_galaxy_where_it_is(seed: int):
 
 
 def test_the_same_generator_gives_the_same_pair():
-    pairs = [add_galaxy(galaxy(200), galaxy(90), np.random.default_rng(7), near=True) for _ in range(2)]
-    assert np.array_equal(*pairs) and not np.array_equal(pairs[0], galaxy(200))
+    first, second = (add_galaxy(galaxy(200), galaxy(90), np.random.default_rng(7), near=True) for _ in range(2))
+    assert np.array_equal(first, second) and not np.array_equal(first, galaxy(200))
