@@ -22,7 +22,7 @@ from shared_backbones import weights
 from shared_backbones.catalogue import Catalogue
 
 BUILT, WATER, PLANTS = CLASSES.index("built_up"), CLASSES.index("water"), slice(0, 2)
-SCENES, PIXELS, STEPS, BATCH, SIDE = 400, 300, 3000, 16, 32
+SCENES, PIXELS, STEPS, BATCH, SIDE = 400, 100, 3000, 16, 32
 Model = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,7 +44,7 @@ def trees(sensor: str) -> Model:
     pixels, labels = scenes.images.transpose(0, 2, 3, 1), scenes.labels
     chosen = random.permutation(np.argwhere(labels != IGNORED))[: SCENES * PIXELS]
     places = tuple(chosen.T)
-    model = HistGradientBoostingClassifier(max_iter=150, random_state=1).fit(pixels[places], labels[places])
+    model = HistGradientBoostingClassifier(random_state=1).fit(pixels[places], labels[places])
 
     def predict(images: np.ndarray) -> np.ndarray:
         count, bands, height, width = images.shape
