@@ -311,7 +311,8 @@
     if (key === "?") return byId("keys").showModal();
     return undefined;
   };
-  wireBar(bar, press, new Set([..."awrRjkucet?", ...VIEW_KEYS]), () => byId("keys").open);
+  const keys = new Set([..."awrRjkucet?", ...VIEW_KEYS]);
+  wireBar(bar, press, keys, () => byId("keys").open);
   comment.addEventListener("input", () => current && named() && set({ comment: comment.value }));
   name.addEventListener("change", () => {
     const before = reader;
@@ -346,7 +347,7 @@
       post(item, "entry", { entry: entryOf(item.id) });
     }
     if (item !== current) return;
-    if (data.type === "key" && handled.has(data.key)) press(data.key, true);
+    if (data.type === "key" && keys.has(data.key)) press(data.key, true);
     if (data.type === "entry" && named()) {
       set({ structures: data.structures, marks: data.marks, points: data.points ?? {}, fixes: data.fixes ?? [] });
     }

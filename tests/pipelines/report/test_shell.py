@@ -127,6 +127,7 @@ def test_undo_comment_structures_and_filters(browser: Browser, batch: Path):
     page.frame_locator("iframe.shown").locator(".judge").first.click()
     first = page.locator("iframe.shown").get_attribute("src")
     page.keyboard.press("r")
+    page.get_by_text("1 of 60 judged").wait_for()  # the report tells the shell of the key
     page.select_option("[aria-label='Which scans']", "open")
     assert page.locator(".worklist li").count() == COUNT - 1
     page.select_option("[aria-label='Which scans']", "mine")
