@@ -56,7 +56,7 @@ class Embedder(LoadedNetwork):
         model: Folder of a trained model.
         window: Side in pixels of the windows that get a vector each; by default that of the network's images. Smaller
             ones, multiples of a patch, get the mean of their own tokens, which have seen their surroundings.
-        batch_size: Number of windows that the network sees at once.
+        batch_size: Number of images that the network sees at once.
         min_valid: Smallest fraction of valid pixels; windows with less are left out.
         device: Device, as for `LoadedNetwork`.
         threads: CPU threads, as for `LoadedNetwork`.
@@ -154,13 +154,13 @@ class Embedder(LoadedNetwork):
             )
         rows, columns = (_windows_of(length, size, window) for length in scene.shape)
         places = [(row, column) for row in rows for column in columns]
-        shape = min(window, scene.shape[0]), min(window, scene.shape[1])
+        height, width = (min(size, length) for length in scene.shape)
+        shape = min(window, height), min(window, width)
         tiles: list[tuple[int, int, float]] = []
         vectors: list[np.ndarray] = []
         for first in range(0, len(places), self.batch_size):
             numbers, masks, kept = [], [], []
             for (row, downs), (column, rights) in places[first : first + self.batch_size]:
-                height, width = min(size, scene.shape[0]), min(size, scene.shape[1])
                 values, valid = scene.read(row, column, height, width, self.contract.scale)
                 inside = [
                     (down // window, right // window, row + down, column + right, share_of_valid)
@@ -193,7 +193,8 @@ def _patch_of(network: nn.Module, size: int) -> int:
     """Side in pixels of the patches of a network without a head, whose tokens are its features; 0 for others."""
     from geovision.models.satmae_pp import is_pretrained_encoder
 
-    return network.trunk.patch_size if is_pretrained_encoder(network) else 0
+    pools = getattr(network, "global_pool", False)  # and norms the mean of its tokens then
+    return network.trunk.patch_size if is_pretrained_encoder(network) and not pools else 0
 
 
 def _windows_of(length: int, size: int, window: int) -> list[tuple[int, list[int]]]:

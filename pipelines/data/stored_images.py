@@ -93,8 +93,9 @@ class StoredImages(Dataset[Batch]):
     def _item(self, turn: int, index: int) -> dict[str, np.ndarray]:
         """An image, its target and its mask, as a turn sees them."""
         part, place = self._place(index)
-        image, target = part["image"][place], part["targets"][place]
-        if self.augment is not None:
+        if self.augment is None:
+            image, target = part["image"][place], part["targets"][place]
+        else:
             random = np.random.default_rng((self.seed, turn))
             image, target = self.drawn(index, random)
             if self.mirror and random.random() < 0.5:

@@ -22,6 +22,7 @@ from pipelines.runtime.progress import Meter
 from pipelines.tracking.datasets import DatasetRecord
 from shared_backbones import architectures, weights
 from shared_backbones.card import read_card
+from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
 from shared_backbones.folds import fold_name, split_of
 from shared_backbones.json_values import Document, Entries
@@ -167,10 +168,8 @@ class Kind(Generic[Data, Prepared]):
         return False
 
     def find_model(self, name_or_folder: str) -> Path:
-        """Folder of the trained model that training starts from."""
-        if not Path(name_or_folder).is_dir():
-            raise InputError(f"model {name_or_folder}: no such folder; expected one with model.json")
-        return Path(name_or_folder)
+        """Folder of the trained model that training starts from: one of the domain's bundled ones, or the user's."""
+        return Catalogue(self.section.domain).find_model(name_or_folder)
 
     def init_digest(self) -> str | None:
         """Sha256 of the weights that training starts from, if it starts from a trained model's."""

@@ -35,6 +35,7 @@ from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData, Sh
 from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
 from shared_backbones import architectures, weights
+from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
 from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
@@ -257,9 +258,9 @@ def take_encoder_arguments(recipe: Recipe) -> None:
     another model. The recipe is changed, so that whatever is noted of it says what was trained.
     """
     init = recipe.model.init
-    if not init or not Path(init).is_dir():
+    if not init:
         return
-    card = weights.read_card(init)
+    card = weights.read_card(Catalogue("geovision").find_model(init))
     given = card.get("arguments", {})
     is_autoencoder = getattr(architectures.find(card["architecture"]), "role", None) == "autoencoder"
     if not is_autoencoder and given.get("num_classes") != 0:

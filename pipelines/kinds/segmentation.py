@@ -1,10 +1,8 @@
 """What all kinds of segmentation of volumes have in common: the network, its card and the task."""
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 from medvision.contract import InputContract
-from medvision.models.catalogue import find_model
 from pipelines.kinds.kind import Kind, Prepared
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
@@ -27,10 +25,6 @@ class SegmentationKind(Kind[Volumes, Prepared]):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.contract = InputContract.from_card({**recipe.card, "input": self.input_section()}, recipe.name)
-
-    def find_model(self, name_or_folder: str) -> Path:
-        """Folder of a bundled model, or of the user's."""
-        return find_model(name_or_folder)
 
     def input_section(self, prepared: Any = None) -> Entries:
         """The card's `input`; the recipe alone decides it."""

@@ -36,6 +36,7 @@ from pipelines.recipe.scenes import SatelliteImageData
 from pipelines.stages import Job, run_stages
 from pipelines.training.tasks.classification import ClassificationTask
 from shared_backbones import architectures, weights
+from shared_backbones.catalogue import Catalogue
 from shared_backbones.classification.figures import calibration_error, class_figures
 from shared_backbones.errors import InputError
 from shared_backbones.labelled_images import find_images, labels_of
@@ -193,6 +194,16 @@ def test_a_classifier_has_the_arguments_of_the_encoder_that_it_starts_from(tmp_p
     old = weights.load(encoder).module.get_submodule("trunk").state_dict()
     new = job.network().get_submodule("trunk").state_dict()
     assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_bundled_encoder_is_a_start_by_its_name(tmp_path: Path):
+    eurosat(tmp_path, [str(entry["name"]) for entry in load_recipe("eurosat").card["classes"]])
+    job = find_kind(load_recipe("eurosat", [f"data.root={tmp_path}", "model.init=satmae-mini"]))
+    old = weights.load(Catalogue("geovision").find_model("satmae-mini")).module.get_submodule("trunk").state_dict()
+    new = job.network().get_submodule("trunk").state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    with pytest.raises(InputError, match=r"model nowhere: neither a bundled model \(satmae-mini"):
+        find_kind(load_recipe("eurosat", [f"data.root={tmp_path}", "model.init=nowhere"]))
 
 
 def test_a_chain_from_pretraining_to_a_classifier_needs_nothing_copied(tmp_path: Path, store: str, capsys):
