@@ -1,6 +1,7 @@
 """What is particular to galaxies: colours or stretched fluxes, no up and down, and what goes wrong with images."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ from astrovision import fluxes
 from astrovision.classification import GalaxyClassifier
 from astrovision.contract import InputContract
 from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
-from astrovision.datasets.pairs import add_galaxy
 from astrovision.grids import PARITY
 from astrovision.pictures import SkyView, annotated
 from astrovision.stretches import SDSS_UNIT
+from pipelines.data.paired_images import PairedImages
 from pipelines.data.store import Store
 from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.pictures import PictureKind
@@ -63,15 +64,12 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         """Side of a cut-out in pixels, before anything is cut off."""
         return round(self.data.stored / self.data.crop)
 
-    def training_images(self, parts: Sequence[Mapping[str, np.ndarray]]) -> StoredImages:
-        """Images that are mirrored and varied, with a second galaxy in some of them."""
+    def training_set(self) -> Callable[..., StoredImages]:
+        """With a second galaxy in some of the images, where the recipe asks for pairs."""
         if not self.data.pairs:
-            return super().training_images(parts)
-        mirror = self.mirror if self.data.augmentation.mirrored else ()
-        return PairedImages(
-            parts, self.data.size, augment=self.augmentation(), mirror=mirror, seed=self.recipe.seed,
-            pairs=self.data.pairs, label=self.class_names().index(self.data.pair_class),
-        )  # fmt: skip
+            return super().training_set()
+        label = self.class_names().index(self.data.pair_class)
+        return functools.partial(PairedImages, pairs=self.data.pairs, label=label)
 
     def layout(self) -> Layout[Any]:
         """The layout; that of a mosaic knows how cut-outs are taken."""
@@ -166,37 +164,6 @@ class GalaxyClassification(PictureKind[GalaxyData]):
     def corrupted(self, name: str, image: np.ndarray, severity: int, number: int) -> np.ndarray:
         """An image under a corruption, floating point from 0 to 1."""
         return corrupt(name, image.astype(np.float32) / 255, severity, seed_key=[self.recipe.seed, number])
-
-
-class PairedImages(StoredImages):
-    """Stored images, over some of which a galaxy of another one is laid.
-
-    Half of those show two galaxies that overlap, and get the class of a pair; of the others the second galaxy lies at
-    the border, and they keep their class: what makes a pair is how near the two are, not that an image was made of two.
-
-    Args:
-        parts: As for `StoredImages`, of which the options are, too.
-        size: As for `StoredImages`.
-        pairs: Share of the images, less those that show a pair already.
-        label: Number of the class of pairs.
-    """
-
-    def __init__(
-        self, parts: Sequence[Mapping[str, np.ndarray]], size: int, *, pairs: float, label: int, **options: Any
-    ) -> None:
-        super().__init__(parts, size, **options)
-        self.pairs, self.label = pairs, label
-        self.singles = np.flatnonzero(self.labels() != label)
-
-    def drawn(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """An image and its target, or the pair that it becomes."""
-        image, target = super().drawn(index, random)
-        if target[self.label] or random.random() >= self.pairs:
-            return image, target
-        second, _ = super().drawn(int(random.choice(self.singles)), random)
-        near = bool(random.random() < 0.5)
-        both = add_galaxy(image, second, random, near=near)
-        return both, np.eye(len(target), dtype=target.dtype)[self.label] if near else target
 
 
 def _mosaic_of(item: Item) -> "SkyImage":

@@ -17,10 +17,10 @@ from PIL import Image
 from astrovision.classification import GalaxyClassifier
 from astrovision.corruptions import CORRUPTIONS
 from pipelines.data.augmentation import Augmentation
+from pipelines.data.paired_images import PairedImages
 from pipelines.data.store import Store
 from pipelines.data.stored_images import DrawOrder, StoredImages, as_picture
 from pipelines.evaluation.classification import write_classification
-from pipelines.kinds.galaxies import PairedImages
 from pipelines.kinds.kind import find_kind
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.stages import Job, run_stages
