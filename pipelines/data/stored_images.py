@@ -79,25 +79,15 @@ class StoredImages(Dataset[Batch]):
                 columns.setdefault(name, []).append(values)
         return {name: torch.from_numpy(np.stack(values)) for name, values in columns.items()}
 
-    def drawn(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """An image `(S, S, C)` and its target as training draws them, before they are mirrored and varied."""
-        part, place = self._place(index)
-        return part["image"][place].transpose(1, 2, 0), part["targets"][place]
-
-    def _place(self, index: int) -> tuple[Mapping[str, np.ndarray], int]:
-        """The part that holds an image, and its number there."""
-        home = int(np.searchsorted(self.ends, index, side="right"))
-        part = self.parts[home]
-        return part, int(index - self.ends[home] + len(part["image"]))
-
     def _item(self, turn: int, index: int) -> dict[str, np.ndarray]:
         """An image, its target and its mask, as a turn sees them."""
-        part, place = self._place(index)
-        if self.augment is None:
-            image, target = part["image"][place], part["targets"][place]
-        else:
+        home = int(np.searchsorted(self.ends, index, side="right"))
+        part = self.parts[home]
+        place = int(index - self.ends[home] + len(part["image"]))
+        image, target = part["image"][place], part["targets"][place]
+        if self.augment is not None:
+            image = image.transpose(1, 2, 0)
             random = np.random.default_rng((self.seed, turn))
-            image, target = self.drawn(index, random)
             if self.mirror and random.random() < 0.5:
                 image, target = image[:, ::-1], target[self.mirror]
             image = self.augment(np.ascontiguousarray(image), int(random.integers(2**31))).transpose(2, 0, 1)

@@ -1,7 +1,6 @@
 """What is particular to galaxies: colours or stretched fluxes, no up and down, and what goes wrong with images."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,7 @@ from astrovision.corruptions import CORRUPTIONS, FAMILIES, corrupt
 from astrovision.grids import PARITY
 from astrovision.pictures import SkyView, annotated
 from astrovision.stretches import SDSS_UNIT
-from pipelines.data.paired_images import PairedImages
 from pipelines.data.store import Store
-from pipelines.data.stored_images import StoredImages
 from pipelines.kinds.pictures import PictureKind
 from pipelines.recipe.images import GalaxyData
 from pipelines.recipe.recipe import Recipe
@@ -48,11 +45,6 @@ class GalaxyClassification(PictureKind[GalaxyData]):
         """Refuse sizes of which cut-outs would have no common middle."""
         super().check_settings()
         data = self.data
-        if data.pairs and data.pair_class not in self.class_names():
-            raise InputError(
-                f"recipe {self.recipe.name}: data.pair_class is {data.pair_class!r}, expected the class of the card "
-                f"that two galaxies that overlap have ({', '.join(self.class_names())})"
-            )
         if data.holds_fluxes and (data.stored - data.size) % 2:
             raise InputError(
                 f"recipe {self.recipe.name}: data.stored is {data.stored}, data.size {data.size}; the difference must "
@@ -63,13 +55,6 @@ class GalaxyClassification(PictureKind[GalaxyData]):
     def cutout(self) -> int:
         """Side of a cut-out in pixels, before anything is cut off."""
         return round(self.data.stored / self.data.crop)
-
-    def training_set(self) -> Callable[..., StoredImages]:
-        """With a second galaxy in some of the images, where the recipe asks for pairs."""
-        if not self.data.pairs:
-            return super().training_set()
-        label = self.class_names().index(self.data.pair_class)
-        return functools.partial(PairedImages, pairs=self.data.pairs, label=label)
 
     def layout(self) -> Layout[Any]:
         """The layout; that of a mosaic knows how cut-outs are taken."""
@@ -111,8 +96,7 @@ class GalaxyClassification(PictureKind[GalaxyData]):
 
     def batch_settings(self) -> Entries:
         """How batches are drawn and varied, and what the card says of the images' scale."""
-        pairs = self.data.model_dump(include={"pairs", "pair_class"}) if self.data.pairs else {}
-        return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec, **pairs}
+        return {**super().batch_settings(), "pixel_scale_arcsec": self.data.pixel_scale_arcsec}
 
     def contract_section(self, mean: Sequence[float], std: Sequence[float]) -> Entries:
         """What `astrovision.contract.InputContract` holds."""

@@ -67,12 +67,7 @@ class PictureKind(ClassifierKind[Pictures]):
     def training_images(self, parts: Sequence[Mapping[str, np.ndarray]]) -> StoredImages:
         """Images that are mirrored and varied."""
         mirror = self.mirror if self.data.augmentation.mirrored else ()
-        draw = self.training_set()
-        return draw(parts, self.data.size, augment=self.augmentation(), mirror=mirror, seed=self.recipe.seed)
-
-    def training_set(self) -> Callable[..., StoredImages]:
-        """What makes the training images of the store's parts; options are those of `StoredImages`."""
-        return StoredImages
+        return StoredImages(parts, self.data.size, augment=self.augmentation(), mirror=mirror, seed=self.recipe.seed)
 
     def augmentation(self) -> Callable[[np.ndarray, int], np.ndarray]:
         """How training images are varied, by a seed."""

@@ -103,11 +103,6 @@ class GalaxyData(LabelledPictures):
     stretch: Entries | None = None
     """Of the fluxes of FITS images: kind and parameters, see `astrovision.stretches`. Of colour images the one that
     made them, where it is known (`sdss`): the model then takes FITS images, too."""
-    pairs: Share = 0.0
-    """Share of the training images over which a galaxy of another one is laid: half of them so near that the two
-    overlap and are one image of `pair_class`, half at the border, where it changes nothing."""
-    pair_class: str = "merger"
-    """Class of the card that two overlapping galaxies have; of these images alone nothing is laid over."""
     parity: Literal[-1, 1] = -1
     """Of the cut-outs of FITS images, which are mirrored for it: -1 has east left of north, the first row below."""
 

@@ -17,7 +17,6 @@ from PIL import Image
 from astrovision.classification import GalaxyClassifier
 from astrovision.corruptions import CORRUPTIONS
 from pipelines.data.augmentation import Augmentation
-from pipelines.data.paired_images import PairedImages
 from pipelines.data.store import Store
 from pipelines.data.stored_images import DrawOrder, StoredImages, as_picture
 from pipelines.evaluation.classification import write_classification
@@ -447,32 +446,3 @@ def test_coverage_over_divisions_is_the_nominal_one():
     scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = np.array([random.choice(4, p=row) for row in scores])
     assert mean_coverage(scores, labels, 0.9, seed=0) == pytest.approx(0.9, abs=0.01)
-
-
-def test_pairs_are_drawn_of_two_images_and_get_their_class():
-    random = np.random.default_rng(0)
-    labels = np.arange(40) % 5
-    parts = [{"image": np.stack([draw(CLASSES[n], seed).transpose(2, 0, 1) for seed, n in enumerate(labels)]),
-              "targets": np.eye(5, dtype=np.uint8)[labels]}]  # fmt: skip
-    images = PairedImages(parts, 32, augment=lambda image, seed: image, pairs=0.5, label=4)
-    plain = StoredImages(parts, 32, augment=lambda image, seed: image)
-    turns = [(turn, int(random.integers(40))) for turn in range(600)]
-    seen, usual = images.__getitems__(turns), plain.__getitems__(turns)
-    is_pair, was_pair = (batch["target"].argmax(1) == 4 for batch in (seen, usual))
-    changed = (seen["image"] != usual["image"]).flatten(1).any(1)
-    assert not changed[was_pair].any() and bool(is_pair[was_pair].all())  # those that show two are left alone
-    singles = int((~was_pair).sum())
-    assert 0.2 * singles < int((is_pair & ~was_pair).sum()) < 0.3 * singles  # half of the half
-    assert 0.4 * singles < int(changed.sum()) < 0.6 * singles
-    kept = changed & ~is_pair
-    assert torch.equal(seen["target"][kept], usual["target"][kept])
-    again = images.__getitems__(turns)
-    assert torch.equal(again["image"], seen["image"])
-
-
-def test_pairs_need_a_class_of_the_card(tmp_path: Path):
-    overrides = [f"data.root={cutouts(tmp_path)}", "data.pairs=0.1", "data.pair_class=pair"]
-    with pytest.raises(
-        InputError, match=r"data\.pair_class is 'pair', expected the class .* have \(elliptical, edge_on"
-    ):
-        find_kind(load_recipe("galaxy_morphology", overrides))
