@@ -1,7 +1,6 @@
 """From a scene to one whose coarse bands have the fine ones' resolution, tile by tile, in bounded memory."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from shared_backbones.json_values import Entries
+from shared_backbones.work_folders import work_folder
 
 _SEEN = 256  # side of the window in which repeated values are looked for
 _STRIP = 64  # coarse rows that are compared at once
@@ -94,8 +94,8 @@ class Enhancer(LoadedNetwork):
         """
         chosen = self._chosen(bands)
         names = [self.contract.bands[band] for band in chosen]
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent) as folder:
-            made = Path(folder) / "0.tif"
+        with work_folder(output.parent) as folder:
+            made = folder / "0.tif"
             how = {"nodata": float("nan"), "resampling": "average", "tags": {**(tags or {}), "enhanced": "yes"}}
             offset = self._offset(scene)
             with cloud_optimised(made, scene.grid, "float32", names, **how) as write:
