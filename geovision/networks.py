@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from shared_backbones import weights
-from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.devices import choose_device, choose_precision, choose_threads
 from shared_backbones.engines import TORCH, Accelerated, check_engine, identity_of, same_labels, same_values
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -27,7 +27,7 @@ class LoadedNetwork:
     Args:
         model: folder of a trained model.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        threads: CPU threads of this process; by default torch's choice.
+        threads: CPU threads of this process; by default torch's choice, within its quota of CPUs.
         precision: `auto`, `float32` or `bfloat16`; `auto` takes bfloat16 where the hardware computes in it and the card
             says that it was measured to agree.
         engine: `torch`, or `openvino` for the CPU; see `shared_backbones.engines`.
@@ -54,8 +54,7 @@ class LoadedNetwork:
         precision: str = "auto",
         engine: str = "torch",
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        choose_threads(threads)
         if not os.path.isdir(model):
             raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
         self.device, self.warnings = choose_device(device)

@@ -1,6 +1,7 @@
 """Terminals that lack characters, readers that leave, disks that are full, and signals: the results are not lost."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from shared_backbones.terminal import Output, lasting_output, say
 from shared_backbones.work_folders import work_folder
 from tests.hostile.confined import confined
 from tests.hostile.killed import working
-from tests.hostile.sound_files import card
+from tests.hostile.sound_files import card, geotiff, nifti, picture
 from tests.test_words import ROOT, SOURCES
 
 HOSTILE = "a\x1b[2J\nb\u202ec\u2066d\x07\u00df"
@@ -238,3 +239,24 @@ def test_a_tracking_server_names_files_of_its_own_alone(name: str):
     with pytest.raises(InputError, match="the store names a file"):
         _folder_of(name, "models:/tiny@best")
     assert _folder_of("1/models/m-2/artifacts/model/model.json", "models:/tiny@best") == "artifacts/model"
+
+
+@pytest.mark.parametrize(
+    ("program", "verb", "model"),
+    [
+        ("medvision", "classify", "hippocampus"),
+        ("medvision", "segment", "chest-28"),
+        ("geovision", "map", "satmae-mini"),
+        ("geovision", "classify", "surface-types"),
+        ("geovision", "enhance", "surface-types"),
+    ],
+)
+def test_a_bundled_model_of_another_kind_is_called_by_its_name(
+    program: str, verb: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = {"geovision": geotiff, "medvision": nifti if verb == "segment" else picture}[program](tmp_path)
+    target = tmp_path / {"segment": "out", "classify": "t.csv"}.get(verb, "out.tif")
+    options = ["-i", str(source), "-o", str(target), "--model", model]
+    assert run(importlib.import_module(f"apps.cli.{program}.program").app, [verb, *options]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and str(ROOT) not in line and f"model {model}" in line, line

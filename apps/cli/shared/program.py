@@ -11,7 +11,7 @@ import typer
 from pipelines.runtime import preemption
 from pipelines.runtime.stopping import Terminated, stopping
 from pipelines.runtime.threads import sleep_while_waiting
-from shared_backbones.catalogue import Catalogue
+from shared_backbones.catalogue import Catalogue, by_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.terminal import lasting_output
@@ -80,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _refuse(line: str, code: int = USER_ERROR) -> int:
-    print(f"error: {printable(' '.join(line.split()))}", file=sys.stderr)
+    print(f"error: {by_name(printable(' '.join(line.split())))}", file=sys.stderr)
     return code
 
 
