@@ -131,6 +131,7 @@ def client_of(uri: str) -> "MlflowClient":
 
     bound_answers()
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of every step
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # of errors, which are raised as well
     mlflow.set_tracking_uri(uri)  # some of what a client does asks the store of the whole process
     return mlflow.MlflowClient(uri)
 
