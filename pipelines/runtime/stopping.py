@@ -29,6 +29,11 @@ def leave_at_interrupt() -> None:
         signal.signal(signal.SIGINT, _leave)
 
 
+def leave_interrupts_to_parent() -> None:
+    """Ignore SIGINT, which a terminal sends to all processes of a program: the one that started this one ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
     """Raise `KeyboardInterrupt` at SIGINT, and `Terminated` at SIGTERM and SIGHUP, once: what comes later is ignored.
