@@ -140,38 +140,40 @@ class Embedder(LoadedNetwork):
             np.zeros((0, self.width), np.float32), none, none, (side, side), np.zeros(0, np.float32), corners, []
         )
 
-    def memory(self, scene: Scene, kept: int = 0) -> float:
+    def memory(self, scene: Scene, beside: int = 0) -> float:
         """Estimate of the bytes of this machine's memory that `embed` takes: images, network, files and the table.
 
         Args:
             scene: opened with the model's bands.
-            kept: vectors of other scenes that will be in the same table.
+            beside: vectors of other scenes that are in memory.
         """
         size, bands = self.contract.size, len(self.contract.bands)
         rows, columns = (_windows_of(length, size, self.window) for length in scene.shape)
         images = min(self.batch_size, len(rows) * len(columns))
-        vectors = kept + sum(len(inside) for _, inside in rows) * sum(len(inside) for _, inside in columns)
+        vectors = beside + sum(len(inside) for _, inside in rows) * sum(len(inside) for _, inside in columns)
         # of an image: as it is read, in its batch, and before and after it is normalised
         batch = images * size**2 * (20 * bands + 8)
         table = vectors * (_COPIES_OF_VECTORS * 4 * self.width + _ROW_BYTES)
         cache = min(CACHE_BYTES, 4 * bands * math.prod(scene.shape))
         return LIBRARIES + cache + batch + self._network_bytes(size, images) + table
 
-    def embed(self, scene: Scene, *, kept: int = 0, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
+    def embed(
+        self, scene: Scene, *, beside: int = 0, on_progress: Callable[[int, int], None] | None = None
+    ) -> Embedded:
         """Embed a scene in windows side by side; those at the right and lower border end with the scene.
 
         A scene smaller than the network's images is enlarged (bicubic), as the published evaluations do.
 
         Args:
             scene: opened with the model's bands.
-            kept: vectors of other scenes that are in memory.
             on_progress: called with windows done and windows in all.
+            beside: vectors of other scenes that are in memory.
 
         Raises:
             InputError: the scene has no CRS, is damaged, or would take more memory than the budget.
         """
         check_place(scene.grid, scene.label)
-        expect(self.memory(scene, kept), scene.label, "embedding it")
+        expect(self.memory(scene, beside), scene.label, "embedding it")
         size, window = self.contract.size, self.window
         if window < size and min(scene.shape) < size:
             raise InputError(

@@ -4,17 +4,14 @@ import contextlib
 import functools
 import time
 import urllib.parse
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, cast
 
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import requests
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _LARGEST = 64 * 2**20  # bytes of an answer that is no file
 _SECONDS = 120.0  # for such an answer
@@ -76,12 +73,12 @@ def files_of(server: str) -> Iterator[None]:
     if not server.startswith(("http://", "https://")):
         yield
         return
-    known = get_registered_artifact_repositories()
+    known = cast("dict[str, Callable[..., object]]", get_registered_artifact_repositories())
     before, host = dict(known), urllib.parse.urlsplit(server).netloc.rpartition("@")[2]
     own = {"mlflow-artifacts": ("", host), "http": (host,), "https": (host,)}
 
-    def checked(make: "type[ArtifactRepository]") -> "Callable[..., ArtifactRepository]":
-        def repository(artifact_uri: str, **options: str | None) -> "ArtifactRepository":
+    def checked(make: Callable[..., object]) -> Callable[..., object]:
+        def repository(artifact_uri: str, **options: str | None) -> object:
             place = urllib.parse.urlsplit(artifact_uri)
             if place.netloc not in own.get(place.scheme, ()) or ".." in urllib.parse.unquote(place.path).split("/"):
                 raise InputError(

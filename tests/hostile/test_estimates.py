@@ -80,4 +80,4 @@ def test_vectors_of_other_scenes_count(tmp_path: Path):
         set_budget(2 * embedder.memory(scene) / GIB)
         embedder.embed(scene)
         with pytest.raises(InputError, match="embedding it would take"):
-            embedder.embed(scene, kept=10**6)
+            embedder.embed(scene, beside=10**6)

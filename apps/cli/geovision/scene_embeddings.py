@@ -46,8 +46,8 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
         for number, path in enumerate(scenes, 1):
             try:
                 with journal.working_on(path):
-                    kept = sum(len(part.vectors) for _, _, part in parts)
-                    embedded, described = _embed(embedder, path, options, kept, meter if len(scenes) == 1 else None)
+                    beside = sum(len(part.vectors) for _, _, part in parts)
+                    embedded, described = _embed(embedder, path, options, beside, meter if len(scenes) == 1 else None)
             except InputError as error:
                 if not options.skip_unreadable and not isinstance(error, LeftOut):
                     raise
@@ -70,13 +70,13 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
 
 
 def _embed(
-    embedder: Embedder, path: Path, options: EmbedOptions, kept: int, meter: Meter | None
+    embedder: Embedder, path: Path, options: EmbedOptions, beside: int, meter: Meter | None
 ) -> tuple[Embedded, Entries]:
     """Embeddings of a scene, and what the side-car says of it."""
     with open_for_model(path, embedder.contract, **asdict(options.reading)) as scene:
         scene.check(embedder.contract, any_resolution=options.any_resolution)
         sha256 = scene.sha256()
-        return embedder.embed(scene, kept=kept, on_progress=meter), describe_input(scene, sha256)
+        return embedder.embed(scene, beside=beside, on_progress=meter), describe_input(scene, sha256)
 
 
 def _name(path: Path, home: Path) -> str:
