@@ -23,6 +23,7 @@ from astrovision.headers import band_names, celestial, zero_point
 from shared_backbones import memory
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:  # astropy is imported where a file is opened
     from astropy.wcs import WCS
@@ -272,7 +273,7 @@ def unpacked(path: Path, stack: contextlib.ExitStack) -> Path:
     opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
     if opener is None:
         return path
-    target = Path(stack.enter_context(tempfile.TemporaryDirectory()), "unpacked")
+    target = stack.enter_context(work_folder()) / "unpacked"
     room = shutil.disk_usage(target.parent).free // 2
     with opener(path) as packed, target.open("wb") as file:
         while block := packed.read(2**20):

@@ -1,6 +1,7 @@
 """From scenes to embeddings with footprints: GeoParquet, or NumPy arrays."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,20 @@ from torch import nn
 
 from geovision.footprints import bounds, check_place, corners, footprint
 from geovision.networks import LoadedNetwork
+from geovision.rasters import CACHE_BYTES
 from geovision.scenes import Scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import check_regular, printable, replacing
+from shared_backbones.inference import LIBRARIES
+from shared_backbones.memory import expect
 
 if TYPE_CHECKING:  # shapely is imported where an outline is made
     from shapely.geometry.base import BaseGeometry
 
 FORMATS = (".parquet", ".npz")
+_COPIES_OF_VECTORS = 3  # as they come, in one array, and as a column
+_ROW_BYTES = 1500  # of a vector beside its numbers: its outline is an object of shapely
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,15 @@ class Embedder(LoadedNetwork):
         self.batch_size, self.min_valid = batch_size, min_valid
         if not hasattr(self.network, "forward_features"):
             raise InputError(f"model {printable(model)}: has no features; use a classifier or a masked autoencoder")
-        size, bands = self.contract.size, len(self.contract.bands)
+        size = self.contract.size
         self.window = size if window is None else window
         self._patch = _patch_of(self.network, size)
         if self.window != size and not (self._patch and self.window % self._patch == 0 and size % self.window == 0):
             raise InputError(f"window of {window} pixels: model {printable(model)} {self._possible_windows()}")
         try:
-            zeros = np.zeros((1, bands, size, size), np.float32)
-            self.width = self.vectors(zeros, np.ones((1, size, size), bool), trial=True).shape[-1]
+            *_, self.width = self._measured(
+                size, lambda images, valid: torch.from_numpy(self.vectors(images.numpy(), valid.numpy(), trial=True))
+            )
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
@@ -133,7 +140,26 @@ class Embedder(LoadedNetwork):
             np.zeros((0, self.width), np.float32), none, none, (side, side), np.zeros(0, np.float32), corners, []
         )
 
-    def embed(self, scene: Scene, *, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
+    def memory(self, scene: Scene, beside: int = 0) -> float:
+        """Estimate of the bytes of this machine's memory that `embed` takes: images, network, files and the table.
+
+        Args:
+            scene: opened with the model's bands.
+            beside: vectors of other scenes that are in memory.
+        """
+        size, bands = self.contract.size, len(self.contract.bands)
+        rows, columns = (_windows_of(length, size, self.window) for length in scene.shape)
+        images = min(self.batch_size, len(rows) * len(columns))
+        vectors = beside + sum(len(inside) for _, inside in rows) * sum(len(inside) for _, inside in columns)
+        # of an image: as it is read, in its batch, and before and after it is normalised
+        batch = images * size**2 * (20 * bands + 8)
+        table = vectors * (_COPIES_OF_VECTORS * 4 * self.width + _ROW_BYTES)
+        cache = min(CACHE_BYTES, 4 * bands * math.prod(scene.shape))
+        return LIBRARIES + cache + batch + self._network_bytes(size, images) + table
+
+    def embed(
+        self, scene: Scene, *, beside: int = 0, on_progress: Callable[[int, int], None] | None = None
+    ) -> Embedded:
         """Embed a scene in windows side by side; those at the right and lower border end with the scene.
 
         A scene smaller than the network's images is enlarged (bicubic), as the published evaluations do.
@@ -141,11 +167,13 @@ class Embedder(LoadedNetwork):
         Args:
             scene: opened with the model's bands.
             on_progress: called with windows done and windows in all.
+            beside: vectors of other scenes that are in memory.
 
         Raises:
-            InputError: the scene has no CRS, or is damaged.
+            InputError: the scene has no CRS, is damaged, or would take more memory than the budget.
         """
         check_place(scene.grid, scene.label)
+        expect(self.memory(scene, beside), scene.label, "embedding it")
         size, window = self.contract.size, self.window
         if window < size and min(scene.shape) < size:
             raise InputError(

@@ -1,7 +1,7 @@
 """From a scene to one whose coarse bands have the fine ones' resolution, tile by tile, in bounded memory."""
 
+import functools
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geovision.frames import Frame
 from geovision.networks import LoadedNetwork
-from geovision.rasters import cloud_optimised, open_raster
+from geovision.rasters import CACHE_BYTES, cloud_optimised, open_raster
 from geovision.scene import Scene
 from geovision.sharpening import (
     RMS,
@@ -27,10 +27,14 @@ from geovision.sharpening import (
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
+from shared_backbones.inference import LIBRARIES
 from shared_backbones.json_values import Entries
+from shared_backbones.memory import expect
+from shared_backbones.work_folders import work_folder
 
 _SEEN = 256  # side of the window in which repeated values are looked for
 _STRIP = 64  # coarse rows that are compared at once
+_HALO = 4  # coarse rows above and below them
 
 
 class Enhancer(LoadedNetwork):
@@ -64,6 +68,33 @@ class Enhancer(LoadedNetwork):
         super().__init__(model, device=device, threads=threads, precision=precision, engine=engine)
         self.sharpening = Sharpening.from_card(self.card, self.contract, printable(model))
         self.tile = int(self.contract.tile or 0)
+        try:
+            expected = (1, len(self.contract.bands), self.tile, self.tile)
+            actual = self._measured(self.tile, functools.partial(self, trial=True))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"model {printable(model)}: does not run on what its card promises ({reason})") from None
+        if actual != expected:
+            raise InputError(
+                f"model {printable(model)}: gives an output of shape {actual}, expected {expected}; use a model that "
+                "was trained to sharpen"
+            )
+
+    def memory(self, scene: Scene) -> float:
+        """Estimate of the bytes of this machine's memory that `enhance` takes: strips, network and files.
+
+        Args:
+            scene: opened with the model's bands.
+        """
+        bands, coarse, ratio = len(self.contract.bands), len(self.sharpening.coarse), self.sharpening.ratio
+        width = scene.shape[1] + 2 * self.tile
+        # of a strip: sums, the next ones, and what was read; of a tile: what the network sees, and what is made of it
+        strips = width * self.tile * (8 * coarse + 18 * bands)
+        tiles = self.tile**2 * 16 * (bands + coarse)
+        # of a strip that is compared: what was measured, and what was written, degraded
+        rows = min(scene.shape[0], (_STRIP + 2 * _HALO) * ratio)
+        compared = width * rows * (14 * bands + 32 * coarse)
+        return LIBRARIES + CACHE_BYTES + max(strips + tiles + self._network_bytes(self.tile), compared)
 
     def enhance(
         self,
@@ -90,12 +121,14 @@ class Enhancer(LoadedNetwork):
             measured, as shares of its mean: `rms` and `worst`.
 
         Raises:
-            InputError: a band is unknown, the scene is damaged, or the file cannot be written.
+            InputError: a band is unknown, the scene is damaged or would take more memory than the budget, or the file
+                cannot be written.
         """
+        expect(self.memory(scene), scene.label, "enhancing it")
         chosen = self._chosen(bands)
         names = [self.contract.bands[band] for band in chosen]
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.parent) as folder:
-            made = Path(folder) / "0.tif"
+        with work_folder(output.parent) as folder:
+            made = folder / "0.tif"
             how = {"nodata": float("nan"), "resampling": "average", "tags": {**(tags or {}), "enhanced": "yes"}}
             offset = self._offset(scene)
             with cloud_optimised(made, scene.grid, "float32", names, **how) as write:
@@ -186,7 +219,7 @@ class Enhancer(LoadedNetwork):
         if not coarse:
             return []
         ratio, places = what.ratio, [what.coarse.index(band) for band in coarse]
-        halo = ratio * 4
+        halo = ratio * _HALO
         squares, worst, sums = (np.zeros(len(coarse)) for _ in range(3))
         pixels = 0
         left, width = offset[1], (scene.shape[1] - offset[1]) // ratio * ratio

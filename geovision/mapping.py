@@ -1,6 +1,7 @@
 """From a scene to georeferenced maps, tile by tile, in memory that does not grow with the scene."""
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -18,14 +19,14 @@ from torch import Tensor
 from geovision.certainty import Certainty
 from geovision.frames import Frame
 from geovision.margins import measure_margin
-from geovision.networks import LoadedNetwork, group_of
+from geovision.networks import LoadedNetwork
 from geovision.rasters import CACHE_BYTES, cloud_optimised
 from geovision.scene import Scene
 from geovision.tiling import Axis
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
-from shared_backbones.inference import COPIES, LIBRARIES, PeakOfTensors
+from shared_backbones.inference import LIBRARIES
 from shared_backbones.memory import expect
 from shared_backbones.winners import winners
 from shared_backbones.work_folders import work_folder
@@ -95,9 +96,7 @@ class Mapper(LoadedNetwork):
             try:
                 if size != self.contract.size:
                     expect(self._network_bytes(size), f"--tile {size}", "the network")
-                with PeakOfTensors() as tensors:
-                    actual = tuple(self._answer(size).shape)
-                self._pixel_bytes = COPIES * tensors.peak / size**2
+                actual = self._measured(size, functools.partial(self, trial=True))
             except (RuntimeError, ValueError, AssertionError) as error:
                 reason = str(error).partition("\n")[0]
                 if size != self.contract.size:
@@ -117,11 +116,6 @@ class Mapper(LoadedNetwork):
     def _answer(self, size: int) -> Tensor:
         zeros = torch.zeros(1, len(self.contract.bands), size, size)
         return self(zeros, torch.ones(1, size, size, dtype=torch.bool), trial=True)
-
-    def _network_bytes(self, size: int, tiles: int = 1) -> float:
-        """Estimate of the bytes of this machine's memory that the network takes for some tiles of a size."""
-        at_once = min(tiles, group_of(size**2))
-        return self._pixel_bytes * size**2 * at_once if self.device.type == "cpu" else 0.0
 
     def memory(self, scene: Scene, *, polygons: bool = False) -> float:
         """Estimate of the bytes of this machine's memory that `map` takes: windows, network and files.

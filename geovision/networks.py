@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from shared_backbones import weights
-from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.devices import choose_device, choose_precision, choose_threads
 from shared_backbones.engines import TORCH, Accelerated, check_engine, identity_of, same_labels, same_values
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
-from shared_backbones.inference import optimize_for_inference
+from shared_backbones.inference import COPIES, PeakOfTensors, optimize_for_inference
 from shared_backbones.json_values import Entries
 
 _MULTIPLE = 32  # of pixels: sides of tiles, mostly
@@ -27,7 +28,7 @@ class LoadedNetwork:
     Args:
         model: folder of a trained model.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        threads: CPU threads of this process; by default torch's choice.
+        threads: CPU threads of this process; by default torch's choice, within its quota of CPUs.
         precision: `auto`, `float32` or `bfloat16`; `auto` takes bfloat16 where the hardware computes in it and the card
             says that it was measured to agree.
         engine: `torch`, or `openvino` for the CPU; see `shared_backbones.engines`.
@@ -44,6 +45,7 @@ class LoadedNetwork:
     """
 
     any_size = False
+    _pixel_bytes = 0.0
 
     def __init__(
         self,
@@ -54,8 +56,7 @@ class LoadedNetwork:
         precision: str = "auto",
         engine: str = "torch",
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        choose_threads(threads)
         if not os.path.isdir(model):
             raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
         self.device, self.warnings = choose_device(device)
@@ -93,6 +94,24 @@ class LoadedNetwork:
         run, bfloat16 = getattr(self.network, method), self._precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             return torch.cat([run(part).float() for part in images.split(group)])
+
+    def _measured(self, size: int, run: Callable[[Tensor, Tensor], Tensor]) -> tuple[int, ...]:
+        """Run on one image of zeros, and keep what the network takes for a pixel; returns the shape of its answer.
+
+        Args:
+            size: side of the image.
+            run: given the image and its valid pixels.
+        """
+        zeros = torch.zeros(1, len(self.contract.bands), size, size)
+        with PeakOfTensors() as tensors:
+            shape = tuple(run(zeros, torch.ones(1, size, size, dtype=torch.bool)).shape)
+        self._pixel_bytes = COPIES * tensors.peak / size**2
+        return shape
+
+    def _network_bytes(self, size: int, images: int = 1) -> float:
+        """Estimate of the bytes of this machine's memory that the network takes for some images of a size."""
+        at_once = min(images, group_of(size**2))
+        return self._pixel_bytes * size**2 * at_once if self.device.type == "cpu" else 0.0
 
     @property
     def precision(self) -> str:

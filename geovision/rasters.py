@@ -1,6 +1,11 @@
 """Raster files opened safely and read with their validity, and maps written."""
 
 import contextlib
+import errno
+import functools
+import math
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -312,7 +317,9 @@ def cloud_optimised(
     }
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-            with rasterio.open(raw, "w", **profile) as target:
+            with contextlib.ExitStack() as closing:
+                target = rasterio.open(raw, "w", **profile)
+                closing.callback(_quietly, target.close)
                 target.update_tags(**(tags or {}))
                 for number, name in enumerate(names, 1):
                     target.set_band_description(number, name)
@@ -321,12 +328,54 @@ def cloud_optimised(
 
                 def write(row: int, column: int, values: np.ndarray) -> None:
                     window = Window(column, row, values.shape[2], values.shape[1])  # pyright: ignore
-                    target.write(values, window=window)
+                    _quietly(functools.partial(target.write, values, window=window))
 
                 yield write
+            needed = (
+                math.prod(-(-side // 256) * 256 for side in (grid.height, grid.width))
+                * len(names)
+                * np.dtype(dtype).itemsize
+            )
+            if raw.stat().st_size < needed:  # closing it raises nothing where the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             options = {"compress": "DEFLATE", "predictor": "YES", "blocksize": 512, "bigtiff": "IF_SAFER"}
-            rasterio.shutil.copy(raw, path, driver="COG", overview_resampling=resampling, **options)
+            _quietly(
+                functools.partial(
+                    rasterio.shutil.copy, raw, path, driver="COG", overview_resampling=resampling, **options
+                )
+            )
+            _check_whole(path)
         raw.unlink()
     except (RasterioError, OSError) as error:
         reason = printable(str(error.__cause__ or error)[:200])
         raise InputError(f"the map cannot be written ({reason}); make room, or choose another output folder") from None
+
+
+def _check_whole(path: Path) -> None:
+    """Raise an OSError where blocks of a TIFF file lie beyond its end, as the disk was full while it was closed."""
+    import rasterio
+
+    size = path.stat().st_size
+    with rasterio.open(path) as source:
+        for band in source.indexes:
+            for (row, column), _ in source.block_windows(band):
+                place, length = (
+                    int(source.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band) or 0)
+                    for what in ("OFFSET", "SIZE")
+                )
+                if place + length > size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """Call without the lines that libtiff prints by itself of a file that cannot be written; it is raised as well."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # there are no standard errors
+            before = os.dup(2)
+            stack.callback(os.close, before)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nothing)
+            sys.stderr.flush()
+            os.dup2(nothing, 2)
+            stack.callback(os.dup2, before, 2)
+        call()

@@ -34,7 +34,7 @@ from medvision.volumes.monai_spacing import monai_grid, why_not_monais
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
-from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.devices import choose_device, choose_precision, choose_threads
 from shared_backbones.engines import TORCH, Accelerated, Described, check_engine, identity_of
 from shared_backbones.errors import InputError
 from shared_backbones.memory import expect
@@ -152,7 +152,7 @@ class Segmenter:
     Args:
         model: bundled name or folder of a trained model.
         device: `auto` (a GPU if one is there and works, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-        threads: CPU threads of this process; by default torch's choice.
+        threads: CPU threads of this process; by default torch's choice, within its quota of CPUs.
         views: planes that a network of slices runs over, of `axial`, `coronal`, `sagittal`; by default the model's own.
         fast: one view and a coarser spacing; for a 3-D network, windows that overlap less.
         precision: `auto`, `float32` or `bfloat16`. `auto` takes bfloat16 where the hardware computes in it and the
@@ -177,10 +177,9 @@ class Segmenter:
         engine: str = "torch",
         detail: str = "structures",
     ) -> None:
-        if threads is not None:
-            if threads < 1:
-                raise InputError(f"threads is {threads}, expected 1 or more")
-            torch.set_num_threads(threads)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}, expected 1 or more")
+        choose_threads(threads)
         chosen, self.warnings = choose_device(device)
         check_engine(engine, chosen)
         trained = weights.load(find_model(model))

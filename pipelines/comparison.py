@@ -1,6 +1,5 @@
 """What two runs differ in: their settings, their data and their figures, with paired tests over their test cases."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipelines.tracking.finding import find_run
 from pipelines.tracking.notes import RunNote, read_note
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+from shared_backbones.work_folders import work_folder
 
 _RESAMPLES = 2000
 
@@ -67,9 +67,9 @@ def read_run(name: str) -> RunFacts:
     if path.is_file():
         return _of_note(path)
     run = find_run(name)
-    with tempfile.TemporaryDirectory() as folder:
-        run.download("evaluation", ("cases.csv", "predictions.csv"), Path(folder))
-        return RunFacts(run.label, run.settings, run.data, run.figures, read_cases(Path(folder)))
+    with work_folder() as folder:
+        run.download("evaluation", ("cases.csv", "predictions.csv"), folder)
+        return RunFacts(run.label, run.settings, run.data, run.figures, read_cases(folder))
 
 
 def compare(first: RunFacts, second: RunFacts) -> Comparison:

@@ -26,8 +26,9 @@ from pipelines.tracking.stores import shown_uri
 from pipelines.training.outcome import HISTORY, Diverged, read_lines
 from shared_backbones.card import read_card
 from shared_backbones.errors import InputError
-from shared_backbones.files import LEFT_OVERS, file_sha256, replacing
+from shared_backbones.files import file_sha256, replacing
 from shared_backbones.json_values import Document
+from shared_backbones.work_folders import is_work, sweep
 
 DONE = "done.json"
 _NO_RESULT = {"threads", "checkpoint_every", "log_every", "devices", "local_copy"}
@@ -99,8 +100,8 @@ class Job:
         """The folder of a stage, for this run alone: without what a killed one left, and empty under `restart`."""
         folder = self.folder(stage)
         with locks.locked(self.lock(stage), f"{stage}: another run is at it in {folder}; waiting for what it makes"):
-            for left in [*folder.glob(LEFT_OVERS), *folder.glob(f"*/{LEFT_OVERS}")]:
-                left.unlink()
+            for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+                sweep(place)
             if stage in self.restart:
                 shutil.rmtree(folder)
                 folder.mkdir()
@@ -146,7 +147,7 @@ class Job:
 
 def folder_digest(folder: Path) -> str:
     """Digest of all files of a folder, by name and content."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(LEFT_OVERS))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_work(path.relative_to(folder)))
     content = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

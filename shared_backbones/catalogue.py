@@ -1,11 +1,20 @@
 """The trained models that come with a domain, and how a name or a folder becomes a model folder."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared_backbones.card import CARD, Card, read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
+
+_BUNDLED = re.compile(re.escape(printable(Path(__file__).parents[1])) + r"/\w+/models/bundled/")
+"""What the path of a bundled model has before its name."""
+
+
+def by_name(text: str) -> str:
+    """A text that calls bundled models by their names, and not by their folders on this machine."""
+    return _BUNDLED.sub("", text)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -51,8 +49,9 @@ class Converted:
                 pass
         except (InputError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            self._is_temporary, self.folder = True, Path(tempfile.mkdtemp(prefix="domain-vision-"))
-            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+            stack = contextlib.ExitStack()
+            self._is_temporary, self.folder = True, stack.enter_context(work_folder())
+            weakref.finalize(self, stack.close)
             warnings.append(
                 f"the cache cannot be written to ({reason}), so that each run converts the network; "
                 "name a folder in XDG_CACHE_HOME"

@@ -1,9 +1,11 @@
 """Which device and which number format a network runs in."""
 
+import os
 import re
 
 import torch
 
+from shared_backbones.control_groups import usable_cpus
 from shared_backbones.errors import InputError
 
 _AGREEMENT = 0.999  # share of outputs that bfloat16 must leave as they are
@@ -48,6 +50,19 @@ def _problem(device: str) -> str | None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         return str(error).partition("\n")[0]
     return None
+
+
+def choose_threads(threads: int | None) -> None:
+    """Choose the CPU threads of this process.
+
+    Args:
+        threads: As many; None for torch's choice, and no more than the CPUs that this process may use, of which torch
+            knows no quota (as of `docker run --cpus`). Where `OMP_NUM_THREADS` is set, that is kept.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif "OMP_NUM_THREADS" not in os.environ and usable_cpus() < torch.get_num_threads():
+        torch.set_num_threads(usable_cpus())
 
 
 def choose_precision(name: str, device: torch.device, agreement: float) -> str:

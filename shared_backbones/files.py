@@ -1,20 +1,18 @@
-"""Names fit to be shown, and files that appear complete or not at all."""
+"""Names fit to be shown, and files and folders that appear complete or not at all."""
 
 import contextlib
 import csv
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from shared_backbones.errors import InputError
+from shared_backbones.work_folders import work_folder
 
-LEFT_OVERS = ".tmp-*"
-"""Names of the files that `replacing` leaves where the process is killed."""
 _FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """Characters with which a formula begins, those of full width too; line breaks hide one."""
 CellT = TypeVar("CellT")
@@ -22,28 +20,60 @@ CellT = TypeVar("CellT")
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new, empty file beside `path` that takes its place when the block ends, and vanishes when the block raises.
+    """A new, empty file that takes the place of `path` when the block ends, and vanishes when the block raises.
 
     Raises:
         InputError: the system refused to create, write or move it (folder not writable, disk full).
     """
     target = Path(path)
-    temporary = (
-        target.parent / f"{LEFT_OVERS[:-1]}{secrets.token_hex(4)}"
-    )  # short, as the target's name may be as long as can be
     try:
-        try:
-            temporary.touch(exist_ok=False)
+        with work_folder(target.parent) as folder:
+            temporary = folder / "new"  # short, as the target's name may be as long as can be
+            temporary.touch()
             yield temporary
             os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
     except OSError as error:
         raise InputError(
             f"{printable(path)}: cannot be written ({error.strerror or error}); nothing was left behind; "
             "make room, or choose another output folder"
         ) from error
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that takes its name when the block ends, and vanishes when the block raises.
+
+    Raises:
+        InputError: it is there already and not empty, or cannot be written.
+    """
+    check_new_folder(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with work_folder(target.parent) as temporary:
+            try:
+                yield temporary
+            except InputError as error:  # it names a file where it is now, not where it was to be
+                raise InputError(str(error).replace(printable(temporary), printable(target))) from error
+            os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"{printable(target)}: cannot be written ({error.strerror or error}); nothing was left behind; name a "
+            "folder that is not there yet, in one that you may write to"
+        ) from error
+
+
+def check_new_folder(target: Path) -> None:
+    """Refuse a folder for results that has something in it already.
+
+    Raises:
+        InputError: it has, or is no folder.
+    """
+    try:
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+    except OSError as error:
+        raise InputError(f"{printable(target)}: cannot be read ({error.strerror}); choose another folder") from None
+    raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another --output")
 
 
 @contextlib.contextmanager

@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from shared_backbones.control_groups import groups
 from shared_backbones.errors import InputError
 
 _SHARE = 0.8  # of what is free
 _ELSEWHERE = 8 * 2**30  # where the system does not say what is free
-_CGROUP = Path("/sys/fs/cgroup")
 _chosen: int | None = None
 
 
@@ -30,10 +30,7 @@ def limit(max_bytes: int | None) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process can still get: of the machine, of its control group and of its own limit.
-
-    Control groups are those of Linux, version 1 and 2, as SLURM and containers set them.
-    """
+    """Bytes that this process can still get: of the machine, of its control groups and of its own limit."""
     room = [*_free_of_machine(), *_free_of_group(), *_free_of_limit()]
     return max(0, min(room)) if room else _ELSEWHERE
 
@@ -71,19 +68,9 @@ def _free_of_machine() -> Iterator[int]:
 
 def _free_of_group() -> Iterator[int]:
     """What each control group that this process is in still has, up to the topmost that can be seen."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            number, controllers, name = line.split(":", 2)
-            if number == "0":
-                names, top = ("memory.max", "memory.current"), _CGROUP
-            elif "memory" in controllers.split(","):
-                names, top = ("memory.limit_in_bytes", "memory.usage_in_bytes"), _CGROUP / "memory"
-            else:
-                continue
-            folder = top / name.lstrip("/")
-            for group in (folder, *folder.parents):
-                if group.is_relative_to(top):
-                    yield from _left(group / names[0], group / names[1])
+    for version, group in groups("memory"):
+        limit, used = ("max", "current") if version == 2 else ("limit_in_bytes", "usage_in_bytes")
+        yield from _left(group / f"memory.{limit}", group / f"memory.{used}")
 
 
 def _left(limit: Path, used: Path) -> Iterator[int]:

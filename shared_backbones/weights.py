@@ -200,7 +200,7 @@ def save(folder: str | Path, module: "nn.Module", card: Document, *, dtype: "tor
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give a folder you may write to") from None
-    with replacing(folder / WEIGHTS) as weights_path, replacing(folder / CARD) as card_path:
+    with replacing(folder / CARD) as card_path, replacing(folder / WEIGHTS) as weights_path:  # the card comes last
         weights_path.write_bytes(content)
         card_path.write_text(text, encoding="utf-8")
 

@@ -6,10 +6,9 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-from shared_backbones.terminal import say
 
 PREFIX = ".domain-vision-"
 _LOCK = ".lock"
@@ -17,8 +16,8 @@ _swept: set[Path] = set()
 
 
 @contextlib.contextmanager
-def work_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent` that is there while the block runs.
+def work_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder in `parent`, by default the system's folder for temporary files, that is there while the block runs.
 
     Where a process is killed its folder stays, and is removed by the next one that works in `parent`: its lock is free
     then, however old it is.
@@ -26,6 +25,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
+    parent = parent or Path(tempfile.gettempdir())
     if parent.absolute() not in _swept:
         _swept.add(parent.absolute())
         sweep(parent)
@@ -50,12 +50,19 @@ def sweep(parent: Path) -> None:
                 _sweep_one(lock)
 
 
+def is_work(path: Path) -> bool:
+    """Whether a path is in a work folder, or the lock of one."""
+    return any(part.startswith(PREFIX) for part in path.parts)
+
+
 def _sweep_one(lock: Path) -> None:
     """Remove a folder whose lock is free.
 
     Raises:
         OSError: it is not, or this file system has no locks.
     """
+    from shared_backbones.terminal import say  # which needs the files that are written by way of a work folder
+
     file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

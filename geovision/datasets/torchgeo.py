@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import re
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_images import text_hash
+from shared_backbones.work_folders import work_folder
 
 _SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}  # by torchgeo's names for them
 _SHOWN = 6  # names that a message lists
@@ -121,8 +121,8 @@ class _TorchGeo(SatelliteLayout):
             InputError: the sample cannot be read, or the names of its bands are not known.
         """
         name = f"{self.name} {item.key}"
-        with tempfile.TemporaryDirectory(prefix="torchgeo-") as folder:
-            path, mask = Path(folder, "image.tif"), Path(folder, "mask.tif")
+        with work_folder() as folder:
+            path, mask = folder / "image.tif", folder / "mask.tif"
             with _in_words(name):
                 sample = self._sample(item)
                 image = image_of(sample)

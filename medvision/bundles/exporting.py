@@ -9,7 +9,7 @@ from medvision.bundles.importing import CHECKPOINT, CONFIGS, METADATA
 from medvision.contract import InputContract
 from shared_backbones.card import Card
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable, replacing
+from shared_backbones.files import check_new_folder, new_folder
 from shared_backbones.json_values import Document, Json
 
 
@@ -33,8 +33,7 @@ def export_bundle(model: str | Path, output: Path, approximate: bool = False) ->
     from medvision.models.catalogue import find_model
     from shared_backbones import weights
 
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{printable(output)}: already there; expected a new or empty folder: choose another --output")
+    check_new_folder(output)
     trained = weights.load(find_model(model))
     contract = InputContract.from_card(trained.card, str(model))
     if trained.card["architecture"] != "monai" or contract.patch is None:
@@ -56,21 +55,14 @@ def export_bundle(model: str | Path, output: Path, approximate: bool = False) ->
             f"model {model}: {'; '.join(differences)}; the bundle's labels would differ from the model's own: "
             "give --approximate to accept that"
         )
-    for folder in ("configs", "models"):
-        try:
-            (output / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{printable(output)}: cannot be written ({error.strerror}); choose another") from None
     state = {name.removeprefix("network."): tensor for name, tensor in trained.module.state_dict().items()}
-    with (
-        replacing(output / CHECKPOINT) as checkpoint,
-        replacing(output / METADATA) as metadata,
-        replacing(output / CONFIGS[0]) as inference,
-    ):
-        with checkpoint.open("wb") as file:
+    with new_folder(output) as made:
+        for part in (CHECKPOINT, METADATA):
+            (made / part).parent.mkdir()
+        with (made / CHECKPOINT).open("wb") as file:
             torch.save(state, file)
-        for path, content in ((metadata, _metadata(trained.card, contract, differences)), (inference, config)):
-            path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        for part, content in ((METADATA, _metadata(trained.card, contract, differences)), (CONFIGS[0], config)):
+            (made / part).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     return differences
 
 

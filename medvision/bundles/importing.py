@@ -10,7 +10,7 @@ from medvision.bundles.reading import Understood, understand
 from medvision.pictures.colours import palette
 from shared_backbones.card import Card, ClassEntry
 from shared_backbones.errors import InputError
-from shared_backbones.files import file_sha256, printable
+from shared_backbones.files import check_new_folder, file_sha256, new_folder, printable
 from shared_backbones.json_values import Document, Json
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def import_bundle(folder: Path, output: Path, name: str | None = None, license: 
     from medvision.scorers import make_scorer
     from shared_backbones import weights
 
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{printable(output)}: already there; expected a new or empty folder: choose another --output")
+    check_new_folder(output)
     metadata = Config(folder / METADATA, folder).root
     path = next((folder / place for place in CONFIGS if (folder / place).exists()), folder / CONFIGS[0])
     understood = understand(Config(path, folder))
@@ -68,8 +67,9 @@ def import_bundle(folder: Path, output: Path, name: str | None = None, license: 
     except (InputError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{printable(path)}: its network does not take its windows ({reason}); fix roi_size") from None
-    weights.save(output, network, card)
-    return weights.read_card(output)
+    with new_folder(output) as made:
+        weights.save(made, network, card)
+        return weights.read_card(made)
 
 
 def _filled(understood: Understood, checkpoint: Path, label: str) -> "nn.Module":

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
+from pipelines.runtime.stopping import leave_interrupts_to_parent
 from shared_backbones.errors import InputError
 from shared_backbones.files import check_regular, replacing
 from shared_backbones.folds import split_of
@@ -353,7 +354,8 @@ def _convert_all(
             yield number, _attempt(convert, source)
         return
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, initializer=leave_interrupts_to_parent) as pool:
             waiting: deque[tuple[int, Future[Sample | str]]] = deque()
             for number, source in todo:
                 waiting.append((number, pool.submit(_attempt, convert, source)))

@@ -21,8 +21,9 @@ _CAPITALS = {
     "sha256": "SHA-256",
 }
 # The data of a page has no paths and no names of scans; should one slip in, it ends here and is not passed on.
-_PATH = re.compile(
-    r"(?<![\w:/\\])(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b", re.I
+_PATH = re.compile(  # and no end of a tag, such as </b>
+    r"(?<![\w:/\\])(?!(?<=<)/[\w:-]+>)(?:~|[A-Za-z]:)?[/\\][\w.][^\s\"'<>]*|[^\s\"'<>]+\.(?:nii(?:\.gz)?|mg[zh]|dcm)\b",
+    re.I,
 )
 _Data = TypeVar("_Data")
 

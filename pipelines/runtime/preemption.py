@@ -1,4 +1,4 @@
-"""Preemption by a scheduler or a user: SIGUSR1 and SIGTERM are noted, and obeyed where nothing is lost.
+"""Preemption by a scheduler, a user or a closed terminal: its signals are noted, and obeyed where nothing is lost.
 
 Imports almost nothing, because the handlers must be set before the slow imports of a training.
 """
@@ -13,8 +13,9 @@ EXIT_CODE = 128 + signal.SIGTERM
 LEFT = "DOMAIN_VISION_LEFT"
 """Variable with the path of a file that is made on preemption: it tells a batch script to queue the job again."""
 
-_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-_listening = _asked = _at_once = False
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
+_heard: tuple[signal.Signals, ...] = ()
+_asked = _at_once = False
 
 
 class Preempted(BaseException):
@@ -23,24 +24,24 @@ class Preempted(BaseException):
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Note SIGUSR1 and SIGTERM instead of ending at once."""
-    global _listening, _asked
+    """Note SIGUSR1, SIGTERM and SIGHUP instead of ending at once; one that is ignored, as by `nohup`, stays so."""
+    global _heard, _asked
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    _listening, _asked = True, False
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    _heard, _asked = tuple(before), False
     listen_again()
     try:
         yield
     finally:
-        _listening = _asked = False
+        _heard, _asked = (), False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def listen_again() -> None:
     """Set our handlers again after a library has set its own; does nothing outside `listening`."""
-    if _listening:
-        for number in _SIGNALS:
-            signal.signal(number, _note)
+    for number in _heard:
+        signal.signal(number, _note)
 
 
 def asked() -> bool:

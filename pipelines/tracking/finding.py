@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.tracking.answers import files_of
 from pipelines.tracking.stores import client_of, open_store, reaching, shown_uri, tracking_uri
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
@@ -60,7 +61,7 @@ class TrackedRun:
 
     def download(self, folder: str, names: Sequence[str], target: Path) -> None:
         """Fetch files of a folder of the run's artifacts, where it has them."""
-        with reaching(self.uri), contextlib.suppress(OSError):
+        with reaching(self.uri), files_of(self.uri), contextlib.suppress(OSError):
             there = {entry.path for entry in self.client.list_artifacts(self.stored.info.run_id, folder)}
             for name in names:
                 if f"{folder}/{name}" in there:

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.tracking.answers import files_of
 from pipelines.tracking.runs import Run, key_of
 from pipelines.tracking.stores import open_store, reaching, reason, shown_uri, tracking_uri
 from shared_backbones.card import CARD, read_card
@@ -29,6 +29,7 @@ from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 _DIGEST, _MONITOR = "domain_vision.digest", "domain_vision."
 """Tags of a version: the digest of its folder, and before the name of a figure, the figure."""
@@ -78,7 +79,7 @@ def register(
         version = None if digest is None else find_version(run, name, digest)
         if version is None:
             tags = _tags(run, card)
-            logged = _log_model(run, model, example, tags)
+            logged = _log_model(run, model, example, tags, digest)
             _make_registered_model(client, name, card.get("description"))
             noted = {**tags, _DIGEST: digest, WEIGHTS_TAG: card["weights_sha256"], f"{_MONITOR}{monitor}": value}
             made = client.create_model_version(
@@ -164,8 +165,12 @@ def _description(card: Document, tags: Mapping[str, str], run: Run, monitor: str
     return "\n".join([*([str(card["description"]), ""] if card.get("description") else []), *lines])
 
 
-def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, str]) -> str:
-    """Keep a trained-model folder as a model of MLflow, with the run's parameters; returns its id."""
+def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, str], digest: str | None) -> str:
+    """Keep a trained-model folder as a model of MLflow, with the run's parameters; returns its id.
+
+    What a killed process began to keep is completed under its id, or taken as it is.
+    """
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -173,14 +178,18 @@ def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, st
     inputs = TensorSpec(kinds, (-1, *example.shape[1:2], *[-1] * (example.ndim - 2)))
     signature = ModelSignature(Schema([inputs]), Schema([TensorSpec(kinds, (-1,) * example.ndim)]))
     client = run.client
-    with tempfile.TemporaryDirectory() as folder:
-        bare, packed = Path(folder) / "model", Path(folder) / "packed"
+    begun = None if digest is None else _begun(run, digest)
+    if begun is not None and begun.status == LoggedModelStatus.READY:
+        return begun.model_id
+    with work_folder() as folder:
+        bare, packed = folder / "model", folder / "packed"
         bare.mkdir()
         for part in (WEIGHTS, CARD, OUTLIERS):
             if part != OUTLIERS or (model / part).exists():
                 shutil.copyfile(model / part, bare / part)
-        logged = client.create_logged_model(
-            run.experiment_id, "model", run.run_id, tags=dict(tags), params=run.parameters, model_type="pyfunc"
+        noted = dict(tags) if digest is None else {**tags, _DIGEST: digest}
+        logged = begun or client.create_logged_model(
+            run.experiment_id, "model", run.run_id, tags=noted, params=run.parameters, model_type="pyfunc"
         )
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of type hints, which a model from code has no use for
@@ -204,6 +213,12 @@ def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, st
         client.log_model_artifacts(logged.model_id, str(packed))
     client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id
+
+
+def _begun(run: Run, digest: str) -> "LoggedModel | None":
+    """The model of MLflow that this run has kept, or begun to keep, of a folder with this digest."""
+    there = run.client.search_logged_models([run.experiment_id], filter_string=f"tags.`{_DIGEST}` = '{digest}'")
+    return next((model for model in there if model.source_run_id == run.run_id), None)
 
 
 def _make_registered_model(client: "MlflowClient", name: str, description: str | None) -> None:
@@ -271,21 +286,24 @@ def resolve_model(uri: str, cache: Path | None = None) -> Path:
             "in XDG_CACHE_HOME"
         ) from None
     try:
-        card = next(
-            (
-                item.path
-                for folder in ("artifacts/model", "artifacts")
-                for item in list_artifacts(artifact_uri=f"{uri}/{folder}")
-                if item.path.endswith(CARD)
-            ),
-            None,
-        )
+        with files_of(store):
+            card = next(
+                (
+                    item.path
+                    for folder in ("artifacts/model", "artifacts")
+                    for item in list_artifacts(artifact_uri=f"{uri}/{folder}")
+                    if item.path.endswith(CARD)
+                ),
+                None,
+            )
+    except InputError as error:
+        raise InputError(f"model {uri}: {error}") from None
     except Exception as error:
         why = reason(error, store)
         raise InputError(f"model {uri}: not found in {shown_uri(store)} ({why}); see the names there") from None
     if card is None:
         raise InputError(f"model {uri}: contains no {CARD}; expected one that this suite registered")
-    with work_folder(cache) as temporary, reaching(store):
+    with work_folder(cache) as temporary, reaching(store), files_of(store):
         return _bring(uri, _folder_of(card, uri), cache, temporary, is_server=store.startswith("http"))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.tracking.answers import bound_answers
 from shared_backbones.errors import InputError, require
 
 if TYPE_CHECKING:  # mlflow reads the variables below when it is imported
@@ -128,7 +129,9 @@ def client_of(uri: str) -> "MlflowClient":
     require("mlflow", "train")
     import mlflow
 
+    bound_answers()
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of every step
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # of errors, which are raised as well
     mlflow.set_tracking_uri(uri)  # some of what a client does asks the store of the whole process
     return mlflow.MlflowClient(uri)
 

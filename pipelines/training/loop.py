@@ -24,6 +24,7 @@ from pipelines.training.callbacks import LAST, MODEL, Finite, Keeper, Log, Progr
 from pipelines.training.checkpoints import SafetensorsCheckpoints, steps_in
 from pipelines.training.fsdp import Sharded
 from pipelines.training.outcome import HISTORY, STOPPED, Diverged, note_stop, read_stop
+from shared_backbones.devices import choose_threads
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
@@ -114,8 +115,7 @@ def fit(
     """
     devices, nodes = processes.placement(settings.devices)
     processes.share_of(settings.batch_size, devices * nodes)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    choose_threads(settings.threads)
     keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from shared_backbones.classification.calibration import prediction_sets
 from shared_backbones.classification.contract import ContractT, mirror_of
 from shared_backbones.classification.outliers import Outliers
 from shared_backbones.classification.watching import Watching
-from shared_backbones.devices import choose_device, choose_precision
+from shared_backbones.devices import choose_device, choose_precision, choose_threads
 from shared_backbones.engines import (
     TORCH,
     Accelerated,
@@ -76,7 +76,7 @@ class ImageClassifier(Generic[ContractT]):
     Args:
         model: folder of a trained model.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        threads: CPU threads of this process; by default torch's choice.
+        threads: CPU threads of this process; by default torch's choice, within its quota of CPUs.
         precision: `auto`, `float32` or `bfloat16`.
         engine: `torch`, or `openvino` for the CPU; see `shared_backbones.engines`.
         batch_size: images that the network sees at once.
@@ -114,8 +114,7 @@ class ImageClassifier(Generic[ContractT]):
         symmetries: bool | None = None,
         calibrated: bool = True,
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        choose_threads(threads)
         if not Path(model).is_dir():
             raise InputError(f"model {printable(model)}: no such folder; expected one with model.json")
         self.folder, self.batch_size = Path(model), batch_size

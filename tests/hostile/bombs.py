@@ -467,3 +467,147 @@ for _name, _content in LABEL_MAPS.items():
         functools.partial(_text, name="labels.json", text=_content),
         FORMATS["label map"][1][0],
     )
+
+
+# Places that a file names, and numbers of its parts that lie
+
+
+def _linked(path: Path, fill: Callable[[Any, Any], None]) -> Path:
+    import h5py
+
+    return _galaxies(path, lambda file: fill(h5py, file))
+
+
+def _virtual_images(h5py: Any, file: Any) -> None:
+    layout = h5py.VirtualLayout((4, 8, 8, 3), "u1")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "images", (4, 8, 8, 3))
+    file.create_virtual_dataset("images", layout)
+
+
+def _chain(h5py: Any, file: Any) -> None:
+    file["a"], file["images"] = h5py.SoftLink("/images"), h5py.SoftLink("/a")
+
+
+LINKS: dict[str, Callable[[Any, Any], None]] = {
+    "a virtual set of another file": _virtual_images,
+    "links in a circle": _chain,
+    "a link to its own root": lambda h5py, file: file.__setitem__("images", h5py.SoftLink("/")),
+    "a named type": lambda h5py, file: file.__setitem__("images", np.dtype("u1")),
+}
+for _name, _fill in LINKS.items():
+    BOMBS[f"hdf5: {_name}"] = functools.partial(_linked, fill=_fill), FORMATS["hdf5"][1][0]
+
+
+def _item(path: Path, href: str) -> Path:
+    item = FORMATS["stac"][0](path)
+    item.write_text(item.read_text().replace("./b2.tif", href))
+    return item
+
+
+HREFS = [
+    "file:///etc/hostname", "/etc/hostname", "http://127.0.0.1:9/b2.tif", "s3://bucket/b2.tif", "../b2.tif",
+    "/vsicurl/http://127.0.0.1:9/b2.tif", "./%2e%2e/b2.tif", "/vsizip/b2.zip/b2.tif", "b2.tif\\u0000.tif", ".",
+]  # fmt: skip
+for _href in HREFS:
+    BOMBS[f"stac: {_href}"] = functools.partial(_item, href=_href), FORMATS["stac"][1][0]
+
+
+def _tarred(path: Path, name: str, kind: bytes, link: str = "", size: int = 0) -> Path:
+    import io
+    import tarfile
+
+    with tarfile.open(path / "scene.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, member.size = kind, link, size
+        archive.addfile(member, io.BytesIO(bytes(size)) if size else None)
+    return path / "scene.tar.gz"
+
+
+MEMBERS: dict[str, tuple[str, bytes, str, int]] = {
+    "a link out of it": ("product/B2.tif", b"2", "/etc/hostname", 0),
+    "a hard link out of it": ("product/B2.tif", b"1", "/etc/hostname", 0),
+    "a device": ("product/B2.tif", b"3", "", 0),
+    "a pipe": ("product/B2.tif", b"6", "", 0),
+    "a member above it": ("../B2.tif", b"0", "", 10),
+    "a member at the root": ("/B2.tif", b"0", "", 10),
+    "zeros": ("product/B2.tif", b"0", "", 400 * 2**20),
+}
+for _name, _member in MEMBERS.items():
+    BOMBS[f"scene.tar: {_name}"] = (lambda path, member=_member: _tarred(path, *member)), FORMATS["scene.tar"][1][0]
+
+
+def _voted(path: Path, fields: str, data: str, head: str = "") -> Path:
+    table = f"<RESOURCE><TABLE>{fields}{data}</TABLE></RESOURCE>"
+    return _text(path, "t.vot", f"<?xml version='1.0'?>{head}<VOTABLE version='1.3'>{table}</VOTABLE>")
+
+
+_FIELD = "<FIELD name='a' datatype='{}' {}/>"
+_ROWS = "<DATA><TABLEDATA><TR><TD>{}</TD></TR></TABLEDATA></DATA>"
+VOTES: dict[str, tuple[str, ...]] = {
+    "an entity of a file": (
+        _FIELD.format("char", "arraysize='*'"), _ROWS.format("&x;"),
+        "<!DOCTYPE v [<!ENTITY x SYSTEM '/etc/hostname'>]>",
+    ),
+    "entities in entities": (
+        _FIELD.format("char", "arraysize='*'"), _ROWS.format("&x9;"),
+        "<!DOCTYPE v [<!ENTITY x0 'xxxxxxxxxx'>"
+        + "".join(f"<!ENTITY x{n} '{f'&x{n - 1};' * 10}'>" for n in range(1, 10)) + "]>",
+    ),
+    "an array of a terabyte": (_FIELD.format("double", "arraysize='1000000x1000000'"), _ROWS.format("1")),
+    "a stream elsewhere": (
+        _FIELD.format("int", ""), "<DATA><BINARY><STREAM href='file:///etc/hostname'/></BINARY></DATA>",
+    ),
+    "a stream of another host": (
+        _FIELD.format("int", ""), "<DATA><FITS><STREAM href='http://127.0.0.1:9/t.fits'/></FITS></DATA>",
+    ),
+}  # fmt: skip
+for _name, _vote in VOTES.items():
+    BOMBS[f"votable: {_name}"] = (lambda path, vote=_vote: _voted(path, *vote)), FORMATS["votable"][1][0]
+
+
+def _heap(path: Path, form: str, row: bytes) -> Path:
+    cards = [
+        "XTENSION= 'BINTABLE'", "BITPIX  =                    8", "NAXIS   =                    2",
+        f"NAXIS1  = {len(row):20}", "NAXIS2  =                    1", "PCOUNT  =                    8",
+        "GCOUNT  =                    1", "TFIELDS =                    1", "TTYPE1  = 'a'", f"TFORM1  = '{form}'",
+        "END",
+    ]  # fmt: skip
+    first = _cards(path, "BITPIX  =                    8", "NAXIS   =                    0").read_bytes()
+    second = "".join(f"{card:80}" for card in cards).encode().ljust(2880)
+    (path / "table.fits").write_bytes(first + second + (row + bytes(8)).ljust(2880, b"\0"))
+    return path / "table.fits"
+
+
+HEAPS: dict[str, tuple[str, bytes]] = {
+    "a heap beyond its end": ("1PE(9)", struct.pack(">ii", 9, 2**31 - 1)),
+    "an array of two thousand million": ("1PE(2147483647)", struct.pack(">ii", 2**31 - 1, 0)),
+    "an array before the heap": ("1PE(9)", struct.pack(">ii", 9, -(2**31))),
+    "a cell of a terabyte": ("999999999999E", bytes(8)),
+    "a negative width": ("-1E", bytes(8)),
+}
+for _name, _stored in HEAPS.items():
+    BOMBS[f"fits.table: {_name}"] = (lambda path, stored=_stored: _heap(path, *stored)), FORMATS["fits.table"][1][0]
+
+
+SHARED: dict[str, bytes] = {
+    "tensors that overlap": b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+    b'"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}',
+    "an end before its beginning": b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[8,0]}}',
+    "a shape that overflows": b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}',
+    "a name twice": b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},'
+    b'"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}',
+}
+for _name, _header_of in SHARED.items():
+    BOMBS[f"safetensors: {_name}"] = (lambda path, c=_header_of: _weighed(path, c)), FORMATS["safetensors"][1][0]
+
+
+@bomb("recipe")
+def merges_of_merges(path: Path) -> Path:
+    lines = ["a0: &a0 {k: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    return _text(path, "recipe.yaml", "\n".join(lines))
+
+
+@bomb("recipe")
+def an_anchor_in_itself(path: Path) -> Path:
+    return _text(path, "recipe.yaml", "name: &a [*a]")

@@ -1,10 +1,12 @@
 """Terminals that lack characters, readers that leave, disks that are full, and signals: the results are not lost."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +23,8 @@ from shared_backbones.files import write_rows
 from shared_backbones.terminal import Output, lasting_output, say
 from shared_backbones.work_folders import work_folder
 from tests.hostile.confined import confined
-from tests.hostile.sound_files import card
+from tests.hostile.killed import working
+from tests.hostile.sound_files import card, geotiff, nifti, picture
 from tests.test_words import ROOT, SOURCES
 
 HOSTILE = "a\x1b[2J\nb\u202ec\u2066d\x07\u00df"
@@ -94,41 +97,25 @@ def test_a_closed_output_is_no_error(tmp_path: Path):
     assert (ended.code, ended.err) == (0, "")
 
 
-def _hold(folder: Path, ready: int) -> int:
-    """Work that is never done, in a work folder."""
-    try:
-        with stopping(), Outputs({SIDECAR: folder / "result.json"}).placing() as staged:
-            staged[SIDECAR].write_text("half")
-            os.write(ready, b"x")
-            time.sleep(60)
-    except Terminated as end:
-        return 128 + end.number
-    return 0
+def _working(folder: Path) -> contextlib.AbstractContextManager[int]:
+    """A process that works in a folder, and is never done."""
 
-
-@contextlib.contextmanager
-def _working(folder: Path):
-    """A process that works in a folder."""
-    ready, told = os.pipe()
-    child = os.fork()
-    if not child:
-        code = 1
+    def hold(ready: int) -> int:
         try:
-            code = _hold(folder, told)
-        finally:
-            os._exit(code)
-    os.close(told)  # of this process: the read ends where the child does
-    os.read(ready, 1)
-    os.close(ready)
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with stopping(), Outputs({SIDECAR: folder / "result.json"}).placing() as staged:
+                staged[SIDECAR].write_text("half")
+                os.write(ready, b"x")
+                time.sleep(60)
+        except KeyboardInterrupt:
+            return 130
+        except Terminated as end:
+            return 128 + end.number
+        return 0
+
+    return working(hold)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path):
     with _working(tmp_path) as child:
         assert len(list(tmp_path.iterdir())) == 2
@@ -168,6 +155,22 @@ def test_a_clock_that_was_set_back_removes_nothing(tmp_path: Path):
         with work_folder(tmp_path):
             pass
         assert sorted(tmp_path.iterdir()) == living
+
+
+@pytest.mark.parametrize("program", ["medvision", "geovision", "astrovision"])
+def test_an_interrupt_is_one_line_from_the_first_import_on(program: str):
+    code = (
+        "import importlib, time; from apps.cli import start\n"
+        "importlib.import_module = lambda name: (print(name, flush=True), time.sleep(60))\n"
+        f"start.{program}()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == f"apps.cli.{program}.program\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, "error: interrupted; nothing was left half-written\n")
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
@@ -236,3 +239,24 @@ def test_a_tracking_server_names_files_of_its_own_alone(name: str):
     with pytest.raises(InputError, match="the store names a file"):
         _folder_of(name, "models:/tiny@best")
     assert _folder_of("1/models/m-2/artifacts/model/model.json", "models:/tiny@best") == "artifacts/model"
+
+
+@pytest.mark.parametrize(
+    ("program", "verb", "model"),
+    [
+        ("medvision", "classify", "hippocampus"),
+        ("medvision", "segment", "chest-28"),
+        ("geovision", "map", "satmae-mini"),
+        ("geovision", "classify", "surface-types"),
+        ("geovision", "enhance", "surface-types"),
+    ],
+)
+def test_a_bundled_model_of_another_kind_is_called_by_its_name(
+    program: str, verb: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = {"geovision": geotiff, "medvision": nifti if verb == "segment" else picture}[program](tmp_path)
+    target = tmp_path / {"segment": "out", "classify": "t.csv"}.get(verb, "out.tif")
+    options = ["-i", str(source), "-o", str(target), "--model", model]
+    assert run(importlib.import_module(f"apps.cli.{program}.program").app, [verb, *options]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and str(ROOT) not in line and f"model {model}" in line, line

@@ -18,11 +18,22 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _VERSION = {"name": "tiny", "version": "1", "source": "mlflow-artifacts:/1/models/m-1/artifacts", "run_id": "r"}
 _ENDLESS = {"endless card": "model.json", "endless weights": "model.safetensors"}
 
+ELSEWHERE = {
+    "a folder of this machine": "file://MODEL", "a plain path": "MODEL", "a bucket": "s3://bucket/model",
+    "another host": "http://127.0.0.2:9/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/artifacts",
+    "files of another host": "mlflow-artifacts://127.0.0.2:9/1/models/m-1/artifacts",
+    "above its files": "mlflow-artifacts:/1/../../../../api/2.0/mlflow/experiments",
+    "above its files, encoded": "mlflow-artifacts:/1/%2e%2e/%2e%2e", "a host that is logged in to": "sftp://127.0.0.2:9/m",
+    "a database": "dbfs:/model", "itself": "models:/tiny/1",
+}  # fmt: skip
+"""By name: where a server says that the files of its model are."""
+
 
 @contextmanager
 def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
     """Address of a server with one model that lies in one way, and the paths that it is asked for."""
     asked: list[str] = []
+    elsewhere = {name: place.replace("MODEL", str(model)) for name, place in ELSEWHERE.items()}
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -43,8 +54,15 @@ def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
                 self._json({"files": self._listed(urllib.parse.parse_qs(parts.query)["path"][0])})
             elif lie == "no JSON":
                 self._send(b"<html>")
+            elif lie == "an endless answer":
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(b'{"experiments": [')
+                    while True:
+                        self.wfile.write(b"{}," * 2**18)
             elif "get-download-uri" in parts.path:
-                self._json({"artifact_uri": _VERSION["source"]})
+                self._json({"artifact_uri": elsewhere.get(lie, _VERSION["source"])})
             else:
                 self._json({"experiments": [], "model_version": _VERSION, "registered_model": {"name": "tiny"}})
 
@@ -122,13 +140,14 @@ def test_an_honest_server_gives_the_model(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "lie",
     ["above", "root", "encoded", "endless card", "endless weights", "a size without end", "cut short", "redirect",
-     "no JSON"],
+     "no JSON", "an endless answer", *ELSEWHERE],
 )  # fmt: skip
 def test_a_lie_ends_in_a_line(lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model, home = card(tmp_path).parent, tmp_path / "home"
     before = sorted(tmp_path.rglob("*"))
     line, asked = _fetched(model, lie, home, monkeypatch)
     assert isinstance(line, str), "it was taken"
+    assert lie not in ELSEWHERE or lie == "itself" or "keeps the files elsewhere" in line
     assert "\n" not in line and len(line) < 1000 and line.isprintable()
     assert "/elsewhere" not in asked
     left = [path for path in home.rglob("*") if path.is_file()]

@@ -178,7 +178,7 @@ def test_any_file_of_the_model_folder_changes_all_that_is_made_from_it(changed: 
         assert changed(made={"train": folder})[0] == {"evaluate", "report", "register"}, change
     left = tmp_path / "left"
     shutil.copytree(trained, left)
-    (left / "model/.tmp-0123abcd").write_bytes(b"of a killed process")
+    (left / "model/.domain-vision-0123abcd.lock").write_bytes(b"of a killed process")
     assert changed(made={"train": left})[0] == NOTHING
 
 

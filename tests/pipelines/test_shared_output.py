@@ -106,16 +106,17 @@ def test_one_that_waits_goes_on_when_the_other_is_killed_and_leaves_nothing_half
     while "waiting for what it makes" not in line:
         line = second.stdout.readline()
         assert line, second.communicate()
-    (folder / ".tmp-0a1b2c3d").write_bytes(b"half a checkpoint")
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model/.tmp-0a1b2c3d").write_bytes(b"half a model")
+    for place, content in ((folder, b"half a checkpoint"), (folder / "model", b"half a model")):
+        (place / ".domain-vision-0a1b2c3d").mkdir(parents=True)
+        (place / ".domain-vision-0a1b2c3d/new").write_bytes(content)
+        (place / ".domain-vision-0a1b2c3d.lock").touch()
     first.send_signal(signal.SIGKILL)
     first.communicate()
     while "step" not in line:
         line = second.stdout.readline()
         assert line, second.communicate()
     assert int(line.split()[1].partition("/")[0]) > 1
-    assert not list(folder.rglob(".tmp-0a1b2c3d"))
+    assert not list(folder.rglob(".domain-vision-0a1b2c3d*"))
     second.send_signal(signal.SIGTERM)
     second.communicate(timeout=120)
     assert second.returncode == 143

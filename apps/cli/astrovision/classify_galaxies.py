@@ -14,7 +14,7 @@ from apps.cli.astrovision.catalogue_columns import labels_by_id
 from apps.cli.astrovision.classify import ClassifyOptions
 from apps.cli.astrovision.gallery import Gallery
 from apps.cli.astrovision.sources import Source, open_source
-from apps.cli.shared.classification import check_parents, model_warnings, new_folder, side_car
+from apps.cli.shared.classification import check_parents, model_warnings, side_car
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.outputs import Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
@@ -28,7 +28,7 @@ from pipelines.runtime.progress import Meter
 from shared_backbones.card import CARD
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
-from shared_backbones.files import printable
+from shared_backbones.files import new_folder, printable
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
@@ -83,8 +83,9 @@ def classify_galaxies(options: ClassifyOptions, journal: Journal) -> tuple[Entri
     with contextlib.ExitStack() as stack:
         source, files = open_source(options, classifier, stack, journal)
         outputs.check([*files, classifier.folder / CARD, classifier.folder / WEIGHTS])
-        staged = stack.enter_context(outputs.placing())
+        # placed last, as by `write_classes`
         pictures = stack.enter_context(new_folder(options.cam_folder)) if options.cam_folder is not None else None
+        staged = stack.enter_context(outputs.placing())
         results = _classify(source, classifier, pictures, gallery, quiet=options.quiet or options.as_json)
         if not len(results.rows) and options.shard is None:
             raise InputError(f"{printable(options.input)}: none of {len(source)} images can be used; give others")

@@ -1,6 +1,5 @@
 """The program `astrovision`."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,10 +12,10 @@ from apps.cli.shared.import_command import add_import
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
-from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
 from apps.cli.shared.runs_command import add_runs
+from apps.cli.start import start
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -48,8 +47,8 @@ def astrovision(version: VersionOption = False) -> None:
 
 
 def main() -> None:
-    """Entry point of the program."""
-    sys.exit(run(app))
+    """Run the program, and end the process with its exit code."""
+    start("astrovision")
 
 
 if __name__ == "__main__":

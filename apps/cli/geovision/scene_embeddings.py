@@ -46,7 +46,8 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
         for number, path in enumerate(scenes, 1):
             try:
                 with journal.working_on(path):
-                    embedded, described = _embed(embedder, path, options, meter if len(scenes) == 1 else None)
+                    beside = sum(len(part.vectors) for _, _, part in parts)
+                    embedded, described = _embed(embedder, path, options, beside, meter if len(scenes) == 1 else None)
             except InputError as error:
                 if not options.skip_unreadable and not isinstance(error, LeftOut):
                     raise
@@ -68,12 +69,14 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
     return content, PARTLY_FAILED if failed else COMPLETE
 
 
-def _embed(embedder: Embedder, path: Path, options: EmbedOptions, meter: Meter | None) -> tuple[Embedded, Entries]:
+def _embed(
+    embedder: Embedder, path: Path, options: EmbedOptions, beside: int, meter: Meter | None
+) -> tuple[Embedded, Entries]:
     """Embeddings of a scene, and what the side-car says of it."""
     with open_for_model(path, embedder.contract, **asdict(options.reading)) as scene:
         scene.check(embedder.contract, any_resolution=options.any_resolution)
         sha256 = scene.sha256()
-        return embedder.embed(scene, on_progress=meter), describe_input(scene, sha256)
+        return embedder.embed(scene, beside=beside, on_progress=meter), describe_input(scene, sha256)
 
 
 def _name(path: Path, home: Path) -> str:

@@ -1,6 +1,5 @@
 """The program `medvision`."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,10 +18,10 @@ from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.merge_command import add_merge
 from apps.cli.shared.models_command import add_models
 from apps.cli.shared.options import VersionOption, add_verb
-from apps.cli.shared.program import run
 from apps.cli.shared.review_command import add_review
 from apps.cli.shared.run_command import add_run
 from apps.cli.shared.runs_command import add_runs
+from apps.cli.start import start
 
 if TYPE_CHECKING:
     from apps.cli.shared.merging import Join
@@ -61,8 +60,8 @@ def medvision(version: VersionOption = False) -> None:
 
 
 def main() -> None:
-    """Entry point of the program."""
-    sys.exit(run(app))
+    """Run the program, and end the process with its exit code."""
+    start("medvision")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """What the programs that classify images share: reading them, maps of Grad-CAM, the side-car and the last lines."""
 
-import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
@@ -17,7 +15,6 @@ from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
 from shared_backbones.terminal import say
-from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,25 +34,6 @@ def check_parents(*targets: Path | None) -> None:
     for target in targets:
         if target is not None and not target.parent.is_dir():
             raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
-
-
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder that takes its name when the block ends, and vanishes when the block raises.
-
-    Raises:
-        InputError: it is there already and not empty, or cannot be written.
-    """
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another one")
-        with work_folder(target.parent) as temporary:
-            yield temporary
-            os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(
-            f"{printable(target)}: cannot be written ({error.strerror or error}); nothing was left"
-        ) from error
 
 
 def list_files(folder: Path) -> list[Path]:

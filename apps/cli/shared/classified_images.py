@@ -14,7 +14,6 @@ from apps.cli.shared.classification import (
     draw_maps,
     joint_sha256,
     model_warnings,
-    new_folder,
     read_in_batches,
     say_unusable,
     side_car,
@@ -27,7 +26,7 @@ from pipelines.report.results import Figures
 from pipelines.runtime.progress import Meter
 from shared_backbones.classification.classifier import ImageClassifier, Prediction
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable, write_rows
+from shared_backbones.files import new_folder, printable, write_rows
 from shared_backbones.json_values import Document, Entries
 
 _PRESENT = 0.5  # probability above which an image is said to have a class, where it can have several
@@ -187,8 +186,9 @@ def write_classes(
         InputError: nothing could be classified, or results cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        staged = stack.enter_context(outputs.placing())
+        # placed last: a run that is killed meanwhile leaves a table, which is replaced, and no folder, which is not
         pictures = stack.enter_context(new_folder(cam_folder)) if cam_folder is not None else None
+        staged = stack.enter_context(outputs.placing())
         source = open_source()
         ids, prediction = _classify(source, classifier, pictures, picture, quiet=quiet)
         if not len(ids) and shard is None:

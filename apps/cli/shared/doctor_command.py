@@ -95,14 +95,16 @@ def _extras() -> dict[str, list[str]]:
 def _devices() -> Entries:
     import torch
 
-    from shared_backbones.devices import choose_device, choose_precision
+    from shared_backbones.control_groups import usable_cpus
+    from shared_backbones.devices import choose_device, choose_precision, choose_threads
 
     device, warnings = choose_device("auto")
+    choose_threads(None)
     return {
         "auto": str(device),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
         "threads": torch.get_num_threads(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": usable_cpus(),
         "fast_bfloat16": choose_precision("auto", device, 1.0) == "bfloat16",
         "warnings": warnings,
     }

@@ -12,6 +12,7 @@ from shared_backbones.architectures import Arguments
 from shared_backbones.card import Card
 from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
+from shared_backbones.files import check_new_folder, new_folder
 from shared_backbones.json_values import Entries
 from shared_backbones.terminal import say
 
@@ -105,7 +106,7 @@ def import_named(libraries: Libraries, library: str, member: str, options: Impor
     Raises:
         InputError: the library names no such weights, the checkpoint is none of them, or the folder is not empty.
     """
-    _check_new(options.output)
+    check_new_folder(options.output)
     network, entries = libraries[library](member, options.checkpoint)
     given = {} if options.license == "unknown" else {"license": options.license}
     return _write(options.output, network, options.checkpoint, {**entries, **given}, options.name)
@@ -163,7 +164,7 @@ def import_checkpoint(
     """
     from shared_backbones import official
 
-    _check_new(output)
+    check_new_folder(output)
     network = official.load_official(architecture, checkpoint, **arguments)
     described = network.official_input() if isinstance(network, official.Described) else None
     entries = {
@@ -173,11 +174,6 @@ def import_checkpoint(
         "training": {"source": "official checkpoint"},
     }
     return _write(output, network, checkpoint, entries, name)
-
-
-def _check_new(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output}: already there; expected a new or empty folder: choose another --output")
 
 
 def _write(output: Path, network: "nn.Module", checkpoint: Path, entries: Entries, name: str | None) -> Card:
@@ -195,8 +191,9 @@ def _write(output: Path, network: "nn.Module", checkpoint: Path, entries: Entrie
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "training": {**entries["training"], "checkpoint_sha256": source},
     }
-    weights.save(output, network, card)
-    return weights.read_card(output)
+    with new_folder(output) as folder:
+        weights.save(folder, network, card)
+        return weights.read_card(folder)
 
 
 def parse_arguments(assignments: Sequence[str]) -> Arguments:

@@ -91,7 +91,9 @@ BudgetOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="CPU threads; by default all that this process may use.")
+]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
 EngineOption = Annotated[Engine, typer.Option(help="Engine that runs the network; openvino is an extra, for CPUs.")]
 TrainedModelOption = Annotated[

@@ -11,7 +11,7 @@ import typer
 from pipelines.runtime import preemption
 from pipelines.runtime.stopping import Terminated, stopping
 from pipelines.runtime.threads import sleep_while_waiting
-from shared_backbones.catalogue import Catalogue
+from shared_backbones.catalogue import Catalogue, by_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.terminal import lasting_output
@@ -31,9 +31,15 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     listen to SIGTERM and SIGUSR1 return 143 when preempted. Work goes on where the reader of its output leaves.
     """
     sleep_while_waiting()
-    with lasting_output() as outputs, stopping():
-        code = _run(app, arguments)
-        sys.stdout.flush()
+    with lasting_output() as outputs:
+        try:
+            with stopping():
+                code = _run(app, arguments)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            return _refuse("interrupted; nothing was left half-written", INTERRUPTED)
+        except Terminated as signal:
+            return _refuse("terminated; nothing was left half-written", 128 + signal.number)
         failure = outputs[0].failure
         if failure is not None and code == COMPLETE:
             return _refuse(f"standard output: cannot be written ({failure.strerror}); results that are files are there")
@@ -48,10 +54,6 @@ def _run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
             code = command.invoke(context)
     except InputError as error:
         return _refuse(OUT_OF_MEMORY if is_out_of_memory(error) else str(error))
-    except KeyboardInterrupt:
-        return _refuse("interrupted; nothing was left half-written", INTERRUPTED)
-    except Terminated as signal:
-        return _refuse("terminated; nothing was left half-written", 128 + signal.number)
     except preemption.Preempted:
         return _refuse(preemption.goodbye(), preemption.EXIT_CODE)
     except typer.Exit as leave:
@@ -78,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _refuse(line: str, code: int = USER_ERROR) -> int:
-    print(f"error: {printable(' '.join(line.split()))}", file=sys.stderr)
+    print(f"error: {by_name(printable(' '.join(line.split())))}", file=sys.stderr)
     return code
 
 

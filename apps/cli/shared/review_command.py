@@ -3,7 +3,6 @@
 import csv
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
 from apps.cli.shared.worklist_command import worklist
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable, spreadsheet_safe
+from shared_backbones.work_folders import work_folder
 
 _FORMATS = (".csv", ".parquet", ".json")
 _LEFT_OUT = ("reviewer", "report_file", "verdict_file")  # from what a run in MLflow keeps: names of people and files
@@ -179,8 +179,8 @@ def _log(
 
     left_out = _LEFT_OUT if comments else (*_LEFT_OUT, *_WORDS)
     kept = [{key: without_paths(value) for key, value in row.items() if key not in left_out} for row in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "reviews.csv"
+    with work_folder() as folder:
+        table = folder / "reviews.csv"
         _write_table(table, kept, ".csv", COLUMNS)
         known = {f"review.{name}": value for name, value in figures.items() if value is not None}
         log_to_run(run_id, known, [table], folder="review")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from apps.cli.shared.classification import check_parents, new_folder
+from apps.cli.shared.classification import check_parents
 from apps.cli.shared.measurement import Measurement
 from apps.cli.shared.program import COMPLETE
 from pipelines.evaluation.robustness_files import write_robustness
@@ -16,7 +16,7 @@ from pipelines.report.robustness import robustness_report
 from pipelines.report.verdicts import report_identity
 from pipelines.runtime.progress import Meter
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import new_folder, printable
 from shared_backbones.terminal import say
 
 Progress: TypeAlias = Callable[[int, int], None]

@@ -532,4 +532,4 @@ def test_labels_and_options_that_do_not_suit_a_scan_are_refused(
         given[name].write_text(json.dumps(content))
     done = measure(scan, tmp_path / "out", "--model", model, *(given.get(part, part) for part in options))
     assert done.code == 2 and words in done.error
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".tmp-*"))
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".domain-vision-*"))

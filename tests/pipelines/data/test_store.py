@@ -185,3 +185,13 @@ def test_a_process_that_is_killed_is_one_line_and_what_is_prepared_is_kept(tmp_p
     line = str(caught.value)
     assert "one of 1 processes that convert files was killed" in line and "lower data.workers" in line
     assert "\n" not in line and not (tmp_path / "manifest.json").exists()
+
+
+def interrupts(number: int) -> Sample:
+    """Whether the process that converts hears of Ctrl-C, which its parent answers to."""
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return convert(number)
+
+
+def test_processes_that_convert_leave_interrupts_to_their_parent(tmp_path):
+    assert len(write_store(tmp_path, range(2), interrupts, settings={}, workers=1).cases()) == 2

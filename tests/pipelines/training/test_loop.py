@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True)
     assert "InputError" in done.stderr and "last.safetensors: cannot be written" in done.stderr, done.stderr
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
-    assert not list((tmp_path / "run").glob(".tmp-*"))
+    assert not list((tmp_path / "run").glob(".domain-vision-*"))
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(maps, tmp_path, capsys):
