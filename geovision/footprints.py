@@ -69,8 +69,7 @@ def footprint(grid: Grid, row: float, column: float, height: float, width: float
     )
     bends = np.abs(rim - straight).max() > _BEND * max(np.ptp(rim, axis=0))
     outline = shapely.Polygon(rim if bends else rim[::_STEPS])
-    inside = turned.min() >= -180 and turned.max() <= 180 and np.abs(latitude).max() <= 90
-    return outline if inside else _split(outline)
+    return within_degrees(outline)
 
 
 def corners(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -154,6 +153,15 @@ def _around_pole(longitude: np.ndarray, latitude: np.ndarray, pole: float) -> "B
         (-180.0, pole),
     ]
     return shapely.make_valid(shapely.Polygon(points))
+
+
+def within_degrees(outline: "BaseGeometry") -> "BaseGeometry":
+    """A valid outline in longitudes from -180 to 180 and latitudes from -90 to 90, in several polygons if need be."""
+    import shapely
+
+    outline = outline if shapely.is_valid(outline) else shapely.make_valid(outline, method="structure")
+    west, south, east, north = outline.bounds
+    return outline if west >= -180 and east <= 180 and south >= -90 and north <= 90 else _split(outline)
 
 
 def _split(outline: "BaseGeometry") -> "BaseGeometry":
