@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -131,14 +132,17 @@ def test_a_scene_without_a_place_is_mapped_on_its_own_grid(model: Path, tmp_path
     ("crs", "corner", "pixel"),
     [("EPSG:4326", (179.9, 10), 0.02), ("EPSG:32660", (833_000, 500_000), 100), ("EPSG:3413", (-450, 450), 100)],
 )
-def test_polygons_in_degrees_end_at_the_antimeridian(tmp_path: Path, crs: str, corner: tuple, pixel: float):
-    transform = from_origin(*corner, pixel, pixel)
+def test_polygons_in_degrees_end_at_the_antimeridian(
+    tmp_path: Path, crs: str, corner: tuple[float, float], pixel: float
+):
+    transform = from_origin(corner[0], corner[1], pixel, pixel)
     classes = np.zeros((1, 9, 9), np.uint8)
     classes[0, 2:4, 3:5] = 1
     write_scene(tmp_path / "m.tif", classes, crs=crs, transform=transform)
     write_scene(tmp_path / "c.tif", np.ones((1, 9, 9), np.float32), crs=crs, transform=transform)
     path = tmp_path / "p.geojson"
-    count = write_polygons(path, tmp_path / "m.tif", tmp_path / "c.tif", small_models.CLASSES, smallest_m2=0)
+    entries: Any = small_models.CLASSES
+    count = write_polygons(path, tmp_path / "m.tif", tmp_path / "c.tif", entries, smallest_m2=0)
     table = geopandas.read_file(path)
     assert len(table) == count == 2 and table.geometry.is_valid.all() and table.pixels.sum() == 81
     west, south, east, north = table.total_bounds
