@@ -20,19 +20,22 @@ __all__ = ["Catalogue", "Column", "read_catalogue", "write_catalogue"]
 _USUAL = {  # names of columns, without case and signs
     "ra": (
         "ra", "radeg", "raj2000", "ra2000", "raicrs", "alphaj2000", "alphaskyj2000", "alphawinj2000", "rightascension",
+        "rafk5",
     ),
     "dec": (
         "dec", "de", "decdeg", "dedeg", "decj2000", "dej2000", "dec2000", "de2000", "decicrs", "deicrs", "deltaj2000",
-        "deltaskyj2000", "deltawinj2000", "declination",
+        "deltaskyj2000", "deltawinj2000", "declination", "decfk5", "defk5",
     ),
 }  # fmt: skip
 _OF_1950 = {  # looked for where there are none of those
-    "ra": ("rab1950", "ra1950", "alphab1950", "alpha1950", "alphaskyb1950", "alphawinb1950"),
-    "dec": ("deb1950", "decb1950", "de1950", "dec1950", "deltab1950", "delta1950", "deltaskyb1950", "deltawinb1950"),
+    "ra": ("rab1950", "ra1950", "alphab1950", "alpha1950", "alphaskyb1950", "alphawinb1950", "rafk4"),
+    "dec": ("deb1950", "decb1950", "de1950", "dec1950", "deltab1950", "delta1950", "deltaskyb1950", "deltawinb1950",
+            "decfk4", "defk4"),
 }  # fmt: skip
 _UNITS = {
     "deg": "deg", "degree": "deg", "degrees": "deg", "degs": "deg", "rad": "rad", "radian": "rad", "radians": "rad",
     "h": "h", "hour": "h", "hours": "h", "hr": "h", "arcmin": "arcmin", "arcsec": "arcsec", "mas": "mas",
+    "arcmins": "arcmin", "arcsecs": "arcsec", "arcminutes": "arcmin", "arcseconds": "arcsec",
 }  # fmt: skip
 _IN_HOURS = ("hourangle", "h:m:s", "hms", "hh:mm:ss")
 _IN_DEGREES = ("deg", "degree", "degrees", "d:m:s", "dms", "dd:mm:ss")
@@ -120,7 +123,7 @@ def read_catalogue(
     for name in (ra, dec):
         _column(label, table, name)
     frame = frames.frame_of(label, table, (ra, dec))
-    lon = _angles(label, table, ra, right_ascension=not frames.is_galactic(table, ra))
+    lon = _angles(label, table, ra, right_ascension=not frames.own_system(table, ra))
     lat = _angles(label, table, dec, right_ascension=False)
     notices = _leave_out(label, {ra: (lon, 360), dec: (lat, 90)})
     return Catalogue(label, table, *frames.to_icrs(frame, lon, lat), None, None, notices)
@@ -178,11 +181,13 @@ def _columns(label: str, table: Table) -> tuple[str, str]:
         return _find(label, table, "ra"), _find(label, table, "dec")
     except InputError:
         pairs = [
-            _named(table, frames.GALACTIC[axis]) or _described(table, f"pos.galactic.{axis}") for axis in ("lon", "lat")
+            [_described(table, f"pos.{system}.{axis}") or _named(table, names) for axis, names in axes.items()]
+            for system, axes in frames.SYSTEMS.items()
         ]
-        if [len(names) for names in pairs] != [1, 1] or any(_named(table, _USUAL[axis]) for axis in _USUAL):
+        pairs = [pair for pair in pairs if [len(names) for names in pair] == [1, 1]]
+        if len(pairs) != 1 or any(_named(table, _USUAL[axis]) for axis in _USUAL):
             raise
-        return pairs[0][0], pairs[1][0]
+        return pairs[0][0][0], pairs[0][1][0]
 
 
 def _named(table: Table, names: Iterable[str]) -> list[str]:

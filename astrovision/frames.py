@@ -9,15 +9,27 @@ from astrovision.astropy_types import Frame, Sky, Table
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
-GALACTIC = {
-    "lon": ("glon", "galacticlongitude", "galacticlon", "gallon"),
-    "lat": ("glat", "galacticlatitude", "galacticlat", "gallat"),
+SYSTEMS = {
+    "galactic": {
+        "lon": ("glon", "galacticlongitude", "galacticlon", "gallon", "gall", "l"),
+        "lat": ("glat", "galacticlatitude", "galacticlat", "gallat", "galb", "b"),
+    },
+    "ecliptic": {
+        "lon": ("elon", "ecllon", "eclipticlongitude", "eclipticlon"),
+        "lat": ("elat", "ecllat", "eclipticlatitude", "eclipticlat"),
+    },
+    "supergalactic": {
+        "lon": ("sgl", "slon", "supergalacticlongitude", "supergalacticlon", "supergallon"),
+        "lat": ("sgb", "slat", "supergalacticlatitude", "supergalacticlat", "supergallat"),
+    },
 }
-"""Usual names of columns of galactic positions, without case and signs."""
+"""Systems with names of their own for longitude and latitude: usual names of columns, without case and signs."""
+DOCUMENT_SYSTEMS = "systems of the document"
+"""Key of a table's `meta` under which the different systems of a VOTable's COOSYS elements are."""
 _KNOWN = {  # names of systems, without `eq_` and signs
     "icrs": "icrs", "fk5": "fk5", "fk4": "fk4", "fk4noe": "fk4noeterms", "galactic": "galactic", "gal": "galactic",
     "galacticii": "galactic", "supergalactic": "supergalactic", "ecliptic": "barycentricmeanecliptic",
-    "eclfk5": "barycentricmeanecliptic",
+    "eclfk5": "barycentricmeanecliptic", "eclfk4": "barycentricmeanecliptic",
 }  # fmt: skip
 _UNSAID = ("", "none", "unknown", "nan")
 
@@ -25,8 +37,8 @@ _UNSAID = ("", "none", "unknown", "nan")
 def frame_of(label: str, table: Table, names: Sequence[str]) -> Frame:
     """The astropy frame of positions.
 
-    What a VOTable's COOSYS says of the columns comes first, then names such as `RAB1950` and `GLON`, then RADESYS and
-    EQUINOX in the header of a FITS table or the metadata of an ECSV file; ICRS where nothing is said.
+    What a VOTable's COOSYS says of the columns comes first, then names such as `RAB1950`, `GLON` and `ELON`, then
+    RADESYS and EQUINOX in the headers of a FITS table or the metadata of an ECSV file; ICRS where nothing is said.
 
     Args:
         label: name of the catalogue, for messages.
@@ -34,9 +46,11 @@ def frame_of(label: str, table: Table, names: Sequence[str]) -> Frame:
         names: the columns of longitude and latitude.
 
     Raises:
-        InputError: the two columns are in different frames, or in one that cannot be turned into ICRS.
+        InputError: the two columns are in different frames, in one that cannot be turned into ICRS, or in one of
+            several, and nothing says in which.
     """
-    systems = [_said_of(table, name) for name in names]
+    said_of_both = [_said_of(table, name) for name in names]
+    systems = [(system or "icrs", equinox) for system, equinox in said_of_both]
     if systems[0] != systems[1]:
         said = [
             f"{printable(name)} in {printable(frame[0])} {printable(frame[1])}".strip()
@@ -46,6 +60,13 @@ def frame_of(label: str, table: Table, names: Sequence[str]) -> Frame:
             f"{label}: has {' and '.join(said)}; expected one frame: give other columns with --ra and --dec"
         )
     system, equinox = systems[0]
+    several = table.meta.get(DOCUMENT_SYSTEMS, ())
+    if len(several) > 1 and not any(said for said, _ in said_of_both):
+        raise InputError(
+            f"{label}: has COOSYS {', '.join(map(printable, several))}, and does not say in which of them "
+            f"{printable(names[0])} and {printable(names[1])} are; fix their ref, or give other columns with --ra and "
+            "--dec"
+        )
     kind = _KNOWN.get(re.sub(r"[^a-z0-9]", "", re.sub(r"^eq_", "", system.lower())))
     if kind is None:
         raise InputError(
@@ -80,28 +101,46 @@ def to_icrs(frame: Frame, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray,
     return ra, dec
 
 
-def is_galactic(table: Table, name: str) -> bool:
-    """Whether a column is one of galactic positions, by its name or UCD."""
+def own_system(table: Table, name: str) -> str:
+    """Which of `SYSTEMS` a column's name or UCD is of; "" for others."""
     ucd = str((table[name].info.meta or {}).get("ucd") or "").lower()
-    return _plain(name) in (*GALACTIC["lon"], *GALACTIC["lat"]) or "pos.galactic" in ucd or "pos_gal" in ucd
+    for system, axes in SYSTEMS.items():
+        if any(_plain(name) in names for names in axes.values()) or f"pos.{system}" in ucd:
+            return system
+    return "galactic" if "pos_gal" in ucd else ""
 
 
 def _said_of(table: Table, name: str) -> tuple[str, str]:
-    """System and equinox of a column."""
+    """System and equinox of a column; "" where nothing is said."""
     coosys = (table[name].info.meta or {}).get("coosys")
     if isinstance(coosys, Mapping) and str(coosys.get("system") or "").lower() not in _UNSAID:
         system = str(coosys["system"]).lower()
         return system, _equinox(coosys.get("equinox"), system)
-    if is_galactic(table, name):
-        return "galactic", ""
-    if match := re.search(r"(b?1950|j?2000|icrs)", name.lower()):
-        return ("fk4", "B1950") if "1950" in match[1] else ("icrs", "")
+    if system := own_system(table, name):
+        return system, ""
+    if match := re.search(r"(fk[45]|icrs)|([bj])(\d{4})(?!\d|\.\d)|(1950|2000)", name.lower()):
+        return _of_name(*match.groups())
     cards = {str(key).upper(): value for key, value in table.meta.items()}
     system = str(cards.get("RADESYS") or cards.get("RADECSYS") or cards.get("RADESYSA") or "").strip().lower()
-    equinox = _equinox(cards.get("EQUINOX"), system)
+    equinox = _equinox(cards.get("EQUINOX"), system) or _old_epoch(cards.get("EPOCH"))
     if system in _UNSAID:  # as the FITS standard has it
         system = "" if not equinox else "fk4" if equinox.startswith("B") else "fk5"
-    return (system, "" if system == "icrs" else equinox) if system else ("icrs", "")
+    return system, "" if system == "icrs" else equinox
+
+
+def _of_name(frame: str | None, letter: str | None, year: str | None, plain: str | None) -> tuple[str, str]:
+    """System and equinox that a column's name says: `fk4`, or a letter and a `year` as in B1950, or a year alone."""
+    if frame:
+        return frame, {"fk4": "B1950", "fk5": "J2000"}.get(frame, "")
+    if letter == "b" or plain == "1950":
+        return "fk4", f"B{year or plain}"
+    return ("fk5", f"J{year}") if year and int(year) < 2000 else ("icrs", "")
+
+
+def _old_epoch(value: object) -> str:
+    """The equinox that EPOCH is in old headers; "" for epochs of observation, which are later."""
+    equinox = _equinox(value, "")
+    return equinox if equinox.startswith("B") else ""
 
 
 def _equinox(value: object, system: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # astropy is imported where a file is opened
     from astropy.wcs import WCS
 
 _FILTERS = ("FILTER", "FILTNAM", "BAND")  # keywords that name a band
+_PLAIN = {0: 0.0, 1: 0.0, 2: 90.0}  # PV terms of the longitude that change nothing by the standard
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZP", "ZEROPNT", "PHOTZP")  # magnitude of a flux of one
 
 
@@ -87,7 +88,13 @@ def _unambiguous(header: Header, label: str) -> tuple[Header, list[str]]:
     terms = [match for key in header for match in [re.fullmatch(r"PV([12])_(\d+)", str(key))] if match]
     latitude = next((axis for axis, name in names.items() if name.startswith(("DEC", "GLAT", "ELAT"))), 2)
     odd = [match for match in terms if int(match[1]) == latitude or int(match[2]) not in (3, 4)]
-    if odd and all(re.fullmatch(r".{4}-TAN(-SIP)?", name) for name in names.values()):
+    if not odd or not all(re.fullmatch(r".{4}-TAN(-SIP)?", name) for name in names.values()):
+        odd = []
+    if odd and "A_ORDER" in header and "B_ORDER" in header:  # the same distortion again, as some archives write it
+        for match in terms:
+            del header[match[0]]
+        notices.append(f"has PV terms beside SIP terms and CTYPE {names[1]}; the SIP terms are applied, the others not")
+    elif any(int(match[1]) == latitude or header[match[0]] != _PLAIN.get(int(match[2])) for match in odd):
         if not any(int(match[1]) == latitude or int(match[2]) > 4 for match in odd):
             raise InputError(
                 f"{label}: has {', '.join(match[0] for match in odd)} beside CTYPE {names[1]}: by the standard they "
@@ -95,7 +102,13 @@ def _unambiguous(header: Header, label: str) -> tuple[Header, list[str]]:
             )
         for axis, name in names.items():
             header[f"CTYPE{axis}"] = name[:5] + "TPV"
+            header.setdefault(f"PV{axis}_1", 1.0)
         notices.append(f"has PV terms beside CTYPE {names[1]}; they are applied as the distortion TPV, as SCAMP means")
+    if latitude == 1 and any(str(header.get(f"CTYPE{axis}", ""))[5:8] == "TPV" for axis in (1, 2)):
+        raise InputError(  # wcslib takes its first axis for the longitude
+            f"{label}: has the distortion TPV, and its latitude as the first axis, which is not read; swap the axes, "
+            "or reproject it, for example with the package reproject"
+        )
     return header, notices
 
 

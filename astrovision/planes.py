@@ -93,6 +93,8 @@ class Plane:
         stored = self.pixels[rows, columns]
         if self.scale == 1 and self.zero == 0:
             out[...] = stored
+        elif self.scale == 1 and self.zero == 2**63 and stored.dtype.itemsize == 8:  # float64 has no room for it
+            out[...] = stored.astype(np.int64).view(np.uint64) ^ np.uint64(2**63)
         else:  # float32 has no room for a large BZERO and what is added to it
             wide = np.float32 if stored.dtype.itemsize <= 2 else np.float64
             out[...] = stored.astype(wide) * wide(self.scale) + wide(self.zero)

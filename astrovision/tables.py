@@ -3,11 +3,13 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
 from astrovision.astropy_types import Hdu, Table, TableColumn, Unit
+from astrovision.frames import DOCUMENT_SYSTEMS
 from astrovision.planes import open_fits, reading, unpacked
 from astrovision.text_tables import read_text
 from shared_backbones.errors import InputError, require
@@ -22,6 +24,8 @@ ENDINGS = {
 READ = {**ENDINGS, ".votable": "votable", ".fts": "fits", ".tsv": "tsv", ".txt": "txt"}
 """Endings of those that are read; each may be followed by one of `PACKED`."""
 PACKED = (".gz", ".bz2", ".xz")
+_FRAME = {"RADESYS", "RADECSYS", "EQUINOX", "EPOCH"}  # cards of a FITS header that say a frame
+_UNSIGNED = {"B": -128, "I": 2**15, "J": 2**31, "K": 2**63}  # TZERO of signed bytes and unsigned integers, by TFORM
 _TEXT_BYTES = 10  # of memory for a byte of text, while it is read
 _OBJECT_BYTES = 100  # of a cell of text that is a Python object, beside its characters
 _SHOWN = 12  # columns that a message lists
@@ -127,14 +131,36 @@ def _read_fits(path: Path) -> Table:
             raise InputError(f"{printable(path)}: has {len(tables)} tables ({names}); expected one: save it by itself")
         hdu = next(iter(tables.values()))
         expect(_fits_bytes(hdu), printable(path), "the table")
+        missing = _missing(hdu)
         # a copy, as the file that it is mapped to is closed
         table = Table.read(hdu, format="fits", unit_parse_strict="silent").copy()
+        for name, mask in missing.items():
+            values = np.asarray(table[name])
+            values = values.astype(np.int16) if values.dtype.kind == "f" else values
+            table[name] = _column(values, mask, unit=table[name].unit, description=None, meta={})
+        if not _FRAME & set(table.meta):  # then what the file's first header says holds
+            table.meta.update({key: hdus[0].header[key] for key in _FRAME if key in hdus[0].header})
         for number, name in enumerate(hdu.columns.names, 1):
             if f"TUCD{number}" in hdu.header and name in table.colnames:
                 table[name].info.meta = {"ucd": str(hdu.header[f"TUCD{number}"])}
             if f"TCOMM{number}" in hdu.header and name in table.colnames:
                 table[name].info.description = str(hdu.header[f"TCOMM{number}"])
         return table
+
+
+def _missing(hdu: Hdu) -> dict[str, np.ndarray]:
+    """Where columns of unsigned integers, or of signed bytes, have the number that stands for none (TNULL).
+
+    Those are stored with a TZERO, beside which astropy cannot read a TNULL: it is taken out of the columns.
+    """
+    masks = {}
+    for column in hdu.columns:
+        zero = _UNSIGNED.get(column.format.lstrip("1"))
+        if zero is not None and column.bzero == zero and column.bscale in (None, "", 1):
+            stored = np.recarray.field(hdu.data, column.name)
+            masks[column.name] = stored == column.null if column.null is not None else np.zeros(len(stored), bool)
+            column.null = None
+    return masks
 
 
 def _fits_bytes(hdu: Hdu) -> int:
@@ -158,8 +184,12 @@ def _read_votable(path: Path, label: str) -> Table:
         for system in document.iter_coosys()
     }
     alone = next(iter(systems.values())) if len(systems) == 1 else None
+    grouped = {getattr(entry, "ref", None): group.ref for group in tables[0].groups for entry in group.entries}
+    table.meta[DOCUMENT_SYSTEMS] = sorted(
+        {f"{each['system']} {each['equinox'] or ''}".strip() for each in systems.values()}
+    )
     for name, field in zip(table.colnames, tables[0].fields, strict=False):
-        if system := systems.get(field.ref, alone):
+        if system := systems.get(field.ref) or systems.get(grouped.get(field.ID)) or alone:
             table[name].info.meta = {**(table[name].info.meta or {}), "coosys": system}
     return table
 
@@ -200,6 +230,8 @@ def _read_parquet(path: Path, label: str) -> Table:
             chunks = chunks.cast(kind)
         if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
             values = np.array(chunks.fill_null("").to_pylist(), str)
+        elif pyarrow.types.is_decimal(kind):
+            values = _of_decimals(chunks.to_pylist(), kind.scale)
         elif pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind):
             values = chunks.fill_null(pyarrow.scalar(0).cast(kind)).to_numpy()
         else:
@@ -210,6 +242,15 @@ def _read_parquet(path: Path, label: str) -> Table:
             meta={"ucd": said["ucd"]} if said.get("ucd") else {},
         )  # fmt: skip
     return table
+
+
+def _of_decimals(numbers: Sequence[Decimal | None], scale: int) -> np.ndarray:
+    """Whole numbers where there are no digits after the point, as text where they are too large; else floats."""
+    if scale > 0:
+        return np.array([float(number or 0) for number in numbers], np.float64)
+    whole = [int(number or 0) for number in numbers]
+    small = all(-(2**63) <= number < 2**63 for number in whole)
+    return np.array(whole, np.int64) if small else np.array([str(number) for number in whole], str)
 
 
 def _unit(text: str | None) -> Unit | None:

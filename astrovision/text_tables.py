@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from astrovision.astropy_types import Table
 from shared_backbones.errors import InputError, require
@@ -16,8 +17,9 @@ _FORMATS = {"csv": "csv", "tsv": "tab", "txt": "basic"}
 def read_text(text: str, kind: str, label: str) -> Table:
     """An `astropy.table.Table` of a text.
 
-    Lines that begin with `#` are passed over, such as the `#Table1` of SkyServer; where the last of them before numbers
-    names the columns, it is their header. VizieR's lines of units and dashes below the header are heeded.
+    Columns of whole numbers some of which begin with 0, such as 0042, are text. Lines that begin with `#` are passed
+    over, such as the `#Table1` of SkyServer; where the last of them before numbers names the columns, it is their
+    header. VizieR's lines of units and dashes below the header are heeded.
 
     Args:
         text: text of the file.
@@ -48,7 +50,11 @@ def read_text(text: str, kind: str, label: str) -> Table:
         said, rows = _cells(rows[0], delimiter), rows[2:]
     # a row of a CSV whose id begins with # is one; a comment has other commas
     rows = [row for row in rows if not row.startswith("#") or (kind == "csv" and len(_cells(row, ",")) == len(names))]
-    table = text_tables.read("\n".join([header, *rows, ""]), format=_FORMATS[kind], guess=False, comment=None)
+    padded = [names[place] for place in _padded(rows, delimiter) if place < len(names)]
+    as_text = {"converters": {name: [text_tables.convert_numpy(str)] for name in padded}} if padded else {}
+    table = text_tables.read(
+        "\n".join([header, *rows, ""]), format=_FORMATS[kind], guess=False, comment=None, **as_text
+    )
     for name, unit in zip(table.colnames, said, strict=False):
         if unit:
             table[name].unit = units.Unit(unit, parse_strict="silent")
@@ -64,6 +70,18 @@ def _header(lines: Sequence[str], start: int, delimiter: str) -> tuple[str, list
         if len(names) == len(first) > 1 and any(map(_is_number, first)) and not any(map(_is_number, names)):
             return line, rows
     return (rows[0], rows[1:]) if rows else ("", [])
+
+
+def _padded(rows: Sequence[str], delimiter: str) -> list[int]:
+    """Places of the columns that hold whole numbers alone, some of which begin with 0, as identifiers do."""
+    if not any(re.search(rf"(?:^|{delimiter})\"?0\d+\"?\s*(?:$|{delimiter})", row) for row in rows):
+        return []
+    columns = zip_longest(*(_cells(row, delimiter) for row in rows), fillvalue="")
+    return [
+        place
+        for place, cells in enumerate(columns)
+        if any(len(cell) > 1 and cell[0] == "0" for cell in cells) and all(re.fullmatch(r"\d*", cell) for cell in cells)
+    ]
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -83,15 +83,28 @@ def located(path: Path) -> Path:
 def archive_of(path: Path) -> Path | None:
     """The archive that a path of GDAL's reads into; None for a plain file."""
     text = path.as_posix()
-    return Path(text.partition("{")[2].partition("}")[0]) if text.startswith("/vsi") and "{" in text else None
+    return Path(text.partition("{")[2].partition("}")[0]) if text.startswith("/vsi") and "}" in text else None
 
 
 def exists(path: Path) -> bool:
     """Whether there is such a file, in an archive, too."""
     archive = archive_of(path)
-    if archive is None:
-        return os.path.isfile(path)
-    return path.as_posix().partition("}/")[2] in _members(archive)
+    return os.path.isfile(path) if archive is None else _inside(path) in _members(archive)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, in an archive, too."""
+    return os.path.isdir(path) if archive_of(path) is None else bool(tree_of(path).names)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the files in a folder, in an archive, too; none where it cannot be read."""
+    if archive_of(folder) is not None:
+        return [name for name in tree_of(folder).names if "/" not in name]
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return []
 
 
 def tree_of(path: Path) -> Tree:
@@ -111,9 +124,11 @@ def tree_of(path: Path) -> Tree:
                 elif entry.is_file():
                     listed.append(entry.relative_to(path).as_posix())
         return Tree(path, tuple(sorted(listed)))
-    archive = archive_of(path) or path
+    archive, folder = archive_of(path) or path, _inside(path)
     names = tuple(sorted(_members(archive)))
     root = Path(f"/{ARCHIVES[archive.suffix.lower()]}/{{{archive.absolute().as_posix()}}}")
+    if folder:
+        return Tree(root, names).inside(folder)
     tops = {name.partition("/")[0] for name in names}
     if len(tops) == 1 and all("/" in name for name in names):  # a product's folder, packed as a whole
         return Tree(root, names).inside(tops.pop())
@@ -143,7 +158,7 @@ def member_beginning(path: Path, count: int) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    archive, name = archive_of(path) or path, path.as_posix().partition("}/")[2]
+    archive, name = archive_of(path) or path, _inside(path)
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed, packed.open(name) as member:
@@ -154,6 +169,11 @@ def member_beginning(path: Path, count: int) -> bytes:
             return member.read(count) if member else b""
     except (KeyError, RuntimeError, NotImplementedError, *_DAMAGE) as error:
         raise OSError(str(error)) from None
+
+
+def _inside(path: Path) -> str:
+    """Where a path of GDAL's leads to in its archive."""
+    return path.as_posix().partition("}/")[2]
 
 
 def _members(archive: Path) -> frozenset[str]:

@@ -17,12 +17,18 @@ _STEPS = 16  # parts of a side where an outline bends
 _AT_CORNERS = np.arange(5) * _STEPS
 _BEND = 0.02  # share of an outline's extent by which its sides may bend and still be drawn straight
 _CELLS = 32  # cells across a window that lies on the earth in part
+_FINER = 8  # cells across one of those at the rim of the earth
 
 
 def check_place(grid: Grid, label: str) -> None:
     """Raise an InputError unless a grid has a place on the earth."""
     if grid.crs is None:
         raise InputError(f"{label}: has no CRS, so its footprint is unknown; give it with --crs EPSG:CODE")
+    if grid.transform.is_identity:
+        raise InputError(
+            f"{label}: says nowhere where its pixels lie, so its footprint is unknown; give it a georeference "
+            "(gdal_translate -a_ullr)"
+        )
     if not grid.on_earth:
         raise InputError(
             f"{label}: has a {crs_name(grid.crs)} CRS without a place on the earth, so its footprint is unknown; give "
@@ -63,7 +69,7 @@ def footprint(grid: Grid, row: float, column: float, height: float, width: float
     )
     bends = np.abs(rim - straight).max() > _BEND * max(np.ptp(rim, axis=0))
     outline = shapely.Polygon(rim if bends else rim[::_STEPS])
-    return outline if turned.min() >= -180 and turned.max() <= 180 else _split(outline)
+    return within_degrees(outline)
 
 
 def corners(grid: Grid, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -149,6 +155,15 @@ def _around_pole(longitude: np.ndarray, latitude: np.ndarray, pole: float) -> "B
     return shapely.make_valid(shapely.Polygon(points))
 
 
+def within_degrees(outline: "BaseGeometry") -> "BaseGeometry":
+    """A valid outline in longitudes from -180 to 180 and latitudes from -90 to 90, in several polygons if need be."""
+    import shapely
+
+    outline = outline if shapely.is_valid(outline) else shapely.make_valid(outline, method="structure")
+    west, south, east, north = outline.bounds
+    return outline if west >= -180 and east <= 180 and south >= -90 and north <= 90 else _split(outline)
+
+
 def _split(outline: "BaseGeometry") -> "BaseGeometry":
     """An outline beyond 180 degrees, as one polygon on either side."""
     import shapely
@@ -158,23 +173,37 @@ def _split(outline: "BaseGeometry") -> "BaseGeometry":
     for turn in (-720, -360, 0, 360, 720):
         piece = shapely.intersection(translate(outline, turn), shapely.box(-180, -90, 180, 90))
         pieces += [part for part in parts_of(piece) if part.area > 0]
-    return pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
+    return pieces[0] if len(pieces) == 1 else shapely.union_all(pieces)
 
 
 def _part_on_earth(grid: Grid, row: float, column: float, height: float, width: float, label: str) -> "BaseGeometry":
     import shapely
 
-    x, y = np.meshgrid(np.linspace(column, column + width, _CELLS + 1), np.linspace(row, row + height, _CELLS + 1))
-    longitude, latitude = grid.to_degrees(x, y)
-    cells = []
-    for i in range(_CELLS):
-        for j in range(_CELLS):
-            places = [(i + 1, j), (i + 1, j + 1), (i, j + 1), (i, j)]
-            points = np.array([(longitude[place], latitude[place]) for place in places])
-            if np.isfinite(points).all():
-                turned = points[0, 0] + (points[:, 0] - points[0, 0] + 180) % 360 - 180
-                cell = shapely.Polygon(np.stack([turned, points[:, 1]], 1))
-                cells += parts_of(_split(shapely.make_valid(cell))) if cell.area else []
+    cells = _cells(grid, (row, column, height, width), _CELLS, finer=_FINER)
     if not cells:
         raise InputError(f"{label}: a window lies off the earth, so it has no footprint; leave it out (--min-valid)")
     return shapely.union_all(cells)
+
+
+def _cells(
+    grid: Grid, window: tuple[float, float, float, float], count: int, *, finer: int | None
+) -> "list[BaseGeometry]":
+    """Outlines of the cells of a window whose corners are all on the earth; of others, of the cells in them."""
+    import shapely
+
+    row, column, height, width = window
+    x, y = np.meshgrid(np.linspace(column, column + width, count + 1), np.linspace(row, row + height, count + 1))
+    longitude, latitude = grid.to_degrees(x, y)
+    cells = []
+    for i, j in np.ndindex(count, count):
+        places = [(i + 1, j), (i + 1, j + 1), (i, j + 1), (i, j)]
+        points = np.array([(longitude[place], latitude[place]) for place in places])
+        known = np.isfinite(points).all(1)
+        if known.all():
+            turned = points[0, 0] + (points[:, 0] - points[0, 0] + 180) % 360 - 180
+            cell = shapely.Polygon(np.stack([turned, points[:, 1]], 1))
+            cells += parts_of(_split(shapely.make_valid(cell))) if cell.area else []
+        elif known.any() and finer:
+            inner = row + i * height / count, column + j * width / count, height / count, width / count
+            cells += _cells(grid, inner, finer, finer=None)
+    return cells

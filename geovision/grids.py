@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # rasterio is imported where a file is opened
 
 Points = tuple[np.ndarray, np.ndarray]
 _AXIS, _FLATTENING = 6_378_137.0, 1 / 298.257223563  # of WGS 84
+_OF_THE_GLOBE = ("sinu", "moll", "robin", "eqearth", "natearth", "igh", "goode", "hammer", "aitoff", "wintri", "eck4")
+_RADII = (6.3e6, 6.5e6)  # in metres, between which ellipsoids of the earth lie
 _NODES = 17  # of the lattice on which slow functions of the place are computed
 
 
@@ -41,10 +44,15 @@ class Grid:
         """Side of a pixel in the units of the CRS: the geometric mean of both sides."""
         return math.sqrt(abs(self.transform.determinant))
 
-    @property
+    @cached_property
     def on_earth(self) -> bool:
-        """Whether the grid has a place: a CRS that is no local one of an engineering site."""
-        return self.crs is not None and not is_local(self.crs)
+        """Whether the grid has a place: a CRS that is no local one, and a transform that places pixels in it."""
+        return self.crs is not None and self._is_placed and not is_local(self.crs)
+
+    @property
+    def _is_placed(self) -> bool:
+        """Whether the transform is more than what a file without one has."""
+        return not self.transform.is_identity
 
     @cached_property
     def gsd_sides_m(self) -> tuple[float, float] | None:
@@ -53,7 +61,7 @@ class Grid:
         They are measured on the ellipsoid, whatever the units of the CRS and the scale of its projection there. Of a
         local CRS they are its own metres; None where nothing tells them.
         """
-        if self.crs is None:
+        if self.crs is None or not self._is_placed:
             return None
         if not self.on_earth:
             factor = local_metres(self.crs)
@@ -109,8 +117,16 @@ class Grid:
         """
         if not self.on_earth:
             return None
-        across, down = self._vectors(np.array([self.width / 2]), np.array([self.height / 2]))
-        steps = np.column_stack([across[:, 0], down[:, 0]])
+        middle = np.array([self.width / 2]), np.array([self.height / 2])
+        longitude, latitude = (math.radians(float(part[0])) for part in self.to_degrees(*middle))
+        if not math.isfinite(latitude) or math.cos(latitude) < 1e-9:  # at a pole every way is north, or south
+            return None
+        east = (-math.sin(longitude), math.cos(longitude), 0.0)
+        north = np.cross(
+            (math.cos(longitude) * math.cos(latitude), math.sin(longitude) * math.cos(latitude), math.sin(latitude)),
+            east,
+        )
+        steps = np.array([east, north]) @ np.column_stack([part[:, 0] for part in self._vectors(*middle)])
         if not np.isfinite(steps).all() or abs(np.linalg.det(steps)) < 1e-12:
             return None
         right, below = np.linalg.solve(steps, [0.0, 1.0])
@@ -118,7 +134,18 @@ class Grid:
 
     def to_degrees(self, columns: np.ndarray, rows: np.ndarray) -> Points:
         """Longitudes and latitudes (WGS 84) of places in pixels; infinite where a place is off the earth."""
-        return transformed(self.crs, "OGC:CRS84", *(self.transform @ (columns, rows)))
+        x, y = self.transform @ (columns, rows)
+        longitude, latitude = transformed(self.crs, "OGC:CRS84", x, y)
+        if self._is_of_the_globe:  # beside which the projection's inverse answers with places of the other side
+            back = transformed("OGC:CRS84", self.crs, longitude, latitude)
+            off = np.hypot(back[0] - x, back[1] - y) > 0.01 * self.pixel_size
+            longitude, latitude = (np.where(off, np.inf, part) for part in (longitude, latitude))
+        return longitude, latitude
+
+    @cached_property
+    def _is_of_the_globe(self) -> bool:
+        """Whether the CRS is a map of the globe whose outline is no rectangle."""
+        return self.crs.to_dict().get("proj") in _OF_THE_GLOBE
 
     def from_degrees(self, longitude: float, latitude: float) -> tuple[float, float]:
         """Column and row of a place; infinite where the CRS does not reach it."""
@@ -137,29 +164,38 @@ class Grid:
         return x, y
 
     def _vectors(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One pixel to the right, and one down, as metres east and north: `(2, N)` each."""
+        """One pixel to the right, and one down, in metres along the axes of the earth (ECEF): `(3, N)` each."""
         count = len(columns)
         ends = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
         where = [np.add.outer(ends[:, axis], part).ravel() for axis, part in enumerate((columns, rows))]
         longitude, latitude = (part.reshape(4, count) for part in self.to_degrees(where[0], where[1]))
-        vectors = []
-        for first, last in ((0, 1), (2, 3)):
-            with np.errstate(invalid="ignore"):
-                turn = (longitude[last] - longitude[first] + 180) % 360 - 180
-                middle = np.radians((latitude[first] + latitude[last]) / 2)
-                squared = _FLATTENING * (2 - _FLATTENING)
-                normal = _AXIS / np.sqrt(1 - squared * np.sin(middle) ** 2)
-                meridian = normal**3 * (1 - squared) / _AXIS**2
-                north = meridian * np.radians(latitude[last] - latitude[first])
-                vectors.append(np.stack([normal * np.cos(middle) * np.radians(turn), north]))
-        return vectors[0], vectors[1]
+        with np.errstate(invalid="ignore"):
+            ends_m = _on_ellipsoid(longitude, latitude)
+            chords = ends_m[:, 1] - ends_m[:, 0], ends_m[:, 3] - ends_m[:, 2]
+            across, down = (chord * _arc(np.linalg.norm(chord, axis=0)) for chord in chords)
+        return across, down
 
     def _sides(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return np.stack([np.hypot(*vector) for vector in self._vectors(columns, rows)])
+        return np.stack([np.linalg.norm(vector, axis=0) for vector in self._vectors(columns, rows)])
 
     def _areas(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         across, down = self._vectors(columns, rows)
-        return np.abs(across[0] * down[1] - across[1] * down[0])
+        return np.linalg.norm(np.cross(across, down, axis=0), axis=0)
+
+
+def _on_ellipsoid(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Places on the ellipsoid in metres from the earth's centre, `(3, ...)`."""
+    turn, height = np.radians(longitude), np.radians(latitude)
+    squared = _FLATTENING * (2 - _FLATTENING)
+    normal = _AXIS / np.sqrt(1 - squared * np.sin(height) ** 2)
+    level = normal * np.cos(height)
+    return np.stack([level * np.cos(turn), level * np.sin(turn), normal * (1 - squared) * np.sin(height)])
+
+
+def _arc(chord: np.ndarray) -> np.ndarray:
+    """What chords are multiplied by to be as long as their arcs."""
+    half = np.clip(chord / (2 * _AXIS), 0, 1)
+    return np.where(half > 1e-4, np.arcsin(half) / np.maximum(half, 1e-4), 1.0)
 
 
 def grid_of(source: "DatasetReader", crs: str | None = None, georeference: str | None = None) -> Grid:
@@ -175,7 +211,8 @@ def grid_of(source: "DatasetReader", crs: str | None = None, georeference: str |
     """
     if georeference is not None:
         return _laid(source, georeference)
-    grid = Grid(source.crs, source.transform, source.height, source.width)
+    transform = source.transform.identity() if source.transform.is_degenerate else source.transform
+    grid = Grid(source.crs, transform, source.height, source.width)
     if source.crs is not None or crs is None:
         return grid
     from rasterio.crs import CRS
@@ -185,7 +222,7 @@ def grid_of(source: "DatasetReader", crs: str | None = None, georeference: str |
         known = CRS.from_user_input(crs)
     except CRSError as error:
         raise InputError(f"--crs {crs}: is none that is known ({error}); expected for example EPSG:32633") from None
-    if source.transform.is_identity:
+    if transform.is_identity:
         others = " or ".join(f"--georeference {kind}" for kind in georeferences(source))
         raise InputError(
             f"--crs {crs}: the file says nowhere where its pixels lie, so a CRS makes no place of them; "
@@ -286,16 +323,23 @@ def spread(nodes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def is_local(crs: "CRS") -> bool:
-    """Whether a CRS is a local one, of an engineering site, with no relation to places on the earth."""
-    return crs.to_wkt().upper().startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS"))
+    """Whether a CRS has no relation to places on the earth's surface.
+
+    It is that of an engineering site, of another body than the earth, or counts from the earth's centre.
+    """
+    text = crs.to_wkt().upper()
+    if text.startswith(("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS", "GEOCCS", "GEODCRS")) and not crs.is_geographic:
+        return True
+    radius = re.search(r"(?:SPHEROID|ELLIPSOID)\[\"[^\"]*\",\s*([\d.E+]+)", text)
+    return radius is not None and not _RADII[0] < float(radius[1]) < _RADII[1]
 
 
 def local_metres(crs: "CRS") -> float | None:
-    """Metres in a unit of a local CRS; None where it does not say."""
-    import re
-
-    match = re.search(r"(?:LENGTH)?UNIT\[\"[^\"]*\",\s*([\d.eE+-]+)", crs.to_wkt())
-    return float(match[1]) if match else None
+    """Metres in a unit of a local CRS; None where it does not say, or counts degrees."""
+    if crs.is_geographic:
+        return None
+    units = re.findall(r"(?:LENGTH)?UNIT\[\"[^\"]*\",\s*([\d.eE+-]+)", crs.to_wkt())
+    return float(units[-1]) if units else None
 
 
 def crs_name(crs: "CRS | None") -> str:

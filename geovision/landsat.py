@@ -96,16 +96,14 @@ def of_metadata(tree: Tree, name: str, path: Path) -> Product:
     fields = _fields(tree.text(name), name)
     sensor = _sensor(fields, tree.path(name))
     named = {
-        match[0]: (match, PurePosixPath(value).name)
-        for key, value in fields.names()
-        if (match := _BAND_KEY.fullmatch(key))
+        match[0]: (match, _named(tree, value)) for key, value in fields.names() if (match := _BAND_KEY.fullmatch(key))
     }
     layers, warnings = [], []
     for match, file in named.values():
         band = sensor.find(f"B{match[2]}")
         if band is None:
             continue
-        if not exists(tree.path(file)):
+        if not exists(file):
             ordered = _made_on_demand(tree, sensor)
             if ordered is not None:
                 return ordered
@@ -113,18 +111,24 @@ def of_metadata(tree: Tree, name: str, path: Path) -> Product:
                 warnings.append(f"{band.name}: named in {printable(name)}, but not there; left out")
                 continue
             raise InputError(
-                f"{printable(tree.path(file))}: named in {printable(name)}, but not there; use a complete copy of the "
-                "product"
+                f"{printable(file)}: named in {printable(name)}, but not there; use a complete copy of the product"
             )
-        layers.append(_layer(tree.path(file), band.name, band.unit, match, fields))
+        layers.append(_layer(file, band.name, band.unit, match, fields))
     if not layers:
         raise InputError(f"{printable(tree.path(name))}: names no band; use a complete copy of the product")
     return Product(layers, sensor, _quality(tree, fields), warnings)
 
 
 def _quality(tree: Tree, fields: _Fields) -> list[Layer]:
-    known = {_QUALITY_KEYS[key]: PurePosixPath(value).name for key, value in fields.names() if key in _QUALITY_KEYS}
-    return [Layer(tree.path(file), 1, kind) for kind, file in known.items() if exists(tree.path(file))]
+    known = {_QUALITY_KEYS[key]: _named(tree, value) for key, value in fields.names() if key in _QUALITY_KEYS}
+    return [Layer(file, 1, kind) for kind, file in known.items() if exists(file)]
+
+
+def _named(tree: Tree, name: str) -> Path:
+    """Path of a file that the metadata name; copies may have written its ending in small letters."""
+    path = tree.path(PurePosixPath(name).name)
+    small = path.with_suffix(path.suffix.lower())
+    return small if exists(small) and not exists(path) else path
 
 
 def _layer(path: Path, band: str, unit: str, match: re.Match[str], fields: _Fields) -> Layer:
@@ -224,7 +228,7 @@ def _of_json(text: str) -> Iterator[tuple[str, str, str]]:
 def _of_xml(text: str) -> Iterator[tuple[str, str, str]]:
     """Elements by their names; read as text, so that nothing in it is ever expanded."""
     groups: list[str] = []
-    for closing, name, value in re.findall(r"<(/?)([A-Za-z]\w*)[^>]*>([^<]*)", text):
+    for closing, name, value in re.findall(r"<(/?)([A-Za-z]\w*)[^>]*(?<!/)>([^<]*)", text):
         if closing:
             groups = groups[:-1]
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geovision.footprints import within_degrees
 from geovision.grids import Grid, crs_text, grid_of
 from geovision.rasters import open_raster
 from shared_backbones.card import ClassEntry
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
 
-def check_polygons(path: Path) -> None:
-    """Raise an InputError unless polygons can be written under this name."""
+def check_polygons(path: Path, grid: Grid | None = None) -> None:
+    """Raise an InputError unless polygons, of a map on a grid where that is known, can be written under this name."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected .gpkg or .geojson")
+    if path.suffix.lower() == ".geojson" and grid is not None and not grid.on_earth:
+        raise InputError("--polygons: GeoJSON needs a place on the earth, and the scene has none; give .gpkg")
 
 
 def write_polygons(
@@ -48,10 +51,10 @@ def write_polygons(
         InputError: the file cannot be written.
     """
     pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
-    check_polygons(path)
     names = {int(entry["id"]): str(entry["name"]) for entry in classes}
     with open_raster(classes_map) as labels, open_raster(confidence) as certainty:
         grid = grid_of(labels)
+        check_polygons(path, grid)
         regions = [row for row in _regions(labels, certainty, grid) if row[2] is None or row[2] >= smallest_m2]
     shapes, numbers, areas, pixels, means = zip(*regions, strict=True) if regions else ((), (), (), (), ())
     crs = crs_text(grid.crs)
@@ -114,9 +117,7 @@ def _to_degrees(shapes: Sequence["BaseGeometry"], grid: Grid) -> "list[BaseGeome
     from rasterio.warp import transform_geom
     from shapely.geometry import mapping, shape
 
-    if not grid.on_earth:
-        raise InputError("--polygons: GeoJSON needs a place on the earth, and the scene has none; give .gpkg")
     moved = transform_geom(
         crs_text(grid.crs), "EPSG:4326", [mapping(part) for part in shapes], antimeridian_cutting=True
     )
-    return [shape(part) for part in moved]
+    return [within_degrees(shape(part)) for part in moved]

@@ -1,13 +1,12 @@
 """Which files hold a scene's bands: one file with several, a product, or one file for each."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from geovision.clouds import quality_name
-from geovision.files import Tree, exists, is_archive, located, tree_of
+from geovision.files import Tree, exists, files_in, is_archive, is_folder, located, tree_of
 from geovision.rasters import check_real, open_raster
 from geovision.sensors import KELVIN, SENSORS, Sensor, in_order, known_orders, plain_name
 from shared_backbones.errors import InputError
@@ -77,7 +76,7 @@ def find_layers(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) 
     from geovision import landsat, sentinel2, stac
 
     path = located(path)
-    if os.path.isdir(path) or is_archive(path):
+    if is_folder(path) or is_archive(path):
         if bands is not None:
             raise InputError(f"{printable(path)}: is a folder, whose files name their bands; leave --bands out")
         tree = tree_of(path)
@@ -86,6 +85,8 @@ def find_layers(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) 
         raise InputError(f"{printable(path)}: no such file or folder; expected a GeoTIFF, or the folder of a product")
     if landsat.METADATA.search(path.name):
         return landsat.of_metadata(Tree(path.parent, ()), path.name, path)
+    if sentinel2.METADATA.search(path.name):
+        return sentinel2.of_metadata(path)
     if path.suffix.lower() == ".json":
         return stac.find(path)
     return sentinel2.as_part(path, of_file(path, sensor, bands))
@@ -95,23 +96,25 @@ def is_product(path: Path) -> bool:
     """Whether a folder or archive is a Landsat or Sentinel-2 product, or holds one scene's bands, a file each."""
     from geovision import landsat, sentinel2
 
-    if is_archive(path):
-        names = tree_of(path).names
-    elif os.path.isdir(path):
-        names = [entry.name for entry in path.iterdir()]
-    else:
+    path = located(path)
+    if not (is_archive(path) or is_folder(path)):
         return False
-    tops = [name for name in names if "/" not in name]
+    tops = files_in(path) if is_folder(path) else [name for name in tree_of(path).names if "/" not in name]
     if any(landsat.METADATA.search(name) or sentinel2.METADATA.search(name) for name in tops):
         return True
-    return _is_one_scene([name for name in tops if name.lower().endswith(ENDINGS) and not name.startswith(".")])
+    rasters = [name for name in tops if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+    return _is_one_scene(rasters) or sentinel2.is_part(path)
 
 
 def _is_one_scene(rasters: Sequence[str]) -> bool:
-    """Whether rasters are the bands of one scene: their names differ in the band alone."""
-    stems = {pattern.sub("", name) for name in rasters for pattern in (BAND_FILE, QUALITY_FILE) if pattern.search(name)}
+    """Whether rasters are of one scene: bands whose names differ in the band alone, and what else it has, like TCI."""
     named = [name for name in rasters if BAND_FILE.search(name) or QUALITY_FILE.search(name)]
-    return len(named) == len(rasters) > 1 and len(stems) == 1
+    stems = {QUALITY_FILE.sub("", BAND_FILE.sub("", name)) for name in named}
+    if len(named) < 2 or len(stems) > 1:
+        return False
+    start = stems.pop()
+    others = [PurePath(name).stem for name in rasters if name not in named]
+    return all(name.startswith((f"{start}_", f"{start}.")) for name in others)
 
 
 def of_file(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) -> Product:
@@ -161,7 +164,7 @@ def of_file(path: Path, sensor: Sensor | None, bands: Sequence[str] | None) -> P
 
 def _of_known_name(path: Path, product: Product) -> Product:
     """What the names of HLS and Planet tell of a file: the sensor, and what its numbers are."""
-    hls = _HLS.search(path.name)
+    hls = _HLS.search(path.name) or next(filter(None, (_HLS.search(layer.band) for layer in product.layers)), None)
     if hls:
         celsius = {"B10", "B11"} if hls[1].upper() == "L30" else set()
         layers = [

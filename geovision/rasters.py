@@ -51,7 +51,8 @@ _BEGINNINGS = {
 _PLAIN = (
     "netCDF", "ENVI", "AAIGrid", "GRASSASCIIGrid", "HFA", "HDF5", "HDF5Image", "GRIB", "EHdr", "BMP", "GIF", "WEBP",
     "NITF", "PNM", "SGI", "SRTMHGT", "DTED", "BAG", "USGSDEM", "Terragen", "Leveller", "SAGA", "RST", "GSAG", "GSBG",
-    "GS7BG", "GXF", "RMF", "PCIDSK", "TGA", "ZMap", "XYZ",
+    "GS7BG", "GXF", "RMF", "PCIDSK", "TGA", "ZMap", "GPKG", "MBTiles", "VICAR", "BT", "SIGDEM", "BYN", "HF2", "KRO",
+    "LAN", "GTX", "LCP", "NTv2", "BLX", "CALS", "XYZ",
 )  # fmt: skip
 _SMALLEST_SHARE = 1 / 1000  # of a raster's claimed size that its file has, at least, beyond the budget
 _PILLOW_PIXELS = 64 * 2**20  # of a JPEG file that is decoded as a whole

@@ -262,7 +262,7 @@ class Scene:
         if not valid.any():
             self.warnings.append("no valid pixel in a sample of the scene")
             return
-        brightest = 0.0
+        brightest: float | None = None
         for layer, plane in zip(self.layers, values, strict=True):
             if layer.unit == CLASS:
                 continue
@@ -275,11 +275,12 @@ class Scene:
                     "numbers become values"
                 )
             if layer.unit == REFLECTANCE:
-                brightest = max(brightest, float(np.percentile(measured, 99.9)))
-        if 0 < brightest < 0.002 and any(layer.unit == REFLECTANCE for layer in self.layers):
+                peak = float(np.percentile(measured, 99.9))
+                brightest = peak if brightest is None else max(brightest, peak)
+        if brightest and brightest < 0.002:
             raise InputError(
                 f"{self.label}: all reflectances are below {brightest:.2g}; the stored numbers seem to be reflectances "
-                "already: give --scale 1"
+                "already: give --scale 1 --offset 0"
             )
 
     def check(self, contract: InputContract, *, any_resolution: bool = False) -> None:

@@ -68,6 +68,8 @@ def open_scene(
             f"{label}: bands {', '.join(map(printable, names))} could be of several sensors; give --sensor"
         )
     scale, offset = options.get("scale"), options.get("offset")
+    if wanted is None and options.get("bands") is None:
+        product = _without_foreign(product, known)
     layers = _chosen(label, known, product, wanted, scale)
     factors = [_scaled(layer, known, scale, offset) for layer in layers]
     georeference = options.get("georeference")
@@ -87,8 +89,21 @@ def open_scene(
                 "--mask-clouds"
             )
         clouds = product.quality[0]
-    warnings = () if offset is not None else product.warnings
+    warnings = [warning for warning in product.warnings if offset is None or "--offset" not in warning]
     return Scene(label, known, factors, how, clouds, warnings)
+
+
+def _without_foreign(product: Product, known: Sensor) -> Product:
+    """A product without the bands that its files name and the sensor lacks, such as AOT; all of them where it has none.
+
+    A warning says which were left out.
+    """
+    own = [layer for layer in product.layers if known.find(layer.band)]
+    foreign = [printable(layer.band) for layer in product.layers if not known.find(layer.band)]
+    if not own or not foreign:
+        return product
+    said = f"{', '.join(foreign)}: no band of {known.name}; left out"
+    return replace(product, layers=own, warnings=[*product.warnings, said])
 
 
 def _chosen(

@@ -19,6 +19,9 @@ RANGES = {
 """Values that a pixel can have, in its unit; specular clouds exceed a reflectance of 1."""
 
 
+_BESIDE = re.compile(r"AOT|WVP|SCL|TCI[RGB]|QA\d\d|MSK\w+|CLD|SNW")  # what Sentinel-2 exports have beside bands
+
+
 @dataclass(frozen=True)
 class Band:
     """One band of a sensor.
@@ -84,7 +87,8 @@ class Sensor:
 
 def plain_name(text: str) -> str:
     """A band's name without what products add: `SR_B02`, `Band 2` and `B2, central wavelength 490 nm` are `B2`."""
-    text = re.sub(r"[^A-Z0-9]+", "", text.partition(",")[0].upper())
+    text = re.sub(r"^HLS\.[SL]30\.(.*\.)?", "", text.strip().upper())
+    text = re.sub(r"[^A-Z0-9]+", "", text.partition(",")[0])
     match = re.fullmatch(r"(?:SR|ST|BT|TOA|OLI|TIRS)?(?:BAND|B)0*(\d+[A-Z]?)(VCID\d)?", text)
     return f"B{match[1]}{match[2] or ''}" if match else text
 
@@ -106,14 +110,13 @@ def recognise(names: Sequence[str]) -> Sensor | None:
     `B2` to `B7` mean one thing to Landsat 7 and another to Sentinel-2: without a name that only one of them has, such
     as `B8A`, nothing is guessed.
     """
-    plain = {plain_name(name) for name in names}
+    plain = {name for name in map(plain_name, names) if not _BESIDE.fullmatch(name)}
     if "B8A" in plain:
         known = {plain_name(name) for name in SENSORS["sentinel2_l1c"].names()}
         if plain <= known:
             return SENSORS["sentinel2_l1c" if "B10" in plain else "sentinel2_l2a"]
-    words = {name.strip().lower() for name in names}
     for sensor in (SENSORS["rgb"], SENSORS["rgbn"], SENSORS["planetscope"]):
-        if words == set(sensor.names()):
+        if plain == {plain_name(name) for name in sensor.names()}:
             return sensor
     return None
 

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geovision.files import Tree, archive_of, text_of
+from geovision.files import Tree, files_in, is_folder, text_of, tree_of
 from geovision.products import BAND_FILE, QUALITY_FILE, Layer, Product
+from geovision.rasters import open_raster
 from geovision.sensors import REFLECTANCE, SENSORS, plain_name
+from geovision.side_files import vrt_sources
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 
@@ -33,60 +35,77 @@ class _Radiometry:
     offsets: dict[str, float]
 
     def of(self, layer: Layer) -> Layer:
-        """A layer with these numbers."""
+        """A layer with these numbers, where its file does not state others; 0 is no data in either."""
+        if layer.stated:
+            return replace(layer, nodata=0)
         offset = self.offsets.get(plain_name(layer.band), 0.0) / self.quantum
         return replace(layer, scale=1 / self.quantum, offset=offset, stated=True, unit=REFLECTANCE, nodata=0)
 
 
 def find(tree: Tree, path: Path) -> Product | None:
-    """A whole product: one JPEG 2000 file a band, each at its own resolution; None where there is none.
+    """A product, or a folder in one: a JPEG 2000 file a band, each at its own resolution; None where there is none.
 
     Raises:
-        InputError: the product holds several granules.
+        InputError: it holds several granules.
     """
-    metadata = [name for name in tree.names if "/" not in name and METADATA.search(name)]
-    images = [name for name in tree.names if name.lower().endswith(".jp2") and "/IMG_DATA/" in f"/{name}"]
-    if not metadata or not images:
+    metadata = _above(tree.root)
+    images = {name: tree.path(name).absolute().as_posix() for name in tree.names if name.lower().endswith(".jp2")}
+    images = {name: file for name, file in images.items() if "/IMG_DATA/" in file}
+    if metadata is None or not images:
         return None
-    granules = {name.partition("/IMG_DATA/")[0] for name in images}
+    granules = {file.partition("/IMG_DATA/")[0] for file in images.values()}
     if len(granules) > 1:
         raise InputError(
             f"{printable(path)}: holds {len(granules)} granules; expected one: give the IMG_DATA folder of one of them"
         )
-    radiometry = _radiometry(metadata[0], tree.text(metadata[0]))
+    radiometry = _radiometry(metadata)
     sensor = SENSORS[f"sentinel2_{radiometry.level}"]
-    finest, quality = _finest(tree, images)
+    finest, quality = _finest(tree, list(images))
     layers = [radiometry.of(Layer(finest[name], 1, name)) for name in sensor.names() if name in finest]
     return Product(layers, sensor, quality)
+
+
+def of_metadata(path: Path) -> Product:
+    """The product whose metadata a file holds.
+
+    Raises:
+        InputError: its images are not there, or are of several granules.
+    """
+    product = find(tree_of(path.parent), path.parent)
+    if product is None:
+        raise InputError(f"{printable(path)}: no images in folders beside it; use a complete copy of the product")
+    return product
+
+
+def is_part(folder: Path) -> bool:
+    """Whether a folder holds images of a product whose metadata lies above it."""
+    return _above(folder) is not None and find(tree_of(folder), folder) is not None
 
 
 def as_part(path: Path, product: Product) -> Product:
     """A file or folder that may be a part of a product: with what the metadata above it says of its numbers.
 
-    Where there is none, but the path names a processing baseline from 04.00 on, a warning says that an offset may be
-    missing.
+    The parts of a VRT count where nothing lies above the VRT itself. Where there is no metadata, but path or tags name
+    a processing baseline from 04.00 on, a warning says that an offset may be missing.
+
+    Raises:
+        InputError: parts of a VRT have different offsets.
     """
-    if archive_of(path) is not None or (product.sensor and not product.sensor.name.startswith("sentinel2")):
+    if product.sensor and not product.sensor.name.startswith("sentinel2"):
         return product
-    where = path.absolute()
-    metadata = _above(where)
-    if metadata is not None:
-        radiometry = _radiometry(metadata.name, text_of(metadata))
+    radiometry = _radiometry_of(path)
+    if radiometry is not None:
         sensor = SENSORS[f"sentinel2_{radiometry.level}"]
-        layers = [
-            layer if layer.stated or sensor.find(layer.band) is None else radiometry.of(layer)
-            for layer in product.layers
-        ]
+        layers = [radiometry.of(layer) if sensor.find(layer.band) else layer for layer in product.layers]
         return replace(product, layers=layers, sensor=product.sensor or sensor)
-    baseline = next(iter(_BASELINE.findall(where.as_posix())[-1:]), None)
-    level = _LEVEL.search(where.as_posix())
-    if baseline is None or not (level or "S2" in where.as_posix()):
+    where = _said(path)
+    baseline = next(iter(_BASELINE.findall(where)[-1:]), None)
+    level = _LEVEL.search(where)
+    if baseline is None or not (level or "S2" in where):
         return product
     sensor = SENSORS[f"sentinel2_{(level[1] or level[2]).lower()}"] if level else None
     members = sensor or SENSORS["sentinel2_l1c"]
-    layers = [
-        replace(layer, nodata=0) if members.find(layer.band) and not layer.stated else layer for layer in product.layers
-    ]
+    layers = [replace(layer, nodata=0) if members.find(layer.band) else layer for layer in product.layers]
     warnings = list(product.warnings)
     if int(baseline[0]) >= 4 and any(not layer.stated for layer in product.layers):
         warnings.append(
@@ -96,6 +115,32 @@ def as_part(path: Path, product: Product) -> Product:
         )
     named = all(sensor is not None and sensor.find(layer.band) for layer in product.layers)
     return replace(product, layers=layers, sensor=product.sensor or (sensor if named else None), warnings=warnings)
+
+
+def _radiometry_of(path: Path) -> _Radiometry | None:
+    """What the metadata above a path says, or above the files that a VRT is made of."""
+    metadata = _above(path)
+    if metadata is not None or path.suffix.lower() != ".vrt":
+        return _radiometry(metadata) if metadata else None
+    above = {source.parent: _above(source) for source in vrt_sources(path)}
+    known = [_radiometry(metadata) for metadata in set(above.values()) - {None} if metadata]
+    if known and (None in above.values() or any(other != known[0] for other in known)):
+        raise InputError(
+            f"{printable(path)}: its parts are of Sentinel-2 products with different offsets, or of unknown ones; "
+            "expected one: build a VRT of those alone that have one"
+        )
+    return known[0] if known else None
+
+
+def _said(path: Path) -> str:
+    """Where a file lies and what it was made of, as GDAL notes it in tags, in the form of names of products."""
+    tags: dict[str, str] = {}
+    if not is_folder(path):
+        with open_raster(path) as source:
+            tags = source.tags()
+    level = re.sub(r"\W", "", tags.get("PROCESSING_LEVEL", "")).upper().replace("LEVEL", "MSIL")
+    baseline = tags.get("PROCESSING_BASELINE", "").replace(".", "")
+    return f"{path.absolute().as_posix()}/{tags.get('PRODUCT_URI', '')}/{level}_N{baseline}"
 
 
 def _finest(tree: Tree, images: list[str]) -> tuple[dict[str, Path], list[Layer]]:
@@ -112,21 +157,16 @@ def _finest(tree: Tree, images: list[str]) -> tuple[dict[str, Path], list[Layer]
 
 def _above(path: Path) -> Path | None:
     """The metadata of the product that a path lies in."""
+    path = path.absolute()
     for folder in [path, *path.parents][: _ABOVE + 1]:
-        if folder.is_dir():
-            for name in ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml"):
-                if (folder / name).is_file():
-                    return folder / name
-            metadata = next(
-                (entry for entry in sorted(folder.glob("S2*_MTD_SAF*.xml")) if METADATA.search(entry.name)), None
-            )
-            if metadata is not None:
-                return metadata
+        metadata = next((name for name in files_in(folder) if METADATA.search(name)), None)
+        if metadata is not None:
+            return folder / metadata
     return None
 
 
-def _radiometry(name: str, text: str) -> _Radiometry:
-    match = METADATA.search(name)
+def _radiometry(metadata: Path) -> _Radiometry:
+    match, text = METADATA.search(metadata.name), text_of(metadata)
     level = match[1].lower() if match else "l1c"
     quantum = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE[^>]*>\s*([\d.]+)\s*<", text)
     offsets: dict[str, float] = {}

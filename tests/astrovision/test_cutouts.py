@@ -114,8 +114,9 @@ def test_every_type_is_read_as_astropy_reads_it(tmp_path: Path, dtype: str, pack
     np.testing.assert_allclose(found.values[0, 0], np.asarray(expected, "f8")[15:35, 20:40], rtol=1e-6)
 
 
-def test_small_numbers_survive_a_large_bzero(tmp_path: Path):
-    values = np.arange(100, dtype=np.uint32).reshape(10, 10)
+@pytest.mark.parametrize("dtype", ["uint32", "uint64"])
+def test_small_numbers_survive_a_large_bzero(tmp_path: Path, dtype: str):
+    values = np.arange(100, dtype=dtype).reshape(10, 10)
     with open_mosaic(write(tmp_path / "m.fits", values)) as mosaic:
         np.testing.assert_array_equal(mosaic.cut([[4.5, 4.5]], 10).values[0, 0], values)
 

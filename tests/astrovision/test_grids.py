@@ -263,6 +263,35 @@ def test_pv_terms_beside_tan_are_a_distortion_or_are_refused(tmp_path: Path):
         assert not mosaic.notices
 
 
+@pytest.mark.parametrize("terms", [{"PV2_1": 1.0}, {"PV1_5": 1e-9}, {"PV2_0": 0.0, "PV2_7": 0.0}])
+def test_the_first_power_is_there_where_pv_terms_leave_it_out(tmp_path: Path, terms: dict):
+    with open_mosaic(write(tmp_path / "p.fits", noise(), sky_wcs())) as plain:
+        expected = plain.sky([[3, 5], [40, 9]])
+    with open_mosaic(write(tmp_path / "m.fits", noise(), sky_wcs(), **terms)) as mosaic:
+        np.testing.assert_allclose(mosaic.sky([[3, 5], [40, 9]]), expected, atol=1e-7)
+        np.testing.assert_allclose(mosaic.pixels(*expected.T), [[3, 5], [40, 9]], atol=1e-3)
+
+
+def test_pv_terms_that_change_nothing_or_repeat_sip_are_passed_over(tmp_path: Path):
+    with open_mosaic(write(tmp_path / "d.fits", noise(), sky_wcs(), PV1_0=0.0, PV1_1=0.0, PV1_2=90.0)) as mosaic:
+        assert not mosaic.notices
+    sip = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-3, "B_0_2": 0.0, "CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"}
+    with open_mosaic(write(tmp_path / "s.fits", noise(), sky_wcs(), **sip)) as mosaic:
+        expected = mosaic.sky([[3, 5], [40, 9]])
+    pv = {"PV1_0": 0.0, "PV1_1": 1.01, "PV1_3": 0.1, "PV2_1": 1.0, "PV2_7": 0.1}
+    with open_mosaic(write(tmp_path / "b.fits", noise(), sky_wcs(), **sip, **pv)) as mosaic:
+        np.testing.assert_allclose(mosaic.sky([[3, 5], [40, 9]]), expected, atol=1e-9)
+        assert mosaic.notices == (
+            "has PV terms beside SIP terms and CTYPE RA---TAN-SIP; the SIP terms are applied, the others not",
+        )
+
+
+def test_a_distortion_with_the_latitude_first_is_refused(tmp_path: Path):
+    swapped = {"CTYPE1": "DEC--TPV", "CTYPE2": "RA---TPV", "CRVAL1": 2.0, "CRVAL2": 150.0, "PV1_1": 1.0, "PV2_1": 1.0}
+    with pytest.raises(InputError, match="has the distortion TPV, and its latitude as the first axis"):
+        open_mosaic(write(tmp_path / "t.fits", noise(), sky_wcs(), **swapped))
+
+
 def test_sip_terms_without_sip_are_applied_and_said_to_be(tmp_path: Path, capfd):
     path = write(tmp_path / "m.fits", noise(), sky_wcs(), A_ORDER=2, B_ORDER=2, A_2_0=1e-3, B_0_2=0.0)
     with warnings.catch_warnings():

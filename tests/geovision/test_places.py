@@ -1,5 +1,6 @@
 """Places: sizes on the ground, outlines over borders and poles, and scenes that have no place."""
 
+import re
 from pathlib import Path
 
 import geopandas
@@ -7,6 +8,7 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform
 
 from geovision.embedding import Embedder, write_embeddings
-from geovision.footprints import bounds, footprint
+from geovision.footprints import bounds, check_place, footprint
 from geovision.grids import Grid
 from geovision.scenes import open_for_model, open_scene
 from shared_backbones.errors import InputError
@@ -91,8 +93,55 @@ def test_degrees_beyond_180_and_a_whole_world(tmp_path: Path):
     assert bounds([outline]) == [170, -10, -170, 10] and outline.is_valid
     world = Grid(CRS.from_epsg(4326), from_origin(-180, 90, 1, 1), 180, 360)
     assert footprint(world, 0, 0, 180, 360, "s").equals(shapely.box(-180, -90, 180, 90))
-    from_greenwich = Grid(CRS.from_epsg(4326), from_origin(0, 90, 1, 1), 180, 360)
-    assert footprint(from_greenwich, 0, 0, 180, 360, "s").area == pytest.approx(360 * 180)
+    for corner, rows, columns in ((0, 180, 360), (-180.5, 181, 361)):  # from Greenwich, and by centres of pixels
+        grid = Grid(CRS.from_epsg(4326), from_origin(corner, 90.5 if rows > 180 else 90, 1, 1), rows, columns)
+        outline = footprint(grid, 0, 0, rows, columns, "s")
+        assert outline.is_valid and outline.area == pytest.approx(360 * 180)
+        assert bounds([outline]) == [-180, -90, 180, 90]
+    beyond = footprint(Grid(CRS.from_epsg(4326), from_origin(5, 95, 1, 1), 20, 20), 0, 0, 20, 20, "s")
+    assert beyond.bounds == (5, 75, 25, 90)
+
+
+def test_maps_of_the_globe_end_at_their_outline():
+    """Beside it, the inverse of a projection answers with places of the other side."""
+    radius = 6_371_007.181  # of MODIS's sphere
+    crs, side = CRS.from_string(f"+proj=sinu +R={radius}"), np.pi * radius / 18
+    tile = Grid(crs, from_origin(-9 * side, 7 * side, side / 20, side / 20), 20, 20)  # between 60 and 70 degrees
+    outline = footprint(tile, 0, 0, 20, 20, "s")
+    assert outline.is_valid and outline.bounds[0] == pytest.approx(-180, abs=0.5) and outline.bounds[2] < -159
+    nowhere = Grid(crs, from_origin(-18 * side, 9 * side, side / 20, side / 20), 20, 20)
+    with pytest.raises(InputError, match="a window lies off the earth"):
+        footprint(nowhere, 0, 0, 20, 20, "s")
+    whole = Grid(CRS.from_string("+proj=moll"), from_origin(-18_040_096, 9_020_048, 281_877, 281_877), 64, 128)
+    west, south, east, north = bounds([footprint(whole, 0, 0, 64, 128, "s")])
+    assert max(west, -east) < -179 and max(south, -north) < -85
+
+
+@pytest.mark.parametrize(
+    ("crs", "sides"),
+    [
+        ("+proj=eqc +R=3396190", (100, 100)),
+        ("+proj=longlat +R=1737400", None),
+        ("EPSG:4978", (100, 100)),
+        (LOCAL, (100, 100)),
+    ],
+)
+def test_other_bodies_and_sites_have_no_place(crs: str, sides: tuple[float, float] | None):
+    grid = Grid(CRS.from_user_input(crs), from_origin(0, 0, 100, 100), 8, 8)
+    assert not grid.on_earth and grid.gsd_sides_m == sides and grid.north_deg is None
+
+
+def test_a_crs_without_a_transform_is_no_place(tmp_path: Path):
+    for name, transform_ in (("i", Affine.identity()), ("z", Affine(0, 0, 0, 0, 0, 0))):
+        vrt = tmp_path / f"{name}.vrt"
+        write_scene(tmp_path / "s.tif", ramp(3), S2)
+        rasterio.shutil.copy(tmp_path / "s.tif", vrt, driver="VRT")
+        text = re.sub(r"<GeoTransform>.*</GeoTransform>", "<GeoTransform>%s</GeoTransform>", vrt.read_text())
+        vrt.write_text(text % ", ".join(map(str, transform_.to_gdal())))
+        with open_scene(vrt) as scene:
+            assert not scene.grid.on_earth and scene.grid.gsd_m is None and scene.read(0, 0, 2, 2)[1].all()
+            with pytest.raises(InputError, match="says nowhere where its pixels lie, so its footprint is unknown"):
+                check_place(scene.grid, "s")
 
 
 @pytest.mark.parametrize(("crs", "pole"), [("EPSG:3413", 90), ("EPSG:3031", -90), ("EPSG:32661", 90)])
@@ -106,6 +155,20 @@ def test_a_window_over_a_pole_holds_it(crs: str, pole: float, shift: int):
         assert not shapely.covers(outline, shapely.Point(longitude, pole - np.sign(pole) * 3))
     beside = footprint(grid, 30, 0, 20, 20, "s")
     assert not shapely.covers(beside, shapely.Point(33, pole)) and beside.is_valid
+
+
+@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3413", 90), ("EPSG:3031", -90), ("EPSG:32661", 90)])
+@pytest.mark.parametrize("shift", [0, 0.5, 3, 200])
+def test_sizes_at_a_pole_are_those_on_the_ground(crs: str, pole: float, shift: float):
+    plain = grid_at(crs, 0, pole, 1000)
+    grid = Grid(plain.crs, plain.transform @ Affine.translation(shift, shift), 20, 20)
+    ends = np.array([9.5, 10.5, 10, 10]), np.array([10, 10, 9.5, 10.5])
+    x, y = grid.transform @ ends
+    lon, lat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform(x, y)
+    wanted = [GEOD.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2] for i in (0, 2)]
+    assert grid.gsd_sides_m == pytest.approx(wanted, rel=1e-4)
+    areas = grid.areas_m2(0, 0, 20, 20)
+    assert areas is not None and areas == pytest.approx(np.prod(wanted), rel=1e-2)
 
 
 @settings(max_examples=100, deadline=None)

@@ -62,6 +62,17 @@ def test_a_product_s_quality_band_masks_clouds(tmp_path: Path):
         assert scene.read(5, 0, 1, 2)[0][0].tolist() == [[21826, 21828]]
 
 
+@pytest.mark.parametrize("ending", [".txt", ".xml"])
+def test_names_in_small_letters_and_empty_elements(tmp_path: Path, ending: str):
+    name = landsat.write_product(tmp_path, ending=ending)
+    for file in tmp_path.glob("*.TIF"):
+        file.rename(file.with_suffix(".tif"))
+    metadata = tmp_path / f"{name}_MTL{ending}"
+    metadata.write_text(metadata.read_text().replace("<PRODUCT_CONTENTS>", "<EMPTY/><PRODUCT_CONTENTS><EMPTY />"))
+    with open_scene(tmp_path) as scene:
+        assert len(scene.bands) == 8 and scene.layers[0].scale == landsat.SR[0]
+
+
 def test_two_levels_in_a_folder_are_asked_about(tmp_path: Path):
     first = landsat.write_product(tmp_path, level=1)
     second = landsat.write_product(tmp_path, level=2)

@@ -33,7 +33,16 @@ def test_a_raster_without_names_is_described_with_what_it_lacks(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("dtype", "driver"),
-    [("uint8", "PNG"), ("int16", "ENVI"), ("float64", "AAIGrid"), ("complex64", "GTiff"), ("int8", "GTiff")],
+    [
+        ("uint8", "PNG"),
+        ("int16", "ENVI"),
+        ("float64", "AAIGrid"),
+        ("complex64", "GTiff"),
+        ("int8", "GTiff"),
+        ("uint8", "GPKG"),
+        ("uint8", "VICAR"),
+        ("uint8", "PNM"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_other_formats_and_types_are_described(tmp_path: Path, capsys, dtype: str, driver: str):
@@ -41,8 +50,12 @@ def test_other_formats_and_types_are_described(tmp_path: Path, capsys, dtype: st
 
     values = (np.arange(30).reshape(1, 5, 6) % 7).astype(dtype)
     path = write_scene(tmp_path / "s.tif", values)
-    target = tmp_path / {"PNG": "s.png", "ENVI": "s.img", "AAIGrid": "s.asc", "GTiff": "s.tif"}[driver]
-    if driver != "GTiff":
+    target = tmp_path / {"PNG": "s.png", "ENVI": "s.img", "AAIGrid": "s.asc"}.get(
+        driver, f"s.{driver.lower()}".replace("pnm", "pgm")
+    )
+    if driver == "GTiff":
+        target = path
+    else:
         rasterio.shutil.copy(path, target, driver=driver)
     found = described(capsys, target)
     raster = found["rasters"][0]

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -13,6 +14,7 @@ from rasterio.transform import from_origin
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
+from geovision.polygons import write_polygons
 from tests.geovision import small_models
 from tests.geovision.rasters import ramp, write_scene
 from tests.geovision.test_mapping import scene_values
@@ -120,6 +122,31 @@ def test_a_scene_without_a_place_is_mapped_on_its_own_grid(model: Path, tmp_path
     with rasterio.open(tmp_path / "m.tif") as found, rasterio.open(path) as source:
         assert found.transform == source.transform and found.crs == source.crs
     assert len(geopandas.read_file(tmp_path / "p.gpkg")) >= 1
+    refused = ["-i", path, "-o", tmp_path / "n.tif", "--model", model, "--polygons", tmp_path / "p.geojson"]
+    assert start(*refused, "--any-resolution") == 2
+    said = capsys.readouterr()
+    assert "GeoJSON needs a place on the earth" in said.err and "map:" not in said.out  # before the network runs
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "pixel"),
+    [("EPSG:4326", (179.9, 10), 0.02), ("EPSG:32660", (833_000, 500_000), 100), ("EPSG:3413", (-450, 450), 100)],
+)
+def test_polygons_in_degrees_end_at_the_antimeridian(
+    tmp_path: Path, crs: str, corner: tuple[float, float], pixel: float
+):
+    transform = from_origin(corner[0], corner[1], pixel, pixel)
+    classes = np.zeros((1, 9, 9), np.uint8)
+    classes[0, 2:4, 3:5] = 1
+    write_scene(tmp_path / "m.tif", classes, crs=crs, transform=transform)
+    write_scene(tmp_path / "c.tif", np.ones((1, 9, 9), np.float32), crs=crs, transform=transform)
+    path = tmp_path / "p.geojson"
+    entries: Any = small_models.CLASSES
+    count = write_polygons(path, tmp_path / "m.tif", tmp_path / "c.tif", entries, smallest_m2=0)
+    table = geopandas.read_file(path)
+    assert len(table) == count == 2 and table.geometry.is_valid.all() and table.pixels.sum() == 81
+    west, south, east, north = table.total_bounds
+    assert west >= -180 and east <= 180 and south >= -90 and north <= 90
 
 
 def test_hectares_are_those_on_the_ground(model: Path, tmp_path: Path, capsys):
