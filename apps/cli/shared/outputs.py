@@ -105,7 +105,9 @@ class Outputs:
     def placing(self) -> Iterator[dict[str, Path]]:
         """Paths to write to; when the block ends they all take their names, when it raises all is as it was.
 
-        A kind that the block takes out of the mapping is not placed. The side-car is first to be moved: a process that is killed between two moves leaves nothing that is unlisted.
+        A kind that the block takes out of the mapping is not placed.
+
+        The side-car is first to be moved: a process that is killed between two moves leaves nothing that is unlisted.
 
         Raises:
             InputError: the files cannot be written, or a name was taken meanwhile by what is not ours.
