@@ -191,6 +191,28 @@ def test_grad_cam_flickers_over_the_image_at_hand_and_bands_are_shown_alone(brow
     assert seen.complaints == []
 
 
+def test_a_phone_names_each_button_and_hides_nothing_under_the_bar(browser: Browser, path: Path):
+    page = visit(browser, path).page
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert all(page.locator(".bar button").all_inner_texts()), "keys are left out, words are not"
+    for _ in range(COUNT):
+        page.keyboard.press("j")
+    page.locator("li:last-child .current").wait_for()
+    below = """() => document.querySelector(".current").getBoundingClientRect().bottom
+        <= document.querySelector(".bar").getBoundingClientRect().top"""
+    page.wait_for_function(below)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_paper_has_no_room_for_answers_that_are_hidden(browser: Browser, path: Path):
+    page = visit(browser, path).page
+    page.keyboard.press("1")
+    page.emulate_media(media="print")
+    shown = "() => [...document.querySelectorAll('.answer')].map((each) => getComputedStyle(each).display !== 'none')"
+    page.wait_for_function(f"({shown})().filter(Boolean).length === 1")
+    assert page.evaluate(shown)[0] and not page.locator(".bar").is_visible()
+
+
 def test_pages_have_room_for_their_images():
     def image(number: int, size: int) -> Cutout:
         return Cutout("i", number, "", "x" * size, 1 - number / 3000, None, None, "doubtful", [("a", 0.5)])
