@@ -130,7 +130,7 @@ def _looks_dicom(path: Path) -> bool:
 
 def _is_zip(path: Path) -> bool:
     check_regular(path)
-    return path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
+    return path.suffix.lower() == ".zip" and (zipfile.is_zipfile(path) or _head(path).startswith(b"PK\3\4"))
 
 
 def _volumes_in(folder: Path) -> list[str]:

@@ -197,8 +197,8 @@ def _with_unread(series: Series, beside: Sequence[Unread], skip: bool) -> Series
     if lost and not skip:
         first = next((entry.reason for entry in lost if entry.reason), None) or f"{lost[0].name} is the first"
         refusal = (
-            f"{series.name}: {counted(lost)} among the slices cannot be read ({first}); copy or unpack them, move them "
-            "away, or use --skip-unreadable to leave them out"
+            f"{series.name}: {counted(lost)} among the slices cannot be read ({first}); copy or unpack them, or move "
+            "them away"
         )
     warnings = (f"{counted(other)} were left out",) if other else ()
     return replace(series, warnings=(*warnings, *series.warnings), refusal=refusal)
@@ -293,7 +293,7 @@ def read_series(
         listed = find_series(path, skip_unreadable=skip_unreadable, max_bytes=max_bytes)
         chosen = choose(listed, series, printable(path))
     if chosen.refusal is not None:
-        raise InputError(chosen.refusal)
+        raise InputError(f"{chosen.refusal}, or use --skip-unreadable to leave them out")
     stack = _checked_stack(chosen, resample_irregular, max_bytes, smallest_axis)
     if accept is not None and len(stack.frames) > 1:
         accept(Grid.from_affine(stack.shape, stack.affine()), chosen.name)

@@ -193,10 +193,8 @@ def _figures(agreement: Mapping[str, Json]) -> list[Block]:
     gaps, remark = int(number_at(agreement, "gaps") or 0), ""
     if len(part_at(agreement, "readers")) > 2 or gaps:
         alpha, ends = fixed(number_at(agreement, "alpha", "value"), 2), _interval(agreement, "alpha")
-        remark = (
-            f"Krippendorff's alpha of all readers: {alpha}{f' ({ends})' if ends else ''}. Not all of them judged "
-            f"{gaps} of the judged reports."
-        )
+        left_out = f" Reports that some of them did not judge: {gaps}." if gaps else ""
+        remark = f"Krippendorff's alpha of all readers: {alpha}{f' ({ends})' if ends else ''}.{left_out}"
     return [Table(columns, rows, remark=remark)]
 
 

@@ -3,9 +3,11 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,6 +34,13 @@ _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
 )
+
+Writer: TypeAlias = Callable[[Path], object]
+"""Writes a file."""
+
+
+class _UnreadableError(InputError):
+    """A scan that was recognized, and cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +87,15 @@ def lay_out(options: ListOptions) -> int:
         more = f"; of {bad_scans} the scan itself is bad, which no correction mends" if bad_scans else ""
         raise InputError(f"no segmentation here has the verdict {' or '.join(wanted)}{more}; give other folders")
     problems = list(collected.problems)
-    corrections = list(_complete(chosen, options.inputs, problems))
-    if not corrections:
+    corrections = list(_complete(chosen, options, problems))
+    laid_out = _write(corrections, options, problems) if corrections else []
+    if not laid_out:
         raise InputError(f"{printable(options.inputs)}: no scan of {len(chosen)} can be laid out; {problems[-1]}")
-    _write(corrections, options)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not options.quiet:
-        left_out = f", {bad_scans} left out as the scan itself is bad" if bad_scans else ""
-        print(f"{printable(options.output)}: {len(corrections)} of {len(chosen)} scans to correct{left_out}")
+        bad = f", {bad_scans} left out as the scan itself is bad" if bad_scans else ""
+        print(f"{printable(options.output)}: {len(laid_out)} of {len(chosen)} scans to correct{bad}")
         print("train on them with data.kind=volumes data.layout=pairs data.root=" + printable(options.output))
     return PARTLY_FAILED if problems else COMPLETE
 
@@ -110,21 +119,23 @@ def _choose(
 
 
 def _complete(
-    chosen: Sequence[tuple[Report, str, list[Verdict]]], inputs: Path, problems: list[str]
+    chosen: Sequence[tuple[Report, str, list[Verdict]]], options: ListOptions, problems: list[str]
 ) -> Iterator[_Correction]:
     """Corrections of those whose scan and label map are there; a line in `problems` for each other."""
     sidecars = {report.about: read_json(report.path) for report, *_ in chosen}
     digests = {text_at(content, "input", "sha256") for content in sidecars.values()}
-    scans = find_by_content(inputs, digests)
+    known = find_by_content(options.inputs, digests, options.output.resolve())
+    if len(known.by_digest) < len(digests):
+        problems += known.unread
     done: set[str] = set()
     for report, result, given in chosen:
         content = sidecars[report.about]
-        scan = scans.get(text_at(content, "input", "sha256"))
+        scan = known.by_digest.get(text_at(content, "input", "sha256"))
         problem = None
         if report.about.case in done:
             problem = "a result of the same scan that was judged later is laid out instead"
         elif scan is None:
-            problem = f"no scan of its content is in {printable(inputs)}; give the folder of what was segmented"
+            problem = f"no scan of its content is in {printable(options.inputs)}; give the folder of what was segmented"
         else:
             try:
                 labels = _labels(report, content)
@@ -164,46 +175,67 @@ def _labels(report: Report, content: Entries) -> Path:
     return labels
 
 
-def _write(corrections: Sequence[_Correction], options: ListOptions) -> None:
-    """Put the files of all corrections in place, all of them or none."""
+def _write(corrections: Sequence[_Correction], options: ListOptions, problems: list[str]) -> list[_Correction]:
+    """Put the files of the corrections in place, and return those; all of them or none are written.
+
+    A correction whose scan cannot be read is left out, with a line in `problems`.
+    """
     folder = options.output
-    files_of = [("images", each.case, each.scan.path) for each in corrections if each.is_copied]
-    files_of += [("labels", each.case, each.labels) for each in corrections]
-    copied = {
-        folder / kind / f"{case}{part.name[len(scan_stem(part)) :].lower()}": part
-        for kind, case, file in files_of
-        for part in scan_parts(file)
-    }
-    read = {folder / "images" / f"{each.case}.nii.gz": each for each in corrections if not each.is_copied}
-    marked = {folder / "marks" / f"{each.case}.mrk.json": each for each in corrections if _points(each)}
+    writers = {each.case: _writers(each, folder) for each in corrections}
     files = {SIDECAR: folder / "list.json", "cases": folder / "cases.csv", "marks": folder / "marks.csv"}
-    files |= {_kind(path): path for path in (*copied, *read, *marked)}
+    files |= {_kind(path): path for each in writers.values() for path in each}
     outputs = Outputs(files, options.overwrite)
+    outputs.check(path for each in corrections for path in (*each.scan.files, each.labels))
     for place in dict.fromkeys(path.parent for path in files.values()):
         make_writable(place)
-    outputs.check(copied.values())
     with outputs.placing() as staged:
-        for path, part in copied.items():
-            shutil.copyfile(part, staged[_kind(path)])
-        for path, each in read.items():
-            _write_read(staged[_kind(path)], each)
-        for path, each in marked.items():
-            staged[_kind(path)].write_text(_slicer(each), encoding="utf-8")
+        laid_out = [each for each in corrections if _stage(writers[each.case], staged, problems)]
+        if not laid_out:
+            staged.clear()
+            return []
         with staged["cases"].open("w", encoding="utf-8", newline="") as file:
-            write_rows(file, [_CASES, *map(_case_row, corrections)])
+            write_rows(file, [_CASES, *map(_case_row, laid_out)])
         with staged["marks"].open("w", encoding="utf-8", newline="") as file:
-            write_rows(file, [_MARKS, *(row for each in corrections for row in _mark_rows(each))])
-        content = {"schema_version": 1, "layout": "pairs", "wanted": options.verdicts, "count": len(corrections)}
+            write_rows(file, [_MARKS, *(row for each in laid_out for row in _mark_rows(each))])
+        content = {"schema_version": 1, "layout": "pairs", "wanted": options.verdicts, "count": len(laid_out)}
         outputs.finish(staged, content)
+    return laid_out
 
 
-def _write_read(path: Path, each: _Correction) -> None:
-    """Write a scan as it was read; its channels are the volumes of a file, as trainings take them.
+def _stage(writers: Mapping[Path, Writer], staged: dict[str, Path], problems: list[str]) -> bool:
+    """Write the files of a correction, or take them out of what is staged where its scan cannot be read."""
+    try:
+        for path, write in writers.items():
+            write(staged[_kind(path)])
+    except _UnreadableError as error:
+        problems.append(str(error))
+        for path in writers:
+            del staged[_kind(path)]
+        return False
+    return True
 
-    Raises:
-        InputError: it cannot be read any more.
-    """
-    volume = each.scan.read(each.reading, each.channels)
+
+def _writers(each: _Correction, folder: Path) -> dict[Path, Writer]:
+    """What writes the files of a correction, by the places where they go."""
+    copied = [("labels", each.labels), *([("images", each.scan.path)] if each.is_copied else [])]
+    writers: dict[Path, Writer] = {
+        folder / kind / f"{each.case}{part.name[len(scan_stem(part)) :].lower()}": partial(shutil.copyfile, part)
+        for kind, file in copied
+        for part in scan_parts(file)
+    }
+    if not each.is_copied:
+        writers[folder / "images" / f"{each.case}.nii.gz"] = partial(_write_image, each)
+    if _points(each):
+        writers[folder / "marks" / f"{each.case}.mrk.json"] = partial(_write_marks, each)
+    return writers
+
+
+def _write_image(each: _Correction, path: Path) -> None:
+    """Write a scan as it was read; its channels are the volumes of a file, as trainings take them."""
+    try:
+        volume = each.scan.read(each.reading, each.channels)
+    except InputError as error:
+        raise _UnreadableError(str(error)) from error
     if len(volume.channels) == 1:
         write_volume(path, volume.data, volume.grid)
     else:
@@ -244,11 +276,11 @@ def _points(each: _Correction) -> list[tuple[str, tuple[float, float, float]]]:
     return [(mark.word, mark.mm) for _, mark in each.marks if mark.mm is not None]
 
 
-def _slicer(each: _Correction) -> str:
-    """Marks as a point list of 3D Slicer."""
+def _write_marks(each: _Correction, path: Path) -> None:
+    """Write marks as a point list of 3D Slicer."""
     points = [
         {"id": str(number), "label": word, "position": list(mm), "positionStatus": "defined"}
         for number, (word, mm) in enumerate(_points(each), 1)
     ]
     markup = {"type": "Fiducial", "coordinateSystem": "RAS", "coordinateUnits": "mm", "controlPoints": points}
-    return json.dumps({"@schema": _SCHEMA, "markups": [markup]}, indent=1) + "\n"
+    path.write_text(json.dumps({"@schema": _SCHEMA, "markups": [markup]}, indent=1) + "\n", encoding="utf-8")

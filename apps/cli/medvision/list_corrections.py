@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.shared.agreement_command import FoldersArgument
-from apps.cli.shared.options import CommaSeparated, QuietOption
+from apps.cli.shared.options import BudgetOption, CommaSeparated, QuietOption
 from apps.cli.shared.outputs import OverwriteOption
 from apps.cli.shared.review_command import ConsensusOption
 
@@ -27,6 +27,7 @@ class ListOptions:
         typer.Option("--verdict", help="Some of accept,needs_work,reject,disagree; by default needs_work,reject."),
     ] = None
     consensus: ConsensusOption = ""
+    max_gigabytes: BudgetOption = None
     overwrite: OverwriteOption = False
     quiet: QuietOption = False
 
@@ -35,7 +36,8 @@ def list_corrections(options: ListOptions) -> int:
     """Lay out the scans that readers did not accept, to be corrected in ITK-SNAP or 3D Slicer and trained on.
 
     Scans are found by the hash of their content. The folder gets images/, labels/, marks/ (3D Slicer), cases.csv and
-    marks.csv, and is a data set of layout `pairs`. Scans that are bad themselves are left out.
+    marks.csv, and is a data set of layout `pairs`. Scans that are bad themselves are left out, and so is, with a line,
+    what cannot be read.
     """
     from apps.cli.medvision.corrections import lay_out
 

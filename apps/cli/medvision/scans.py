@@ -178,7 +178,7 @@ def _in_channels(files: Sequence[Path], channels: int, options: SegmentOptions) 
     scans = []
     for folder in dict.fromkeys(file.parent for file in files):
         inside = [file for file in files if file.parent == folder]
-        for name, numbered in channel_groups(file for file in inside if _is_single(file, options)).items():
+        for name, numbered in channel_groups(file for file in inside if is_single(file, options.geometry)).items():
             problem = missing_channel(numbered, channels)
             first, *further = (numbered[number] for number in sorted(numbered))
             scans.append(Scan(first, name, problem=problem, further=tuple(further)))
@@ -188,10 +188,10 @@ def _in_channels(files: Sequence[Path], channels: int, options: SegmentOptions) 
     return scans
 
 
-def _is_single(path: Path, options: SegmentOptions) -> bool:
+def is_single(path: Path, geometry: str | None = None) -> bool:
     """Whether a file can be read and holds one volume."""
     try:
-        return count_volumes(path, options.geometry) == 1
+        return count_volumes(path, geometry) == 1
     except InputError:  # it is said when the scan's turn comes
         return False
 

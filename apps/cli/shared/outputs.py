@@ -105,6 +105,8 @@ class Outputs:
     def placing(self) -> Iterator[dict[str, Path]]:
         """Paths to write to; when the block ends they all take their names, when it raises all is as it was.
 
+        A kind that the block takes out of the mapping is not placed.
+
         The side-car is first to be moved: a process that is killed between two moves leaves nothing that is unlisted.
 
         Raises:

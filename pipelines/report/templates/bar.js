@@ -129,3 +129,11 @@
       });
     }
   };
+
+  /** Give a file that is chosen in a bar to what loads it; the same file can be chosen again. */
+  const wireLoad = (load) => {
+    byId("load").addEventListener("change", async ({ target }) => {
+      if (target.files[0]) await load(target.files[0]);
+      target.value = "";
+    });
+  };

@@ -81,12 +81,16 @@
     return go(last.item);
   };
 
-  /** A cell of a table; what a spreadsheet would take for a formula gets an apostrophe in front. */
-  const cell = (value) => {
+  /** Text of a cell; what a spreadsheet would take for a formula gets an apostrophe in front. */
+  const safe = (value) => {
     const text = String(value ?? "");
-    const safe = /^[=+\-@\t\r\n＝＋－＠]/.test(text) ? `'${text}` : text;
-    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    return /^[=+\-@\t\r\n＝＋－＠]/.test(text) ? `'${text}` : text;
   };
+  const cell = (value) => {
+    const text = safe(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const TITLES = ["id", "row", "label", "again", "answer", "drawn", "reader", "created", "gallery"];
   const save = () => {
     const by = reader.value.trim();
     if (!by) {
@@ -94,12 +98,56 @@
       return reader.focus();
     }
     storage.write("reader", by);
-    const rows = [["id", "row", "label", "again", "answer", "drawn", "reader", "created"]];
+    const rows = [TITLES];
     for (const { key, entry } of items) {
-      const mine = given[key];
-      if (mine) rows.push([entry.id, entry.row, mine.label, given[`${key}'`]?.label, entry.answer, entry.drawn, by, mine.at]);
+      const [first, second] = [given[key], given[`${key}'`]];
+      const at = first?.at ?? second?.at;
+      if (at) rows.push([entry.id, entry.row, first?.label, second?.label, entry.answer, entry.drawn, by, at, gallery]);
     }
     return saveAs(file, rows.map((row) => `${row.map(cell).join(",")}\n`).join(""), "text/csv");
+  };
+
+  /** The rows of a table, by its titles; none where it is no table that a gallery saved. */
+  const rowsOf = (text) => {
+    const rows = [[]];
+    const cells = /("(?:[^"]|"")*"|[^",\r\n]*)(,|\r?\n|$)/y;
+    cells.lastIndex = text.startsWith("\uFEFF") ? 1 : 0;
+    while (cells.lastIndex < text.length) {
+      const [, value, end] = cells.exec(text) ?? [];
+      if (value === undefined) return [];
+      rows.at(-1).push(value.startsWith('"') ? value.slice(1, -1).replaceAll('""', '"') : value);
+      if (end && end !== ",") rows.push([]);
+    }
+    const titles = rows.shift();
+    if (!TITLES.slice(0, -1).every((title) => titles.includes(title))) return [];
+    return rows.filter((row) => row.length === titles.length).map((row) => Object.fromEntries(titles.map((title, at) => [title, row[at]])));
+  };
+  const load = async (chosen) => {
+    const rows = rowsOf(await chosen.text());
+    if (!rows.length) return tell(`${chosen.name}: is no table that a gallery saved; nothing was loaded.`);
+    const known = new Map(items.map(({ key, entry }) => [`${safe(entry.id)} ${entry.row}`, { key, entry }]));
+    const ours = rows.filter((row) => {
+      const entry = known.get(`${row.id} ${row.row}`)?.entry; // tables of earlier versions do not say which gallery
+      return entry && (row.gallery ?? gallery) === gallery && row.answer === safe(entry.answer);
+    });
+    if (!ours.length) return tell(`${chosen.name}: is of another gallery; nothing was loaded.`);
+    reader.value ||= ours[0].reader;
+    const own = ours.filter((row) => row.reader.toLowerCase() === reader.value.trim().toLowerCase());
+    if (!own.length) return tell(`${chosen.name}: has labels of ${ours[0].reader}, not of ${reader.value}; nothing was loaded.`);
+    const names = new Map([...labels.values()].map((label) => [safe(label), label]));
+    let taken = 0;
+    for (const row of own) {
+      const { key } = known.get(`${row.id} ${row.row}`);
+      if (Number.isNaN(Date.parse(row.created)) || ![row.label, row.again].every((label) => !label || names.has(label))) continue;
+      for (const [place, label] of [[key, row.label], [`${key}'`, row.again]]) {
+        if (label && !(given[place]?.at > row.created)) given[place] = { label: names.get(label), at: row.created };
+      }
+      taken += 1;
+    }
+    undone.length = 0;
+    keep();
+    arrange();
+    return tell(`${taken} of ${rows.length} labels loaded from ${chosen.name}`);
   };
 
   /** Show the picture, or one of its bands; on the image at hand Grad-CAM comes and goes over it. */
@@ -131,6 +179,7 @@
     return save();
   };
   wireBar(bar, press, new Set([...labels.keys(), ...VIEWS, ..."jkuhe"]));
+  wireLoad(load);
   for (const item of [...items, ...copies]) {
     item.element.addEventListener("click", ({ target }) => {
       if (!target.matches(".copy")) return go(item, false);

@@ -259,10 +259,7 @@
     if (current) go(current);
     return tell(`${taken} of ${given.length} verdicts loaded from ${file.name}`);
   };
-  byId("load").addEventListener("change", ({ target }) => {
-    if (target.files[0]) load(target.files[0]);
-    target.value = "";
-  });
+  wireLoad(load);
   window.addEventListener("beforeunload", (event) => {
     if (dirty) event.preventDefault();
   });

@@ -48,6 +48,11 @@ class Firefox:
         presses = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("WebDriver:PerformActions", actions=[{"type": "key", "id": "keyboard", "actions": presses}])
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file, as in the dialog of an input."""
+        chosen = self.command("WebDriver:FindElement", using="css selector", value=selector)
+        self.command("WebDriver:ElementSendKeys", id=next(iter(chosen.values())), text=str(file))
+
     def until(self, script: str, seconds: float = 60) -> Any:
         """What a function body returns as soon as that is true."""
         end = time.monotonic() + seconds

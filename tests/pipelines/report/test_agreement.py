@@ -153,3 +153,13 @@ def test_a_crowd_of_readers_is_refused(tmp_path: Path, capsys):
     put(tmp_path / "v.json", {"verdicts": [verdict(1, 11, reviewer=f"r{number}") for number in range(21)]})
     assert run(app, ["review", "agreement", str(tmp_path), "-o", str(tmp_path / "a.html")]) == 2
     assert "verdicts of 21 readers; expected at most 20" in capsys.readouterr().err
+
+
+def test_paper_marks_no_disagreement_as_the_one_at_hand(browser: Browser, folder: Path):
+    measure(folder)
+    page = visit(browser, folder / "agreement.html").page
+    style = "getComputedStyle(document.querySelector('.dispute[aria-current=true]')).outlineStyle"
+    assert page.evaluate(style) == "solid"
+    page.emulate_media(media="print")
+    assert page.evaluate(style) == "none"
+    assert "Reports that some of them did not judge: 1." in page.content()

@@ -1,12 +1,13 @@
 """The gallery in a real browser: labels with one key each, and the table that they become."""
 
 import csv
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from pipelines.report.gallery import MOST, Cutout, gallery_page, pages_of
 from tests.pipelines.report.browser import Visit, opened_again, visit, warns
@@ -75,6 +76,85 @@ def test_labels_are_given_by_keys_and_saved_as_a_table(browser: Browser, path: P
     assert seen.complaints == []
 
 
+@pytest.fixture
+def saved(browser: Browser, path: Path, tmp_path: Path) -> Path:
+    """The table of a reader who labelled the first four images, the last of them as it comes again."""
+    page = visit(browser, path).page
+    page.get_by_label("name", exact=True).fill("AB")
+    page.keyboard.press("Enter")
+    for key in "13x2":
+        page.keyboard.press(key)
+    page.locator(".cutouts li").last.click()
+    page.keyboard.press("1")
+    return save(page, tmp_path / "labels-fixed.csv")
+
+
+def save(page: Page, path: Path) -> Path:
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    download.value.save_as(path)
+    return path
+
+
+def load(page: Page, file: Path) -> str:
+    """What the page says when a file was chosen."""
+    page.locator("#load").set_input_files(file)
+    page.wait_for_function("name => document.getElementById('bar-state').textContent.includes(name)", arg=file.name)
+    return page.inner_text("#bar-state")
+
+
+def test_saved_labels_are_taken_back_on_another_machine(browser: Browser, path: Path, saved: Path, tmp_path: Path):
+    seen = visit(browser, path)
+    page = seen.page
+    assert load(page, saved) == "5 of 5 labels loaded from labels-fixed.csv"
+    assert page.inner_text("#progress") == "5 of 21 labelled" and page.locator("#reader").input_value() == "AB"
+    assert page.locator(".given").all_inner_texts()[:5] == ["spiral", "round", "artefact", CLASSES[1], ""]
+    assert not warns(page), "what was loaded is in a file"
+    before, after = (list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+                     for file in (saved, save(page, tmp_path / "again.csv")))  # fmt: skip
+    assert after == before and [row["again"] for row in before if row["again"]] == ["spiral"]
+    page.keyboard.press("1")
+    page.locator(".cutouts li").first.click()
+    page.keyboard.press("x")
+    load(page, saved)
+    assert page.inner_text("#progress") == "6 of 21 labelled", "labels that are not in the file stay"
+    assert page.locator(".given").first.inner_text() == "artefact", "the later label counts"
+    assert seen.complaints == []
+
+
+def test_tables_of_earlier_versions_and_of_spreadsheets_are_loaded(browser: Browser, path: Path, saved: Path):
+    page = visit(browser, path).page
+    rows = list(csv.reader(saved.read_text(encoding="utf-8").splitlines()))
+    with saved.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(row[:-1] for row in rows)  # without the gallery's number
+    assert load(page, saved) == "5 of 5 labels loaded from labels-fixed.csv"
+
+
+def test_what_is_no_table_of_this_gallery_is_one_line(browser: Browser, path: Path, saved: Path, tmp_path: Path):
+    seen = visit(browser, path)
+    page, text = seen.page, saved.read_text(encoding="utf-8")
+    for name, content in {
+        "empty": "",
+        "notes": "id,label\n1,2\n",
+        "quote": '"',
+        "binary": '\0\x1f,"',
+        "json": "{}",
+    }.items():
+        (tmp_path / name).write_text(content)
+        assert load(page, tmp_path / name) == f"{name}: is no table that a gallery saved; nothing was loaded."
+    (gallery,) = {row["gallery"] for row in csv.DictReader(text.splitlines())}
+    others = {"hash": text.replace(gallery, "0" * 16), "ids": re.sub(r"(?m)^.?g", "h", text).replace("=3", "=4")}
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+        assert load(page, tmp_path / name) == f"{name}: is of another gallery; nothing was loaded."
+    (tmp_path / "word").write_text(text.replace("artefact", "nonsense"))
+    assert load(page, tmp_path / "word") == "4 of 5 labels loaded from word"
+    page.get_by_label("name", exact=True).fill("CD")
+    page.keyboard.press("Enter")
+    assert load(page, saved) == "labels-fixed.csv: has labels of AB, not of CD; nothing was loaded."
+    assert page.inner_text("#progress") == "4 of 21 labelled" and seen.complaints == []
+
+
 def test_images_are_ordered_by_what_is_asked_for(browser: Browser, path: Path):
     seen = visit(browser, path)
     assert seen.page.locator("#order option").all_inner_texts() == [
@@ -93,7 +173,8 @@ def test_grad_cam_flickers_over_the_image_at_hand_and_bands_are_shown_alone(brow
         .map((image) => image.getBoundingClientRect()); return a.width > 200 && a.x === b.x && a.width === b.width; }"""
     assert glow.count() == COUNT + 1 and not glow.first.is_visible()
     page.keyboard.down(" ")
-    assert glow.first.is_visible() and not glow.nth(1).is_visible(), "of the image at hand alone"
+    glow.first.wait_for()
+    assert not glow.nth(1).is_visible(), "of the image at hand alone"
     assert page.evaluate(covers), "it lies on the picture"
     page.keyboard.up(" ")
     assert not glow.first.is_visible()
@@ -108,6 +189,28 @@ def test_grad_cam_flickers_over_the_image_at_hand_and_bands_are_shown_alone(brow
     page.keyboard.press("[")
     assert page.locator("#layer option:checked").inner_text() == "band <r>"
     assert seen.complaints == []
+
+
+def test_a_phone_names_each_button_and_hides_nothing_under_the_bar(browser: Browser, path: Path):
+    page = visit(browser, path).page
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert all(page.locator(".bar button").all_inner_texts()), "keys are left out, words are not"
+    for _ in range(COUNT):
+        page.keyboard.press("j")
+    page.locator("li:last-child .current").wait_for()
+    below = """() => document.querySelector(".current").getBoundingClientRect().bottom
+        <= document.querySelector(".bar").getBoundingClientRect().top"""
+    page.wait_for_function(below)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_paper_has_no_room_for_answers_that_are_hidden(browser: Browser, path: Path):
+    page = visit(browser, path).page
+    page.keyboard.press("1")
+    page.emulate_media(media="print")
+    shown = "() => [...document.querySelectorAll('.answer')].map((each) => getComputedStyle(each).display !== 'none')"
+    page.wait_for_function(f"({shown})().filter(Boolean).length === 1")
+    assert page.evaluate(shown)[0] and not page.locator(".bar").is_visible()
 
 
 def test_pages_have_room_for_their_images():
@@ -133,7 +236,7 @@ def test_a_gallery_of_nearly_nothing_is_a_page(browser: Browser, tmp_path: Path,
     assert seen.page.locator(".labelled").count() == count and seen.complaints == []
 
 
-def test_firefox_labels_shows_layers_and_saves(path: Path, tmp_path: Path):
+def test_firefox_labels_shows_layers_saves_and_loads(path: Path, tmp_path: Path):
     downloads = tmp_path / "downloads"
     downloads.mkdir()
     with firefox(tmp_path / "profile", downloads) as browser:
@@ -151,6 +254,12 @@ def test_firefox_labels_shows_layers_and_saves(path: Path, tmp_path: Path):
         while not (saved := [file for file in downloads.glob("*.csv") if file.stat().st_size]):
             assert time.monotonic() < end, "nothing was saved"
             time.sleep(0.1)
+        browser.run("localStorage.clear()")
+        browser.command("WebDriver:Refresh")
+        browser.until("return document.getElementById('progress').textContent === '0 of 21 labelled'")
+        browser.choose("#load", saved[0])
+        browser.until("return document.getElementById('progress').textContent === '2 of 21 labelled'")
+        assert browser.run("return document.getElementById('reader').value") == "AB"
     rows = list(csv.DictReader(saved[0].read_text(encoding="utf-8").splitlines()))
     assert [(row["label"], row["reader"]) for row in rows] == [("spiral", "AB"), ("round", "AB")]
 

@@ -38,8 +38,7 @@ def test_firefox_shows_judges_and_saves_a_map(tmp_path: Path):
             assert time.monotonic() < end, f"the map is not drawn: {pixel}"
             time.sleep(0.05)
         assert browser.run(PIXEL, 400, 150) == list(COLOURS[2])
-        chosen = browser.command("WebDriver:FindElement", using="css selector", value="#map-file")
-        browser.command("WebDriver:ElementSendKeys", id=next(iter(chosen.values())), text=str(written.map))
+        browser.choose("#map-file", written.map)
         browser.until("return document.getElementById('map-file-state').textContent.includes('full resolution')")
         while browser.run(PIXEL, 241.5, 100.5) != list(COLOURS[0]):
             assert time.monotonic() < end, "the pixel of another class is not drawn"
