@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _LARGEST = 64 * 2**20  # bytes of an answer that is no file
 _SECONDS = 120.0  # for such an answer
 _CHUNK = 2**16
+_BUCKETS = {"s3", "gs", "wasbs", "abfss", "r2", "b2"}  # read with the user's own keys, which open few
 
 
 def bound_answers() -> None:
@@ -60,13 +61,13 @@ def _read_bounded(response: "requests.Response", *, stream: bool = False, **_: o
 
 @contextlib.contextmanager
 def files_of(server: str) -> Iterator[None]:
-    """Let MLflow read files from a server itself while the block runs: not from where it says that they are kept.
+    """Let MLflow read files from a server itself, or from its bucket, while the block runs.
 
     Args:
         server: Address of the tracking store; of one that is no server, files are where it says.
 
     Raises:
-        InputError: it names another place.
+        InputError: it says that they are in a folder of this machine, or at another host.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
@@ -80,7 +81,8 @@ def files_of(server: str) -> Iterator[None]:
     def checked(make: Callable[..., object]) -> Callable[..., object]:
         def repository(artifact_uri: str, **options: str | None) -> object:
             place = urllib.parse.urlsplit(artifact_uri)
-            if place.netloc not in own.get(place.scheme, ()) or ".." in urllib.parse.unquote(place.path).split("/"):
+            is_own = place.scheme in _BUCKETS or place.netloc in own.get(place.scheme, ())
+            if not is_own or ".." in urllib.parse.unquote(place.path).split("/"):
                 raise InputError(
                     f"the server keeps the files elsewhere ({printable(artifact_uri)[:200]}), where they are not read; "
                     "start it with --serve-artifacts, or fetch the folder yourself and name it"

@@ -1,6 +1,7 @@
 """A tracking server that lies: whatever it answers, fetching a model ends in a line, and writes in the cache alone."""
 
 import json
+import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ _VERSION = {"name": "tiny", "version": "1", "source": "mlflow-artifacts:/1/model
 _ENDLESS = {"endless card": "model.json", "endless weights": "model.safetensors"}
 
 ELSEWHERE = {
-    "a folder of this machine": "file://MODEL", "a plain path": "MODEL", "a bucket": "s3://bucket/model",
+    "a folder of this machine": "file://MODEL", "a plain path": "MODEL", "above a bucket": "s3://bucket/../model",
     "another host": "http://127.0.0.2:9/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/artifacts",
     "files of another host": "mlflow-artifacts://127.0.0.2:9/1/models/m-1/artifacts",
     "above its files": "mlflow-artifacts:/1/../../../../api/2.0/mlflow/experiments",
@@ -33,7 +34,8 @@ ELSEWHERE = {
 def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
     """Address of a server with one model that lies in one way, and the paths that it is asked for."""
     asked: list[str] = []
-    elsewhere = {name: place.replace("MODEL", str(model)) for name, place in ELSEWHERE.items()}
+    places = ELSEWHERE | {"a bucket": "s3://bucket/model"}
+    elsewhere = {name: place.replace("MODEL", str(model)) for name, place in places.items()}
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -126,6 +128,12 @@ def _fetched(model: Path, lie: str, home: Path, monkeypatch: pytest.MonkeyPatch)
             return resolve_model("models:/tiny@best"), asked
         except InputError as error:
             return str(error), asked
+
+
+def test_a_bucket_is_read_with_the_client_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "botocore", None)  # as where it is not installed
+    line, _ = _fetched(card(tmp_path).parent, "a bucket", tmp_path / "home", monkeypatch)
+    assert isinstance(line, str) and "botocore" in line and "\n" not in line
 
 
 def test_an_honest_server_gives_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
