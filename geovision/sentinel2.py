@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geovision.files import Tree, files_in, is_folder, text_of, tree_of
+from geovision.files import Tree, files_in, is_archive, is_folder, text_of, tree_of
 from geovision.products import BAND_FILE, QUALITY_FILE, Layer, Product
 from geovision.rasters import open_raster
 from geovision.sensors import REFLECTANCE, SENSORS, plain_name
@@ -135,7 +135,7 @@ def _radiometry_of(path: Path) -> _Radiometry | None:
 def _said(path: Path) -> str:
     """Where a file lies and what it was made of, as GDAL notes it in tags, in the form of names of products."""
     tags: dict[str, str] = {}
-    if not is_folder(path):
+    if not (is_folder(path) or is_archive(path)):
         with open_raster(path) as source:
             tags = source.tags()
     level = re.sub(r"\W", "", tags.get("PROCESSING_LEVEL", "")).upper().replace("LEVEL", "MSIL")
