@@ -1,5 +1,6 @@
 """From scenes to embeddings with footprints: GeoParquet, or NumPy arrays."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -191,11 +192,10 @@ class Embedder(LoadedNetwork):
             for (row, downs), (column, rights) in places[first : first + self.batch_size]:
                 values, valid = scene.read(row, column, height, width, self.contract.scale)
                 inside = [
-                    (down // window, right // window, row + down, column + right, share_of_valid)
-                    for down in downs
-                    for right in rights
-                    for share_of_valid in [float(valid[down : down + shape[0], right : right + shape[1]].mean())]
-                    if share_of_valid > 0 and share_of_valid >= self.min_valid
+                    (down // window, right // window, row + down, column + right, known)
+                    for down, right in itertools.product(downs, rights)
+                    if (known := float(valid[down : down + shape[0], right : right + shape[1]].mean())) > 0
+                    and known >= self.min_valid
                 ]
                 if inside:
                     numbers.append(values)
