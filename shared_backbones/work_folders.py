@@ -1,7 +1,6 @@
 """Folders for unfinished results, each with a lock of the process that works in it: a dead one's lock is free."""
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -61,6 +60,8 @@ def _sweep_one(lock: Path) -> None:
     Raises:
         OSError: it is not, or this file system has no locks.
     """
+    import fcntl  # which Windows lacks, where networks are imported all the same
+
     from shared_backbones.terminal import say  # which needs the files that are written by way of a work folder
 
     file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -77,6 +78,8 @@ def _sweep_one(lock: Path) -> None:
 
 def _locked(lock: Path) -> int:
     """A new file, held by this process as long as it lives; a file system without locks keeps it for ever."""
+    import fcntl
+
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         with contextlib.suppress(OSError):

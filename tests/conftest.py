@@ -1,6 +1,7 @@
 """What every test shares: the real data, and limits that keep runs alike on every machine."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def data_root() -> Path:
 
 def pytest_configure() -> None:
     required()  # an unknown word ends the run before its first test
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -61,6 +61,11 @@ class Series:
         return f"{self.uid}:{self.part}" if self.part else self.uid
 
     @property
+    def advice(self) -> str | None:
+        """The refusal, with the option of `segment` that helps."""
+        return self.refusal and f"{self.refusal}, or use --skip-unreadable to leave them out"
+
+    @property
     def images(self) -> int:
         """Slices in all files."""
         return len(self.frames) or len(self.instances)
@@ -292,8 +297,8 @@ def read_series(
     else:
         listed = find_series(path, skip_unreadable=skip_unreadable, max_bytes=max_bytes)
         chosen = choose(listed, series, printable(path))
-    if chosen.refusal is not None:
-        raise InputError(f"{chosen.refusal}, or use --skip-unreadable to leave them out")
+    if chosen.advice is not None:
+        raise InputError(chosen.advice)
     stack = _checked_stack(chosen, resample_irregular, max_bytes, smallest_axis)
     if accept is not None and len(stack.frames) > 1:
         accept(Grid.from_affine(stack.shape, stack.affine()), chosen.name)

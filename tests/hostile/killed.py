@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipelines.runtime.stopping import leave_at_interrupt
+
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -59,6 +61,7 @@ def killed(call: Callable[[], int], number: int | None = None, after: float = 0.
             os.dup2(err.fileno(), 2)
             sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            leave_at_interrupt()  # as the entry points do
             if "torch" in sys.modules:  # a fork has none of the threads that its parent's torch may count on
                 sys.modules["torch"].set_num_threads(1)
             os.write(ready, b"x")
@@ -66,6 +69,7 @@ def killed(call: Callable[[], int], number: int | None = None, after: float = 0.
                 return call()
             except BaseException:  # the parent looks at it
                 traceback.print_exc()
+                sys.stderr.flush()
                 return 1
 
         started = time.monotonic()

@@ -32,7 +32,7 @@ def series(options: SeriesOptions) -> None:
         return
     for entry in listed:
         say(entry.describe())
-    remarks = [(entry, [*entry.warnings, *([entry.refusal] if entry.refusal else [])]) for entry in listed]
+    remarks = [(entry, [*entry.warnings, *([entry.advice] if entry.advice else [])]) for entry in listed]
     for text in dict.fromkeys(text for _, texts in remarks for text in texts):
         numbers = [str(entry.number) for entry, texts in remarks if text in texts]
         where = "" if len(numbers) == len(listed) else f"series {', '.join(numbers)}: "
