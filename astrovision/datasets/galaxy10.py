@@ -1,5 +1,6 @@
 """The HDF5 files of Galaxy10: what was published, what is checked, and images read in blocks of whole chunks."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,16 +129,14 @@ def read_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     with open_hdf5(path) as file:
         count, side = file["images"].shape[:2]
         answers = plain_dataset(file, "ans", path)
-        if answers.shape != (count,) or answers.dtype.kind not in "iu":
-            raise InputError(
-                f"{printable(path)}: ans is {answers.shape} {answers.dtype}, expected {count} whole numbers, one for "
-                "each image; fetch it again"
-            )
-        expect(count * (answers.dtype.itemsize + 8), printable(path), "ans")
-        try:
+        with _intact(path, "ans"):
+            if answers.shape != (count,) or answers.dtype.kind not in "iu":
+                raise InputError(
+                    f"{printable(path)}: ans is {answers.shape} {answers.dtype}, expected {count} whole numbers, one "
+                    "for each image; fetch it again"
+                )
+            expect(count * (answers.dtype.itemsize + 8), printable(path), "ans")
             labels = answers[()].astype(np.int64)
-        except OSError as error:
-            raise _damaged(path, "ans", error) from None
     if count and not 0 <= labels.min() <= labels.max() < len(classes):
         raise InputError(
             f"{printable(path)}: labels from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1} for "
@@ -198,17 +197,18 @@ def plain_dataset(file: File, name: str, path: Path) -> Dataset:
         InputError: it is not there, or is no such data set.
     """
     h5py = require("h5py", "astro")
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        there = ", ".join(printable(entry) for entry in list(file)[:10]) or "nothing"
-        raise InputError(
-            f"{printable(path)}: has no data set {name} of its own, found {there}; expected the file of Galaxy10"
-        )
-    if file[name].external or file[name].is_virtual:
-        raise InputError(
-            f"{printable(path)}: its data set {name} lies in other files, expected one in the file itself; use a "
-            "complete copy"
-        )
-    return file[name]
+    with _intact(path, name):
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+            there = ", ".join(printable(entry) for entry in list(file)[:10]) or "nothing"
+            raise InputError(
+                f"{printable(path)}: has no data set {name} of its own, found {there}; expected the file of Galaxy10"
+            )
+        if file[name].external or file[name].is_virtual:
+            raise InputError(
+                f"{printable(path)}: its data set {name} lies in other files, expected one in the file itself; use a "
+                "complete copy"
+            )
+        return file[name]
 
 
 def block_of(row: int, depth: int, bytes_per_row: int, count: int) -> tuple[int, int]:
@@ -265,10 +265,8 @@ def _kept(path: Path, first: int, end: int, stamp: tuple[int, int]) -> np.ndarra
 
 
 def _read(file: File, path: Path, first: int, end: int) -> np.ndarray:
-    try:
+    with _intact(path, f"images {first} to {end - 1}"):
         return file["images"][first:end]
-    except OSError as error:
-        raise _damaged(path, f"images {first} to {end - 1}", error) from None
 
 
 def _form(images: Dataset) -> tuple[int, int, int]:
@@ -287,6 +285,13 @@ def _check_published(path: Path, published: Published, side: int, classes: Seque
             raise InputError(f"{what}, but {count} of class {name}, published {expected}; fetch it again")
 
 
-def _damaged(path: Path, what: str, error: OSError) -> InputError:
-    reason = printable(" ".join(str(error).split())[:200])
-    return InputError(f"{printable(path)}: {what} cannot be read ({reason}); use an intact copy")
+@contextlib.contextmanager
+def _intact(path: Path, what: str) -> Iterator[None]:
+    """Whatever a damaged file makes h5py raise, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(f"{printable(path)}: {what} cannot be read ({reason}); use an intact copy") from None

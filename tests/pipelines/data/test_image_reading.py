@@ -509,3 +509,16 @@ def test_the_real_cut_outs_have_the_known_counts_and_split(data_root: Path):
     merge = {"merge": {"spiral_acw": "spiral", "spiral_cw": "spiral"}, "label": "class_name", "key": "objid"}
     merged = found("table", root, ["elliptical", "edge_on", "spiral", "merger"], validation=0, options=merge)
     assert Counter(item.label for item in merged)[2] == 682
+
+
+@pytest.mark.parametrize("name", ["images", "ans"])
+def test_a_damaged_header_of_a_data_set_is_one_line(tmp_path: Path, name: str):
+    path = tmp_path / "g.h5"
+    hdf5(path)
+    with h5py.File(path) as file:
+        place = h5py.h5o.get_info(file[name].id).addr
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF  # the version of the header
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"g\.h5: .*cannot be read .*use an intact copy"):
+        read_labels(path, DECALS.classes)
