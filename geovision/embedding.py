@@ -19,7 +19,7 @@ from geovision.rasters import CACHE_BYTES
 from geovision.scenes import Scene
 from geovision.tiling import Axis
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import check_regular, printable, replacing
+from shared_backbones.files import brief, check_regular, printable, replacing
 from shared_backbones.inference import LIBRARIES
 from shared_backbones.memory import expect
 
@@ -292,7 +292,7 @@ def join_embeddings(path: Path, tables: Sequence[Path]) -> None:
     except MemoryError:
         raise
     except Exception as error:  # damaged tables make zipfile, NumPy and Arrow raise errors of every kind
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(f"{printable(path)}: its parts cannot be put together ({reason}); write them anew") from None
     if path.suffix == ".npz":
         _write_arrays(path, columns)

@@ -12,7 +12,7 @@ from geovision.grids import Grid, crs_text, grid_of
 from geovision.rasters import open_raster
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import brief, printable
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -81,7 +81,7 @@ def write_polygons(
                 layer="classes",
             )
     except Exception as error:  # GDAL's errors have no class in common
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(
             f"{printable(path)}: polygons cannot be written ({reason}); choose another --polygons"
         ) from None

@@ -137,3 +137,8 @@ def printable(path: str | os.PathLike[str]) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in os.fspath(path)
     )
+
+
+def brief(error: Exception) -> str:
+    """What a library says of a file, as part of a line: of 200 characters at most, as it may quote the file."""
+    return printable(" ".join(str(error).split())[:200]) or type(error).__name__

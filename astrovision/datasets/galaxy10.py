@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import check_regular, printable
+from shared_backbones.files import brief, check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import only_file
 from shared_backbones.labelled_images import ImageSource, Layout, RowItem
@@ -185,7 +185,7 @@ def open_hdf5(path: Path) -> File:
         raise
     except Exception as error:  # a damaged file makes h5py raise errors of every kind
         file.close()
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); use an intact copy") from None
     return file
 
@@ -293,5 +293,5 @@ def _intact(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(f"{printable(path)}: {what} cannot be read ({reason}); use an intact copy") from None

@@ -10,7 +10,7 @@ import numpy as np
 from geovision.grids import crs_text, grid_of
 from geovision.rasters import open_raster, read_values, reading
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import brief, printable
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -154,7 +154,7 @@ def _shapes(
     try:
         about, _, geometry, fields = pyogrio.read(path)
     except Exception as error:  # pyogrio's errors, GDAL's, and those of damaged files have no class in common
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(f"{printable(path)}: cannot be read ({reason}); expected polygons with classes") from None
     columns = dict(zip([str(name) for name in about["fields"]], fields, strict=True))
     chosen = _column(path, columns, column)

@@ -11,7 +11,7 @@ import numpy as np
 
 from medvision.arrays import read_header
 from shared_backbones.errors import InputError
-from shared_backbones.files import check_regular, printable
+from shared_backbones.files import brief, check_regular, printable
 from shared_backbones.memory import expect
 
 _MOST_LABELS = 10**8
@@ -69,7 +69,7 @@ def _read_arrays(path: str | PathLike[str], name: str) -> tuple[tuple[int, ...],
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); expected a .npz file") from None
     except _DAMAGE as error:
-        raise InputError(f"{name}: is not a readable .npz file ({error}); copy or download it again") from None
+        raise InputError(f"{name}: is not a readable .npz file ({brief(error)}); copy or download it again") from None
     return shape, dtype, labels, f"{label_dtype} of shape {label_shape}"
 
 
@@ -98,4 +98,4 @@ def _severities(
             for row in labels:
                 yield np.frombuffer(_read(member, shape, np.dtype(np.uint8)), np.uint8).reshape(shape), row
     except (OSError, *_DAMAGE) as error:
-        raise InputError(f"{printable(path)}: is damaged ({error}); copy or download it again") from None
+        raise InputError(f"{printable(path)}: is damaged ({brief(error)}); copy or download it again") from None

@@ -15,7 +15,7 @@ import numpy as np
 
 from medvision.arrays import read_header, read_member
 from shared_backbones.errors import InputError
-from shared_backbones.files import check_regular, printable
+from shared_backbones.files import brief, check_regular, printable
 from shared_backbones.json_values import Document
 from shared_backbones.labelled_files import SPLITS as SPLIT_NAMES
 from shared_backbones.labelled_files import only_file
@@ -291,7 +291,7 @@ def _archive(path: Path, split: str) -> Iterator[zipfile.ZipFile]:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes zipfile and NumPy raise errors of every kind
-        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        reason = brief(error)
         raise InputError(f"{printable(path)}: cannot be read as .npz ({reason}); fetch it again") from None
 
 

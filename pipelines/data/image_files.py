@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from shared_backbones.errors import InputError
-from shared_backbones.files import check_regular, printable
+from shared_backbones.files import brief, check_regular, printable
 from shared_backbones.labelled_images import COLORS, with_bands
 
 WITH_TIFF = ("JPEG", "PNG", "TIFF")
@@ -62,7 +62,7 @@ def read_image(
     except UnidentifiedImageError:  # its text has the address of an object
         raise InputError(f"{printable(path)}: cannot be read as {known}; use an intact copy, or convert it") from None
     except Exception as error:  # a damaged file makes Pillow raise errors of every kind
-        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        reason = brief(error)
         raise InputError(f"{printable(path)}: cannot be read as {known} ({reason}); use an intact copy") from None
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)), digest
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from shared_backbones.documents import parse_json
 from shared_backbones.errors import InputError
-from shared_backbones.files import check_regular, printable, replacing
+from shared_backbones.files import brief, check_regular, printable, replacing
 from shared_backbones.json_values import Json
 
 # Single keys that stand for what JSON does not know.
@@ -104,7 +104,7 @@ def _reading(path: FilePath) -> Iterator[None]:
         check_regular(path)
         yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = brief(error)
         raise InputError(
             f"{printable(path)}: not a training checkpoint of ours ({reason}); remove it to start anew"
         ) from None

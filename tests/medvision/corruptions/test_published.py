@@ -10,6 +10,7 @@ import pytest
 
 from medvision.corruptions.published import read_corrupted
 from shared_backbones.errors import InputError
+from tests.hostile.sound_files import medmnist_c
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -84,3 +85,13 @@ def test_damaged_files_are_refused(write, tmp_path: Path):
     next(parts)
     with pytest.raises(InputError, match=r"is damaged .its data are cut short.; copy or download it again"):
         next(parts)
+
+
+def test_what_a_library_quotes_of_a_file_is_cut_short(tmp_path: Path):
+    path = medmnist_c(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[26:28] = (500).to_bytes(2, "little")  # the length of its first member's name, which zipfile quotes
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not a readable") as raised:
+        list(read_corrupted(path))
+    assert len(str(raised.value)) < 300 + len(str(path))
