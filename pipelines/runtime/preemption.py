@@ -24,10 +24,14 @@ class Preempted(BaseException):
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Note SIGUSR1, SIGTERM and SIGHUP instead of ending at once; one that is ignored, as by `nohup`, stays so."""
+    """Note SIGUSR1, SIGTERM and SIGHUP instead of ending at once.
+
+    A batch job ignores the first two until they are heard here; SIGHUP that is ignored, as by `nohup`, stays so.
+    """
     global _heard, _asked
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     _heard, _asked = tuple(before), False
     listen_again()
     try:
