@@ -17,6 +17,7 @@ from tests.pipelines.report.test_index import PIXEL
 
 CLASSES = ["spiral", 'edge "on", <b>', "round"]
 COUNT = 20
+LONG = "a class whose name needs more than one line of its card"
 
 
 @pytest.fixture
@@ -211,6 +212,18 @@ def test_paper_has_no_room_for_answers_that_are_hidden(browser: Browser, path: P
     shown = "() => [...document.querySelectorAll('.answer')].map((each) => getComputedStyle(each).display !== 'none')"
     page.wait_for_function(f"({shown})().filter(Boolean).length === 1")
     assert page.evaluate(shown)[0] and not page.locator(".bar").is_visible()
+
+
+def test_a_hidden_answer_does_not_show_in_the_size_of_its_card(browser: Browser, path: Path):
+    cutouts = [
+        Cutout(f"g{number}", number + 1, "10.000000 -5.000000", PIXEL, number / 40, None, -number, "doubtful",
+               [(LONG if number % 2 else "round", 0.5), ("spiral", 0.3)], [], PIXEL, "round", 0.5)
+        for number in range(6)
+    ]  # fmt: skip
+    path.write_text(gallery_page(cutouts, [LONG, "round", "spiral"], "probe"), encoding="utf-8")
+    page = visit(browser, path).page
+    heights = page.locator(".cutouts figure").evaluate_all("all => all.map((each) => each.offsetHeight)")
+    assert len(heights) >= len(cutouts) and len(set(heights)) == 1
 
 
 def test_pages_have_room_for_their_images():
