@@ -22,7 +22,7 @@ from astrovision.astropy_types import Hdu, Hdus
 from astrovision.headers import band_names, celestial, zero_point
 from shared_backbones import memory
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import brief, printable
 from shared_backbones.work_folders import work_folder
 
 if TYPE_CHECKING:  # astropy is imported where a file is opened
@@ -250,9 +250,9 @@ def reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # a damaged header makes astropy raise errors of every kind
-        reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200]) or type(error).__name__
         raise InputError(
-            f"{printable(path)}: cannot be read ({reason}); expected a whole and sound file: use an intact copy"
+            f"{printable(path)}: cannot be read ({brief(error, path)}); expected a whole and sound file: use an intact "
+            "copy"
         ) from None
     finally:
         log.removeFilter(heed)

@@ -18,7 +18,7 @@ from PIL import Image
 from geovision.files import archive_of, exists
 from geovision.side_files import beginning_of, check_side_files, check_tags, vrt_sources
 from shared_backbones.errors import InputError, require
-from shared_backbones.files import printable
+from shared_backbones.files import brief, printable
 from shared_backbones.memory import expect
 
 if TYPE_CHECKING:  # rasterio is imported where a file is opened
@@ -149,8 +149,7 @@ def reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (RasterioError, OSError, ValueError, MemoryError) as error:
-        cause = error.__cause__ or error
-        reason = printable(" ".join(str(cause).replace(str(path), path.name).split())[:200])
+        reason = brief(error.__cause__ or error, path)
         raise InputError(
             f"{printable(path)}: cannot be read ({reason}); expected a whole raster file: use an intact copy"
         ) from None

@@ -73,7 +73,7 @@ def check_new_folder(target: Path) -> None:
             return
     except OSError as error:
         raise InputError(f"{printable(target)}: cannot be read ({error.strerror}); choose another folder") from None
-    raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another --output")
+    raise InputError(f"{printable(target)}: already there; expected a new or empty folder: choose another one")
 
 
 @contextlib.contextmanager
@@ -139,6 +139,12 @@ def printable(path: str | os.PathLike[str]) -> str:
     )
 
 
-def brief(error: Exception) -> str:
-    """What a library says of a file, as part of a line: of 200 characters at most, as it may quote the file."""
-    return printable(" ".join(str(error).split())[:200]) or type(error).__name__
+def brief(error: BaseException, path: Path | None = None) -> str:
+    """What a library says of a file, as part of a line: of 200 characters at most, as it may quote the file.
+
+    Args:
+        error: what it raised.
+        path: the file; only its name is kept where it is named.
+    """
+    text = str(error) if path is None else str(error).replace(str(path), path.name)
+    return printable(" ".join(text.split())[:200]) or type(error).__name__

@@ -160,33 +160,30 @@ def open_hdf5(path: Path) -> File:
         check_regular(path)
         file = h5py.File(path, "r")
     except OSError as error:
-        reason = printable(" ".join(str(error).replace(str(path), path.name).split())[:200])
+        reason = brief(error, path)
         raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); use an intact copy") from None
     try:
-        images = plain_dataset(file, "images", path)
-        shape = images.shape
-        if images.dtype != np.uint8 or images.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
-            raise InputError(
-                f"{printable(path)}: images are {shape} {images.dtype}, expected (N, S, S, 3) uint8; use another "
-                "file, or convert it"
-            )
-        if shape[0] and not images.id.get_storage_size():
-            raise InputError(f"{printable(path)}: images were announced but never written; use an intact copy")
-        depth, size, count = _form(images)
-        first, end = block_of(0, depth, size, count)
-        expect((end - first) * size, printable(path), "a block of its images")
-        if images.chunks and images.id.get_create_plist().get_nfilters() and np.prod(images.chunks) > _CHUNK_BYTES:
-            raise InputError(
-                f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "
-                f"most {_CHUNK_BYTES / 2**20:.0f}; run: h5repack -l images:CHUNK=1x{shape[1]}x{shape[2]}x3 OLD NEW"
-            )
+        with _intact(path, "images"):
+            images = plain_dataset(file, "images", path)
+            shape = images.shape
+            if images.dtype != np.uint8 or images.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
+                raise InputError(
+                    f"{printable(path)}: images are {shape} {images.dtype}, expected (N, S, S, 3) uint8; use another "
+                    "file, or convert it"
+                )
+            if shape[0] and not images.id.get_storage_size():
+                raise InputError(f"{printable(path)}: images were announced but never written; use an intact copy")
+            depth, size, count = _form(images)
+            first, end = block_of(0, depth, size, count)
+            expect((end - first) * size, printable(path), "a block of its images")
+            if images.chunks and images.id.get_create_plist().get_nfilters() and np.prod(images.chunks) > _CHUNK_BYTES:
+                raise InputError(
+                    f"{printable(path)}: compressed in chunks of {np.prod(images.chunks) / 2**20:.0f} MiB, expected at "
+                    f"most {_CHUNK_BYTES / 2**20:.0f}; run: h5repack -l images:CHUNK=1x{shape[1]}x{shape[2]}x3 OLD NEW"
+                )
     except InputError:
         file.close()
         raise
-    except Exception as error:  # a damaged file makes h5py raise errors of every kind
-        file.close()
-        reason = brief(error)
-        raise InputError(f"{printable(path)}: cannot be read as HDF5 ({reason}); use an intact copy") from None
     return file
 
 
@@ -293,5 +290,4 @@ def _intact(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = brief(error)
-        raise InputError(f"{printable(path)}: {what} cannot be read ({reason}); use an intact copy") from None
+        raise InputError(f"{printable(path)}: {what} cannot be read ({brief(error)}); use an intact copy") from None

@@ -7,24 +7,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a program without a terminal needs no rich
     from rich.progress import Progress, TaskID
 
+_SECONDS = 10.0  # between lines
+
 
 class Meter:
     """Progress of one piece of work; called with how much is done and how much there is in all.
 
     Args:
         what: Name of the work, shown before the numbers.
-        every: Seconds between lines where there is no terminal; None for no lines.
+        lines: Whether there are lines, one in ten seconds, where there is no terminal.
     """
 
-    def __init__(self, what: str, every: float | None = 10.0) -> None:
-        self.what, self.every, self.said = what, every, time.monotonic()
+    def __init__(self, what: str, *, lines: bool = True) -> None:
+        self.what, self.lines, self.said = what, lines, time.monotonic()
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __call__(self, done: int, count: int) -> None:
         """Show the progress; the bar disappears when all is done."""
         if sys.stderr.isatty():
             self._show(done, count)
-        elif self.every is not None and (done == count or time.monotonic() - self.said > self.every):
+        elif self.lines and (done == count or time.monotonic() - self.said > _SECONDS):
             self.said = time.monotonic()
             print(f"{self.what}: {done}/{count}", flush=True)
 

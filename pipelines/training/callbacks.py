@@ -260,7 +260,7 @@ class Progress(Callback):
         self.sums: dict[str, float] = {}
         self.count = 0
         self.losses: list[Tensor] = []  # not added up yet, as reading one waits for the device
-        self.meter = Meter("train", every=None)  # where there is no terminal, the lines of figures tell
+        self.meter = Meter("train", lines=False)  # where there is no terminal, the lines of figures tell
 
     def state_dict(self) -> Means:
         """The sums so far: means of a resumed run are those of one that never stopped."""

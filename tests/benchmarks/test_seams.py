@@ -6,6 +6,7 @@ Each recipe is trained as its page says (minutes), then maps scenes that are mad
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ def mapper(request: pytest.FixtureRequest, data_root: Path, tmp_path_factory: py
             (folder / part).mkdir(exist_ok=True)
             shutil.copy(source, folder / part / scene.name)
     start = ["model.init=satmae-mini"] if request.param == "scenes_fpn" else []
-    command = ["geovision", "run", request.param, f"data.root={folder}", f"output={folder / 'run'}", *start]
+    program = Path(sys.executable).with_name("geovision")
+    command = [program, "run", request.param, f"data.root={folder}", f"output={folder / 'run'}", *start]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return Mapper(next((folder / "run" / "train").glob("*/model")))

@@ -142,7 +142,7 @@ def _classify(
     sets = None if classifier.quantile is None else np.zeros((count, len(names)), bool)
     outlier_score = None if classifier.outliers is None else np.full(count, np.nan)
     is_outlier = None if classifier.outliers is None else np.zeros(count, bool)
-    with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
+    with contextlib.closing(Meter("classify", lines=not quiet)) as meter:
         for rows, images, cutout_flags, valid_shares in source.batches():
             flags[rows], read[rows], valid_share[rows] = cutout_flags, True, valid_shares
             seen = valid_shares > 0

@@ -81,7 +81,7 @@ def _written(enhancer: "Enhancer", scene: "Scene", outputs: Outputs, options: En
 
     sha256 = scene.sha256()
     tags = {"input_sha256": sha256, "model_sha256": enhancer.sha256, "software": software()}
-    with contextlib.closing(Meter("enhance", None if options.as_json else 10.0)) as meter, outputs.placing() as staged:
+    with contextlib.closing(Meter("enhance", lines=not options.as_json)) as meter, outputs.placing() as staged:
         figures = enhancer.enhance(scene, staged["scene"], bands=options.output_bands, tags=tags, on_progress=meter)
         described = describe_run(enhancer, scene, sha256)
         loose = [row["name"] for row in figures if not row["consistent"]]

@@ -42,7 +42,7 @@ def embed_scenes(options: EmbedOptions, journal: Journal) -> tuple[Entries, int]
     parts: list[tuple[str, str, Embedded]] = []
     inputs: list[Entries] = []
     failed = 0
-    with contextlib.closing(Meter("embed", None if options.as_json else 10.0)) as meter:
+    with contextlib.closing(Meter("embed", lines=not options.as_json)) as meter:
         for number, path in enumerate(scenes, 1):
             try:
                 with journal.working_on(path):

@@ -171,7 +171,7 @@ def _write_map(mapper: Mapper, scene: Scene, sha256: str, outputs: Outputs, opti
     """Write a scene's map and its side-car; returns the content of the latter."""
     run = mapper.card.get("training", {}).get("run_id")
     tags = {"input_sha256": sha256, "software": software(), **({"run_id": str(run)} if run else {})}
-    with contextlib.closing(Meter("map", None if options.as_json else 10.0)) as meter, outputs.placing() as staged:
+    with contextlib.closing(Meter("map", lines=not options.as_json)) as meter, outputs.placing() as staged:
         confidence = staged["map"].with_suffix(".confidence.tif") if "polygons" in staged else None
         certainty = None if options.no_report else Certainty(scene.shape, len(mapper.classes))
         figures = mapper.map(

@@ -32,7 +32,7 @@ def plan_training(options: PlanOptions) -> int:
     if output.exists():
         raise InputError(f"{printable(output)}: already there; give another --output, or remove it")
     layout, cases = _find(root, options)
-    with contextlib.closing(Meter("measure", None if options.quiet else 10.0)) as meter:
+    with contextlib.closing(Meter("measure", lines=not options.quiet)) as meter:
         fingerprint = take_fingerprint(cases, root, options.modality or (), meter)
     memory, gpu = _memory()
     split: dict[str, object] = {"options": {"test_share": options.test_share}} if options.test_share else {}

@@ -231,7 +231,7 @@ def _classify(
     """Ids `(N,)` and prediction of the images of a source that could be used, in their order."""
     rows: list[int] = []
     parts: list[Prediction] = []
-    with contextlib.closing(Meter("classify", None if quiet else 10.0)) as meter:
+    with contextlib.closing(Meter("classify", lines=not quiet)) as meter:
         for numbers, images in source.batches():
             prediction = classifier.predict(images)
             rows.extend(numbers)

@@ -49,7 +49,7 @@ def write_measurement(
     require("sklearn", "train")
     check_parents(output)
     started, silent = time.perf_counter(), quiet or as_json
-    with new_folder(output) as target, contextlib.closing(Meter("corrupt", None if silent else 10.0)) as meter:
+    with new_folder(output) as target, contextlib.closing(Meter("corrupt", lines=not silent)) as meter:
         measurement = measure((lambda done, count: None) if silent else meter)
         content = measurement.content
         about = [content["model"]["sha256"], content["input"]["sha256"]]

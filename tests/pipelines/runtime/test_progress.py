@@ -48,7 +48,7 @@ def test_a_bar_goes_when_the_work_fails(monkeypatch):
 def test_elsewhere_there_are_lines_from_time_to_time(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    meter, silent = Meter("evaluate"), Meter("train", every=None)
+    meter, silent = Meter("evaluate"), Meter("train", lines=False)
     for done in range(1, 8):
         now[0] += 4
         meter(done, 7)
