@@ -1,6 +1,5 @@
 """Files with reviewers' verdicts and the JSON twins of reports: known by their content, and checked."""
 
-import hashlib
 import json
 import math
 import os
@@ -144,7 +143,7 @@ def read_review_files(folders: Sequence[Path]) -> ReviewFiles:
     """All reports and verdicts under some folders.
 
     A verdict is a JSON file with a `report` and a `verdict`, or with a list of such `verdicts`, whatever it is called.
-    A copy of a report (the same bytes, or the same number and content hash under the same name) is one with it.
+    A copy of a report (the same number and content hash under the same name) is one with it.
 
     Raises:
         InputError: One is no folder.
@@ -152,14 +151,12 @@ def read_review_files(folders: Sequence[Path]) -> ReviewFiles:
     reports: dict[tuple[str, str], Report] = {}
     verdicts: list[Verdict] = []
     problems = []
-    known = set()
     for path, kind in _files(folders):
         try:
             if kind is None:
                 verdicts += _verdicts(path)
-            elif (read := _report(path, kind)) and read[0] not in known:
-                known.add(read[0])
-                reports.setdefault((read[1].about.sha256, path.name), read[1])
+            elif report := _report(path, kind):
+                reports.setdefault((report.about.sha256, path.name), report)
         except InputError as error:
             problems.append(str(error))
     return ReviewFiles(list(reports.values()), verdicts, problems)
@@ -191,10 +188,9 @@ def _refuse_folder(error: OSError) -> None:
     raise InputError(f"{printable(error.filename)}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _report(path: Path, kind: str) -> tuple[str, Report] | None:
-    """The hash of a file, and the report that it is the twin of; None of a file that other programs write, too."""
-    written = _bytes(path, _LARGEST_REPORT)
-    content, sha256 = _document(path, written), hashlib.sha256(written).hexdigest()
+def _report(path: Path, kind: str) -> Report | None:
+    """The report that a file is the twin of; None of a file that other programs write, too."""
+    content = _document(path, _bytes(path, _LARGEST_REPORT))
     if "report" not in content and any(fnmatchcase(path.name, pattern) for pattern in _SHARED):
         return None
     if "report" not in content:
@@ -203,7 +199,7 @@ def _report(path: Path, kind: str) -> tuple[str, Report] | None:
     names = [value_at(content, "model", key) for key in ("name", "version")]
     structures = [value_at(row, "name") for row in list_at(content, "structures")]
     weights = value_at(content, "model", "sha256") if kind == "training" else None
-    return sha256, Report(
+    return Report(
         about=read_identity(path, content),
         kind=kind,
         flags=len(flags) if isinstance(flags, list) else None,
