@@ -1,4 +1,4 @@
-"""The networks of all folds as one model, which every program takes like any other."""
+"""The networks of all seeds and folds as one model, which every program takes like any other."""
 
 import json
 import shutil
@@ -24,9 +24,11 @@ _OF_ONE = {
 }  # fmt: skip
 """Parts of a card that are true of one member alone."""
 
+_ROLES = ("classifier", "segmenter")
+
 
 def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]:
-    """Write the ensemble of each setting whose runs are all complete, where there are folds.
+    """Write the ensemble of each setting that has several runs, all of them complete, of a network that tells classes.
 
     Args:
         sweep: The sweep.
@@ -39,8 +41,8 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
     for number, setting in enumerate(sweep.settings, start=1):
         children = sweep.of_setting(setting)
         models = [outcomes[child.number - 1]["model"] for child in children]
-        complete = not any(outcomes[child.number - 1]["failed"] for child in children)
-        if complete and all(models) and all(child.fold for child in children):
+        complete = all(models) and not any(outcomes[child.number - 1]["failed"] for child in children)
+        if complete and len(children) > 1 and find_kind(children[0].recipe).role in _ROLES:
             folder = sweep.folder / ("ensemble" if len(sweep.settings) == 1 else f"ensemble-{number}")
             write_ensemble(
                 folder, [(child, sweep.output / str(model)) for child, model in zip(children, models, strict=True)]
@@ -52,8 +54,8 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
 def write_ensemble(folder: Path, members: Sequence[tuple[Child, Path]]) -> None:
     """Write a model whose probabilities are the means of its members', each with the temperature that it has.
 
-    Prediction sets are left out: every case outside the test was learned from by some of the members, so that none is
-    left to fit them on. The score of outliers is the first member's, as its features are.
+    Prediction sets are left out: with folds every case outside the test was learned from by some of the members, so
+    that none is left to fit them on. The score of outliers is the first member's, as its features are.
 
     Args:
         folder: Folder of the model, which is made.

@@ -22,7 +22,7 @@ class Spread(TypedDict):
 
 
 class SettingRow(TypedDict):
-    """A setting: its number, its values, how many runs it has, their figures, and those of its folds' ensemble."""
+    """A setting: its number, its values, how many runs it has, their figures, and those of its ensemble."""
 
     setting: int
     values: dict[str, str]
@@ -68,7 +68,7 @@ def tabulate(sweep: Sweep, outcomes: Sequence[Outcome], ensembles: Mapping[int, 
     Args:
         sweep: The sweep.
         outcomes: What became of its runs, in their order.
-        ensembles: Test figures of the ensembles of folds, by the number of their setting.
+        ensembles: Test figures of the ensembles, by the number of their setting.
     """
     numbers = {tuple(setting.items()): number for number, setting in enumerate(sweep.settings, start=1)}
     runs: list[RunRow] = [

@@ -11,6 +11,9 @@ from apps.cli.geovision.program import app as geovision
 from apps.cli.medvision.program import app as medvision
 from apps.cli.shared.program import run
 from medvision.classification import MedicalClassifier
+from pipelines.sweeps.children import Outcome
+from pipelines.sweeps.ensemble import make_ensembles
+from pipelines.sweeps.plan import Axes, plan_sweep
 from shared_backbones.card import read_card
 from tests.pipelines.kinds.test_medical_images import npz
 from tests.pipelines.kinds.test_scenes import MARKER, SMALL, make_scenes
@@ -20,6 +23,14 @@ VIT = (
     "{name: vit_tiny_patch16_224, num_classes: 2, in_chans: 1, img_size: 28, patch_size: 7, embed_dim: 32, depth: 2, "
     "num_heads: 2}"
 )
+
+
+@pytest.mark.parametrize("recipe", ["scenes_pretraining", "scenes_sharpen"])
+def test_networks_that_tell_no_classes_have_no_ensemble(recipe: str, tmp_path: Path):
+    sweep = plan_sweep(recipe, [f"output={tmp_path}", f"data.root={tmp_path}"], Axes(seeds="1-2"))
+    done = Outcome(number=1, recipe="", failed=None, run_id=None, model="train/a/model", evaluation=None, figures={})
+    outcomes = [done, {**done, "number": 2}]
+    assert make_ensembles(sweep, outcomes) == {} and not sweep.folder.exists()
 
 
 def only(folder: Path, pattern: str) -> Path:

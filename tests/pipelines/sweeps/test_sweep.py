@@ -115,6 +115,9 @@ def test_a_sweep_that_was_killed_gives_the_same_table_to_the_last_digit(raw: Pat
         ("1e-3", "adamw", "3"), ("1e-3", "sgd", "3"), ("1e-2", "adamw", "3"), ("1e-2", "sgd", "3")
     ]  # fmt: skip
     check_tables(made, dice)
+    assert all(0 <= float(row["ensemble"]) <= 1 for row in dice) and len({row["ensemble"] for row in dice}) == 4
+    members = [read_card(folder)["members"] for folder in sorted((tmp_path / "whole/sweeps").glob("*/ensemble-[1-4]"))]
+    assert [[member["seed"] for member in ensemble] for ensemble in members] == [[1, 2, 3]] * 4
     runs = tracked(store)
     parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     assert len(parents) == 2 and len(runs) == 26  # the killed one's runs go on
