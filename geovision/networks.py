@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geovision.contract import InputContract
 from shared_backbones import weights
 from shared_backbones.devices import choose_device, choose_precision, choose_threads
-from shared_backbones.engines import TORCH, Accelerated, check_engine, identity_of, same_labels, same_values
+from shared_backbones.engines import TORCH, Accelerated, check_engine, describe, identity_of, same_labels, same_values
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import COPIES, PeakOfTensors, optimize_for_inference
@@ -120,8 +120,8 @@ class LoadedNetwork:
 
     def described(self) -> Entries:
         """What a side-car says of where and how the network ran."""
-        engine = [{}, *(used.described() for used in self._accelerated.values())][-1]
-        return {"device": str(self.device), "precision": self.precision, **engine}
+        how = describe(self.network, [None, *self._accelerated.values()][-1])
+        return {"device": str(self.device), "precision": self.precision, **how}
 
     def _accelerate(self, method: str) -> Accelerated:
         """A method of the network as the engine runs it."""

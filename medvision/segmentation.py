@@ -35,7 +35,7 @@ from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones import optimize_for_inference, weights
 from shared_backbones.card import Card
 from shared_backbones.devices import choose_device, choose_precision, choose_threads
-from shared_backbones.engines import TORCH, Accelerated, Described, check_engine, identity_of
+from shared_backbones.engines import TORCH, Accelerated, Described, check_engine, describe, identity_of
 from shared_backbones.errors import InputError
 from shared_backbones.memory import expect
 from shared_backbones.winners import winners
@@ -86,7 +86,7 @@ class Segmentation:
             brain; None where the model is none of the brain.
         is_cut: whether the scan ends inside the skull; None where the model does not tell that.
         certainty: how high the winning scores are; None where they were not kept.
-        engine: what a side-car says of the engine that ran the network, where it was not torch.
+        engine: what a side-car says of how the network ran, beyond device and precision.
     """
 
     labels: np.ndarray
@@ -327,7 +327,7 @@ class Segmenter:
             outside_share=outside_share,
             is_cut=is_cut,
             certainty=Certainty.of(values, self.scorer.summands, grid),
-            engine=self._accelerated.described() if self._accelerated else Described(),
+            engine=describe(self.network, self._accelerated),
             _scores=scores if keep_scores else None,
         )
 

@@ -22,6 +22,7 @@ from shared_backbones.card import Card
 from shared_backbones.converted import Converted, digest_of
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.packing import packed_layers
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -44,15 +45,18 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.@~+-]+){2,}")
 
 
 class Described(TypedDict, total=False):
-    """What a side-car says of an engine other than torch.
+    """What a side-car says of how a network ran.
 
     Attributes:
-        engine: Engine that ran the network, and its version.
+        engine: Engine other than torch that ran the network, and its version.
         engine_agreement: Share of the answers that were compared which were torch's; None where there were none yet.
+        packed_layers: Layers that torch ran from packed weights, where there were some; see
+            `shared_backbones.packing`.
     """
 
     engine: str
     engine_agreement: float | None
+    packed_layers: int
 
 
 def check_engine(name: str, device: torch.device) -> None:
@@ -256,6 +260,14 @@ class Accelerated:
             self._store.keep_no(name)
             return None
         return self._store.keep(model, name)
+
+
+def describe(network: nn.Module, accelerated: Accelerated | None) -> Described:
+    """What a side-car says of how a network ran: by an engine, if there is one, or by torch."""
+    if accelerated is not None:
+        return accelerated.described()
+    packed = packed_layers(network)
+    return Described(packed_layers=packed) if packed else Described()
 
 
 def identity_of(card: Card, sha256: str, *more: str) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from shared_backbones.packing import is_plain_inference, pack_
+
 Model = TypeVar("Model", bound=nn.Module)
 Convolution = TypeVar("Convolution", nn.Conv2d, nn.Conv3d)
 
@@ -45,7 +47,7 @@ class PeakOfTensors(TorchDispatchMode):
     ) -> object:
         made = func(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, list | tuple) else (made,):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # others show no storage
                 self._count(tensor.untyped_storage())
         return made
 
@@ -66,7 +68,8 @@ def optimize_for_inference(model: Model) -> Model:
 
     Every block that has one brings its own rewrite, a method `fold_()`: batch norms go into the neighbouring linear
     maps, linear maps in a row are merged, tables are kept. Blocks are rewritten before the modules that hold them.
-    3-D convolutions run through oneDNN on the CPU, see `OneDnnConv3d`.
+    On the CPU, 3-D convolutions run through oneDNN, see `OneDnnConv3d`, and so do linear maps and 2-D convolutions
+    where that is faster, see `shared_backbones.packing`.
     The copy is in eval mode, takes no gradients, and is not meant to be saved.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
@@ -78,14 +81,8 @@ def optimize_for_inference(model: Model) -> Model:
     for module in folded.modules():
         if type(module) is nn.Conv3d and module.padding_mode == "zeros":
             module.__class__ = OneDnnConv3d
+    pack_(folded)
     return folded
-
-
-def is_plain_inference(x: Tensor) -> bool:
-    """Whether a tensor is float32 on the CPU, and what is computed with it is neither differentiated nor recorded."""
-    recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore[reportPrivateImportUsage]
-    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return is_plain and not recorded and not torch.is_grad_enabled()
 
 
 class OneDnnConv3d(nn.Conv3d):

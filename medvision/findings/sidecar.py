@@ -97,6 +97,7 @@ class Sidecar(TypedDict):
         precision: `float32` or `bfloat16`.
         engine: engine that ran the network, and its version, where it was asked for.
         engine_agreement: share of the answers that were compared with torch's which were the same.
+        packed_layers: layers that torch ran from packed weights, where there were some.
         summary: figures of the case as a whole.
         structures: figures of each structure.
         flags: quality flags.
@@ -122,6 +123,7 @@ class Sidecar(TypedDict):
     precision: str
     engine: NotRequired[str]
     engine_agreement: NotRequired[float | None]
+    packed_layers: NotRequired[int]
     summary: CaseSummary
     structures: list[StructureRow]
     flags: list[Flag]

@@ -22,8 +22,8 @@ from shared_backbones.devices import choose_device, choose_precision, choose_thr
 from shared_backbones.engines import (
     TORCH,
     Accelerated,
-    Described,
     check_engine,
+    describe,
     identity_of,
     same_decisions,
     same_labels,
@@ -175,8 +175,8 @@ class ImageClassifier(Generic[ContractT]):
 
     def described(self) -> dict[str, object]:
         """What a side-car says of where and how the network ran."""
-        engine = self._accelerated.described() if self._accelerated else Described()
-        return {"device": str(self.device), "precision": self.precision, **engine}
+        how = describe(self.network, self._accelerated)
+        return {"device": str(self.device), "precision": self.precision, **how}
 
     def read_contract(self, card: Card, label: str) -> ContractT:
         """The domain's contract, as a card has it.
