@@ -306,7 +306,9 @@ class Kind(Generic[Data, Prepared]):
         if section.init:
             self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
         if section.backbone_weights:
-            fill_backbone(network.get_submodule("backbone"), section.backbone_weights)
+            backbone = network.get_submodule("backbone")
+            fill = getattr(backbone, "fill", functools.partial(fill_backbone, backbone))
+            fill(section.backbone_weights)
         return network
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:
