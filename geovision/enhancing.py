@@ -125,8 +125,7 @@ class Enhancer(LoadedNetwork):
                 cannot be written.
         """
         expect(self.memory(scene), scene.label, "enhancing it")
-        chosen = self._chosen(bands)
-        names = [self.contract.bands[band] for band in chosen]
+        chosen, names = self._chosen(bands), self.chosen(bands)
         with work_folder(output.parent) as folder:
             made = folder / "0.tif"
             how = {"nodata": float("nan"), "resampling": "average", "tags": {**(tags or {}), "enhanced": "yes"}}
@@ -140,6 +139,14 @@ class Enhancer(LoadedNetwork):
             with replacing(output) as final:
                 os.replace(made, final)
         return figures
+
+    def chosen(self, bands: Sequence[str] | None) -> list[str]:
+        """Names of the bands that are written; by default all.
+
+        Raises:
+            InputError: a band is unknown, or comes twice.
+        """
+        return [self.contract.bands[band] for band in self._chosen(bands)]
 
     def _chosen(self, bands: Sequence[str] | None) -> list[int]:
         if bands is None:
