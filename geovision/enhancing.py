@@ -13,18 +13,9 @@ from geovision.frames import Frame
 from geovision.networks import LoadedNetwork
 from geovision.rasters import CACHE_BYTES, cloud_optimised, open_raster
 from geovision.scene import Scene
-from geovision.sharpening import (
-    RMS,
-    WORST,
-    Sharpening,
-    coarse_offset,
-    consistent,
-    degrade,
-    filled,
-    to_numbers,
-    wholly_seen,
-)
+from geovision.sharpening import Sharpening, coarse_offset, filled, to_numbers, wholly_seen
 from geovision.tiling import Axis
+from shared_backbones.degrading import RMS, WORST, consistent, degrade
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from shared_backbones.inference import LIBRARIES

@@ -14,7 +14,7 @@ from torchmetrics.functional.image import (
 from geovision.contract import InputContract
 from geovision.datasets.patches import Patches
 from geovision.scenes import find_scenes
-from geovision.sharpening import Sharpening, enlarge, sharpened
+from geovision.sharpening import Sharpening, sharpened
 from pipelines.data.store import Store
 from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import SharpenedSceneData
@@ -22,6 +22,7 @@ from pipelines.report.results import ResultTable, Value
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.restoration import RestorationTask, wald_pair
 from shared_backbones import architectures, weights
+from shared_backbones.degrading import enlarge
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Entries
 

@@ -187,8 +187,8 @@ def _chip(
     before[:, ~valid] = np.nan
     with open_raster(result) as source:
         after = source.read([part + 1 for part in parts], window=((top, top + height), (left, left + width)))
-    pictures = (data_uri(jpeg(stretched(part, between)), "image/jpeg") for part in (before, after))
-    chip = Chip(row, column, top, left, height, width, *pictures)
+    first, second = (data_uri(jpeg(stretched(part, between)), "image/jpeg") for part in (before, after))
+    chip = Chip(row, column, top, left, height, width, first, second)
     return PlacedChip(chip, scene.grid.aspect, place_of(chip, scene.grid), f"mean change {change:.2g}")
 
 
