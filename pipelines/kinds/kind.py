@@ -38,6 +38,7 @@ KINDS = {
     "synthetic_volumes": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
     "volumes": "pipelines.kinds.volumes:VolumeSegmentation",
     "volume_patches": "pipelines.kinds.volume_patches:VolumePatchSegmentation",
+    "thick_slices": "pipelines.kinds.thick_slices:ThickSlices",
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
     "synthetic_scenes": "pipelines.kinds.synthetic_scenes:SyntheticScenes",

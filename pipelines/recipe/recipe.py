@@ -25,7 +25,7 @@ from pipelines.recipe.scenes import (
 )
 from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
-from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
+from pipelines.recipe.volumes import PatchData, SyntheticData, ThickSliceData, VolumeData
 from shared_backbones.card import Card
 from shared_backbones.json_values import Entries
 
@@ -192,6 +192,7 @@ class Recipe(Section):
         SyntheticData
         | VolumeData
         | PatchData
+        | ThickSliceData
         | SceneData
         | LabelledSceneData
         | SyntheticSceneData

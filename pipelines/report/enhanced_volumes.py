@@ -14,7 +14,7 @@ _WORDING = Wording(
     kind="Enhancement report",
     difference="Change against the slices as they were given, in the scan’s standard deviations.",
     curve="Profile across the slices",
-    number="Position",
+    number="Position (mm)",
     remark="Not for diagnosis: made-up detail is possible. What lies between the measured slices is inferred.",
 )
 _MISSING = 255
@@ -54,7 +54,7 @@ def volume_report(sidecar: Document, volume: Volume, result: Enhanced) -> str:
         *([Section("warnings", "Warnings", [Bullets(warnings, alert=True)], contents="Warnings")] if warnings else []),
         Section("provenance", "Provenance", blocks, contents="Provenance", columns=True),
     ]
-    lead = f"{name} {number}, {moment(text_at(sidecar, 'created'))}"
+    lead = f"{f'{name} {number}'.strip()}, {moment(text_at(sidecar, 'created'))}"
     pictures = volume_pictures(volume, result)
     return enhanced_report(str(sidecar["case"]), lead, facts, pictures, _WORDING, sections, medical=True)
 
@@ -80,7 +80,7 @@ def volume_pictures(volume: Volume, result: Enhanced) -> EnhancedPictures:
     columns, every = list(range(step // 2, width, step)), max(1, height // 128)
     positions = range(0, height, every)
     spacing = result.grid.spacing_mm
-    names = [f"{position * spacing[axis]:.4g} mm" for position in positions]
+    names = [f"{position * spacing[axis]:.4g}" for position in positions]
     parts = (part[list(positions)][:, columns].T[None].astype(np.float64) for part in (before, after))
     return EnhancedPictures(
         shape=(height, width),

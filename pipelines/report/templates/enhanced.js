@@ -64,9 +64,10 @@
       drawn_("polyline", { class: `curve ${name}`, points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ") });
       if (samples.names.length <= 16) for (const [x, y] of points) drawn_("circle", { class: `curve ${name}`, cx: x, cy: y, r: 2.5 });
     }
-    const every = Math.ceil(samples.names.length / 12);
+    const every = Math.ceil(samples.names.length / 16); // in the table
+    const apart = Math.ceil(samples.names.length / (samples.names.length > 16 ? 6 : 16)); // below the curve
     samples.names.forEach((name, number) => {
-      if (number % every === 0) drawn_("text", { x: place_(0, number)[0], y: top + high + 14, "text-anchor": "middle" }, name);
+      if (number % apart === 0) drawn_("text", { x: place_(0, number)[0], y: top + high + 14, "text-anchor": "middle" }, name);
     });
     byId("enhanced-place").textContent = coordinates(samples.columns[chosen[1]], samples.rows[chosen[0]]);
     const digits = Math.max(0, 3 - Math.floor(Math.log10(Math.max(Math.abs(low), Math.abs(high_), 1e-9))));

@@ -27,7 +27,9 @@ def test_results_say_of_themselves_that_they_are_enhanced(tmp_path: Path, thin: 
     assert image.header["descrip"].item() == b"enhanced: not for diagnosis"  # pyright: ignore[reportAttributeAccessIssue]
     assert image.shape == (24, 20, 24)  # pyright: ignore[reportAttributeAccessIssue]
     for end in (-0.5, 1.0):  # the same borders
-        corners = [each.affine @ [*(np.array(each.shape) - 0.5 if end > 0 else [end] * 3), 1] for each in (image, before)]
+        corners = [
+            each.affine @ [*(np.array(each.shape) - 0.5 if end > 0 else [end] * 3), 1] for each in (image, before)
+        ]
         np.testing.assert_allclose(*corners, atol=1e-4)
     sidecar = json.loads((tmp_path / "jane-doe_enhanced.json").read_text())
     assert sidecar["enhanced"] == "not for diagnosis: made-up detail is possible"
