@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,11 @@ class Enhancer(LoadedNetwork):
                 "was trained to sharpen"
             )
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How `open_for_model` is to open scenes."""
+        return self.sharpening.opening(len(self.contract.bands))
+
     def memory(self, scene: Scene) -> float:
         """Estimate of the bytes of this machine's memory that `enhance` takes: strips, network and files.
 
@@ -101,7 +107,7 @@ class Enhancer(LoadedNetwork):
         Values are in the bands' unit, such as reflectance. Fine bands are as they were.
 
         Args:
-            scene: opened with the model's bands, coarse values repeated (`nearest`).
+            scene: opened with the model's bands and as `opening` says: coarse values are repeated.
             output: path of the GeoTIFF.
             bands: names of those to write; by default all.
             tags: noted in the file.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,10 @@ class Sharpening:
     ratio: int
     mtf: float
     overlap: int
+
+    def opening(self, bands: int) -> dict[str, Any]:
+        """How scenes are opened: coarse values repeated, and on a finer grid where all of the bands are coarse."""
+        return {"nearest": True, **({"finer": self.ratio} if len(self.coarse) == bands else {})}
 
     @classmethod
     def from_card(cls, card: Document, contract: InputContract, model: str) -> "Sharpening":

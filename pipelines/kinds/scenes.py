@@ -352,9 +352,14 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
             "offset": data.offset,
             "reproject": True,
             "mask_clouds": data.mask_clouds,
-            **({"nearest": True} if isinstance(data, SharpenedSceneData) else {}),
+            **(_repeated(data) if isinstance(data, SharpenedSceneData) else {}),
         },
     )
+
+
+def _repeated(data: SharpenedSceneData) -> Entries:
+    """Coarse values are repeated, on a finer grid where all bands are coarse; see `Sharpening.opening`."""
+    return {"nearest": True, **({"finer": data.ratio} if len(data.coarse) == len(data.bands) else {})}
 
 
 def section_of(

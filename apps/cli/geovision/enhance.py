@@ -63,7 +63,7 @@ def enhance(options: EnhanceOptions) -> int:
     outputs, folder = Outputs(files, options.overwrite), find_model(options.model, "geovision")
     outputs.check([*files_of(options.input), folder / CARD, folder / WEIGHTS])
     enhancer = Enhancer(folder, **options.network.keywords())
-    with open_for_model(options.input, enhancer.contract, nearest=True, **asdict(options.reading)) as scene:
+    with open_for_model(options.input, enhancer.contract, **enhancer.opening, **asdict(options.reading)) as scene:
         scene.check(enhancer.contract, any_resolution=options.any_resolution)
         content = _written(enhancer, scene, outputs, options)
     if options.as_json:

@@ -114,8 +114,7 @@ def wald_pair(sharpening: Sharpening, batch: dict[str, Tensor]) -> WaldPair:
     """Pairs of a batch of stored patches, each cut so that it begins with a whole coarse pixel."""
     ratio = sharpening.ratio
     images, valid = batch["image"].float(), batch["valid"].bool()
-    multiple = 2 * ratio**2 if ratio % 2 else 4 * ratio
-    height, width = ((side - ratio + 1) // multiple * multiple for side in images.shape[2:])
+    height, width = (cut_side(side, ratio) for side in images.shape[2:])
     parts = []
     for image, known in zip(images, valid, strict=True):
         row, column = coarse_offset(image[list(sharpening.coarse)], ratio)
@@ -123,6 +122,12 @@ def wald_pair(sharpening: Sharpening, batch: dict[str, Tensor]) -> WaldPair:
         parts.append((image[:, *part], known[part]))
     cut, known = (torch.stack(column) for column in zip(*parts, strict=True))
     return sharpening.wald(filled(cut, known), known)
+
+
+def cut_side(side: int, ratio: int) -> int:
+    """What is used of the side of a patch, wherever coarse pixels begin in it."""
+    multiple = 2 * ratio**2 if ratio % 2 else 4 * ratio
+    return (side - ratio + 1) // multiple * multiple
 
 
 def _turned(images: Tensor, quarter: int, mirrored: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Thick slices: a recipe learns from scans without labels, is judged beside bicubic, and its model makes slices thin."""
+"""Thick slices: a recipe learns from scans without labels, is judged beside bicubic, and its model is used."""
 
 import json
 from pathlib import Path
