@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +14,9 @@ from geovision.frames import Frame
 from geovision.networks import LoadedNetwork
 from geovision.rasters import CACHE_BYTES, cloud_optimised, open_raster
 from geovision.scene import Scene
-from geovision.sharpening import (
-    RMS,
-    WORST,
-    Sharpening,
-    coarse_offset,
-    consistent,
-    degrade,
-    filled,
-    to_numbers,
-    wholly_seen,
-)
+from geovision.sharpening import Sharpening, coarse_offset, filled, to_numbers, wholly_seen
 from geovision.tiling import Axis
+from shared_backbones.degrading import RMS, WORST, consistent, degrade
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 from shared_backbones.inference import LIBRARIES
@@ -80,6 +72,11 @@ class Enhancer(LoadedNetwork):
                 "was trained to sharpen"
             )
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How `open_for_model` is to open scenes."""
+        return self.sharpening.opening(len(self.contract.bands))
+
     def memory(self, scene: Scene) -> float:
         """Estimate of the bytes of this machine's memory that `enhance` takes: strips, network and files.
 
@@ -110,7 +107,7 @@ class Enhancer(LoadedNetwork):
         Values are in the bands' unit, such as reflectance. Fine bands are as they were.
 
         Args:
-            scene: opened with the model's bands, coarse values repeated (`nearest`).
+            scene: opened with the model's bands and as `opening` says: coarse values are repeated.
             output: path of the GeoTIFF.
             bands: names of those to write; by default all.
             tags: noted in the file.
@@ -125,8 +122,7 @@ class Enhancer(LoadedNetwork):
                 cannot be written.
         """
         expect(self.memory(scene), scene.label, "enhancing it")
-        chosen = self._chosen(bands)
-        names = [self.contract.bands[band] for band in chosen]
+        chosen, names = self._chosen(bands), self.chosen(bands)
         with work_folder(output.parent) as folder:
             made = folder / "0.tif"
             how = {"nodata": float("nan"), "resampling": "average", "tags": {**(tags or {}), "enhanced": "yes"}}
@@ -140,6 +136,14 @@ class Enhancer(LoadedNetwork):
             with replacing(output) as final:
                 os.replace(made, final)
         return figures
+
+    def chosen(self, bands: Sequence[str] | None) -> list[str]:
+        """Names of the bands that are written; by default all.
+
+        Raises:
+            InputError: a band is unknown, or comes twice.
+        """
+        return [self.contract.bands[band] for band in self._chosen(bands)]
 
     def _chosen(self, bands: Sequence[str] | None) -> list[int]:
         if bands is None:

@@ -44,6 +44,11 @@ class Grid:
         """Side of a pixel in the units of the CRS: the geometric mean of both sides."""
         return math.sqrt(abs(self.transform.determinant))
 
+    def divided(self, parts: int) -> "Grid":
+        """The same place in pixels so many times as fine along each axis."""
+        transform = self.transform * self.transform.scale(1 / parts)
+        return Grid(self.crs, transform, self.height * parts, self.width * parts)
+
     @cached_property
     def on_earth(self) -> bool:
         """Whether the grid has a place: a CRS that is no local one, and a transform that places pixels in it."""

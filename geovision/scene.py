@@ -37,12 +37,14 @@ class Placing:
         georeference: `gcps` or `rpcs`, to lay files by their ground control points or rational polynomials.
         reproject: whether files in another CRS are laid on the finest one's grid, in place of refusing them.
         nearest: whether values of coarser files are repeated, in place of interpolated.
+        finer: pixels along each axis that the finest file's pixel is divided into.
     """
 
     crs: str | None = None
     georeference: str | None = None
     reproject: bool = False
     nearest: bool = False
+    finer: int = 1
 
 
 class Scene:
@@ -97,6 +99,8 @@ class Scene:
                 raise InputError(f"{printable(path)}: {error}") from None
         own = {layer.path for layer in self.layers}
         self.grid: Grid = min((grid for path, grid in grids.items() if path in own), key=lambda grid: grid.pixel_size)
+        if how.finer > 1:
+            self.grid = self.grid.divided(how.finer)
         for path, grid in grids.items():
             self._check_crs(path, grid, how)
             source = self._sources[path]

@@ -27,6 +27,7 @@ class Opening(TypedDict, total=False):
     georeference: str | None
     reproject: bool
     nearest: bool
+    finer: int
     mask_clouds: bool
 
 
@@ -51,6 +52,7 @@ def open_scene(
             georeference: `gcps` or `rpcs`, to lay the scene by its ground control points or rational polynomials.
             reproject: lay files that are in another CRS on the finest one's grid, in place of refusing them.
             nearest: repeat the values of coarser files, in place of interpolating between them.
+            finer: pixels along each axis that a pixel is divided into, on a grid so much finer; 1 by default.
             mask_clouds: make clouds and their shadows invalid, where the product says where they are.
 
     Raises:
@@ -80,6 +82,7 @@ def open_scene(
         georeference=georeference,
         reproject=options.get("reproject", False),
         nearest=options.get("nearest", False),
+        finer=options.get("finer", 1),
     )
     clouds = None
     if options.get("mask_clouds", False):

@@ -1,23 +1,19 @@
 """Coarse bands at the resolution of fine ones: degrading as a sensor does, Wald's protocol, and consistency."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geovision.contract import InputContract
+from shared_backbones.degrading import degrade, enlarge, point_spread
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
 
-RMS, WORST = 0.005, 0.02
-"""How far a degraded result may be from what was measured, as shares of the band's mean: root mean square, and at the
-worst pixel."""
 _REPEATS = 0.98  # share of equal neighbours that tells where coarse pixels lie
-_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,10 @@ class Sharpening:
     ratio: int
     mtf: float
     overlap: int
+
+    def opening(self, bands: int) -> dict[str, Any]:
+        """How scenes are opened: coarse values repeated, and on a finer grid where all of the bands are coarse."""
+        return {"nearest": True, **({"finer": self.ratio} if len(self.coarse) == bands else {})}
 
     @classmethod
     def from_card(cls, card: Document, contract: InputContract, model: str) -> "Sharpening":
@@ -115,31 +115,6 @@ class WaldPair(NamedTuple):
     valid: Tensor
 
 
-def point_spread(ratio: int, mtf: float) -> list[float]:
-    """Weights of fine pixels in a coarse one along an axis, around its centre: a Gaussian with the MTF at Nyquist.
-
-    The list has an even length where the ratio is even, as a coarse centre then lies between two fine ones.
-    """
-    sigma = ratio * math.sqrt(-2 * math.log(mtf)) / math.pi
-    reach = math.ceil(3 * sigma)
-    places = [i + (0.5 if ratio % 2 == 0 else 0.0) for i in range(-reach, reach + (ratio % 2))]
-    weights = [math.exp(-((place / sigma) ** 2) / 2) for place in places]
-    return [weight / sum(weights) for weight in weights]
-
-
-def degrade(images: Tensor, ratio: int, mtf: float) -> Tensor:
-    """Images `(B, C, H, W)` as a sensor of a coarser resolution sees them; beyond the border, its pixels go on."""
-    weights = torch.tensor(point_spread(ratio, mtf), dtype=images.dtype, device=images.device)
-    channels, length = images.shape[1], len(weights)
-    before = (length - ratio) // 2
-    after = length - ratio - before
-    padded = F.pad(images, (before, after, before, after), mode="replicate")
-    rows = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    columns = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    padded = F.conv2d(padded, rows, stride=(ratio, 1), groups=channels)
-    return F.conv2d(padded, columns, stride=(1, ratio), groups=channels)
-
-
 def wholly_seen(valid: Tensor, ratio: int, mtf: float) -> Tensor:
     """Coarse pixels into which nothing unknown was spread: `(B, H, W)` to `(B, H / ratio, W / ratio)` bool."""
     length = len(point_spread(ratio, mtf))
@@ -147,32 +122,6 @@ def wholly_seen(valid: Tensor, ratio: int, mtf: float) -> Tensor:
     after = length - ratio - before
     unknown = F.pad((~valid)[:, None].float(), (before, after, before, after), value=1.0)
     return F.max_pool2d(unknown, length, ratio)[:, 0] == 0
-
-
-def enlarge(images: Tensor, ratio: int) -> Tensor:
-    """Images `(B, C, h, w)` enlarged bicubically, `(B, C, ratio h, ratio w)`."""
-    return F.interpolate(images, scale_factor=ratio, mode="bicubic", align_corners=False)
-
-
-def consistent(images: Tensor, native: Tensor, ratio: int, mtf: float) -> Tensor:
-    """Images changed so that the sensor would see in them what it saw.
-
-    What is missing in the degraded images is enlarged and added, until `RMS` and `WORST` hold with room to spare.
-
-    Args:
-        images: coarse bands at the fine resolution, `(B, K, H, W)`.
-        native: the same at their own, `(B, K, H / ratio, W / ratio)`.
-        ratio: fine pixels per coarse one along each axis.
-        mtf: as of `Sharpening`.
-    """
-    scale = native.abs().mean((2, 3), keepdim=True).clamp(min=1e-12)
-    for _ in range(_STEPS):
-        missing = native - degrade(images, ratio, mtf)
-        fraction = (missing / scale).abs()
-        if fraction.square().mean((2, 3)).sqrt().max() < RMS / 10 and fraction.max() < WORST / 10:
-            break
-        images = images + enlarge(missing, ratio)
-    return images
 
 
 def coarse_offset(values: Tensor, ratio: int) -> tuple[int, int]:

@@ -1,29 +1,25 @@
-"""Encoders whose weights torchgeo names: what each takes, by its metadata, and a checkpoint of it as a network of timm.
-
-Nothing is fetched: the file is the user's. A trained model that came of one needs torchgeo no more.
-"""
+"""Encoders whose weights torchgeo names: what each takes, by its metadata."""
 
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 
 from geovision.contract import input_section
 from geovision.datasets.torchgeo_classes import TorchGeo
+from geovision.models.torchgeo_networks import default_size, encoder_class, takes_resolution
 from geovision.sensors import REFLECTANCE, Sensor, find_sensor, plain_name
-from shared_backbones import official
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
 from shared_backbones.json_values import Entries
-from shared_backbones.networks.timm_classifier import TimmClassifier
-from shared_backbones.weights import check_tensor, sample_of
 
-_ABSENT = ("norm.weight", "norm.bias")  # of encoders whose tokens were averaged; torchgeo leaves them as they are drawn
-_HEADS = ("head.", "fc.")
 _DARKEST = 300  # reflectance x 10000 is not divided by less; numbers of 8 bits are
 _SIZE = 224  # of networks that take any size, where torchgeo names none
+_COLOURS = {"R": "red", "G": "green", "B": "blue", "B4": "red", "B3": "green", "B2": "blue"}
+_OPEN = ("sensor", "bands", "mean", "std")
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,12 @@ class Encoder:
         bands: Names of the bands, in order.
         dataset: Data that they were trained on.
         license: Licence of the weights, or `unknown`.
+        publication: Address of what describes them.
         reason: Why they cannot be taken here; empty where they can.
-        input: The `input` of a card; empty where they cannot be taken.
+        input: The `input` of a card; the `size` alone where they take bands and numbers that the user names; empty
+            where they cannot be taken.
+        takes: Names of what the user says of them: of bands and numbers that torchgeo leaves open, and of the ground.
+        of_timm: Whether the network is one of timm's.
     """
 
     name: str
@@ -45,10 +45,14 @@ class Encoder:
     bands: tuple[str, ...]
     dataset: str
     license: str
+    publication: str
     reason: str
     input: Entries
+    takes: tuple[str, ...]
+    of_timm: bool
 
 
+@lru_cache(maxsize=1)
 def encoders() -> list[Encoder]:
     """All weights that torchgeo names, with what each takes, or why it cannot be taken.
 
@@ -77,48 +81,78 @@ def find_encoder(name: str) -> Encoder:
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InputError(
-            f"torchgeo:{printable(name)}: torchgeo names no such weights{hint}; see geovision models torchgeo"
+            f"torchgeo:{printable(name)}: torchgeo names no such weights{hint}; see geovision models list --torchgeo"
         )
     if known[name].reason:
-        raise InputError(f"torchgeo:{name}: {known[name].reason}; choose others, see geovision models torchgeo")
+        raise InputError(f"torchgeo:{name}: {known[name].reason}; choose others, see geovision models list --torchgeo")
     return known[name]
 
 
-def load_encoder(encoder: Encoder, checkpoint: Path) -> TimmClassifier:
-    """The network with the weights of a checkpoint, without a head, in eval mode.
+def arguments_of(encoder: Encoder, given: Entries) -> tuple[Entries, Entries]:
+    """The `input` of a card, and arguments of the network, by what the user says of weights beside torchgeo.
 
     Args:
         encoder: What the weights are of.
-        checkpoint: The file that torchgeo would fetch; read as tensors alone.
+        given: Values by the names in `encoder.takes`; `mean` and `std` are by default the sensor's published ones.
 
     Raises:
-        InputError: the file cannot be read safely, or its entries are not those of the network.
+        InputError: a name is not among them, sensor or bands are missing or unknown, or no numbers are known of them.
     """
-    side = {"img_size": encoder.input["size"]} if encoder.network.startswith("vit_") else {}
-    network = TimmClassifier(encoder.network, num_classes=0, in_chans=len(encoder.bands), **side)
-    own, state = network.network.state_dict(), official.read_foreign(checkpoint)
-    missing = [name for name in own if name not in state and name not in _ABSENT]
-    left_over = [name for name in state if name not in own and not name.startswith(_HEADS)]
-    label = printable(checkpoint)
-    if missing or left_over:
+    unknown = [name for name in given if name not in encoder.takes]
+    if unknown:
+        allowed = f"give {', '.join(encoder.takes)} alone" if encoder.takes else "leave them out"
+        raise InputError(f"{unknown[0]}: {encoder.name} has its arguments; {allowed}")
+    res = given.get("res")
+    if "bands" in encoder.input:
+        return {**encoder.input, **({} if res is None else {"gsd_m": res})}, {} if res is None else {"res": res}
+    if not isinstance(given.get("sensor"), str) or not isinstance(given.get("bands"), list):
         raise InputError(
-            f"{label}: no weights of {encoder.name}: missing {sample_of(missing)}; unexpected {sample_of(left_over)}; "
-            "give the file that torchgeo names for them"
+            f'{encoder.name}: torchgeo names no bands of these weights; give sensor=NAME bands=["B2", ...]'
         )
-    for name in own.keys() & state.keys():
-        check_tensor(name, state[name], tuple(own[name].shape), label)
-    network.network.load_state_dict({name: state.get(name, value) for name, value in own.items()})
-    return network.eval()
+    numbers = {name: given[name] for name in ("mean", "std") if name in given}
+    lengths = {len(value) if isinstance(value, list) else 0 for value in numbers.values()}
+    if numbers and (len(numbers) < 2 or lengths != {len(given["bands"])}):
+        raise InputError(f"{encoder.name}: give mean=[...] and std=[...], a number for each band")
+    section = input_section(given["sensor"], given["bands"], encoder.input["size"], statistics=numbers or None)
+    return section, {"in_chans": len(section["bands"]), "wavelengths": wavelengths(section["sensor"], section["bands"])}
 
 
-def card_of(encoder: Encoder) -> Entries:
-    """What a card says of an encoder, but for its name and version."""
+def wavelengths(sensor: str, bands: Sequence[str]) -> list[float]:
+    """Centres of the bands of a sensor in nm."""
+    return [find_sensor(sensor).band(name).wavelength_nm for name in bands]
+
+
+def card_of(encoder: Encoder, section: Entries) -> Entries:
+    """What a card says of an encoder, but for its name and version.
+
+    Args:
+        encoder: What the weights are of.
+        section: The card's `input`.
+    """
     return {
         "description": f"{encoder.network}, trained on {encoder.dataset}, as torchgeo names it",
         "license": encoder.license,
-        "input": encoder.input,
+        "input": section,
         "training": {"source": f"torchgeo {encoder.name}", "data": encoder.dataset},
     }
+
+
+def check_license(encoder: Encoder, accepted: bool, way_out: str) -> None:
+    """Have the user look where torchgeo names no licence.
+
+    Args:
+        encoder: What the weights are of.
+        accepted: Whether the user has looked, or names a licence.
+        way_out: What to add, for the message.
+
+    Raises:
+        InputError: torchgeo names none, and the user has not looked.
+    """
+    if encoder.license == UNKNOWN and not accepted:
+        raise InputError(
+            f"{encoder.name}: torchgeo names no licence of these weights; look at {encoder.publication}, and where "
+            f"they may be used so, {way_out}"
+        )
 
 
 def _encoder(network: str, entry: TorchGeo) -> Encoder:
@@ -126,45 +160,90 @@ def _encoder(network: str, entry: TorchGeo) -> Encoder:
     bands = tuple(map(str, about.get("bands") or ()))
     section, reason = {}, ""
     try:
-        section = _input(network, str(entry).partition(".")[2], bands, entry.transforms)
+        section = _input(network, str(entry).partition(".")[2], bands, entry)
     except ValueError as error:
         reason = str(error)
-    license = str(about.get("license") or "unknown")
-    return Encoder(str(entry), network, bands, str(about.get("dataset")), license, reason, section)
+    takes = _OPEN if section and "bands" not in section else ()
+    if section and takes_resolution(network):
+        takes = (*takes, "res")
+    return Encoder(
+        name=str(entry),
+        network=network,
+        bands=tuple(section.get("bands", bands)),
+        dataset=str(about.get("dataset")),
+        license=str(about.get("license") or UNKNOWN),
+        publication=str(about.get("publication")),
+        reason=reason,
+        input=section,
+        takes=(
+            *(_OPEN if section and "bands" not in section else ()),
+            *(("res",) if takes_resolution(network) else ()),
+        ),
+        of_timm=require("timm", "train").is_model(network),
+    )
 
 
-def _input(network: str, member: str, bands: Sequence[str], transforms: TorchGeo) -> Entries:
+def _input(network: str, member: str, bands: Sequence[str], entry: TorchGeo) -> Entries:
     """The `input` of a card.
 
     Raises:
         ValueError: the weights cannot be taken here.
     """
-    if not require("timm", "train").is_model(network):
-        raise ValueError(f"{network} is no network of timm, the only ones that are built here")
-    if not bands:
-        raise ValueError("torchgeo does not say its bands")
-    sensor = _sensor(member, bands)
-    names = [sensor.band(name).name for name in bands]
-    mean, std, sides = np.zeros(len(bands)), np.ones(len(bands)), []
+    if encoder_class(network) is None:
+        raise ValueError(f"{network} is no network that is built here")
+    mean, std, sides = _numbers(entry.transforms)
+    sides_too = [*sides, *([int(entry.meta["img_size"])] if "img_size" in entry.meta else [])]
+    size = min(sides_too) if sides_too else default_size(network) or _SIZE
+    if not bands and std is None:  # as of DOFA, for any bands in any numbers
+        return {"size": size}
+    count = len(bands) or int(entry.meta.get("in_chans") or 0)
+    if std is None:
+        raise ValueError("torchgeo does not say how its numbers are scaled")
+    mean, std = (np.broadcast_to(value, count).astype(float) for value in (mean, std))
+    sensor, names = _bands(member, bands, count, std)
+    section = input_section(
+        sensor.name, names, size, statistics={"mean": mean.tolist(), "std": std.tolist()}, gsd_m=None
+    )
+    return {**section, **({"stored": max(sides)} if sides and max(sides) > size else {})}
+
+
+def _numbers(transforms: TorchGeo) -> tuple[np.ndarray, np.ndarray | None, list[int]]:
+    """Mean and deviation that numbers are normalised by, None where they are not, and the sides that images get.
+
+    Raises:
+        ValueError: the images are treated in another way.
+    """
+    mean, std, sides = np.zeros(1), np.ones(1), []
     normalised = False
     for part in _parts(transforms):
         kind = type(part).__name__
         if kind == "Normalize":
-            factor, shift = (np.broadcast_to(np.asarray(value, float), len(bands)) for value in (part.std, part.mean))
+            factor, shift = (np.asarray(value, float) for value in (part.std, part.mean))
             mean, std, normalised = mean + std * shift, std * factor, True
         elif kind in {"Resize", "CenterCrop"}:
             sides.append(int(np.asarray(part.size).ravel()[0]))
         else:
             raise ValueError(f"its images are treated by {kind}, of which nothing is known here")
-    if not normalised:
-        raise ValueError("torchgeo does not say how its numbers are scaled")
-    if sensor.band(names[0]).unit == REFLECTANCE and np.median(std) < _DARKEST:
+    return mean, std if normalised else None, sides
+
+
+def _bands(member: str, bands: Sequence[str], count: int, std: np.ndarray) -> tuple[Sensor, list[str]]:
+    """Sensor and bands; three colours in numbers of 8 bits are a picture's.
+
+    Raises:
+        ValueError: they are not known, or their numbers are not.
+    """
+    plain = [plain_name(name) for name in bands] or (["R", "G", "B"] if "RGB" in member and count == 3 else [])
+    if not plain:
+        raise ValueError("torchgeo does not say its bands")
+    in_eight_bits = bool(np.median(std) < _DARKEST)
+    if in_eight_bits and all(name in _COLOURS for name in plain):
+        return find_sensor("rgb"), [_COLOURS[name] for name in plain]
+    sensor = _sensor(member, bands)
+    names = [sensor.band(name).name for name in bands]
+    if sensor.band(names[0]).unit == REFLECTANCE and in_eight_bits:
         raise ValueError("takes numbers of 8 bits in a scale of their own, which no product has")
-    size = min(sides, default=_SIZE)
-    section = input_section(
-        sensor.name, names, size, statistics={"mean": mean.tolist(), "std": std.tolist()}, gsd_m=None
-    )
-    return {**section, **({"stored": max(sides)} if sides and max(sides) > size else {})}
+    return sensor, names
 
 
 def _sensor(member: str, bands: Sequence[str]) -> Sensor:

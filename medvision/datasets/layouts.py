@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medvision.volumes.channels import channel_groups, missing_channel
-from medvision.volumes.files import is_scan_name, scan_stem
+from medvision.volumes.files import find_scans, is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.folds import fold_name
@@ -64,7 +64,7 @@ def find_cases(
     """Find the cases of a data set and part them.
 
     Args:
-        layout: `msd`, `pairs`, `nnunet`, `synapse`, `synapse_arrays`, `acdc`, `lits` or `avt`.
+        layout: `msd`, `pairs`, `nnunet`, `synapse`, `synapse_arrays`, `acdc`, `lits`, `avt` or `scans`.
         root: folder of the data set.
         validation: fraction of the training subjects that form the validation set, in [0, 1).
         seed: seed of the draws of subjects.
@@ -270,6 +270,11 @@ def _lits(root: Path) -> list[Case]:
     return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(images, labels, root)]
 
 
+def _scans(root: Path) -> list[Case]:
+    """Scans alone."""
+    return [Case(scan_stem(path), scan_stem(path), (path,)) for path in find_scans(root)]
+
+
 LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "msd": (_msd, "imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz (Medical Segmentation Decathlon)"),
     "pairs": (_pairs, "images/NAME.nii.gz and labels/NAME.nii.gz; other folders by data.options.images and .labels"),
@@ -279,4 +284,5 @@ LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "acdc": (_acdc, "training/patient001/patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz"),
     "lits": (_lits, "volume-0.nii and segmentation-0.nii, in the folder or one below"),
     "avt": (_avt, "train/NAME_slice_0.npz and test/NAME.h5"),
+    "scans": (_scans, "NAME.nii.gz, without labels"),
 }

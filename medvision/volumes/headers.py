@@ -12,6 +12,8 @@ from shared_backbones.errors import InputError
 
 PAIR = (".hdr.gz", ".hdr", ".img.gz", ".img")
 """Suffixes of NIfTI in two files, header and voxels."""
+ENHANCED = "enhanced: not for diagnosis"
+"""How the description in a header begins of a volume with detail that a network made up."""
 _FURTHEST = 2**30  # byte at which voxels may begin, behind what extensions a header has
 
 
@@ -139,6 +141,8 @@ def _nifti_layout(stream: Stream, name: str, geometry: str | None, insist: bool,
             "convert the scan again"
         )
     grid, warnings = nifti_grid(header, shape, name, geometry, insist=insist)
+    if header["descrip"].item().startswith(ENHANCED.encode()):
+        warnings.append("was enhanced, as its header says: detail in it may be made up, and is not for diagnosis")
     return Layout(grid, volumes, dtype, len(block), int(offset), slope, inter, warnings)
 
 

@@ -16,7 +16,9 @@ from shared_backbones.files import printable, replacing
 _BLOCK = 1 << 22  # bytes written at a time
 
 
-def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, slope: float = 1.0) -> None:
+def write_volume(
+    path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, slope: float = 1.0, description: str = ""
+) -> None:
     """Write numbers as `.nii` or `.nii.gz` on a grid, with a header made from scratch.
 
     The file appears complete or not at all, and equal input gives equal bytes.
@@ -26,12 +28,13 @@ def write_volume(path: str | os.PathLike[str], data: np.ndarray, grid: Grid, *, 
         data: (X, Y, Z) or (X, Y, Z, C) integers, or floating-point numbers, on `grid`.
         grid: Grid, whose qform, sform, codes, voxel sizes and units are written exactly.
         slope: factor by which a reader has to multiply, such as 1/255 for probabilities stored as uint8.
+        description: text of at most 79 ASCII letters that the header has room for.
 
     Raises:
         InputError: the file cannot be written.
     """
     volumes = [data] if data.ndim == 3 else (data[..., channel] for channel in range(data.shape[3]))
-    _write(path, volumes, data.shape, data.dtype, grid, slope)
+    _write(path, volumes, data.shape, data.dtype, grid, slope, description)
 
 
 def write_stack(
@@ -53,6 +56,7 @@ def _write(
     dtype: np.dtype,
     grid: Grid,
     slope: float,
+    description: str = "",
 ) -> None:
     suffix = scan_suffix(Path(path).name)
     if suffix not in (".nii", ".nii.gz"):
@@ -66,6 +70,7 @@ def _write(
     header.set_data_dtype(dtype)
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = slope, 0
+    header["descrip"] = description.encode("ascii")
     with replacing(path) as temporary, temporary.open("wb") as file:
         # An empty name and no time keep the gzip header free of both, and the bytes the same from run to run.
         packed = suffix == ".nii.gz"

@@ -38,6 +38,7 @@ KINDS = {
     "synthetic_volumes": "pipelines.kinds.synthetic_volumes:SyntheticSegmentation",
     "volumes": "pipelines.kinds.volumes:VolumeSegmentation",
     "volume_patches": "pipelines.kinds.volume_patches:VolumePatchSegmentation",
+    "thick_slices": "pipelines.kinds.thick_slices:ThickSlices",
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
     "synthetic_scenes": "pipelines.kinds.synthetic_scenes:SyntheticScenes",
@@ -306,7 +307,9 @@ class Kind(Generic[Data, Prepared]):
         if section.init:
             self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
         if section.backbone_weights:
-            fill_backbone(network.get_submodule("backbone"), section.backbone_weights)
+            backbone = network.get_submodule("backbone")
+            fill = getattr(backbone, "fill", functools.partial(fill_backbone, backbone))
+            fill(section.backbone_weights)
         return network
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:

@@ -43,6 +43,8 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             folds=recipe.folds,
             **self.data.options,
         )
+        if not all(case.labels for case in self.cases):
+            raise InputError(f"data.layout={self.data.layout}: has scans without labels; expected labels to learn from")
 
     def check_settings(self) -> None:
         """Refuse an unknown protocol."""

@@ -1,6 +1,7 @@
-"""Restoration: coarse bands of satellite scenes at the resolution of the fine ones, learnt from the scenes alone."""
+"""Restoration: coarse bands of scenes at the fine ones' resolution, or all bands at a finer one, from scenes alone."""
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,18 +15,20 @@ from torchmetrics.functional.image import (
 from geovision.contract import InputContract
 from geovision.datasets.patches import Patches
 from geovision.scenes import find_scenes
-from geovision.sharpening import Sharpening, enlarge, sharpened
+from geovision.sharpening import Sharpening, sharpened
 from pipelines.data.store import Store
 from pipelines.kinds.scenes import ScenesKind, Source, write_summary
 from pipelines.recipe.scenes import SharpenedSceneData
 from pipelines.report.results import ResultTable, Value
 from pipelines.runtime.progress import Meter
-from pipelines.training.tasks.restoration import RestorationTask, wald_pair
+from pipelines.training.tasks.restoration import SharpeningTask, cut_side, wald_pair
 from shared_backbones import architectures, weights
+from shared_backbones.degrading import enlarge
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Entries
 
 _RIM = 4  # coarse pixels at the border of a patch that are not judged: nothing of a scene is beyond it
+_LEAST = 2 * _RIM + 6  # coarse pixels of a patch, of which SSIM sees those within the rim
 _BATCH = 16
 _WAYS = ("model", "bicubic")
 
@@ -41,16 +44,17 @@ class Restoration(ScenesKind[SharpenedSceneData]):
         """Refuse coarse bands that are none of the network's, and tiles that coarse pixels do not fit."""
         data = self.data
         missing = [band for band in data.coarse if band not in data.bands]
-        if missing or len(data.coarse) >= len(data.bands):
+        if missing or len(set(data.coarse)) < len(data.coarse):
             raise InputError(
-                f"data.coarse={list(data.coarse)}: expected some of data.bands {list(data.bands)}, and not all of them"
+                f"data.coarse={list(data.coarse)}: expected different ones of data.bands {list(data.bands)}"
             )
         if data.tile % data.ratio or data.overlap >= data.tile:
             raise InputError(
                 f"data.tile={data.tile}: expected a multiple of data.ratio {data.ratio} above data.overlap"
             )
-        if data.patch < 8 * data.ratio:
-            raise InputError(f"data.patch={data.patch}: expected {8 * data.ratio} pixels or more")
+        if cut_side(data.patch, data.ratio) < _LEAST * data.ratio:
+            enough = next(side for side in itertools.count() if cut_side(side, data.ratio) >= _LEAST * data.ratio)
+            raise InputError(f"data.patch={data.patch}: expected {enough} pixels or more")
 
     def check_network(self) -> None:
         """Find out whether the network suits the data, and keeps the size of an image.
@@ -88,11 +92,11 @@ class Restoration(ScenesKind[SharpenedSceneData]):
             "sharpening": self.data.model_dump(include={"coarse", "ratio", "mtf", "overlap"}),
         }
 
-    def make_task(self, contract: InputContract, steps: int) -> RestorationTask:
+    def make_task(self, contract: InputContract, steps: int) -> SharpeningTask:
         """The task of restoration."""
         card = {"sharpening": self.data.model_dump(include={"coarse", "ratio", "mtf", "overlap"})}
         sharpening = Sharpening.from_card(card, contract, self.recipe.name)
-        return RestorationTask(self.network(), self.recipe.train, steps, contract, sharpening, self.data.flip)
+        return SharpeningTask(self.network(), self.recipe.train, steps, contract, sharpening, self.data.flip)
 
     def evaluate(self, model: Path, sources: Sequence[Source], folder: Path) -> None:
         """Find the coarse bands of test patches again, one scale below, and compare with bicubic enlargement."""

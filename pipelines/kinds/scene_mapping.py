@@ -17,6 +17,7 @@ from geovision.datasets.patches import Cutting, PatchSource, cut, find_labelled
 from geovision.mapping import Mapper
 from geovision.metrics import confusion, map_figures
 from geovision.models.satmae_pp import is_pretrained_encoder
+from geovision.models.torchgeo_model import TorchGeo
 from geovision.pictures import shown_bands
 from geovision.rasters import open_raster
 from geovision.scene import Scene
@@ -100,6 +101,8 @@ class SceneMapping(ScenesKind[LabelledSceneData]):
         take: Callable[[torch.nn.Module], None] | None = getattr(network, "load_autoencoder", None)
         if take is not None and is_pretrained_encoder(trained.module):
             take(trained.module)
+        elif isinstance(network, TorchGeo) and isinstance(trained.module, TorchGeo):
+            weights.fill(network.backbone, weights.tensors_of(trained.module.backbone), label)
         else:
             super().start_from(network, trained, label)
 

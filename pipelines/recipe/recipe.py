@@ -25,11 +25,12 @@ from pipelines.recipe.scenes import (
 )
 from pipelines.recipe.search import SearchSection
 from pipelines.recipe.section import Domain, Section, Share
-from pipelines.recipe.volumes import PatchData, SyntheticData, VolumeData
+from pipelines.recipe.volumes import PatchData, SyntheticData, ThickSliceData, VolumeData
 from shared_backbones.card import Card
 from shared_backbones.json_values import Entries
 
 STAGES = ("prepare", "train", "evaluate", "report", "register")
+_WEIGHTS = (".pth", ".pt", ".safetensors")  # files of weights
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # of folders and of models
 
 
@@ -39,14 +40,20 @@ class ModelSection(Section):
     architecture: str
     arguments: Entries = Field(default_factory=dict)
     init: str | None = None
-    """Trained model whose weights training starts from: a folder, a bundled name, or `models:/NAME@ALIAS`."""
+    """Trained model whose weights training starts from: a folder, a bundled name, or `models:/NAME@ALIAS`; a file of
+    weights (`.pth`, `.pt`, `.safetensors`) is taken for `backbone_weights`."""
     backbone_weights: str | None = None
-    """File of torchvision's or timm's weights, such as ImageNet's, that the network's backbone starts from."""
+    """File of torchvision's, timm's or torchgeo's weights, such as ImageNet's, that the network's backbone starts
+    from."""
+    accept_license: bool = Field(default=False, exclude_if=lambda accepted: not accepted)
+    """Start from weights of which nobody names a licence."""
 
     @model_validator(mode="after")
     def _one_start(self) -> "ModelSection":
         if self.init and self.backbone_weights:
             raise ValueError("give either init or backbone_weights: init has weights for the backbone, too")
+        if self.init and self.init.endswith(_WEIGHTS):
+            self.init, self.backbone_weights = None, self.init
         return self
 
 
@@ -185,6 +192,7 @@ class Recipe(Section):
         SyntheticData
         | VolumeData
         | PatchData
+        | ThickSliceData
         | SceneData
         | LabelledSceneData
         | SyntheticSceneData

@@ -135,7 +135,8 @@ class SharpenedSceneData(_Scenes):
 
     kind: Literal["restoration"]
     coarse: Filled[str]
-    """Bands that are coarse; each of their values is repeated in a file of all bands."""
+    """Bands that are coarse; each of their values is repeated in a file of all bands. Where all bands are, scenes are
+    enlarged: they are read on a grid that is `ratio` times as fine, which `patch` counts, too."""
     ratio: int = Field(default=2, ge=2)
     """Pixels of the fine grid per coarse one along each axis."""
     mtf: float = Field(default=0.25, gt=0, lt=1)

@@ -77,6 +77,34 @@ class LabelledVolumes(DataSection):
     skip_unreadable: bool = False
 
 
+class ThickSliceData(DataSection):
+    """Scans whose fine slices are made coarse along one axis, to be found again; no labels are needed."""
+
+    domain = "medvision"
+    kind: Literal["thick_slices"]
+    layout: str = "scans"
+    """How the files lie; see `medvision.datasets.layouts`. `scans` is a folder of scans."""
+    options: Document = Field(default_factory=dict)
+    """Of the layout, such as the rule of its split (`test_share`)."""
+    validation: Share = 0.0
+    """Share of the training subjects that are held out to choose the checkpoint."""
+    split_seed: SplitSeed = None
+    """Seed of what the split draws; by default the recipe's `seed`."""
+    ratio: int = Field(default=3, ge=2, le=16)
+    """Thin slices per thick one."""
+    mtf: float = Field(default=0.25, gt=0, lt=1)
+    """What a thick slice leaves of a wave that is two slices long (its modulation transfer function there)."""
+    patch: Annotated[int, Field(ge=16, le=512)] = 48
+    """Side of the squares that are learned from, in voxels; a multiple of the ratio."""
+    least_contrast: float = Field(default=0.2, ge=0)
+    """Squares with a smaller standard deviation, as a share of the scan's, are left out: background."""
+    flip: bool = True
+    """Mirror and turn training squares by quarters."""
+    workers: NonNegativeInt = 0
+    """Processes that convert files; reading the store needs none."""
+    skip_unreadable: bool = False
+
+
 class VolumeData(LabelledVolumes):
     """Labelled volumes for a network of slices."""
 

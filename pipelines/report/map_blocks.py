@@ -72,9 +72,10 @@ class PlacedChip:
 
 @dataclass(frozen=True)
 class Chips(MapBlock):
-    """Parts of a map to look at."""
+    """Parts to look at, each in two pictures, with what these show."""
 
     chips: Sequence[PlacedChip]
+    alts: tuple[str, str] = ("The scene", "The map")
     macro: ClassVar[str] = "chips"
 
 

@@ -107,7 +107,7 @@ def map_pictures(
     return MapPictures(
         shape=scene.shape,
         bands=bands,
-        scene=_within(_SCENE, lambda side: _jpeg(_thinned(drawn, side))),
+        scene=within(_SCENE, lambda side: jpeg(thinned(drawn, side))),
         classes=_of_classes(classes_map, colours),
         confidence=_of_confidence(certainty.cells),
         colours=colours,
@@ -160,7 +160,7 @@ class _Cutter:
         top, left, height, width, scene = self._cut(place.row, place.column, side)
         with open_raster(self.classes_map) as source:
             classes = source.read(1, window=((top, top + height), (left, left + width)))
-        picture = data_uri(_palette(classes, self.colours, NODATA), "image/png")
+        picture = data_uri(palette(classes, self.colours, NODATA), "image/png")
         return Chip(place.row, place.column, top, left, height, width, scene, picture, place.confidence)
 
     def _cut(self, row: int, column: int, side: int = CHIP) -> tuple[int, int, int, int, str]:
@@ -170,7 +170,7 @@ class _Cutter:
         )
         values, valid = self.scene.read(top, left, height, width, bands=self.bands)
         values[:, ~valid] = np.nan
-        return top, left, height, width, data_uri(_jpeg(stretched(values, self.between)), "image/jpeg")
+        return top, left, height, width, data_uri(jpeg(stretched(values, self.between)), "image/jpeg")
 
 
 def _of_classes(classes_map: Path, colours: list[Colour]) -> str:
@@ -178,18 +178,18 @@ def _of_classes(classes_map: Path, colours: list[Colour]) -> str:
         with open_raster(classes_map) as source:
             factor = max(1.0, max(source.shape) / side)
             shape = tuple(max(1, round(length / factor)) for length in source.shape)
-            return _palette(source.read(1, out_shape=shape), colours, NODATA)
+            return palette(source.read(1, out_shape=shape), colours, NODATA)
 
-    return _within(_CLASSES, draw, "image/png")
+    return within(_CLASSES, draw, "image/png")
 
 
 def _of_confidence(cells: np.ndarray) -> str:
     unknown = ~np.isfinite(cells)
     levels = np.where(unknown, NODATA, np.clip(np.nan_to_num(cells) * LEVELS, 0, LEVELS - 1)).astype(np.uint8)
-    return _within(_CONFIDENCE, lambda side: _palette(_thinned(levels, side), ramp(), NODATA), "image/png")
+    return within(_CONFIDENCE, lambda side: palette(thinned(levels, side), ramp(), NODATA), "image/png")
 
 
-def _within(room: int, draw: Callable[[int], bytes], kind: str = "image/jpeg") -> str:
+def within(room: int, draw: Callable[[int], bytes], kind: str = "image/jpeg") -> str:
     """Data URI of a picture in the largest size that has room; `draw` makes one of a longest side."""
     side = _LONGEST
     while len(content := draw(side)) > room and side > 64:
@@ -197,7 +197,7 @@ def _within(room: int, draw: Callable[[int], bytes], kind: str = "image/jpeg") -
     return data_uri(content, kind)
 
 
-def _thinned(picture: np.ndarray, side: int) -> np.ndarray:
+def thinned(picture: np.ndarray, side: int) -> np.ndarray:
     """A picture in at most so many pixels a side (nearest)."""
     height, width = picture.shape[:2]
     factor = max(1.0, max(height, width) / side)
@@ -208,7 +208,7 @@ def _thinned(picture: np.ndarray, side: int) -> np.ndarray:
     return picture[rows[:, None], columns]
 
 
-def _palette(numbers: np.ndarray, colours: Sequence[Colour], missing: int) -> bytes:
+def palette(numbers: np.ndarray, colours: Sequence[Colour], missing: int) -> bytes:
     """A PNG of numbers in their colours, transparent where there is none."""
     image = Image.fromarray(numbers)
     image.putpalette(bytes(part for colour in colours for part in colour).ljust(768, b"\0"))
@@ -217,7 +217,8 @@ def _palette(numbers: np.ndarray, colours: Sequence[Colour], missing: int) -> by
     return stream.getvalue()
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
+    """A JPEG of a picture `(H, W, 3)` uint8."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "JPEG", quality=88)
     return stream.getvalue()

@@ -119,16 +119,16 @@ def map_report(sidecar: Document, content: MapContent, pictures: MapPictures, gr
         title=f"{content['case']}: report on a map",
         kind="Map report",
         heading=content["case"],
-        lead=f"{_model(data)}, {moment(text_at(data, 'created'))}",
+        lead=f"{model_of(data)}, {moment(text_at(data, 'created'))}",
         facts=_facts(data),
         sections=[
             Section("first", "Map", [_view(data, pictures, grid), *_explained(pictures, grid)], contents="Map"),
             *_doubtful(pictures, grid),
             *_points(data, pictures, grid),
             _classes(data, pictures),
-            *_warnings(data),
+            *warnings_of(data),
             verdict_section(content["report"], content["case"], "Is this map fit for use?", "geovision", "scene"),
-            _provenance(data),
+            scene_provenance(data),
         ],
         footer="Every figure of this page is in the JSON files beside it. The page loads nothing; its script lays the "
         "pictures on one another, and keeps answers and the verdict.",
@@ -139,7 +139,8 @@ def map_report(sidecar: Document, content: MapContent, pictures: MapPictures, gr
     return render_page(page, styles=["verdict.css", "map.css"], script="map.js", bar="report")
 
 
-def _model(data: Mapping[str, Json]) -> str:
+def model_of(data: Mapping[str, Json]) -> str:
+    """Name and version of the model."""
     name, version = text_at(data, "model", "name") or "unnamed model", text_at(data, "model", "version")
     return f"{name} {version}" if version else name
 
@@ -220,7 +221,7 @@ def _explained(pictures: MapPictures, grid: Grid) -> list[Block]:
     return [Text(text, small=True)]
 
 
-def _place(chip: Chip, grid: Grid) -> str:
+def place_of(chip: Chip, grid: Grid) -> str:
     """Latitude and longitude of a chip's middle, as maps take them; row and column where there are none."""
     if grid.on_earth:
         longitude, latitude = grid.to_degrees(np.array([chip.column + 0.5]), np.array([chip.row + 0.5]))
@@ -231,7 +232,7 @@ def _place(chip: Chip, grid: Grid) -> str:
 
 def _doubtful(pictures: MapPictures, grid: Grid) -> list[Section]:
     chips = [
-        PlacedChip(chip, grid.aspect, _place(chip, grid), f"mean confidence {fixed(chip.confidence, 2)}")
+        PlacedChip(chip, grid.aspect, place_of(chip, grid), f"mean confidence {fixed(chip.confidence, 2)}")
         for chip in pictures.doubtful
     ]
     if not chips:
@@ -249,7 +250,8 @@ def _points(data: Mapping[str, Json], pictures: MapPictures, grid: Grid) -> list
         return []
     names = [text_at(row, "name") for row in rows_at(data, "classes")]
     chips = [
-        PlacedChip(chip, grid.aspect, _place(chip, grid), f"{number}") for number, chip in enumerate(pictures.points, 1)
+        PlacedChip(chip, grid.aspect, place_of(chip, grid), f"{number}")
+        for number, chip in enumerate(pictures.points, 1)
     ]
     text = Text(
         f"{len(chips)} points, drawn at random from each class of the map, in random order. Say what is at the marked "
@@ -283,12 +285,14 @@ def _classes(data: Mapping[str, Json], pictures: MapPictures) -> Section:
     return Section("classes", "Classes", [Table(columns, rows, "Areas on the map", remark=remark)], contents="Classes")
 
 
-def _warnings(data: Mapping[str, Json]) -> list[Section]:
+def warnings_of(data: Mapping[str, Json]) -> list[Section]:
+    """The section of a side-car's warnings; none where there are none."""
     warnings = [as_text(warning) for warning in list_at(data, "warnings")]
     return [Section("warnings", "Warnings", [Bullets(warnings, alert=True)], contents="Warnings")] if warnings else []
 
 
-def _provenance(data: Mapping[str, Json]) -> Section:
+def scene_provenance(data: Mapping[str, Json]) -> Section:
+    """The section that says of what and by what a result was made."""
     model, scan = part_at(data, "model"), part_at(data, "input")
     about = [(words(key), as_text(model[key])) for key in ("name", "version", "architecture") if model.get(key)]
     about.append(("weights, SHA-256", code(text_at(model, "sha256"))))

@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from geovision.contract import input_section
 from geovision.enhancing import Enhancer
 from geovision.scenes import open_for_model
-from geovision.sharpening import (
-    RMS,
-    WORST,
-    Sharpening,
-    coarse_offset,
-    consistent,
-    degrade,
-    enlarge,
-    point_spread,
-)
+from geovision.sharpening import Sharpening, coarse_offset
 from shared_backbones import weights
+from shared_backbones.degrading import RMS, WORST, consistent, degrade, enlarge, point_spread
 from shared_backbones.errors import InputError
 from shared_backbones.networks.drsformer import DRSformer
 from tests.geovision.rasters import TRANSFORM, write_scene

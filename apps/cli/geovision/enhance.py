@@ -35,6 +35,7 @@ class EnhanceOptions:
         CommaSeparated,
         typer.Option(help="Names of the bands to write, with commas; by default all of the model's."),
     ] = None
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False
     overwrite: OverwriteOption = False
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     any_resolution: AnyResolutionOption = False
@@ -43,7 +44,7 @@ class EnhanceOptions:
 
 
 def enhance(options: EnhanceOptions) -> int:
-    """Bring a scene's coarse bands to its fine grid: a cloud-optimised GeoTIFF of all bands, and a side-car.
+    """Bring a scene's coarse bands to its fine grid: a cloud-optimised GeoTIFF of all bands, a side-car and a report.
 
     Detail is inferred. What the result shows when it is degraded again is compared with what was measured, and noted.
     """
@@ -57,10 +58,12 @@ def enhance(options: EnhanceOptions) -> int:
     if not options.output.parent.is_dir():
         raise InputError(f"{printable(options.output.parent)}: no such folder; make it, or choose another output")
     files = {"scene": options.output, SIDECAR: options.output.with_suffix(".json")}
+    if not options.no_report:
+        files["report"] = options.output.with_name(f"{options.output.stem}_report.html")
     outputs, folder = Outputs(files, options.overwrite), find_model(options.model, "geovision")
     outputs.check([*files_of(options.input), folder / CARD, folder / WEIGHTS])
     enhancer = Enhancer(folder, **options.network.keywords())
-    with open_for_model(options.input, enhancer.contract, nearest=True, **asdict(options.reading)) as scene:
+    with open_for_model(options.input, enhancer.contract, **enhancer.opening, **asdict(options.reading)) as scene:
         scene.check(enhancer.contract, any_resolution=options.any_resolution)
         content = _written(enhancer, scene, outputs, options)
     if options.as_json:
@@ -71,6 +74,8 @@ def enhance(options: EnhanceOptions) -> int:
     for row in content["consistency"]:
         say(f"  {row['name']:<6} degraded again: {row['rms']:.2%} of its mean off, {row['worst']:.2%} at worst")
     say(f"scene: {options.output}")
+    if not options.no_report:
+        say(f"report: {files['report']}")
     return COMPLETE
 
 
@@ -97,4 +102,16 @@ def _written(enhancer: "Enhancer", scene: "Scene", outputs: Outputs, options: En
             "tile": {"size": enhancer.tile, "overlap": enhancer.sharpening.overlap},
             "consistency": figures,
         }
+        if not options.no_report:
+            _write_report(staged["scene"], staged["report"], enhancer, scene, content)
         return outputs.finish(staged, content)
+
+
+def _write_report(result: Path, page: Path, enhancer: "Enhancer", scene: "Scene", content: Entries) -> None:
+    from pipelines.report.enhanced_scenes import enhanced_pictures, scene_report
+
+    contract, sharpened = enhancer.contract, [row["name"] for row in content["consistency"]]
+    deviations = [contract.std[contract.bands.index(name)] * contract.scale for name in sharpened]
+    names = enhancer.chosen(content["settings"]["output_bands"])
+    pictures = enhanced_pictures(scene, result, names, sharpened, deviations)
+    page.write_text(scene_report(content, pictures, scene.grid), encoding="utf-8")

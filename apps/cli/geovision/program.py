@@ -10,7 +10,7 @@ from apps.cli.geovision.enhance import enhance
 from apps.cli.geovision.info import info
 from apps.cli.geovision.map import map_scenes
 from apps.cli.geovision.robustness import robustness
-from apps.cli.geovision.torchgeo import list_encoders, read_encoder
+from apps.cli.geovision.torchgeo import list_models, read_encoder
 from apps.cli.shared.cache_command import add_cache
 from apps.cli.shared.doctor_command import add_doctor
 from apps.cli.shared.import_command import add_import
@@ -29,7 +29,7 @@ app = typer.Typer(name="geovision")
 add_import(app, "geovision", {"torchgeo": read_encoder})
 add_doctor(app, "geovision")
 add_cache(app)
-add_verb(add_models(app, "geovision"), list_encoders, "torchgeo")
+add_models(app, "geovision", list_models)
 add_review(app)
 add_run(app, "geovision")
 add_runs(app)

@@ -1,12 +1,13 @@
-"""`geovision models torchgeo`, and the weights of torchgeo that `geovision import` takes by name."""
+"""The weights of torchgeo, which `geovision models list --torchgeo` lists and `geovision import` takes by name."""
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apps.cli.shared.import_command import ImportOptions, parse_arguments
+from apps.cli.shared.models_command import ListOptions, list_bundled
 from shared_backbones.json_values import Entries
 from shared_backbones.terminal import say
 
@@ -15,33 +16,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderOptions:
-    """What a user asks `models torchgeo` for."""
+class GeovisionListOptions(ListOptions):
+    """What a user asks `geovision models list` for."""
 
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bands, input and reasons, too.")] = False
+    torchgeo: Annotated[
+        bool,
+        typer.Option(
+            "--torchgeo", help="The weights that torchgeo names instead: which `import` takes, and why not the others."
+        ),
+    ] = False
 
 
-def list_encoders(options: EncoderOptions) -> None:
-    """List the pretrained weights that torchgeo names: which `import` takes, and why not the others.
-
-    Nothing is fetched: `import --architecture torchgeo:NAME --checkpoint FILE` reads a file that you have.
-    """
+def list_models(options: GeovisionListOptions) -> None:
+    """List the bundled models: what each takes and does, how well, how large it is, and its licence."""
+    if not options.torchgeo:
+        return list_bundled("geovision", options)
     from geovision.models.torchgeo_encoders import encoders
 
     known = sorted(encoders(), key=lambda encoder: (bool(encoder.reason), encoder.name))
     if options.as_json:
         print(json.dumps([asdict(encoder) for encoder in known], indent=2))
-        return
+        return None
     width = max(len(encoder.name) for encoder in known)
     for encoder in known:
-        about = f"{encoder.network}, {encoder.input.get('sensor')}, {len(encoder.bands)} bands, from {encoder.dataset}"
-        what = f"not taken: {encoder.reason}" if encoder.reason else f"{about}; licence {encoder.license}"
-        say(f"{encoder.name:{width}}  {what}")
+        seen = f"{encoder.input.get('sensor')}, {len(encoder.bands)} bands" if encoder.bands else "bands that you name"
+        about = f"{encoder.network}, {seen}, from {encoder.dataset}; licence {encoder.license}"
+        say(f"{encoder.name:{width}}  {f'not taken: {encoder.reason}' if encoder.reason else about}")
+    return None
 
 
-def read_encoder(name: str, checkpoint: Path) -> "tuple[nn.Module, Entries]":
+def read_encoder(name: str, options: ImportOptions) -> "tuple[nn.Module, Entries]":
     """The network of weights that torchgeo names, filled from a file, and entries of its card."""
-    from geovision.models.torchgeo_encoders import card_of, find_encoder, load_encoder
+    from geovision.models.torchgeo_encoders import UNKNOWN, arguments_of, card_of, check_license, find_encoder
+    from geovision.models.torchgeo_model import load_encoder
 
     encoder = find_encoder(name)
-    return load_encoder(encoder, checkpoint), card_of(encoder)
+    section, arguments = arguments_of(encoder, parse_arguments(options.arguments or []))
+    looked = options.accept_license or options.license != UNKNOWN
+    check_license(encoder, looked, "add --license NAME or --accept-license")
+    return load_encoder(encoder, options.checkpoint, arguments), card_of(encoder, section)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from apps.cli.medvision.classify import classify
+from apps.cli.medvision.enhance import enhance
 from apps.cli.medvision.export import export
 from apps.cli.medvision.export_labels import export_labels
 from apps.cli.medvision.import_model import import_model
@@ -30,6 +31,7 @@ app = typer.Typer(name="medvision")
 add_verb(app, segment)
 add_verb(app, series)
 add_verb(app, classify)
+add_verb(app, enhance)
 add_verb(app, robustness)
 add_verb(app, plan)
 add_verb(app, import_model, "import")

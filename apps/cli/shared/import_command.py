@@ -19,20 +19,19 @@ from shared_backbones.terminal import say
 if TYPE_CHECKING:
     from torch import nn
 
-Libraries: TypeAlias = "Mapping[str, Callable[[str, Path], tuple[nn.Module, Entries]]]"
-"""By the name of a library, what reads a checkpoint of weights that it names: a network, and entries of its card."""
 DOMAINS = ("medvision", "geovision", "astrovision")
 
 
 ARCHITECTURE = typer.Option(
-    help="Published model; an unknown name lists those there are. geovision: or torchgeo:NAME of `models torchgeo`."
+    help="Published model; an unknown name lists those there are. geovision: or torchgeo:NAME, as `models list "
+    "--torchgeo` names them."
 )
 CHECKPOINT = typer.Option(help="Official checkpoint (.pth, .pt, .tar or .safetensors).")
 OUTPUT = typer.Option("--output", "-o", help="Folder of the trained model to write.")
 ARGUMENTS = typer.Argument(metavar="NAME=VALUE", help="The model's arguments, values in JSON: num_classes=9")
 NAME = typer.Option(help="Name of the model; by default the folder's.")
 LICENSE = typer.Option(help="Licence of the weights.")
-ACCEPT_LICENSE = typer.Option("--accept-license", help="Accept terms that forbid some uses, such as commercial ones.")
+ACCEPT_LICENSE = typer.Option("--accept-license", help="Accept terms that forbid some uses, or that nobody names.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,10 @@ class ImportOptions:
     name: Annotated[str | None, NAME] = None
     license: Annotated[str, LICENSE] = "unknown"
     accept_license: Annotated[bool, ACCEPT_LICENSE] = False
+
+
+Libraries: TypeAlias = "Mapping[str, Callable[[str, ImportOptions], tuple[nn.Module, Entries]]]"
+"""By the name of a library, what reads a checkpoint of weights that it names: a network, and entries of its card."""
 
 
 def add_import(app: typer.Typer, domain: str, libraries: "Libraries | None" = None) -> None:
@@ -64,8 +67,6 @@ def add_import(app: typer.Typer, domain: str, libraries: "Libraries | None" = No
         """
         library, _, member = options.architecture.partition(":")
         if libraries and library in libraries and member:
-            if options.arguments:
-                raise InputError(f"{options.arguments[0]}: {options.architecture} has its arguments; leave them out")
             card = import_named(libraries, library, member, options)
             return report_import(options.output, card)
         import_published(
@@ -104,10 +105,11 @@ def import_named(libraries: Libraries, library: str, member: str, options: Impor
     """Read a checkpoint of weights that a library names and write a trained-model folder; returns the card as written.
 
     Raises:
-        InputError: the library names no such weights, the checkpoint is none of them, or the folder is not empty.
+        InputError: the library names no such weights, the checkpoint is none of them, an argument does not suit, nobody
+            names a licence, or the folder is not empty.
     """
     check_new_folder(options.output)
-    network, entries = libraries[library](member, options.checkpoint)
+    network, entries = libraries[library](member, options)
     given = {} if options.license == "unknown" else {"license": options.license}
     return _write(options.output, network, options.checkpoint, {**entries, **given}, options.name)
 

@@ -1,7 +1,7 @@
 """`models list` and `models show`: the trained models at hand."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,40 +30,51 @@ class ShowOptions:
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as it is.")] = False
 
 
-def add_models(app: typer.Typer, domain: str) -> typer.Typer:
-    """Give a program the commands `models list|show`, for the trained models of a domain; returns their group."""
-    catalogue = Catalogue(domain)
+def add_models(app: typer.Typer, domain: str, listing: Callable[..., None] | None = None) -> typer.Typer:
+    """Give a program the commands `models list|show`, for the trained models of a domain; returns their group.
+
+    Args:
+        app: The program.
+        domain: Its domain.
+        listing: What lists the models, where there are others than the bundled ones.
+    """
     models = typer.Typer(help="Trained models: list them, show what one can and cannot do.")
     app.add_typer(models, name="models")
 
     def list_models(options: ListOptions) -> None:
         """List the bundled models: what each takes and does, how well, how large it is, and its licence."""
-        models = catalogue.bundled_models()
-        cards = {name: catalogue.model_card(name) for name in models}
-        if options.as_json:
-            print(json.dumps(list(cards.values()), indent=2))
-            return
-        rows = [
-            [name, card["version"], card["license"], _size(models[name]), _takes(card), card["description"]]
-            for name, card in cards.items()
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-        for name, *row in rows:
-            say("  ".join(f"{text:{width}}" for text, width in zip([name, *row], [*widths, 0], strict=True)).rstrip())
-            if headline := cards[name].get("metrics", {}).get("headline"):
-                say(f"{'':{widths[0]}}  {headline}")
+        list_bundled(domain, options)
 
     def show_model(options: ShowOptions) -> None:
         """Show what a model does, expects, was trained on, and cannot do."""
-        card = catalogue.model_card(options.name)
+        card = Catalogue(domain).model_card(options.name)
         if options.as_json:
             print(json.dumps(card, indent=2))
         else:
             _print_card(card)
 
-    add_verb(models, list_models, "list")
+    add_verb(models, listing or list_models, "list")
     add_verb(models, show_model, "show")
     return models
+
+
+def list_bundled(domain: str, options: ListOptions) -> None:
+    """Print the bundled models of a domain."""
+    catalogue = Catalogue(domain)
+    models = catalogue.bundled_models()
+    cards = {name: catalogue.model_card(name) for name in models}
+    if options.as_json:
+        print(json.dumps(list(cards.values()), indent=2))
+        return
+    rows = [
+        [name, card["version"], card["license"], _size(models[name]), _takes(card), card["description"]]
+        for name, card in cards.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for name, *row in rows:
+        say("  ".join(f"{text:{width}}" for text, width in zip([name, *row], [*widths, 0], strict=True)).rstrip())
+        if headline := cards[name].get("metrics", {}).get("headline"):
+            say(f"{'':{widths[0]}}  {headline}")
 
 
 def _size(folder: Path) -> str:

@@ -25,6 +25,11 @@ def test_writes_a_scene_and_says_how_consistent_it_is(tmp_path: Path, capsys: py
     assert all(row["rms"] <= 0.005 and row["worst"] <= 0.02 for row in sidecar["consistency"])
     assert sidecar["tile"] == {"size": 64, "overlap": 16} and sidecar["warnings"] == []
     assert str(tmp_path) not in (tmp_path / "out.json").read_text()
+    page = (tmp_path / "out_report.html").read_text()
+    assert sidecar["case"] in page and "degraded again" in page and "scene.tif" not in page
+    options[4] = tmp_path / "alone.tif"
+    assert run(program.app, [*map(str, options), "--no-report", "--device", "cpu"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("alone*")) == ["alone.json", "alone.tif"]
 
 
 @pytest.mark.parametrize(

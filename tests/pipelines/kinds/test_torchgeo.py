@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from torchgeo.models import swin_v2_t
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
@@ -18,7 +19,7 @@ from pipelines.recipe.loading import load_recipe
 from pipelines.stages import Job, run_stages
 from shared_backbones import weights
 from shared_backbones.errors import InputError
-from tests.geovision.test_torchgeo_encoders import ORDER, RESNET, imported
+from tests.geovision.test_torchgeo_encoders import ORDER, RESNET, SWIN, checkpoint, imported
 from tests.geovision.torchgeo_miniatures import LABELS, MASKS
 
 SMALL = [
@@ -26,6 +27,7 @@ SMALL = [
     "train.precision=32-true", "train.warmup_steps=1", "train.threads=1", "tracking.system_metrics=false",
     "data.statistics=training", "data.normalisation=mean_std",
 ]  # fmt: skip
+COLOURS = ["red", "green", "blue"]
 SMALLEST = "model={architecture: timm_classifier, arguments: {name: test_resnet, in_chans: %d, num_classes: %d}}"
 
 
@@ -34,7 +36,7 @@ def classes(names: Any) -> str:
     return f"card.classes={json.dumps(entries)}"
 
 
-def start(recipe: str, name: str, folder: Path, *overrides: str, stages: Any = None) -> Job:
+def start(recipe: str, name: str, folder: Path, *overrides: str, stages: Any = None, bands: Any = None) -> Job:
     made = (LABELS | MASKS)[name]
     root = folder / "data"
     if not root.exists():
@@ -42,7 +44,8 @@ def start(recipe: str, name: str, folder: Path, *overrides: str, stages: Any = N
         made.write(root)
     settings = [
         f"data.root={root}", f"output={folder / 'out'}", f"data.layout=torchgeo:{name}", f"data.sensor={made.sensor}",
-        f"data.bands={json.dumps(made.bands)}", f"data.options={json.dumps(made.options)}", f"data.patch={made.side}",
+        f"data.bands={json.dumps(bands or made.bands)}", f"data.options={json.dumps(made.options)}",
+        f"data.patch={made.side}",
         classes(made.classes), *(f"data.{key}={json.dumps(value)}" for key, value in made.settings.items()),
     ]  # fmt: skip
     return run_stages(load_recipe(recipe, [*settings, *SMALL, *overrides]), stages)
@@ -182,3 +185,61 @@ def test_fixes_of_readers_take_the_place_of_labels_of_folders_alone(tmp_path: Pa
     given = [f"data.root={tmp_path / 'b'}", "data.layout=torchgeo:COWCDetection", classes(["River", "car"]), fixes]
     with pytest.raises(InputError, match=r"data\.label_fixes: labels of these images show when they are read"):
         find_kind(load_recipe("eurosat", [*given, "data.sensor=rgb", "data.bands=[red]"]))
+
+
+class TestWeightsByName:
+    """A network of torchgeo that a recipe names by its weights, from a file."""
+
+    def test_a_probe_takes_the_bands_and_numbers_that_torchgeo_names(self, tmp_path: Path, store: str):
+        own = checkpoint(tmp_path / "a.pth", RESNET)
+        job = start("eurosat", "EuroSAT", tmp_path, *named(tmp_path), "train.trainable=head", bands=ORDER)
+        assert job.summary is not None and job.summary["figures"]["images"] == 6
+        card = weights.read_card(job.made["train"] / "model")
+        assert card["architecture"] == "torchgeo" and card["arguments"]["weights"] == RESNET
+        contract = card["input"]
+        assert contract["bands"] == ORDER and contract["sensor"] == "sentinel2_l1c" and contract["size"] == 224
+        assert contract["mean"] == [0] * 13 and contract["std"] == [10_000] * 13 and contract["scale"] == 1e-4
+        trained = weights.load(job.made["train"] / "model").module.state_dict()
+        for name, value in own.state_dict().items():  # a probe leaves the encoder as it was
+            if "running" not in name and "num_batches" not in name:
+                assert torch.equal(trained[f"backbone.network.{name}"], value), name
+
+    def test_masks_are_learnt_from_its_maps(self, tmp_path: Path, store: str):
+        torch.manual_seed(0)
+        torch.save(swin_v2_t().state_dict(), tmp_path / "a.pth")
+        settings = ["data.label_values=null", "data.stride=null", "train.ema_decay=0", "data.normalisation=satmae"]
+        job = start("scenes", "LandCoverAI", tmp_path, *settings, *named(tmp_path, SWIN, 5), bands=COLOURS)
+        assert job.summary is not None
+        assert len([*job.made["evaluate"].glob("case-*.tif")]) == 2
+        card = weights.read_card(job.made["train"] / "model")
+        assert card["arguments"]["dense"] and card["input"]["bands"] == ["red", "green", "blue"]
+        assert card["input"]["std"] == [255.0] * 3 and card["input"]["normalisation"] == "mean_std"
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            (["model.accept_license=false"], "names no licence of these weights; look at https://"),
+            (["model.arguments={weights: Nothing}"], "torchgeo names no such weights"),
+            (['data.bands=["B2"]'], "leave data.bands out, as it follows from the weights"),
+            (["model.init=none.pth"], "no such file"),
+            (["model.init=other.pth"], "no weights of this network of torchgeo"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, changes: list[str], said: str, tmp_path: Path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        checkpoint(tmp_path / "a.pth", RESNET)
+        torch.save({"a": torch.ones(1)}, "other.pth")
+        (tmp_path / "data").mkdir()
+        LABELS["EuroSAT"].write(tmp_path / "data")
+        given = ["data.layout=torchgeo:EuroSAT", "data.root=data", classes("abc"), "data.patch=16", *SMALL[:-2]]
+        capsys.readouterr()
+        assert run(app, ["finetune", "eurosat", *given, *named(tmp_path), *changes]) == 2
+        error = capsys.readouterr().err.splitlines()
+        assert said in error[-1], error
+
+
+def named(folder: Path, name: str = RESNET, count: int = 3) -> list[str]:
+    """Overrides that name a network by its weights, which lie in a file."""
+    arguments = f"{{weights: {name}, num_classes: {count}}}"
+    return ["model.architecture=torchgeo", f"model.arguments={arguments}", f"model.init={folder / 'a.pth'}",
+            "model.accept_license=true"]  # fmt: skip
