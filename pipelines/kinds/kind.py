@@ -45,6 +45,7 @@ KINDS = {
     "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
     "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
     "medical_images": "pipelines.kinds.medical_images:MedicalClassification",
+    "image_segmentation": "pipelines.kinds.image_segmentation:ImageSegmentation",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -32,12 +31,10 @@ from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData, SharpenedSceneData
-from pipelines.report.results import Figures, FigureSummary, ResultTable
 from pipelines.training.tasks.task import Task
 from shared_backbones import architectures, weights
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import ImageSource, find_images
 
@@ -371,13 +368,6 @@ def _statistics_of_start(recipe: Recipe, data: SensorData, bands: Sequence[str])
 def stored_patches(store: Store, split: str) -> Patches:
     """Patches of one split, memory-mapped."""
     return Patches([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)])
-
-
-def write_summary(folder: Path, figures: Figures, tables: Sequence[ResultTable]) -> None:
-    """Write `summary.json`, which the report and the tracking store read."""
-    summary: FigureSummary = {"figures": figures, "tables": [*tables]}
-    with replacing(folder / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _as_it_is(batch: Whatever) -> Whatever:

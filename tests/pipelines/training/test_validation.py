@@ -18,6 +18,7 @@ from shared_backbones.classification.figures import class_figures
 from tests.conftest import ROOT
 from tests.golden import miniatures
 from tests.golden.trainings import TRAININGS, Training
+from tests.pipelines.kinds.test_image_segmentation import pairs as masked_images
 from tests.pipelines.training import validation_processes
 
 PROCESSES = 3
@@ -32,7 +33,13 @@ PATCHES = Training(
     [{"name": name, "color": [0, 0, 0]} for name in ("background", "organ 1", "organ 2")],
     "medvision",
 )  # fmt: skip
-ALL = TRAININGS | {"images_several": TRAININGS["images_bigearthnet"], "volume_patches": PATCHES}
+MASKS = Training(
+    masked_images,
+    {"kind": "image_segmentation", "layout": "pairs", "size": 32},
+    {"architecture": "smp_unet", "arguments": {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [8] * 5}},
+    ["background", "disc"], "medvision",
+)  # fmt: skip
+ALL = TRAININGS | {"images_several": TRAININGS["images_bigearthnet"], "volume_patches": PATCHES, "masked_images": MASKS}
 KINDS_OF = {
     "volume_patches": {"validation": 0.5},
     "volumes_pairs": {"validation": 0.5},
@@ -42,6 +49,7 @@ KINDS_OF = {
     "images_several": {"split": {"test": 0.0, "validation": 0.9}},
     "galaxies_galaxy10": SPLIT,
     "medical_medmnist": {},
+    "masked_images": {"split": {"test": 0.0, "validation": 0.6}},
     "medical_medmnist_several": {},
 }
 """A small training of each kind that validates, with what makes its validation split large enough."""
