@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class SatMAEMapper(EncoderMapper):
         encoder: str = "group",
         levels: Sequence[int] | None = None,
         width: int = 128,
-        **encoder_arguments: Any,
+        **encoder_arguments: object,
     ) -> None:
         super().__init__(num_classes, encoder, width, encoder_arguments)
         trunk = self.encoder.trunk
@@ -177,7 +177,7 @@ class SatMAEComer(EncoderMapper):
         encoder: str = "group",
         width: int = 128,
         adapter: Arguments | None = None,
-        **encoder_arguments: Any,
+        **encoder_arguments: object,
     ) -> None:
         super().__init__(num_classes, encoder, width, encoder_arguments)
         trunk = self.encoder.trunk

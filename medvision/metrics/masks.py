@@ -29,7 +29,7 @@ def mask_figures(probabilities: np.ndarray, reference: np.ndarray) -> MaskRow:
     """Compare a mask with its reference.
 
     Args:
-        probabilities: Of each pixel, `(H, W)` floating, from 0 to 1.
+        probabilities: Probability of each pixel, `(H, W)` floating, from 0 to 1.
         reference: `(H, W)` bool.
 
     Raises:

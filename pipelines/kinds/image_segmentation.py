@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class ImageSegmentation(Kind[MaskedImageData, Store]):
         """
         return self.of_test_split(self.sources, "image; raise data.split.test")
 
-    def identify(self, sources: Sequence[Source]) -> list[list[Any]]:
+    def identify(self, sources: Sequence[Source]) -> list[list[object]]:
         """Files and splits as they are now."""
         return [
             [*super(ImageSegmentation, self).identify(source.files), source.split, source.digest] for source in sources

@@ -30,7 +30,7 @@ from geovision.sensors import find_sensor
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData, SharpenedSceneData
+from pipelines.recipe.scenes import InstanceSceneData, LabelledSceneData, SceneData, SensorData, SharpenedSceneData
 from pipelines.training.tasks.task import Task
 from shared_backbones import architectures, weights
 from shared_backbones.catalogue import Catalogue
@@ -42,7 +42,7 @@ _TRUNK = (
     "img_size", "patch_size", "in_chans", "channel_groups", "channel_embed", "embed_dim", "depth", "num_heads",
     "mlp_ratio",
 )  # fmt: skip
-Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, SharpenedSceneData)
+Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, InstanceSceneData, SharpenedSceneData)
 Whatever = TypeVar("Whatever")
 Patch: TypeAlias = dict[str, Tensor]
 Source: TypeAlias = PatchSource | ImageSource[SatelliteItem]
@@ -52,7 +52,7 @@ class ScenesKind(Kind[Scenes, Store]):
     """What the kinds of scenes share: sources, store, contract and loop.
 
     Args:
-        recipe: Recipe of data of kind `scene_pretraining`, `scene_mapping` or `restoration`.
+        recipe: Recipe of data of kind `scene_pretraining`, `scene_mapping`, `scene_instances` or `restoration`.
     """
 
     evaluates = True
@@ -72,6 +72,7 @@ class ScenesKind(Kind[Scenes, Store]):
             label_values=self.label_values(),
             label_names=tuple(self.class_names()) if self.label_values() else (),
             label_column=getattr(self.data, "label_column", None),
+            instances=isinstance(data, InstanceSceneData),
         )
         self.sources: Sequence[Source] = self.find_all()
 
@@ -149,7 +150,10 @@ class ScenesKind(Kind[Scenes, Store]):
 
     def preparation_settings(self) -> Entries:
         """What decides the stored patches."""
-        return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
+        cutting = asdict(self.cutting)
+        if not cutting["instances"]:
+            del cutting["instances"]  # as what was prepared before it was known
+        return {**cutting, "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
 
     def prepare(self, sources: Sequence[Source], folder: Path) -> None:
         """Cut the patches of all splits."""

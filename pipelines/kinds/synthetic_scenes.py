@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from geovision.contract import InputContract
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from geovision.metrics import confusion, map_figures
 from geovision.models.spectral_mapper import SpectralMapper
 from geovision.spectra.drawing import CLASSES, NEEDED, DrawnScenes, SceneDrawer

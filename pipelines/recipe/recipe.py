@@ -17,6 +17,7 @@ from pydantic import (
 
 from pipelines.recipe.images import GalaxyData, MaskedImageData, MedicalImageData
 from pipelines.recipe.scenes import (
+    InstanceSceneData,
     LabelledSceneData,
     SatelliteImageData,
     SceneData,
@@ -190,6 +191,7 @@ class Recipe(Section):
         | PatchData
         | SceneData
         | LabelledSceneData
+        | InstanceSceneData
         | SyntheticSceneData
         | SharpenedSceneData
         | SatelliteImageData

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.golden import miniatures
 from tests.golden.trainings import TRAININGS, Training
 from tests.pipelines.kinds.test_image_segmentation import pairs as masked_images
+from tests.pipelines.kinds.test_scene_instances import make_scenes
 from tests.pipelines.training import validation_processes
 
 PROCESSES = 3
@@ -39,7 +40,20 @@ MASKS = Training(
     {"architecture": "smp_unet", "arguments": {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [8] * 5}},
     ["background", "disc"], "medvision",
 )  # fmt: skip
-ALL = TRAININGS | {"images_several": TRAININGS["images_bigearthnet"], "volume_patches": PATCHES, "masked_images": MASKS}
+OBJECTS = Training(
+    make_scenes,
+    {"kind": "scene_instances", "sensor": "sentinel2_l1c", "bands": ["B2", "B3", "B4", "B8"], "patch": 32},
+    {"architecture": "pem", "arguments": {"num_classes": 1, "in_chans": 4, "base": 8, "layers": [1, 1, 1],
+     "conv_dim": 16, "mask_dim": 16, "hidden_dim": 16, "num_queries": 6, "nheads": 2, "dim_feedforward": 16,
+     "dec_layers": 2}},
+    ["field"], "geovision",
+)  # fmt: skip
+ALL = TRAININGS | {
+    "images_several": TRAININGS["images_bigearthnet"],
+    "volume_patches": PATCHES,
+    "masked_images": MASKS,
+    "objects": OBJECTS,
+}
 KINDS_OF = {
     "volume_patches": {"validation": 0.5},
     "volumes_pairs": {"validation": 0.5},
@@ -49,6 +63,7 @@ KINDS_OF = {
     "images_several": {"split": {"test": 0.0, "validation": 0.9}},
     "galaxies_galaxy10": SPLIT,
     "medical_medmnist": {},
+    "objects": {"split": {"by": "blocks", "block": 32, "test": 0.0, "validation": 0.5}},
     "masked_images": {"split": {"test": 0.0, "validation": 0.6}},
     "medical_medmnist_several": {},
 }
