@@ -67,3 +67,12 @@ def scale_bar(grid: Grid, width: float) -> tuple[float, str]:
     power = 10.0 ** math.floor(math.log10(longest))
     metres = next(step * power for step in (5, 2, 1) if step * power <= longest)
     return metres / per_pixel, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+
+
+def instance_colours(count: int) -> np.ndarray:
+    """Colours of objects that differ from those of their neighbours in number, `(1 + count, 3)` uint8; 0 is black."""
+    places = np.arange(count)
+    hue, value = (places * 0.618034) % 1, 0.7 + 0.3 * (places % 2)
+    offsets = np.array([0.0, 1 / 3, 2 / 3])
+    wheel = np.clip(np.abs(((hue[:, None] + offsets) % 1) * 6 - 3) - 1, 0, 1)
+    return np.concatenate([np.zeros((1, 3)), (0.25 + 0.75 * wheel) * value[:, None] * 255]).astype(np.uint8)

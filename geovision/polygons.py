@@ -1,7 +1,7 @@
-"""Maps of classes as polygons: GeoPackage or GeoJSON."""
+"""Maps of classes and of objects as polygons: GeoPackage or GeoJSON."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from shared_backbones.files import brief, printable
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from shapely.geometry.base import BaseGeometry
+
+    from geovision.instances import Objects
 
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
@@ -50,16 +52,12 @@ def write_polygons(
     Raises:
         InputError: the file cannot be written.
     """
-    pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
     names = {int(entry["id"]): str(entry["name"]) for entry in classes}
     with open_raster(classes_map) as labels, open_raster(confidence) as certainty:
         grid = grid_of(labels)
         check_polygons(path, grid)
         regions = [row for row in _regions(labels, certainty, grid) if row[2] is None or row[2] >= smallest_m2]
     shapes, numbers, areas, pixels, means = zip(*regions, strict=True) if regions else ((), (), (), (), ())
-    crs = crs_text(grid.crs)
-    if path.suffix.lower() == ".geojson":
-        shapes, crs = _to_degrees(shapes, grid), "EPSG:4326"
     columns: dict[str, np.ndarray] = {
         "class_id": np.array(numbers, np.int32),
         "class": np.array([names[number] for number in numbers], object),
@@ -67,6 +65,70 @@ def write_polygons(
         "pixels": np.array(pixels, np.int64),
         "confidence": np.array(means, np.float64),
     }
+    _write(path, grid, shapes, columns, "Polygon", "classes")
+    return len(regions)
+
+
+def write_objects(path: Path, numbers: Path, objects: "Objects", classes: Sequence[ClassEntry]) -> int:
+    """Write the objects of a raster of their numbers as polygons in its own coordinates; GeoJSON in degrees.
+
+    Each is a (multi)polygon with `object` (its number), `class_id`, `class`, `score`, `area_m2` (on the ground; empty
+    where the map has no place) and `pixels`.
+
+    Args:
+        path: file to write, ending in `.gpkg` or `.geojson`.
+        numbers: GeoTIFF of the objects' numbers, 0 for none.
+        objects: what each is.
+        classes: classes of the objects.
+
+    Returns:
+        The number of objects.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from rasterio.features import shapes
+    from shapely.geometry import MultiPolygon, shape
+
+    with open_raster(numbers) as source:
+        grid, values = grid_of(source), source.read(1)
+    check_polygons(path, grid)
+    parts: dict[int, list[BaseGeometry]] = {}
+    for outline, value in shapes(values.astype(np.int32), values > 0, 4, grid.transform):
+        parts.setdefault(int(value), []).append(shape(outline))
+    order = sorted(parts)
+    places = np.array(order, np.int64) - 1
+    kinds = objects.classes[places]
+    areas = np.full(len(order), np.nan) if objects.areas_m2 is None else objects.areas_m2[places]
+    columns: dict[str, np.ndarray] = {
+        "object": np.array(order, np.int64),
+        "class_id": kinds.astype(np.int32),
+        "class": np.array([str(classes[kind]["name"]) for kind in kinds], object),
+        "score": objects.scores[places],
+        "area_m2": areas,
+        "pixels": objects.pixels[places],
+    }
+    _write(path, grid, [MultiPolygon(parts[number]) for number in order], columns, "MultiPolygon", "objects")
+    return len(order)
+
+
+def _write(
+    path: Path,
+    grid: Grid,
+    shapes: "Sequence[BaseGeometry]",
+    columns: "Mapping[str, np.ndarray]",
+    geometry: str,
+    layer: str,
+) -> None:
+    """Write shapes in a grid's coordinates, or in degrees, with their columns.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
+    crs = crs_text(grid.crs)
+    if path.suffix.lower() == ".geojson":
+        shapes, crs = _to_degrees(shapes, grid), "EPSG:4326"
     try:
         with warnings.catch_warnings():  # that there is no CRS is known
             warnings.simplefilter("ignore", UserWarning)
@@ -75,17 +137,16 @@ def write_polygons(
                 np.array([shapely.to_wkb(shape) for shape in shapes], object),
                 list(columns.values()),
                 list(columns),
-                geometry_type="Polygon" if crs != "EPSG:4326" else "Unknown",
+                geometry_type=geometry if crs != "EPSG:4326" else "Unknown",
                 crs=crs,
                 driver=FORMATS[path.suffix.lower()],
-                layer="classes",
+                layer=layer,
             )
     except Exception as error:  # GDAL's errors have no class in common
         reason = brief(error)
         raise InputError(
             f"{printable(path)}: polygons cannot be written ({reason}); choose another --polygons"
         ) from None
-    return len(regions)
 
 
 def _regions(

@@ -12,6 +12,8 @@ from shared_backbones.labelled_images import ItemT
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "valid": "validation", "test": "test"}
 """Splits by the names that data sets give them."""
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+"""Endings of image files, in lower case."""
 RELABELLING = ("merge", "drop")
 """Options that `Relabelling` takes."""
 
@@ -87,6 +89,25 @@ def entries_of(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise InputError(f"{printable(folder)}: cannot be listed ({error.strerror}); expected a folder") from None
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """JPEG, PNG and TIFF files of a folder by their name without ending, which must be theirs alone.
+
+    Raises:
+        InputError: the folder cannot be listed, or two images have one name.
+    """
+    named: dict[str, Path] = {}
+    for path in entries_of(folder):
+        if path.suffix.lower() not in IMAGE_ENDINGS:
+            continue
+        if path.stem in named:
+            raise InputError(
+                f"{printable(folder)}: holds {printable(path.name)} and {printable(named[path.stem].name)}, expected "
+                "one image of a name; keep one of them"
+            )
+        named[path.stem] = path
+    return named
 
 
 def split_folders(root: Path) -> list[tuple[Path, str]]:

@@ -124,6 +124,14 @@ CASES = {
         2,
         mapped=True,
     ),
+    "satmae_pp_vitcomer": Case(
+        "geovision.models.mapper:SatMAEComer",
+        {**VIT, "depth": 4, "num_classes": 2, "in_chans": 3, "channel_groups": GROUPS, "channel_embed": 4, "width": 64}
+        | {"adapter": {"inplanes": 8, "heads": 2, "fusion_ratio": 2.0}},
+        (3, 32, 32),
+        2,
+        mapped=True,
+    ),
     "smp_unet": Case(
         "shared_backbones.networks.unet:Unet",
         {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [16, 8, 8, 8, 8]},

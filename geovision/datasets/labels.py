@@ -39,7 +39,12 @@ class LabelRaster:
 
     Attributes:
         foreign: values that were read and are no class, with the number of their pixels.
+        nothing: label of pixels that have none.
+        dtype: NumPy's name of the type of labels.
     """
+
+    nothing = IGNORED
+    dtype = "uint8"
 
     def __init__(
         self,
@@ -59,7 +64,7 @@ class LabelRaster:
         if self.path is None:
             return self
         if self.path.suffix.lower() in VECTORS:
-            self._shapes = _shapes(self.path, self.scene, self.values, self.names, self.column)
+            self._shapes = self._read_shapes(self.path)
             return self
         self.source = self._stack.enter_context(open_raster(self.path))
         try:
@@ -71,6 +76,10 @@ class LabelRaster:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _read_shapes(self, path: Path) -> "list[Shape]":
+        """Polygons in the scene's CRS, each with its label."""
+        return read_shapes(path, self.scene, self.values, self.names, self.column)
 
     def _check(self) -> None:
         grid, dtype = grid_of(self.source), np.dtype(self.source.dtypes[0])
@@ -95,18 +104,17 @@ class LabelRaster:
 
     def _read(self, window: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
         if self._shapes is not None:
-            labels = self._burnt(window, shape)
-        else:
-            from rasterio.windows import Window
+            return self._burnt(window, shape)
+        from rasterio.windows import Window
 
-            row, column, height, width = window
-            part = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
-            with reading(Path(str(self.path))):
-                numbers, valid = read_values(self.source, [1], [None], part, shape)
-            labels = self._classes(numbers[0], valid[0])
-        return labels
+        row, column, height, width = window
+        part = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
+        with reading(Path(str(self.path))):
+            numbers, valid = read_values(self.source, [1], [None], part, shape)
+        return self._labelled(numbers[0], valid[0])
 
-    def _classes(self, numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def _labelled(self, numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Labels of a raster's numbers."""
         labels = np.full(numbers.shape, IGNORED, np.uint8)
         for place, value in enumerate(self.values):
             labels[(numbers == value) & valid] = place
@@ -124,8 +132,8 @@ class LabelRaster:
             transform @ transform.translation(column, row) @ transform.scale(width / shape[1], height / shape[0])
         )
         if not self._shapes:
-            return np.full(shape, IGNORED, np.uint8)
-        return rasterize(self._shapes, out_shape=shape, transform=transform, fill=IGNORED, dtype="uint8")
+            return np.full(shape, self.nothing, self.dtype)
+        return rasterize(self._shapes, out_shape=shape, transform=transform, fill=self.nothing, dtype=self.dtype)
 
 
 def foreign_labels(entries: Iterable[int], values: Sequence[int]) -> str:
@@ -142,10 +150,24 @@ def files_of(path: Path) -> list[Path]:
     return [path, *(p for p in (path.with_suffix(end) for end in (".dbf", ".shx", ".prj", ".cpg")) if p.is_file())]
 
 
-def _shapes(
-    path: Path, scene: "Scene", values: Sequence[int], names: Sequence[str], column: str | None
+def read_shapes(
+    path: Path,
+    scene: "Scene",
+    values: Sequence[int],
+    names: Sequence[str],
+    column: str | None,
+    *,
+    one_class: bool = False,
 ) -> "list[Shape]":
     """Polygons in the scene's CRS with their class numbers.
+
+    Args:
+        path: file of polygons.
+        scene: open scene.
+        values: value of each class in the column of classes.
+        names: names of the classes.
+        column: column of the classes; None where it can be told.
+        one_class: whether no column is asked for where none is named, as all polygons are of the only class.
 
     Raises:
         InputError: the file cannot be read, has no such column or no CRS, or holds values that are no class.
@@ -157,8 +179,10 @@ def _shapes(
         reason = brief(error)
         raise InputError(f"{printable(path)}: cannot be read ({reason}); expected polygons with classes") from None
     columns = dict(zip([str(name) for name in about["fields"]], fields, strict=True))
-    chosen = _column(path, columns, column)
-    numbers = _numbers(path, columns[chosen], values, names)
+    if one_class and column is None:
+        numbers = [0] * len(geometry)
+    else:
+        numbers = _numbers(path, columns[_column(path, columns, column)], values, names)
     shapes = [shapely.from_wkb(part) if part is not None else None for part in geometry]
     crs = about["crs"]
     if crs is None and scene.grid.crs is not None:

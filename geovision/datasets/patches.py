@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from geovision.datasets.labels import IGNORED, VECTORS, LabelRaster, files_of
+from geovision.datasets.instance_labels import InstanceRaster
+from geovision.datasets.labels import VECTORS, LabelRaster, files_of
 from geovision.footprints import noted_corners
 from geovision.scene import Scene
 from geovision.scenes import files_of as scene_files
@@ -65,6 +66,7 @@ class Cutting:
         label_values: value of each class in the label raster.
         label_names: names of the classes, by which polygons may call them.
         label_column: column of the polygons' classes; None where it can be told.
+        instances: whether labels are single objects, and what is of none is known to be so.
     """
 
     sensor: str
@@ -77,10 +79,12 @@ class Cutting:
     label_values: tuple[int, ...] = ()
     label_names: tuple[str, ...] = ()
     label_column: str | None = None
+    instances: bool = False
 
     def labels(self, path: Path | None, scene: Scene) -> LabelRaster:
         """The labels of a scene, to be opened with `with`."""
-        return LabelRaster(path, scene, self.label_values, self.label_names, self.label_column)
+        kind = InstanceRaster if self.instances else LabelRaster
+        return kind(path, scene, self.label_values, self.label_names, self.label_column)
 
 
 def find_labelled(root: Path) -> list[tuple[Path, Path]]:
@@ -164,7 +168,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
 
     Returns:
         Arrays: `image` `(N, C, P, P)`, uint16 where that loses nothing and else float32, in the model's numbers;
-        `valid` `(N, P, P)` bool; with labels also `labels` `(N, P, P)` uint8, 255 where there are none. And a record:
+        `valid` `(N, P, P)` bool; with labels also `labels` `(N, P, P)`, as `Cutting.labels` reads them. And a record:
         sha256, CRS, footprints, places, and sums from which means and deviations are made.
 
     Raises:
@@ -180,8 +184,8 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
                 known = valid
                 if source.labels is not None:
                     drawn = raster.read(*window)
-                    drawn[~valid] = IGNORED
-                    known = drawn != IGNORED
+                    drawn[~valid] = raster.nothing
+                    known = valid if cutting.instances else drawn != raster.nothing
                 if not known.any() or known.mean() < cutting.min_valid:
                     continue
                 images.append(values)
@@ -194,7 +198,7 @@ def cut(source: PatchSource, cutting: Cutting) -> tuple[dict[str, np.ndarray], E
         known = np.stack(masks) if masks else np.zeros((0, size, size), bool)
         arrays = {"image": packed(stack), "valid": known}
         if source.labels is not None:
-            arrays["labels"] = np.stack(labels) if labels else np.zeros((0, size, size), np.uint8)
+            arrays["labels"] = np.stack(labels) if labels else np.zeros((0, size, size), raster.dtype)
         rows, columns = (np.array([place[axis] for place in places]) for axis in (0, 1))
         crs = scene.grid.crs
         outlines = noted_corners(scene.grid, rows, columns, (size, size)) if crs is not None and places else None

@@ -75,9 +75,14 @@ class EncoderClassifier(Classifier):
         official.load_foreign(model, path_or_state_dict, names, convert=convert)
         return model.eval()
 
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens of images before the first block, class token first, `(B, 1 + G * L, D)`, and the grid of patches."""
+        first = (self.trunk.class_token + self._class_code()).expand(len(x), -1, -1)
+        return torch.cat([first, self.trunk.embed(x)], 1), self.trunk.grid
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens of the last block, class token first, `(B, 1 + G * L, D)`; normed where it is the feature."""
-        tokens = self.trunk.attend(self._tokens(x))[0]
+        tokens = self.trunk.attend(self.embed(x)[0])[0]
         return tokens if self.global_pool else self.norm(tokens)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -101,7 +106,7 @@ class EncoderClassifier(Classifier):
         """
         wanted = chosen_levels(indices, len(self.trunk.blocks), output_fmt)
         stop = max(wanted) + 1 if stop_early or intermediates_only else None
-        tokens, levels = self.trunk.attend(self._tokens(x), wanted, stop)
+        tokens, levels = self.trunk.attend(self.embed(x)[0], wanted, stop)
         maps = []
         for level in levels:
             level = (self.norm(level) if norm else level)[:, 1:]
@@ -152,10 +157,6 @@ class EncoderClassifier(Classifier):
         if isinstance(self.head, nn.Linear):
             nn.init.trunc_normal_(self.head.weight, std=2e-5)
             nn.init.zeros_(self.head.bias)
-
-    def _tokens(self, x: Tensor) -> Tensor:
-        first = (self.trunk.class_token + self._class_code()).expand(len(x), -1, -1)
-        return torch.cat([first, self.trunk.embed(x)], 1)
 
     def _class_code(self) -> Tensor:
         return self.trunk.positions[:, :1]

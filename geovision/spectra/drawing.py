@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 from scipy.spatial import KDTree
 
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from geovision.sensors import find_sensor
 from geovision.spectra import optics
 from geovision.spectra.library import Part, spectra

@@ -70,3 +70,9 @@ class Augmentation:
         """A view of an image `(S, S, C)` uint8, of its shape or of `size`; the same for the same seed."""
         self.transform.set_random_seed(seed)
         return self.transform(image=image)["image"]
+
+    def with_mask(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same view of an image `(S, S, C)` and of labels of its pixels `(S, S)`, both uint8."""
+        self.transform.set_random_seed(seed)
+        varied = self.transform(image=image, mask=mask)
+        return varied["image"], varied["mask"]

@@ -11,7 +11,15 @@ import numpy as np
 from pipelines.data.image_files import open_image
 from shared_backbones.errors import InputError
 from shared_backbones.files import check_regular, printable
-from shared_backbones.labelled_files import RELABELLING, class_number, entries_of, labelled, split_folders
+from shared_backbones.labelled_files import (
+    IMAGE_ENDINGS,
+    RELABELLING,
+    class_number,
+    entries_of,
+    images_in,
+    labelled,
+    split_folders,
+)
 from shared_backbones.labelled_images import ImageSource, Item, Layout
 
 LAYOUTS = {
@@ -35,7 +43,13 @@ SATELLITE_LAYOUTS = {
 """Layouts of satellite images, which keep their sensor's numbers; NAME stands for a class of `torchgeo.datasets`."""
 MASK_LAYOUTS = {"torchgeo:NAME": "geovision.datasets.torchgeo:TorchGeoMasks"}
 """Layouts of satellite images in which each pixel has a label."""
-_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+MASKED_LAYOUTS = {
+    "pairs": "medvision.datasets.masked_images:Pairs",
+    "kvasir_seg": "medvision.datasets.masked_images:KvasirSeg",
+    "cvc_clinicdb": "medvision.datasets.masked_images:CvcClinicDb",
+    "polyps": "medvision.datasets.masked_images:Polyps",
+}
+"""Layouts of medical images with a mask of what is to be found."""
 
 
 def find_layout(name: str, layouts: Mapping[str, str] = LAYOUTS) -> Any:
@@ -43,7 +57,7 @@ def find_layout(name: str, layouts: Mapping[str, str] = LAYOUTS) -> Any:
 
     Args:
         name: Name of the layout; those of a library have the name of a class after a colon.
-        layouts: `LAYOUTS`, `SATELLITE_LAYOUTS` or `MASK_LAYOUTS`.
+        layouts: `LAYOUTS`, `SATELLITE_LAYOUTS`, `MASK_LAYOUTS` or `MASKED_LAYOUTS`.
 
     Raises:
         InputError: no layout has that name.
@@ -83,7 +97,7 @@ class Table(ImageFiles):
         table, folder = root / str(options.get("table", "labels.csv")), root / str(options.get("images", "images"))
         defaults = {"key": "id", "label": "label", "split": ""}
         key, label, split = (str(options.get(name, default)) for name, default in defaults.items())
-        files = _by_name(folder, _images_in(folder))
+        files = images_in(folder)
         named = (
             (Item(files.get(row[key]) or _below(folder, row[key]), -1, row[key], row[split] if split else ""), row)
             for row in _rows(table, [name for name in (key, label, split) if name])
@@ -111,8 +125,7 @@ class Folders(ImageFiles):
         items = []
         for folder, split in split_folders(root):
             for entry in (entry for entry in entries_of(folder) if entry.is_dir()):
-                number, paths = class_number(entry.name, classes, entry), _images_in(entry)
-                _by_name(entry, paths)
+                number, paths = class_number(entry.name, classes, entry), images_in(entry).values()
                 items += [Item(path, number, path.relative_to(root).as_posix(), split) for path in paths]
         return items
 
@@ -138,25 +151,8 @@ def _rows(table: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
         raise InputError(f"{printable(table)}: is no table of text; expected CSV with labels") from None
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return [path for path in entries_of(folder) if path.suffix.lower() in _ENDINGS]
-
-
 def _below(folder: Path, name: str) -> Path:
     """The image with a path below a folder; the folder itself where there is none."""
     path = PurePath(name)
-    inside = not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in _ENDINGS
+    inside = not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in IMAGE_ENDINGS
     return folder / path if inside and (folder / path).is_file() else folder
-
-
-def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their name without ending, which must be theirs alone."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in named:
-            raise InputError(
-                f"{printable(folder)}: holds {printable(path.name)} and {printable(named[path.stem].name)}, expected "
-                "one image of a name; keep one of them"
-            )
-        named[path.stem] = path
-    return named

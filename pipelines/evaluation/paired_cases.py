@@ -16,6 +16,7 @@ CaseFigures: TypeAlias = dict[str, dict[tuple[str, str], float]]
 """Values by figure, and by case and part of it: a structure, or the how manyth of several cases of one name."""
 _SIGNS = 9999  # drawn, where there are too many cases to try all
 _CHUNK = 256
+_NAMES = ("case", "id", "name", "state")  # columns of `cases.csv` that hold no figure
 
 
 class Difference(TypedDict):
@@ -132,7 +133,7 @@ def _of_rows(rows: Iterator[tuple[str, str, Mapping[str, float]]]) -> CaseFigure
 
 def _segmented(path: Path) -> Iterator[tuple[str, str, Mapping[str, float]]]:
     for row in read_csv_rows(path):
-        yield row["case"], row["name"], {name: float(row[name]) for name in ("dice", "hd95_mm", "nsd") if row[name]}
+        yield row["case"], row["name"], {name: float(row[name]) for name in row if name not in _NAMES and row[name]}
 
 
 def _classified(path: Path) -> Iterator[tuple[str, str, Mapping[str, float]]]:

@@ -41,11 +41,13 @@ KINDS = {
     "thick_slices": "pipelines.kinds.thick_slices:ThickSlices",
     "scene_pretraining": "pipelines.kinds.scene_pretraining:ScenePretraining",
     "scene_mapping": "pipelines.kinds.scene_mapping:SceneMapping",
+    "scene_instances": "pipelines.kinds.scene_instances:SceneInstances",
     "synthetic_scenes": "pipelines.kinds.synthetic_scenes:SyntheticScenes",
     "restoration": "pipelines.kinds.restoration:Restoration",
     "satellite_images": "pipelines.kinds.satellite_images:SatelliteClassification",
     "galaxies": "pipelines.kinds.galaxies:GalaxyClassification",
     "medical_images": "pipelines.kinds.medical_images:MedicalClassification",
+    "image_segmentation": "pipelines.kinds.image_segmentation:ImageSegmentation",
 }
 """Where each kind is; imported when a recipe names it, as each domain has heavy readers of its own."""
 SPLITS = ("train", "validation", "test")
@@ -153,9 +155,7 @@ class Kind(Generic[Data, Prepared]):
             what = f"recipe {recipe.name}: {model.architecture} has no backbone"
             raise InputError(f"{what}; leave model.backbone_weights out")
         if published and not Path(published).is_file():
-            raise InputError(
-                f"model.backbone_weights={published}: no such file; give one of weights, .safetensors or .pth"
-            )
+            raise InputError(f"model.backbone_weights={published}: no such file; give weights, .safetensors or .pth")
 
     def check_settings(self) -> None:
         """Refuse settings that contradict one another, before any file is looked at."""

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -32,13 +31,11 @@ from geovision.sensors import find_sensor
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
-from pipelines.recipe.scenes import LabelledSceneData, SceneData, SensorData, SharpenedSceneData
-from pipelines.report.results import Figures, FigureSummary, ResultTable
+from pipelines.recipe.scenes import InstanceSceneData, LabelledSceneData, SceneData, SensorData, SharpenedSceneData
 from pipelines.training.tasks.task import Task
 from shared_backbones import architectures, weights
 from shared_backbones.catalogue import Catalogue
 from shared_backbones.errors import InputError
-from shared_backbones.files import replacing
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import ImageSource, find_images
 
@@ -47,7 +44,7 @@ _TRUNK = (
     "mlp_ratio",
 )  # fmt: skip
 _TORCHGEO = "torchgeo"  # the architecture whose weights have a name
-Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, SharpenedSceneData)
+Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, InstanceSceneData, SharpenedSceneData)
 Whatever = TypeVar("Whatever")
 Patch: TypeAlias = dict[str, Tensor]
 Source: TypeAlias = PatchSource | ImageSource[SatelliteItem]
@@ -57,7 +54,7 @@ class ScenesKind(Kind[Scenes, Store]):
     """What the kinds of scenes share: sources, store, contract and loop.
 
     Args:
-        recipe: Recipe of data of kind `scene_pretraining`, `scene_mapping` or `restoration`.
+        recipe: Recipe of data of kind `scene_pretraining`, `scene_mapping`, `scene_instances` or `restoration`.
     """
 
     evaluates = True
@@ -77,6 +74,7 @@ class ScenesKind(Kind[Scenes, Store]):
             label_values=self.label_values(),
             label_names=tuple(self.class_names()) if self.label_values() else (),
             label_column=getattr(self.data, "label_column", None),
+            instances=isinstance(data, InstanceSceneData),
         )
         self.sources: Sequence[Source] = self.find_all()
 
@@ -154,7 +152,10 @@ class ScenesKind(Kind[Scenes, Store]):
 
     def preparation_settings(self) -> Entries:
         """What decides the stored patches."""
-        return {**asdict(self.cutting), "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
+        cutting = asdict(self.cutting)
+        if not cutting["instances"]:
+            del cutting["instances"]  # as what was prepared before it was known
+        return {**cutting, "bands": list(self.bands), "label_values": list(self.cutting.label_values)}
 
     def prepare(self, sources: Sequence[Source], folder: Path) -> None:
         """Cut the patches of all splits."""
@@ -418,13 +419,6 @@ def _statistics_of_start(recipe: Recipe, data: SensorData, bands: Sequence[str])
 def stored_patches(store: Store, split: str) -> Patches:
     """Patches of one split, memory-mapped."""
     return Patches([{name: store.array(case, name) for name in case["arrays"]} for case in store.cases(split)])
-
-
-def write_summary(folder: Path, figures: Figures, tables: Sequence[ResultTable]) -> None:
-    """Write `summary.json`, which the report and the tracking store read."""
-    summary: FigureSummary = {"figures": figures, "tables": [*tables]}
-    with replacing(folder / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _as_it_is(batch: Whatever) -> Whatever:

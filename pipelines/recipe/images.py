@@ -148,3 +148,26 @@ class MedicalImageData(LabelledPictures):
     corruption_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the training images that `medvision.corruptions.medmnist_c.augmentation` sees: it draws one of the set's
     corruptions at any severity or, as likely as each of them, none."""
+
+
+class MaskedImageData(DataSection):
+    """Medical images, each with a mask of the one thing that is to be found, such as a polyp.
+
+    The first class of the card is the background, the second what the masks show.
+    """
+
+    domain = "medvision"
+    kind: Literal["image_segmentation"]
+    layout: str
+    """Layout of the files: a name of `pipelines.data.image_layouts.MASKED_LAYOUTS`."""
+    options: Entries = Field(default_factory=dict)
+    """Options of the layout."""
+    split: ImageSplit = Field(default_factory=ImageSplit)
+    split_seed: SplitSeed = None
+    """Seed of what the split draws; by default the recipe's `seed`."""
+    size: PositiveInt = 352
+    """Side in pixels of what the network sees: the whole image, resized."""
+    augmentation: ImageAugmentation = Field(default_factory=ImageAugmentation)
+    workers: NonNegativeInt = 0
+    """Processes that read images; reading the store needs none."""
+    skip_unreadable: bool = False

@@ -15,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.recipe.images import GalaxyData, MedicalImageData
+from pipelines.recipe.images import GalaxyData, MaskedImageData, MedicalImageData
 from pipelines.recipe.scenes import (
+    InstanceSceneData,
     LabelledSceneData,
     SatelliteImageData,
     SceneData,
@@ -74,6 +75,8 @@ class TrainSection(Section):
     """Of SGD."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each block of a vision transformer learns at this share of the rate of the one above it."""
+    backbone_rate: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda rate: rate == 1)
+    """Share of the rate at which a segmenter's backbone learns, which usually starts from published weights."""
     trainable: Literal["all", "head"] = "all"
     """What of the network learns; with `head` the rest stays as it is, as a linear probe needs."""
     betas: tuple[Share, Share] = (0.9, 0.999)
@@ -90,7 +93,8 @@ class TrainSection(Section):
     norm_images: NonNegativeInt = 0
     """Training images without augmentation that statistics of batch norms are estimated from before each validation,
     of classifiers of images; 0 keeps the running ones, which are of augmented images under dropout."""
-    loss: Literal["dice_ce", "dice_focal", "ce"] = "dice_ce"
+    loss: Literal["dice_ce", "dice_focal", "ce", "ce_uncertainty"] = "dice_ce"
+    """Of segmenters; `ce_uncertainty` is MSRNet's: cross-entropy, and a price of being unsure that rises to the end."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
     """Compile the network with torch.compile before the first step; needs a C++ compiler."""
@@ -195,11 +199,13 @@ class Recipe(Section):
         | ThickSliceData
         | SceneData
         | LabelledSceneData
+        | InstanceSceneData
         | SyntheticSceneData
         | SharpenedSceneData
         | SatelliteImageData
         | GalaxyData
-        | MedicalImageData,
+        | MedicalImageData
+        | MaskedImageData,
         Field(discriminator="kind"),
     ]
     domain: Domain = Field(default_factory=lambda fields: fields["data"].domain)

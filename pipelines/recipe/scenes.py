@@ -103,6 +103,29 @@ class LabelledSceneData(_Scenes):
     """Share of a tile that is blended with the next when scenes are mapped."""
 
 
+class InstanceSceneData(_Scenes):
+    """Scenes in which single objects are to be found, such as fields or buildings.
+
+    `root` holds the folders `images` and `labels`; labels have their scene's name, or are one file for all. They are
+    polygons (GeoPackage, GeoJSON, shapefile), each an object, with a column of classes where there are several, or
+    rasters on their scene's grid with a number for each object and 0 where there is none.
+    """
+
+    kind: Literal["scene_instances"]
+    label_values: Filled[int] | None = None
+    """Value of each class in the column of classes. By default the classes' numbers."""
+    label_column: str | None = None
+    """Column of the classes where there are several; by default `class`, `label`, or the only one."""
+    patch: PositiveInt = 96
+    """Side of the stored patches in pixels, a multiple of 32."""
+    flip: bool = True
+    """Mirror and turn training patches by quarters."""
+    overlap: Share = 0.5
+    """Share of a tile that the next one sees again when scenes are mapped; objects in it are joined."""
+    threshold: Share = 0.5
+    """Smallest probability of an object's class."""
+
+
 class SyntheticSceneData(DataSection):
     """Scenes drawn from spectra while training; there are no files."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geovision.pictures import drawn_size, stretched
+from geovision.pictures import drawn_size, instance_colours, stretched
 from pipelines.report.sheets import picture_sheet
 from shared_backbones.card import ClassEntry
 
@@ -84,6 +84,45 @@ def map_panel(
         legend=[(str(entry["name"]), color) for entry, color in zip(classes, colors, strict=True)],
         font=12,
     ).save(path, "PNG")
+
+
+def object_panel(
+    path: Path, scene: "Scene", target: Path, bands: Sequence[str], labels: "LabelRaster | None" = None
+) -> None:
+    """Write a PNG of a scene beside the objects that are in it and those of a map, each in a colour.
+
+    Args:
+        path: File to write.
+        scene: Open scene.
+        target: Raster of the numbers of the map's objects.
+        bands: Names of the three bands that are shown.
+        labels: Objects that are there, open, where they are known.
+    """
+    from geovision.rasters import open_raster
+
+    values, valid = scene.sample()
+    values[:, ~valid] = np.nan
+    with open_raster(target) as source:
+        scale = max(1.0, max(source.shape) / _PANEL)
+        shape = tuple(max(1, round(side / scale)) for side in source.shape)
+        mapped = source.read(1, out_shape=shape)
+    width, height = drawn_size(scene.grid, _PANEL)
+    pictures = [stretched(values[[scene.bands.index(band) for band in bands]])]
+    known = [] if labels is None else [labels.sample(shape)]
+    pictures += [_in_colours(numbers) for numbers in (*known, mapped)]
+    picture_sheet(
+        [pictures],
+        size=(max(1, round(width)), max(1, round(height))),
+        gap=(8, 0),
+        below=[["scene"], *([["labels"]] if known else []), ["objects"]],
+        font=12,
+    ).save(path, "PNG")
+
+
+def _in_colours(numbers: np.ndarray) -> np.ndarray:
+    """Objects of a raster, each in a colour, on black."""
+    known, places = np.unique(np.append(numbers.ravel(), 0), return_inverse=True)
+    return instance_colours(len(known) - 1)[places[:-1].reshape(numbers.shape)]
 
 
 def _color(entry: ClassEntry) -> tuple[int, int, int]:

@@ -15,13 +15,14 @@ from shared_backbones.networks.tokens import to_map, to_tokens
 
 _EPS = 1e-6
 REDUCTIONS = (4, 8, 16, 32)
+_HALVINGS = {16: 2, 8: 1, 4: 0}  # of the image, for the map with a quarter of a patch to a pixel
 Grid: TypeAlias = tuple[int, int]
 TokenBlock: TypeAlias = Callable[[Tensor, Grid], Tensor]
 """A block of a vision transformer: tokens `(B, N, D)` and their grid to tokens."""
 
 
 class Adapter(nn.Module):
-    """What makes a pyramid of a plain vision transformer with patches of 16 pixels.
+    """What makes a pyramid of a plain vision transformer.
 
     Four times, the pyramid's maps are brought into the tokens, some blocks run, and the tokens are brought back into
     the map of their own resolution. Tokens of several groups of bands at each place, and a class token, are allowed:
@@ -39,12 +40,14 @@ class Adapter(nn.Module):
         value_ratio: channels of the deformable attentions' values, as a multiple of `dim`.
         fusion_ratio: channels in which the pyramid's maps are filtered, as a multiple of `dim`.
         init_values: what is brought into the tokens is multiplied by at first.
+        patch: side in pixels of the transformer's patches: 16 as released, 8 or 4. The pyramid's maps have a quarter, a
+            half, one and two patches to a pixel; the first convolutions then halve the image once, or not at all.
         groups: tokens of each place.
         extra: class tokens in front of the others.
         drop_path: stochastic depth of the feed-forwards.
 
     Raises:
-        ValueError: there are not four interactions, or the heads do not suit.
+        ValueError: there are not four interactions, or the heads or the patch do not suit.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Adapter(nn.Module):
         value_ratio: float = 1.0,
         fusion_ratio: float = 6.0,
         init_values: float = 0.0,
+        patch: int = 16,
         groups: int = 1,
         extra: int = 0,
         drop_path: float = 0.0,
@@ -69,9 +73,11 @@ class Adapter(nn.Module):
         spans = spans or [(depth * i // 4, depth * (i + 1) // 4 - 1) for i in range(4)]
         if len(spans) != 4 or depth < 4:
             raise ValueError(f"{len(spans)} interactions over {depth} blocks: expected four, as each makes a map")
+        if patch not in _HALVINGS:
+            raise ValueError(f"patches of {patch} pixels: expected {', '.join(map(str, _HALVINGS))}")
         self.spans = [(span[0], span[-1]) for span in spans]
         self.groups, self.extra = groups, extra
-        self.pyramid = Pyramid(in_chans, inplanes, dim)
+        self.pyramid = Pyramid(in_chans, inplanes, dim, _HALVINGS[patch])
         self.level_codes = nn.Parameter(torch.randn(3, dim))
 
         def attention() -> DeformableAttention:
@@ -92,12 +98,12 @@ class Adapter(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor, x: Tensor, grid: Grid, blocks: Sequence[TokenBlock]) -> list[Tensor]:
-        """Maps `(B, dim, H / r, W / r)` for r of 4, 8, 16 and 32.
+        """Maps `(B, dim, 4 h, 4 w)`, `(B, dim, 2 h, 2 w)`, `(B, dim, h, w)` and `(B, dim, h / 2, w / 2)`.
 
         Args:
-            image: `(B, C, H, W)`, sides multiples of 32.
+            image: `(B, C, H, W)`, sides multiples of two patches.
             x: tokens `(B, extra + groups h w, dim)` before the first block, with their positions.
-            grid: h and w, a sixteenth of H and W.
+            grid: h and w, the patches along H and W.
             blocks: the transformer's blocks.
         """
         height, width = grid
@@ -136,16 +142,19 @@ class Adapter(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Convolutions that make maps of `dim` channels at 1/4, 1/8, 1/16 and 1/32."""
+    """Convolutions that make four maps of `dim` channels, each at half the resolution of the one before.
 
-    def __init__(self, in_chans: int, inplanes: int, dim: int) -> None:
+    The first has the image's resolution, halved up to two times.
+    """
+
+    def __init__(self, in_chans: int, inplanes: int, dim: int, halvings: int) -> None:
         super().__init__()
         widths = [inplanes, 2 * inplanes, 4 * inplanes, 4 * inplanes]
         self.stem = nn.Sequential(
-            ConvNormAct(in_chans, inplanes, stride=2),
+            ConvNormAct(in_chans, inplanes, stride=2 if halvings else 1),
             ConvNormAct(inplanes, inplanes),
             ConvNormAct(inplanes, inplanes),
-            nn.MaxPool2d(3, 2, 1),
+            nn.MaxPool2d(3, 2, 1) if halvings > 1 else nn.Identity(),
         )
         self.halve = nn.ModuleList(ConvNormAct(widths[i], widths[i + 1], stride=2) for i in range(3))
         self.project = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths)

@@ -59,10 +59,12 @@ class Panoptic(NamedTuple):
     Attributes:
         segments: number of each pixel's segment `(h, w)` int64, from 1; 0 is none.
         classes: class of each segment, segment 1 first, `(N,)` int64.
+        scores: probability of its class, of the first query where several are one segment, `(N,)`.
     """
 
     segments: Tensor
     classes: Tensor
+    scores: Tensor
 
 
 class MaskTarget(NamedTuple):
@@ -127,6 +129,7 @@ def panoptic(
         segments = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
         numbers: dict[int, int] = {}
         kept: list[int] = []
+        first: list[int] = []
         owner = (scores[:, None, None] * masks).argmax(0) if len(masks) else segments
         for query, (label, mask) in enumerate(zip(labels.tolist(), masks, strict=True)):
             whole, owned = mask >= 0.5, owner == query
@@ -137,10 +140,12 @@ def panoptic(
                 segments[pixels] = numbers[label]
                 continue
             kept.append(label)
+            first.append(query)
             segments[pixels] = len(kept)
             if label not in things:
                 numbers[label] = len(kept)
-        predictions.append(Panoptic(segments, torch.tensor(kept, dtype=torch.int64, device=masks.device)))
+        chosen = torch.tensor(kept, dtype=torch.int64, device=masks.device)
+        predictions.append(Panoptic(segments, chosen, scores[first]))
     return predictions
 
 

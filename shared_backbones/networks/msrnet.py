@@ -140,6 +140,11 @@ class MSRNet(Released):
             plane = self.enlarge(_doubled(plane))
         return self.predict(_doubled(plane))[:, :, :height, :width]
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, which may start from published weights."""
+        return self.encoder
+
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Maps of the encoder, the finest first."""
         x = x if self.mean is None or self.std is None else (x - self.mean) / self.std

@@ -22,7 +22,7 @@ SHIFTS = [(4, 0), (20, 36), (100, 132)]
 CUTS = [(0, 0), (52, 36), (100, 100)]
 
 
-@pytest.fixture(scope="module", params=["scenes", "scenes_fpn"])
+@pytest.fixture(scope="module", params=["scenes", "scenes_fpn", "scenes_vitcomer"])
 def mapper(request: pytest.FixtureRequest, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapper:
     """A recipe's model, trained on the three dates of the chip."""
     folder, chip = tmp_path_factory.mktemp(request.param), data_root / "geo" / "sentinel2_slovenia"
@@ -30,7 +30,7 @@ def mapper(request: pytest.FixtureRequest, data_root: Path, tmp_path_factory: py
         for part, source in (("images", scene), ("labels", chip / "LULC.tif")):
             (folder / part).mkdir(exist_ok=True)
             shutil.copy(source, folder / part / scene.name)
-    start = ["model.init=satmae-mini"] if request.param == "scenes_fpn" else []
+    start = ["model.init=satmae-mini"] if request.param != "scenes" else []
     program = Path(sys.executable).with_name("geovision")
     command = [program, "run", request.param, f"data.root={folder}", f"output={folder / 'run'}", *start]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}

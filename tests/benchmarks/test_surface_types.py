@@ -15,7 +15,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from geovision.models.spectral_mapper import SpectralMapper
 from geovision.spectra.drawing import CLASSES, DrawnScenes, SceneDrawer
 from shared_backbones import weights

@@ -321,7 +321,7 @@ def test_what_the_classifier_sees(pool: bool | str) -> None:
     model = VisionTransformer(**VIT, num_classes=5, global_pool=pool).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        tokens = model.trunk.attend(model._tokens(x))[0]
+        tokens = model.trunk.attend(model.embed(x)[0])[0]
         averaged = pool in {True, "avg"}
         feature = model.norm(tokens[:, 1:].mean(1)) if averaged else model.norm(tokens)[:, 0]
         torch.testing.assert_close(model(x), model.head(feature))

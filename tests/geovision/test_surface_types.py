@@ -11,7 +11,7 @@ import torch
 
 from apps.cli.geovision.program import app
 from apps.cli.shared.program import run
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from geovision.spectra.drawing import CLASSES, DrawnScenes, SceneDrawer
 from geovision.spectra.responses import HALF_POWER
 from shared_backbones import weights

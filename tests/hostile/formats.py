@@ -20,13 +20,14 @@ from geovision.scenes import open_scene
 from medvision.bundles.configs import Config
 from medvision.corruptions.published import read_corrupted
 from medvision.datasets.layouts import Case
+from medvision.datasets.masked_images import CvcClinicDb
 from medvision.datasets.medmnist import iter_images, read_medmnist
 from medvision.datasets.preparation import bytes_of, read_case
 from medvision.dicom.projections import read_projection
 from medvision.dicom.segmentations import read_segmentation
 from medvision.dicom.series import read_series
 from medvision.volumes.files import count_volumes, read_labels, read_volume
-from pipelines.data.image_files import read_image
+from pipelines.data.image_files import read_image, read_mask
 from pipelines.data.image_layouts import Table
 from pipelines.data.label_fixes import read_fixes
 from pipelines.data.store import Store
@@ -141,6 +142,10 @@ def _galaxies(path: Path) -> None:
     list(read_rows(path, [0, 3]))
 
 
+def _frames(path: Path) -> None:
+    CvcClinicDb().find(path.parent, ["background", "polyp"], {"sequences": path.name})
+
+
 FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ...]]] = {
     "nifti.gz": (sound.nifti, (read_volume, count_volumes)),
     "nifti": (sound.plain_nifti, (read_volume, lambda path: bytes_of(Case("", "", (path,), (path,)), _CONTRACT))),
@@ -179,7 +184,8 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ..
     "outliers": (sound.outliers, (lambda path: Outliers.load(path.parent),)),
     "training": (sound.training, (_training,)),
     "bundle": (sound.bundle, (lambda path: Config(path, path.parent),)),
-    "picture": (sound.picture, (lambda path: read_image(path, None), _thumbnail)),
+    "picture": (sound.picture, (lambda path: read_image(path, None), read_mask, _thumbnail)),
+    "frame table": (sound.frame_table, (_frames,)),
     "card": (sound.card, (lambda path: weights.load(path.parent),)),
     "safetensors": (sound.safetensors, (lambda path: weights.load(path.parent),)),
     "checkpoint": (sound.checkpoint, (read_foreign,)),

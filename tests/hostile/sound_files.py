@@ -177,6 +177,14 @@ def picture(path: Path) -> Path:
     return path / "image.png"
 
 
+def frame_table(path: Path) -> Path:
+    for folder in ("Original", "Ground Truth"):
+        (path / folder).mkdir()
+        (path / folder / "1.png").touch()
+    (path / "metadata.csv").write_text("frame_id,sequence_id\n1,3\n")
+    return path / "metadata.csv"
+
+
 def card(path: Path) -> Path:
     torch.manual_seed(0)
     weights.save(path / "model", HBFormer(**NETWORK), {"name": "tiny"})

@@ -23,6 +23,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "smp_unet": {"num_classes": 2},
     "skip_unet": {"num_classes": 2},
     "satmae_pp_fpn": {"num_classes": 2},
+    "satmae_pp_vitcomer": {"num_classes": 2},
     "ensemble": {"members": [{"architecture": "smp_unet", "arguments": {"num_classes": 2}}]},
 }
 FETCHING: list[dict[str, Any]] = [

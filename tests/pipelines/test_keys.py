@@ -56,6 +56,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "train.learning_rate": ("1e-3", TRAIN),
     "train.momentum": ("0.5", TRAIN),
     "train.layer_decay": ("0.5", TRAIN),
+    "train.backbone_rate": ("0.5", TRAIN),
     "train.trainable": ("head", TRAIN),
     "train.betas": ("[0.8, 0.9]", TRAIN),
     "train.schedule": ("poly", TRAIN),

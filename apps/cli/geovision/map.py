@@ -41,9 +41,15 @@ class MapOptions:
         Path | None, typer.Option(help="Polygons of the classes to write, too: .gpkg, or .geojson in degrees.")
     ] = None
     min_area: Annotated[float, typer.Option(min=0, help="Smallest polygon in hectares.")] = 0.0
+    coco: Annotated[
+        Path | None, typer.Option(help="JSON of the objects in COCO's form to write, too, of a model that finds such.")
+    ] = None
     overlap: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of a tile that it has in common with the next.")
-    ] = 0.25
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help="Share of a tile that it has in common with the next; 0.25, for objects the model's."
+        ),
+    ] = None
     tile: Annotated[
         int | None, typer.Option(min=16, max=8192, help="Side of a tile in pixels; by default the model's.")
     ] = None
@@ -77,11 +83,12 @@ def _check(options: MapOptions) -> None:
 
 
 def _map(options: MapOptions, journal: Journal) -> int:
+    from apps.cli.geovision.object_maps import is_of_objects, map_objects
     from apps.cli.geovision.scene_maps import map_folder, map_scene
     from geovision.scenes import is_product
 
     if os.path.isdir(options.input) and not is_product(options.input):
-        for name in ("probabilities", "polygons"):
+        for name in ("probabilities", "polygons", "coco"):
             if getattr(options, name) is not None:
                 raise InputError(f"--{name}: means nothing for a folder of scenes; map one scene, or leave it out")
         results, code = map_folder(options, journal)
@@ -90,7 +97,7 @@ def _map(options: MapOptions, journal: Journal) -> int:
         return code
     if options.resume or options.shard is not None:
         raise InputError(f"{printable(options.input)}: is one scene; --resume and --shard are for a folder of them")
-    content = map_scene(options)
+    content = map_objects(options) if is_of_objects(options.model) else map_scene(options)
     if options.as_json:
         print(json.dumps(content, indent=2))
     else:
@@ -106,4 +113,5 @@ def _print_areas(content: Document) -> None:
     total = sum(row["pixels"] for row in content["classes"])
     for row in content["classes"]:
         hectares = "" if row["hectares"] is None else f"  {row['hectares']:,.1f} ha"
-        say(f"  {row['name']:<24} {row['pixels'] / max(total, 1):6.1%}{hectares}")
+        size = f"{row['objects']:>6} objects" if "objects" in row else f"{row['pixels'] / max(total, 1):6.1%}"
+        say(f"  {row['name']:<24} {size}{hectares}")

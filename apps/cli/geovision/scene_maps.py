@@ -17,18 +17,20 @@ from apps.cli.shared.outputs import SIDECAR, IsSame, Outputs, State, check_outpu
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED, find_model
 from apps.cli.shared.sharding import part_of
 from geovision.certainty import Certainty
+from geovision.instances import finds_objects
 from geovision.mapping import UNKNOWN, Mapper
 from geovision.polygons import check_polygons, write_polygons
 from geovision.scene import Scene
 from geovision.scenes import files_of, find_scenes, open_for_model
 from pipelines.runtime.progress import Meter
-from shared_backbones.card import CARD
+from shared_backbones.card import CARD, read_card
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
 
+_OVERLAP = 0.25  # of a tile, where nothing else is asked for
 _MANY_UNKNOWN = 0.2  # part of the pixels
 
 
@@ -45,6 +47,8 @@ def map_scene(options: MapOptions) -> Entries:
             raise InputError(f"{printable(target.parent)}: no such folder; make it, or choose another output")
     if options.probabilities == options.output:
         raise InputError(f"{printable(options.output)}: is named for classes and for probabilities; give two names")
+    if options.coco is not None:
+        raise InputError("--coco: is of models that find single objects, and this one maps classes; leave it out")
     if options.polygons is not None:
         check_polygons(options.polygons)
     outputs = _outputs(options.output, options)
@@ -67,6 +71,8 @@ def map_folder(options: MapOptions, journal: Journal) -> tuple[list[Entries], in
     Raises:
         InputError: nothing could be started.
     """
+    if finds_objects(read_card(find_model(options.model, "geovision"))) is not None:
+        raise InputError(f"model {printable(options.model)}: finds objects: map one scene after the other")
     scenes = find_scenes(options.input)
     stems = [scene.name if scene.is_dir() else scene.stem for scene in scenes]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
@@ -114,11 +120,15 @@ def _of_array(result: Entries, options: MapOptions) -> Entries:
 def _load(options: MapOptions) -> Mapper:
     return Mapper(
         find_model(options.model, "geovision"),
-        overlap=options.overlap,
+        overlap=_overlap(options),
         tile=options.tile,
         batch_size=options.batch_size,
         **options.network.keywords(),
     )
+
+
+def _overlap(options: MapOptions) -> float:
+    return _OVERLAP if options.overlap is None else options.overlap
 
 
 def model_files(model: str) -> list[Path]:
@@ -231,7 +241,7 @@ def _strange(rows: Sequence[Entries]) -> list[str]:
 def _settings(options: MapOptions) -> Entries:
     """Settings that decide the map."""
     return {
-        "overlap": options.overlap,
+        "overlap": _overlap(options),
         "tile": options.tile,
         "points": None if options.no_report else options.points,
         "seed": None if options.no_report else options.seed,

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
 from geovision.contract import InputContract
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from pipelines.recipe.recipe import TrainSection
 from pipelines.training.tasks.task import Task
 

@@ -1,5 +1,6 @@
-"""A LightningModule that learns to segment slices or patches of volumes, and its losses."""
+"""A LightningModule that learns to segment images, slices or patches of volumes, and its losses."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from pipelines.training.tasks.task import Task
 
 
 class SegmentationTask(Task):
-    """Slices or patches of volumes to labels.
+    """Images, slices or patches of volumes to labels.
 
     Args:
         model: Maps `(B, C, ...)` to logits `(B, classes, ...)`.
@@ -34,6 +35,8 @@ class SegmentationTask(Task):
         Where the network learns with deep supervision, each of its outputs counts half as much as the one before.
         """
         images, targets = batch
+        if isinstance(self.loss, UncertaintyLoss):
+            self.loss.progress = self.global_step / self.steps
         logits = self.model(images)
         outputs = logits.unbind(1) if logits.ndim > images.ndim else (logits,)
         scale = sum(0.5**level for level in range(len(outputs)))
@@ -41,6 +44,10 @@ class SegmentationTask(Task):
         loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
+
+    def rate_of(self, name: str) -> float:
+        """Backbones learn at a rate of their own."""
+        return self.settings.backbone_rate if name.startswith(("backbone.", "encoder.")) else 1.0
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
@@ -76,7 +83,7 @@ def make_loss(name: str) -> nn.Module:
         return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     if name == "dice_focal":
         return DiceFocalLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    return _CrossEntropy()
+    return UncertaintyLoss() if name == "ce_uncertainty" else _CrossEntropy()
 
 
 class _CrossEntropy(nn.CrossEntropyLoss):
@@ -84,3 +91,20 @@ class _CrossEntropy(nn.CrossEntropyLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return super().forward(input, target[:, 0].long())
+
+
+class UncertaintyLoss(_CrossEntropy):
+    """Cross-entropy, and how unsure each pixel is of each class but the background (Pang et al., arXiv 2203.02688).
+
+    A probability p costs 1 - (2p - 1)^2 beside, times a factor that rises by a cosine from 0 to 1.
+
+    Attributes:
+        progress: Share of the training that is done, from 0 to 1; in a validation that of the last step.
+    """
+
+    progress = 0.0
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of logits `(B, K, ...)` and labels `(B, 1, ...)`."""
+        unsure = 1 - (2 * input.softmax(1)[:, 1:] - 1).square()
+        return super().forward(input, target) + (1 - math.cos(math.pi * self.progress)) / 2 * unsure.mean()

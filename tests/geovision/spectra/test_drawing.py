@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geovision.datasets.patches import IGNORED
+from geovision.datasets.labels import IGNORED
 from geovision.sensors import find_sensor
 from geovision.spectra.drawing import CLASSES, SceneDrawer
 from geovision.spectra.library import SURFACES, spectra

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from pipelines.data.image_layouts import LAYOUTS, MASK_LAYOUTS, SATELLITE_LAYOUTS, find_layout
+from pipelines.data.image_layouts import LAYOUTS, MASK_LAYOUTS, MASKED_LAYOUTS, SATELLITE_LAYOUTS, find_layout
 from shared_backbones.labelled_images import Layout
 
 
-@pytest.mark.parametrize("layouts", [LAYOUTS, SATELLITE_LAYOUTS, MASK_LAYOUTS])
+@pytest.mark.parametrize("layouts", [LAYOUTS, SATELLITE_LAYOUTS, MASK_LAYOUTS, MASKED_LAYOUTS])
 def test_every_layout_has_its_name_and_describes_its_options(layouts: dict[str, str]):
     for name in (name.replace("NAME", "BigEarthNetV2") for name in layouts):
         layout = find_layout(name, layouts)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.kinds.kind import KINDS, Kind
-from pipelines.recipe.images import LabelledPictures
+from pipelines.recipe.images import LabelledPictures, MaskedImageData
 from pipelines.recipe.loading import bundled_recipes, load_recipe
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SyntheticSceneData
@@ -28,7 +28,7 @@ def shape_of(recipe: Recipe) -> tuple[int, ...]:
         return len(data.slices), data.size, data.size
     if isinstance(data, PatchData):
         return 1, *data.patch
-    if isinstance(data, LabelledPictures):
+    if isinstance(data, LabelledPictures | MaskedImageData):
         return arguments.get("in_chans", 3), data.size, data.size
     if isinstance(data, SyntheticSceneData):
         return 6, data.size, data.size

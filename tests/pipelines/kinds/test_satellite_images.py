@@ -124,8 +124,9 @@ MINIATURES: dict[str, tuple[Callable[[Path, list[str]], None], int, list[str], i
 
 def test_every_recipe_has_a_miniature_or_a_test_of_its_own():
     own = {name for name, path in bundled_recipes().items() if path.parent.name == "geovision"}
-    # test_scenes, test_synthetic_scenes, test_restoration
-    elsewhere = {"scenes", "scenes_fpn", "scenes_enlarge", "scenes_pretraining", "scenes_sharpen", "surface_types"}
+    # test_scenes, test_scene_instances, test_synthetic_scenes, test_restoration
+    elsewhere = {"scenes", "scenes_fpn", "scenes_enlarge", "scenes_pem", "scenes_pretraining", "scenes_sharpen"}
+    elsewhere |= {"scenes_vitcomer", "surface_types"}
     assert own == {*MINIATURES, *elsewhere}
 
 

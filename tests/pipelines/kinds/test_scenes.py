@@ -220,20 +220,35 @@ def test_a_mapper_can_start_from_another_s_weights(mapped, tmp_path: Path, store
     assert names and all(torch.allclose(old[name], new[name], atol=1e-6) for name in names)
 
 
-def test_a_pyramid_decoder_starts_from_a_pretrained_encoder(tmp_path: Path, store: str):
+@pytest.mark.parametrize(
+    ("name", "depth", "further"),
+    [("scenes_fpn", 2, ""), ("scenes_vitcomer", 4, "adapter={inplanes: 4, heads: 2, fusion_ratio: 1}")],
+)
+def test_a_pyramid_starts_from_a_pretrained_encoder_and_maps(
+    name: str, depth: int, further: str, tmp_path: Path, store: str
+):
     make_scenes(tmp_path / "data")
-    encoder = start("scenes_pretraining", tmp_path / "data" / "images", tmp_path / "a", stages=["prepare", "train"])
+    deep = f"model.arguments.depth={depth}"
+    images = tmp_path / "data" / "images"
+    encoder = start("scenes_pretraining", images, tmp_path / "a", deep, stages=["prepare", "train"])
     pretrained = encoder.made["train"] / "model"
-    sizes = ["img_size=16", "embed_dim=24", "channel_embed=8", "depth=2", "num_heads=2", "num_classes=2"]
-    SMALL["scenes_fpn"] = [
-        *(part for part in SMALL["scenes"] if not part.startswith("model.")), *(f"model.arguments.{s}" for s in sizes),
+    sizes = ["img_size=16", "embed_dim=24", "channel_embed=8", f"depth={depth}", "num_heads=2", "num_classes=2"]
+    SMALL[name] = [
+        *(part for part in SMALL["scenes"] if not part.startswith("model.")),
+        *(f"model.arguments.{s}" for s in [*sizes, further] if s),
         "data.patch=16", "data.stride=16", "train.steps=1", "train.learning_rate=1e-9", "train.ema_decay=0",
     ]  # fmt: skip
-    job = start("scenes_fpn", tmp_path / "data", tmp_path / "b", f"model.init={pretrained}")
+    job = start(name, tmp_path / "data", tmp_path / "b", f"model.init={pretrained}")
     assert job.summary is not None and job.summary["figures"]["accuracy"] is not None
-    old, new = (weights.load(path).module.state_dict() for path in (pretrained, job.made["train"] / "model"))
+    model = job.made["train"] / "model"
+    old, new = (weights.load(path).module.state_dict() for path in (pretrained, model))
     shared = [name for name in old if name.startswith("trunk.blocks.") and name.endswith("weight")]
     assert shared and all(torch.allclose(old[name], new[f"encoder.{name}"], atol=1e-6) for name in shared)
+    output = tmp_path / "map.tif"
+    arguments = ["-i", str(images / f"{MARKER}_0.tif"), "-o", str(output), "--model", str(model)]
+    assert run(app, ["map", *arguments, "--sensor", "sentinel2_l1c"]) == 0
+    with rasterio.open(output) as source:
+        assert source.shape == (64, 64) and set(np.unique(source.read(1))) <= {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from shared_backbones.classification.figures import class_figures
 from tests.conftest import ROOT
 from tests.golden import miniatures
 from tests.golden.trainings import TRAININGS, Training
+from tests.pipelines.kinds.test_image_segmentation import pairs as masked_images
+from tests.pipelines.kinds.test_scene_instances import make_scenes
 from tests.pipelines.training import validation_processes
 
 PROCESSES = 3
@@ -32,7 +34,26 @@ PATCHES = Training(
     [{"name": name, "color": [0, 0, 0]} for name in ("background", "organ 1", "organ 2")],
     "medvision",
 )  # fmt: skip
-ALL = TRAININGS | {"images_several": TRAININGS["images_bigearthnet"], "volume_patches": PATCHES}
+MASKS = Training(
+    masked_images,
+    {"kind": "image_segmentation", "layout": "pairs", "size": 32},
+    {"architecture": "smp_unet", "arguments": {"num_classes": 2, "encoder": "resnet18", "decoder_channels": [8] * 5}},
+    ["background", "disc"], "medvision",
+)  # fmt: skip
+OBJECTS = Training(
+    make_scenes,
+    {"kind": "scene_instances", "sensor": "sentinel2_l1c", "bands": ["B2", "B3", "B4", "B8"], "patch": 32},
+    {"architecture": "pem", "arguments": {"num_classes": 1, "in_chans": 4, "base": 8, "layers": [1, 1, 1],
+     "conv_dim": 16, "mask_dim": 16, "hidden_dim": 16, "num_queries": 6, "nheads": 2, "dim_feedforward": 16,
+     "dec_layers": 2}},
+    ["field"], "geovision",
+)  # fmt: skip
+ALL = TRAININGS | {
+    "images_several": TRAININGS["images_bigearthnet"],
+    "volume_patches": PATCHES,
+    "masked_images": MASKS,
+    "objects": OBJECTS,
+}
 KINDS_OF = {
     "volume_patches": {"validation": 0.5},
     "volumes_pairs": {"validation": 0.5},
@@ -42,6 +63,8 @@ KINDS_OF = {
     "images_several": {"split": {"test": 0.0, "validation": 0.9}},
     "galaxies_galaxy10": SPLIT,
     "medical_medmnist": {},
+    "objects": {"split": {"by": "blocks", "block": 32, "test": 0.0, "validation": 0.5}},
+    "masked_images": {"split": {"test": 0.0, "validation": 0.6}},
     "medical_medmnist_several": {},
 }
 """A small training of each kind that validates, with what makes its validation split large enough."""
