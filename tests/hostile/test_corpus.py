@@ -17,10 +17,12 @@ from tests.hostile.bombs import BOMBS
 from tests.hostile.confined import GIB, Ended, confined
 from tests.hostile.damages import DAMAGES
 from tests.hostile.formats import FORMATS
+from tests.hostile.vector_bombs import VECTOR_BOMBS
 from tests.test_words import SOURCES
 
 BUDGET = 0.25
 """GiB that an input may take in each case."""
+BOMBS.update(VECTOR_BOMBS)
 CASES = [(name, damage) for name in FORMATS for damage in DAMAGES]
 # A name is of no matter where the folder alone is named, and the rest of a series is read without one.
 SKIPPED = {
@@ -85,7 +87,8 @@ def test_bombs_end_in_a_line(name: str, tmp_path: Path):
 PARSERS = {
     "BZ2File", "DictReader", "File", "GzipFile", "Image.open", "LZMAFile", "ParquetFile", "ParseFile", "ZipFile",
     "csv.reader", "dcmread", "decompressobj", "fits.open", "frombuffer", "fromstring", "json.loads", "load_file",
-    "memmap", "nib.load", "np.load", "rasterio.open", "read_array", "read_dataset", "safe_load", "safe_open",
+    "memmap", "nib.load", "np.load", "pyogrio.read", "rasterio.open", "read_array", "read_dataset", "safe_load",
+    "safe_open", "shapely.shape", "sqlite3.connect",
     "tarfile.open", "torch.load", "votable.parse",
 }  # fmt: skip
 """Calls by which libraries make values of a file's bytes."""
