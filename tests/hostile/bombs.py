@@ -340,6 +340,61 @@ def a_run_of_thirty_million(path: Path) -> Path:
     return path / "t.parquet"
 
 
+@bomb("parquet")
+def a_long_text_three_thousand_times(path: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 100_000])
+    pyarrow.parquet.write_table(pyarrow.table({"a": text.cast(pyarrow.string())}), path / "t.parquet")
+    return path / "t.parquet"
+
+
+def lying_footer(path: Path, rows: int) -> Path:
+    """A column of five million zeros whose footer claims other numbers of rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"a": np.zeros(5_000_000)}), path / "t.parquet", compression="gzip")
+    about, content = pyarrow.parquet.read_metadata(path / "t.parquet"), (path / "t.parquet").read_bytes()
+    groups = {about.row_group(number).num_rows: 2**20 - 1 for number in range(about.num_row_groups)}
+    for size, most in {about.num_rows: rows, **groups}.items():
+        content = content.replace(_varint(size), _varint(min(rows, most), len(_varint(size))))
+    return _text(path, "t.parquet", content)
+
+
+@bomb("parquet")
+def a_footer_that_claims_a_hundred_million_rows(path: Path) -> Path:
+    return lying_footer(path, 10**8)
+
+
+def _varint(number: int, length: int = 1) -> bytes:
+    """A number as Thrift's compact protocol writes it, of at least so many bytes."""
+    parts, rest = [], 2 * number
+    while rest or len(parts) < length:
+        parts.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*parts[:-1], parts[-1] & 127])
+
+
+def _rows_with_one_long(path: Path, name: str, first: str, row: str, last: str) -> Path:
+    return _text(path, name, first + row.format("x" * 10**6) + row.format("y") * 3000 + last)
+
+
+LONG_CELLS: dict[str, tuple[str, str, str, str]] = {
+    "csv": ("t.csv", "a,b\n", "{},1\n", ""),
+    "ecsv": ("t.ecsv", "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: a, datatype: string}\na\n", "{}\n", ""),
+    "votable": (
+        "t.vot",
+        "<VOTABLE version='1.3'><RESOURCE><TABLE><FIELD name='a' datatype='char' arraysize='*'/><DATA><TABLEDATA>",
+        "<TR><TD>{}</TD></TR>", "</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>",
+    ),
+}  # fmt: skip
+for _name, _long in LONG_CELLS.items():
+    BOMBS[f"{_name}: one long text"] = functools.partial(_rows_with_one_long, name=_long[0], first=_long[1],
+        row=_long[2], last=_long[3]), FORMATS[_name][1][0]  # fmt: skip
+
+
 @bomb("picture")
 def a_picture_of_fifty_thousand_squared(path: Path) -> Path:
     head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
