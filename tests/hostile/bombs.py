@@ -259,6 +259,59 @@ for _name, _lines in HEADERS.items():
     BOMBS[f"fits: {_name}"] = (lambda path, lines=_lines: _cards(path, *lines)), FORMATS["fits"][1][0]
 
 
+_IMAGE = (
+    "BITPIX  =                  -32",
+    "NAXIS   =                    2",
+    *(f"NAXIS{n}  =                   40" for n in (1, 2)),
+)
+_SKY = (
+    "CTYPE1  = 'RA---TAN'",
+    "CTYPE2  = 'DEC--TAN'",
+    *(f"{key}{n}  = 1" for key in ("CRPIX", "CRVAL", "CDELT") for n in (1, 2)),
+)
+_MORE = "CONTINUE  'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb&'"
+CARDS_OF_IMAGES: dict[str, tuple[str, ...]] = {
+    "a unit in thousands of cards": ("BUNIT   = 'Jy&'", *[_MORE] * 5000),
+    "names of bands in thousands of cards": ("BANDS   = 'g r&'", *[_MORE] * 5000),
+    "a text that goes on before it begins": (_MORE,),
+    "forty thousand long keys": tuple(f"HIERARCH KEY NUMBER {number} = {number}" for number in range(40_000)),
+    "one key forty thousand times": ("HIERARCH A KEY = 1",) * 40_000,
+    "a size that comes twice": ("NAXIS1  =              1000000",),
+    "a number of axes that comes twice": ("NAXIS   =                    3", "NAXIS3  =                 1000"),
+    "a scale that is text": ("BSCALE  = 'x'",),
+    "a zero that is complex": ("BZERO   = (1, 2)",),
+    "a key with an escape sequence": ("CTYPE1  = 'RA\x1b[2J'",),
+}
+"""Cards that make an image unreadable."""
+ODD_CARDS: dict[str, tuple[str, ...]] = {
+    "long keys for a size": ("HIERARCH NAXIS1 = 1000000", "HIERARCH NAXIS2 = 1000000"),
+    "a long key without a value": (f"HIERARCH {'A' * 71}",),
+    "a long key of no letters": ("HIERARCH = 1",),
+    "a unit with an escape sequence": ("HIERARCH BUNIT = 'x'", "BUNIT   = 'Jy\x1b[2J'"),
+    "a blank that is text": ("BLANK   = 'x'",),
+    "distortion of order ten thousand": (*_SKY, "A_ORDER = 9999", "B_ORDER = 9999"),
+    "distortion of an order that is text": (*_SKY, "A_ORDER = 'x'", "B_ORDER = 2"),
+    "two thousand million axes of the sky": (*_SKY, "WCSAXES = 2000000000"),
+    "a table of distortion with endless axes": (*_SKY, "CPDIS1  = 'LOOKUP'", "DP1     = 'NAXES: 2000000000'"),
+    "a place beyond all numbers": (*_SKY, "HIERARCH CRVAL1 = 1e400", "CRVAL2  = -1e400"),
+    "a place that is no number": (*_SKY, "CRVAL1  = NaN"),
+    "twenty thousand terms": (*_SKY, *(f"PV1_{number} = 1" for number in range(15_000))),
+}
+"""Cards that are passed over."""
+
+
+def image_with(path: Path, cards: tuple[str, ...]) -> Path:
+    """A FITS image with further cards."""
+    file = _cards(path, *_IMAGE, *cards)
+    content = file.read_bytes()
+    file.write_bytes(content + bytes(-len(content) % 2880) + bytes(4 * 40 * 40).ljust(8640, b"\0"))
+    return file
+
+
+for _name, _lines in CARDS_OF_IMAGES.items():
+    BOMBS[f"fits: {_name}"] = functools.partial(image_with, cards=_lines), FORMATS["fits"][1][0]
+
+
 def _galaxies(path: Path, fill: Callable[[Any], None]) -> Path:
     import h5py
 

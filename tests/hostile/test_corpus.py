@@ -13,7 +13,7 @@ import pytest
 from shared_backbones.errors import InputError
 from shared_backbones.memory import set_budget
 from tests.conftest import ROOT
-from tests.hostile.bombs import BOMBS
+from tests.hostile.bombs import BOMBS, ODD_CARDS, image_with
 from tests.hostile.confined import GIB, Ended, confined
 from tests.hostile.damages import DAMAGES
 from tests.hostile.formats import FORMATS
@@ -82,6 +82,13 @@ def test_bombs_end_in_a_line(name: str, tmp_path: Path):
     ended = confined(functools.partial(reader, path), tmp_path / "out")
     check(ended)
     assert ended.code == 2, "it was read"
+
+
+@pytest.mark.parametrize("name", ODD_CARDS)
+def test_odd_cards_of_an_image_are_passed_over(name: str, tmp_path: Path):
+    ended = confined(functools.partial(FORMATS["fits"][1][0], image_with(tmp_path, ODD_CARDS[name])), tmp_path / "out")
+    check(ended)
+    assert ended.code == 0, ended.err
 
 
 PARSERS = {
