@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # astropy is imported where a file is opened
 
 _FILTERS = ("FILTER", "FILTNAM", "BAND")  # keywords that name a band
 _PLAIN = {0: 0.0, 1: 0.0, 2: 90.0}  # PV terms of the longitude that change nothing by the standard
+_SIP_ORDERS, _HIGHEST_ORDER = ("A_ORDER", "B_ORDER", "AP_ORDER", "BP_ORDER"), 9  # by the convention
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "ZP", "ZEROPNT", "PHOTZP")  # magnitude of a flux of one
 
 
@@ -33,6 +34,9 @@ def celestial(header: Header, hdus: Hdus, label: str) -> tuple["WCS | None", tup
 
     header, notices = _unambiguous(header, label)
     try:
+        orders = {key: header[key] for key in _SIP_ORDERS if key in header}
+        if any(not isinstance(order, int) or order > _HIGHEST_ORDER for order in orders.values()):
+            raise ValueError(f"SIP terms of another order than 0 to {_HIGHEST_ORDER}")  # each power is looked for
         wcs = WCS(header, hdus, naxis=2)
         if not wcs.has_celestial:
             return None, ()

@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import functools
 import gzip
+import itertools
 import logging
 import lzma
 import math
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
 
 import numpy as np
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # astropy is imported where a file is opened
 _OF_DISTORTION = ("WCSDVARR", "D2IMARR")  # tables of a WCS that are kept as images
 _TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # of BITPIX
 _SHARE = 0.125  # of a compressed image's pixels; when more are asked for, it is decompressed once
+_MOST_CARDS, _MOST_CONTINUED = 20_000, 500  # of a header, and of a text in it
 _IN_MEMORY = 2**30  # bytes; a larger decompressed image waits in a temporary file
 _BLOCK = 2**22  # values that are decompressed at a time
 _PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}  # by a file's first bytes
@@ -209,6 +211,7 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
         size, end = source.stat().st_size, 0
         for number, hdu in enumerate(hdus):
             place = hdu.fileinfo()  # not `hdus.fileinfo`, which reads on to the last one
+            _check_header(opened, place["hdrLoc"], place["datLoc"], f"{label}[{number}]")
             if place["datSpan"] < 0:  # astropy would go back and read what it has read, without end
                 raise InputError(
                     f"{label}: has {place['datSpan']} bytes in HDU {number}; it is damaged: use an intact copy"
@@ -226,6 +229,23 @@ def open_fits(path: Path, stack: contextlib.ExitStack) -> Hdus:
             if file.read(8) == b"XTENSION":  # astropy passes over an HDU whose header it cannot read
                 raise InputError(f"{label}: is truncated or damaged in HDU {len(hdus)}; use an intact copy")
     return hdus
+
+
+def _check_header(file: BinaryIO, start: int, end: int, label: str) -> None:
+    """Refuse a header that takes minutes to be understood: astropy joins what is continued card by card.
+
+    Raises:
+        InputError: it is one.
+    """
+    if (end - start) // 80 > _MOST_CARDS:
+        raise InputError(f"{label}: has a header of {(end - start) // 80:,} cards, expected at most {_MOST_CARDS:,}")
+    before = file.tell()
+    file.seek(start)
+    text = file.read(end - start)
+    file.seek(before)
+    continued = [text[place : place + 8] == b"CONTINUE" for place in range(0, len(text), 80)]
+    if any(key and len(list(run)) > _MOST_CONTINUED for key, run in itertools.groupby(continued)):
+        raise InputError(f"{label}: has a text of more than {_MOST_CONTINUED:,} CONTINUE cards; shorten it")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from astrovision.planes import open_fits, reading, unpacked
 from astrovision.text_tables import read_text
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
-from shared_backbones.memory import expect
+from shared_backbones.memory import expect, hold
 
 ENDINGS = {
     ".csv": "csv", ".ecsv": "ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits",
@@ -46,21 +46,26 @@ def read_table(path: Path) -> Table:
     if not os.path.isfile(path):  # and not Path's own method, which raises for names that cannot be
         raise InputError(f"{printable(path)}: no such file; expected a catalogue ending in {', '.join(READ)}")
     with contextlib.ExitStack() as stack, reading(path):
-        plain = path if kind == "fits" else unpacked(path, stack)
-        if kind == "fits":
-            table = _read_fits(path)
-        elif kind == "votable":
-            table = _read_votable(plain, printable(path))
-        elif kind == "parquet":
-            table = _read_parquet(plain, printable(path))
-        else:
-            expect(_TEXT_BYTES * plain.stat().st_size, printable(path), "the table")
-            table = read_text(plain.read_text("utf-8-sig"), kind, printable(path))
-        for name in table.colnames:
-            _make_plain(table, name)
+        label = printable(path)
+        # a FITS file is mapped as a whole
+        table = _read_fits(path) if kind == "fits" else _read_held(unpacked(path, stack), kind, label)
+        with hold(label, "the table"):
+            for name in table.colnames:
+                _make_plain(table, name)
     if not table.colnames:
         raise InputError(f"{printable(path)}: has no columns of numbers or text; expected a catalogue")
     return table
+
+
+def _read_held(path: Path, kind: str, label: str) -> Table:
+    """A table of any format but FITS: one long cell makes a column wide, and a short run a long one, unannounced."""
+    with hold(label, "the table"):
+        if kind == "votable":
+            return _read_votable(path, label)
+        if kind == "parquet":
+            return _read_parquet(path, label)
+        expect(_TEXT_BYTES * path.stat().st_size, label, "the table")
+        return read_text(path.read_text("utf-8-sig"), kind, label)
 
 
 def format_of(path: Path) -> str:
@@ -221,8 +226,8 @@ def _read_parquet(path: Path, label: str) -> Table:
         stored = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
         # runs of one value take next to nothing in the file, whatever their length
         expect(2 * max(stored, 8 * about.num_rows * about.num_columns), label, "the table")
-        source = parquet.read_table(file)
-    table = Table()
+        source = parquet.read_table(file, use_threads=False, pre_buffer=False)
+    columns: dict[str, TableColumn] = {}
     for field, chunks in zip(source.schema, source.columns, strict=True):
         kind = field.type
         if pyarrow.types.is_dictionary(kind):
@@ -237,11 +242,11 @@ def _read_parquet(path: Path, label: str) -> Table:
         else:
             continue
         said = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
-        table[field.name] = _column(
+        columns[field.name] = _column(
             values, np.asarray(chunks.is_null()), unit=_unit(said.get("unit")), description=said.get("description"),
             meta={"ucd": said["ucd"]} if said.get("ucd") else {},
         )  # fmt: skip
-    return table
+    return Table(columns, copy=False)
 
 
 def _of_decimals(numbers: Sequence[Decimal | None], scale: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from geovision.tiling import Axis
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import brief, check_regular, printable, replacing
 from shared_backbones.inference import LIBRARIES
-from shared_backbones.memory import expect
+from shared_backbones.memory import expect, hold
 
 if TYPE_CHECKING:  # shapely is imported where an outline is made
     from shapely.geometry.base import BaseGeometry
@@ -289,7 +289,7 @@ def join_embeddings(path: Path, tables: Sequence[Path]) -> None:
             check_regular(table)
         parts = [(_read_arrays if path.suffix == ".npz" else _read_geoparquet)(table) for table in tables]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # damaged tables make zipfile, NumPy and Arrow raise errors of every kind
         reason = brief(error)
@@ -315,9 +315,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_geoparquet(path: Path) -> dict[str, np.ndarray]:
     parquet = require("pyarrow.parquet", "geo")
-    with path.open("rb") as file:
-        table = parquet.read_table(file)
-    columns = {name: np.array(table[name].to_pylist()) for name in table.column_names if name != "geometry"}
+    with path.open("rb") as file, hold(printable(path), "the table"):
+        table = parquet.read_table(file, use_threads=False, pre_buffer=False)
+        columns = {name: np.array(table[name].to_pylist()) for name in table.column_names if name != "geometry"}
     outlines = np.empty(len(table), object)
     outlines[:] = table["geometry"].to_pylist()
     columns["embedding"] = columns["embedding"].astype(np.float32)

@@ -10,6 +10,7 @@ from shared_backbones.errors import InputError
 
 _SHARE = 0.8  # of what is free
 _ELSEWHERE = 8 * 2**30  # where the system does not say what is free
+_RESERVED = 2**30  # of address space, for what libraries reserve and do not use
 _chosen: int | None = None
 
 
@@ -53,6 +54,38 @@ def expect(needed: float, label: str, what: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def hold(label: str, what: str) -> Iterator[None]:
+    """Hold what a block allocates against the budget, where no header says it, or none that can be believed.
+
+    Libraries get a GiB beside it for what they reserve. Systems without such a limit, and blocks in which others map
+    large files, go without.
+
+    Args:
+        label: Name of the input.
+        what: What the block makes of it, such as `the table`.
+
+    Raises:
+        InputError: it takes more.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
+            import resource
+
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            most = _mapped() + budget() + _RESERVED
+            lower = [limit for limit in (most, *before) if limit != resource.RLIM_INFINITY]
+            resource.setrlimit(resource.RLIMIT_AS, (min(lower), before[1]))
+            stack.callback(resource.setrlimit, resource.RLIMIT_AS, before)
+        try:
+            yield
+        except MemoryError:
+            raise InputError(
+                f"{label}: {what} would take more memory than the limit, {_gigabytes(budget())}; raise it with "
+                "--max-gigabytes if the file can be trusted"
+            ) from None
+
+
 def _gigabytes(size: float) -> str:
     """Bytes as a reader takes them in; small ones round to what a user would type."""
     size_gb = size / 2**30
@@ -86,5 +119,9 @@ def _free_of_limit() -> Iterator[int]:
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            yield limit - pages * os.sysconf("SC_PAGE_SIZE")
+            yield limit - _mapped()
+
+
+def _mapped() -> int:
+    """Bytes of this process's address space that are taken."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")

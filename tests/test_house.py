@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -67,6 +68,21 @@ def test_starting_up_leaves_the_heavy_packages_alone(code: str):
         "torchvision", "pandas", "torchgeo",
     }  # fmt: skip
     done = python(f"import sys\n{code}\nprint('loaded:', *sorted({heavy!r} & set(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+@pytest.mark.parametrize(("program", "model"), [("medvision", "chest-28"), ("astrovision", "galaxy-morphology")])
+def test_a_picture_is_classified_without_what_others_need(program: str, model: str, tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64)).save(picture)
+    others = {"nibabel", "pydicom", "jinja2", "h5py", "scipy", "sklearn", "openvino", "rasterio", "mlflow"}
+    words = [program, "classify", "-i", str(picture), "-o", str(tmp_path / "t.csv"), "--model", model]
+    done = python(
+        f"import sys\nfrom apps.cli.{program}.program import main\nsys.argv = {words!r}\n"
+        f"try: main()\nexcept SystemExit as end: assert not end.code\n"
+        f"print('loaded:', *sorted({others!r} & set(sys.modules)))"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 

@@ -1,6 +1,7 @@
 """Labels of scenes: rasters of classes on the scene's grid, or polygons with a column of classes."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import numpy as np
 
 from geovision.grids import crs_text, grid_of
 from geovision.rasters import open_raster, read_values, reading
+from geovision.vectors import VECTORS, read_polygons
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import brief, printable
 
@@ -21,10 +23,9 @@ if TYPE_CHECKING:
 
 IGNORED = 255
 """Label of pixels that have none."""
-VECTORS = (".gpkg", ".geojson", ".shp")
-"""Endings of files of polygons."""
 _COLUMNS = ("class", "label", "class_id", "label_id", "value")
 _SHOWN = 8  # values that a message lists
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 class LabelRaster:
@@ -139,15 +140,13 @@ class LabelRaster:
 def foreign_labels(entries: Iterable[int], values: Sequence[int]) -> str:
     """Values that are no class, for a message; empty where there are none."""
     strange = sorted(set(entries))
-    listed = ", ".join(map(str, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
-    return f"labels: found {listed}; the recipe has {', '.join(map(str, values))}" if strange else ""
+    return f"labels: found {_listed(strange)}; the recipe has {', '.join(map(str, values))}" if strange else ""
 
 
-def files_of(path: Path) -> list[Path]:
-    """A file of labels, with those that belong to it."""
-    if path.suffix.lower() != ".shp":
-        return [path]
-    return [path, *(p for p in (path.with_suffix(end) for end in (".dbf", ".shx", ".prj", ".cpg")) if p.is_file())]
+def _listed(entries: Sequence[object]) -> str:
+    """Values or names from a file as a message has them, not all of many, nor all of long ones."""
+    shown = ", ".join(printable(str(entry)[:60]) for entry in entries[:_SHOWN])
+    return f"{shown}, ..." if len(entries) > _SHOWN else shown
 
 
 def read_shapes(
@@ -172,27 +171,21 @@ def read_shapes(
     Raises:
         InputError: the file cannot be read, has no such column or no CRS, or holds values that are no class.
     """
-    pyogrio, shapely = require("pyogrio.raw", "geo"), require("shapely", "geo")
-    try:
-        about, _, geometry, fields = pyogrio.read(path)
-    except Exception as error:  # pyogrio's errors, GDAL's, and those of damaged files have no class in common
-        reason = brief(error)
-        raise InputError(f"{printable(path)}: cannot be read ({reason}); expected polygons with classes") from None
-    columns = dict(zip([str(name) for name in about["fields"]], fields, strict=True))
+    polygons = read_polygons(path)
+    shapes, crs = polygons.shapes, polygons.crs
     if one_class and column is None:
-        numbers = [0] * len(geometry)
+        numbers = [0] * len(shapes)
     else:
-        numbers = _numbers(path, columns[_column(path, columns, column)], values, names)
-    shapes = [shapely.from_wkb(part) if part is not None else None for part in geometry]
-    crs = about["crs"]
+        chosen = _column(path, polygons.columns, column)
+        numbers = _numbers(path, polygons.columns[chosen], values, names)
     if crs is None and scene.grid.crs is not None:
         raise InputError(f"{printable(path)}: has no CRS; expected one, as the scene has one: give it (ogr2ogr -a_srs)")
-    moved = _moved([s for s in shapes if s is not None], crs, scene)
+    moved = _moved(path, [s for s in shapes if s is not None], crs, scene)
     kept = [number for shape, number in zip(shapes, numbers, strict=True) if shape is not None]
     return [(shape, number) for shape, number in zip(moved, kept, strict=True) if not shape.is_empty]
 
 
-def _column(path: Path, columns: Mapping[str, np.ndarray], wanted: str | None) -> str:
+def _column(path: Path, columns: Mapping[str, Sequence[object]], wanted: str | None) -> str:
     if wanted is not None:
         entries = [wanted] if wanted in columns else []
     else:
@@ -202,43 +195,57 @@ def _column(path: Path, columns: Mapping[str, np.ndarray], wanted: str | None) -
         )
     if not entries:
         raise InputError(
-            f"{printable(path)}: has the columns {', '.join(map(printable, columns)) or 'none'}; name that of the "
+            f"{printable(path)}: has the columns {_listed(list(columns)) or 'none'}; name that of the "
             "classes with data.label_column"
         )
     return entries[0]
 
 
-def _numbers(path: Path, column: np.ndarray, values: Sequence[int], names: Sequence[str]) -> list[int]:
+def _numbers(path: Path, column: Sequence[object], values: Sequence[int], names: Sequence[str]) -> list[int]:
     known: dict[object, int] = {value: place for place, value in enumerate(values)}
     known |= {name: place for place, name in enumerate(names)}
-    entries = [_plain(value) for value in column.tolist()]
+    entries = [_plain(value) for value in column]
     strange = sorted({str(value) for value in entries if value not in known})
     if strange:
-        listed = ", ".join(map(printable, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
         raise InputError(
-            f"{printable(path)}: found {listed}; the recipe has {', '.join(map(str, values))}"
+            f"{printable(path)}: found {_listed(strange)}; the recipe has {', '.join(map(str, values))}"
             f"{' (' + ', '.join(names) + ')' if names else ''}; give data.label_values, or take those polygons out"
         )
     return [known[value] for value in entries]
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, float) and value == int(value):
+    """A class as a recipe may name it: whole numbers are such, however they were written."""
+    if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value)
-    return value
+    return value if isinstance(value, str | int | float) else str(value)
 
 
-def _moved(shapes: "list[BaseGeometry]", crs: str | None, scene: "Scene") -> "list[BaseGeometry]":
+def _moved(path: Path, shapes: "list[BaseGeometry]", crs: str | None, scene: "Scene") -> "Sequence[BaseGeometry]":
     """Shapes in the scene's CRS."""
     from rasterio.crs import CRS
-    from rasterio.warp import transform_geom
-    from shapely.geometry import mapping, shape
+    from rasterio.warp import transform
 
-    if crs is None or not shapes or CRS.from_user_input(crs) == scene.grid.crs:
-        return shapes
-    if not scene.grid.on_earth:
-        raise InputError(f"{scene.label}: has no place on the earth for polygons in {printable(crs)}; give it a CRS")
-    moved = transform_geom(crs, crs_text(scene.grid.crs), [mapping(part) for part in shapes])
-    return [shape(part) for part in moved]
+    shapely = require("shapely", "geo")
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return np.stack(transform(crs, crs_text(scene.grid.crs), points[:, 0], points[:, 1]), axis=1)
+
+    try:
+        if crs is not None and shapes and CRS.from_user_input(crs) != scene.grid.crs:
+            if not scene.grid.on_earth:
+                raise InputError(
+                    f"{scene.label}: has no place on the earth for polygons in {printable(crs)[:100]}; give it a CRS"
+                )
+            shapes = shapely.transform(shapes, move)
+        if not np.isfinite(shapely.get_coordinates(shapes)).all():
+            raise ValueError("vertices that are no numbers")
+    except InputError:
+        raise
+    except Exception as error:  # rasterio's errors and those of PROJ have no class in common
+        raise InputError(
+            f"{printable(path)}: cannot be placed on the scene ({brief(error)}); correct its CRS, or its vertices"
+        ) from None
+    return shapes

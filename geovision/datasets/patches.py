@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from geovision.datasets.instance_labels import InstanceRaster
-from geovision.datasets.labels import VECTORS, LabelRaster, files_of
+from geovision.datasets.labels import LabelRaster
 from geovision.footprints import noted_corners
 from geovision.scene import Scene
 from geovision.scenes import files_of as scene_files
 from geovision.scenes import find_scenes, open_scene
 from geovision.tiling import Axis
+from geovision.vectors import VECTORS
+from geovision.vectors import files_of as vector_files
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.folds import fold_name
@@ -48,7 +50,7 @@ class PatchSource:
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        return [*(scene_files(self.scene) or [self.scene]), *(files_of(self.labels) if self.labels else [])]
+        return [*(scene_files(self.scene) or [self.scene]), *(vector_files(self.labels) if self.labels else [])]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from medvision.volumes.channels import channel_groups, missing_channel
-from medvision.volumes.files import find_scans, is_scan_name, scan_stem
+from medvision.volumes.files import find_scans
+from medvision.volumes.names import is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.folds import fold_name

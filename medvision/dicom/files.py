@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from medvision.dicom.recognition import HEAD, Kind, Unread, counted, kind_of
-from medvision.volumes.files import is_dead_link, is_scan_name
+from medvision.volumes.names import is_dead_link, is_scan_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import check_regular, printable
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from medvision.volumes.files import SMALLEST_AXIS, Accept, Volume, joined_sha256, read_volume, scan_stem
+from medvision.volumes.files import SMALLEST_AXIS, Accept, Volume, joined_sha256, read_volume
+from medvision.volumes.names import scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

@@ -14,13 +14,12 @@ from typing import BinaryIO
 import numpy as np
 
 from medvision.volumes.geometry import Grid
-from medvision.volumes.headers import PAIR, Layout, Stream, check_size, read_layout, refuse_short, take
+from medvision.volumes.headers import Layout, Stream, check_size, read_layout, refuse_short, take
+from medvision.volumes.names import SUFFIXES, is_dead_link, is_scan_name, scan_parts, scan_stem, scan_suffix
 from medvision.volumes.voxels import BLOCK, read_intensities, read_label_map
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.memory import limit
-
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", *PAIR)
 
 SMALLEST_AXIS = 8  # voxels; thinner volumes leave a network nothing to see
 _DEFLATE_RATIO = 1032  # no deflate stream expands further
@@ -135,12 +134,6 @@ def read_labels(
     return _read(path, True, volume_index, geometry, allow_nonfinite, max_bytes, smallest_axis)
 
 
-def scan_stem(path: str | os.PathLike[str]) -> str:
-    """File name without a suffix of `SUFFIXES`."""
-    name = Path(path).name
-    return name[: len(name) - len(scan_suffix(name))]
-
-
 def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     """Scans directly in a folder, sorted by name.
 
@@ -171,19 +164,6 @@ def find_scans(folder: str | os.PathLike[str]) -> list[Path]:
     return scans
 
 
-def is_scan_name(path: Path) -> bool:
-    """Whether a file is named like a scan: not hidden, and of a pair the one with the voxels, where both are there."""
-    suffix = scan_suffix(path.name)
-    if suffix in PAIR:
-        return "img" in suffix and _partner(path).exists() and not path.name.startswith(".")
-    return bool(suffix) and not path.name.startswith(".")
-
-
-def is_dead_link(path: Path) -> bool:
-    """Whether a path is a link to a file that is not there."""
-    return path.is_symlink() and not path.exists()
-
-
 def scan_sha256(*paths: str | os.PathLike[str]) -> str:
     """The digest that the volume will have, of one file or of those of its channels, without reading its voxels.
 
@@ -209,22 +189,6 @@ def _file_sha256(path: str | os.PathLike[str]) -> str:
         except OSError as error:
             raise InputError(f"{printable(part)}: cannot be read ({error.strerror}); check the path") from None
     return digest.hexdigest()
-
-
-def scan_parts(path: Path) -> list[Path]:
-    """The files of a scan, the one with the header first."""
-    suffix = scan_suffix(path.name)
-    if suffix not in PAIR:
-        return [path]
-    return [path, _partner(path)] if "hdr" in suffix else [_partner(path), path]
-
-
-def _partner(path: Path) -> Path:
-    """The other file of a pair `.hdr` and `.img`, its suffix written as the one's is."""
-    suffix = path.name[-len(scan_suffix(path.name)) :]
-    swapped = {"h": "i", "d": "m", "r": "g", "i": "h", "m": "d", "g": "r"}
-    letters = [swapped[x] if x.islower() else swapped[x.lower()].upper() for x in suffix[1:4]]
-    return path.with_name(path.name[: -len(suffix)] + "." + "".join(letters) + suffix[4:])
 
 
 class _Source:
@@ -326,11 +290,6 @@ def _check_axes(layout: Layout, smallest_axis: int, name: str) -> None:
             f"{name}: has {' x '.join(map(str, lengths))} voxels; expected at least {smallest_axis} along each axis; "
             "give the whole scan"
         )
-
-
-def scan_suffix(name: str) -> str:
-    """The suffix of a scan's file name in lower case; empty where it has none of `SUFFIXES`."""
-    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
 
 
 def _check_file(path: Path, name: str) -> str:

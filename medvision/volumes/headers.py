@@ -7,11 +7,10 @@ from typing import NoReturn, Protocol
 import numpy as np
 
 from medvision.volumes.geometry import Grid, mgh_grid, nifti_grid
+from medvision.volumes.names import PAIR
 from medvision.volumes.nibabel_headers import DATA_OFFSET, HeaderDataError, MGHHeader, Nifti1Header, Nifti2Header
 from shared_backbones.errors import InputError
 
-PAIR = (".hdr.gz", ".hdr", ".img.gz", ".img")
-"""Suffixes of NIfTI in two files, header and voxels."""
 ENHANCED = "enhanced: not for diagnosis"
 """How the description in a header begins of a volume with detail that a network made up."""
 _FURTHEST = 2**30  # byte at which voxels may begin, behind what extensions a header has

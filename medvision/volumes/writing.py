@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medvision.volumes.files import scan_suffix
 from medvision.volumes.geometry import Grid
+from medvision.volumes.names import scan_suffix
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable, replacing
 

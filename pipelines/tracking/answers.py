@@ -1,4 +1,4 @@
-"""What a tracking server may answer: so much and no more, and files of its own alone."""
+"""What a tracking server may answer: so much and no more, and places of its own alone for files."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ def _read_bounded(response: "requests.Response", *, stream: bool = False, **_: o
 
 @contextlib.contextmanager
 def files_of(server: str) -> Iterator[None]:
-    """Let MLflow read files from a server itself, or from its bucket, while the block runs.
+    """Let MLflow read and write files at a server itself, or in its bucket, while the block runs.
 
     Args:
         server: Address of the tracking store; of one that is no server, files are where it says.
@@ -84,8 +84,8 @@ def files_of(server: str) -> Iterator[None]:
             is_own = place.scheme in _BUCKETS or place.netloc in own.get(place.scheme, ())
             if not is_own or ".." in urllib.parse.unquote(place.path).split("/"):
                 raise InputError(
-                    f"the server keeps the files elsewhere ({printable(artifact_uri)[:200]}), where they are not read; "
-                    "start it with --serve-artifacts, or fetch the folder yourself and name it"
+                    f"the server keeps the files elsewhere ({printable(artifact_uri)[:200]}), where they are neither "
+                    "read nor written; start it with --serve-artifacts, or copy them by hand"
                 )
             return make(artifact_uri, **options)
 

@@ -210,7 +210,8 @@ def _log_model(run: Run, model: Path, example: np.ndarray, tags: Mapping[str, st
         for artifact in flavor["artifacts"].values():
             artifact["uri"] = artifact["path"]
         described.save(str(packed / "MLmodel"))
-        client.log_model_artifacts(logged.model_id, str(packed))
+        with files_of(run.uri):
+            client.log_model_artifacts(logged.model_id, str(packed))
     client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id
 

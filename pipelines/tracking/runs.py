@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.preemption import Preempted
+from pipelines.tracking.answers import files_of
 from pipelines.tracking.datasets import DatasetRecord, as_input
 from pipelines.tracking.experiments import EXPERIMENT_ID, EXPERIMENT_NAME, find_experiment
 from pipelines.tracking.figures import Sender, now
@@ -149,7 +150,11 @@ def close_run(uri: str, run_id: str, status: str, log: Path | None = None) -> No
     with reaching(uri):
         client = client_of(uri)
         if log is not None and log.exists():
-            client.log_artifact(run_id, str(log), "logs")
+            try:
+                with files_of(uri):
+                    client.log_artifact(run_id, str(log), "logs")
+            except InputError as error:
+                print(f"warning: the log of run {run_id} is not kept with it ({error})", flush=True)
         if client.get_run(run_id).info.status != status:
             client.set_terminated(run_id, status)
 
@@ -243,7 +248,8 @@ class Run:
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file with the run."""
         try:
-            self.client.log_artifact(self.run_id, str(path), folder or None)
+            with files_of(self.uri):
+                self.client.log_artifact(self.run_id, str(path), folder or None)
         except Exception as problem:
             self._warn(f"the tracking store did not take {path.name}", problem)
 
@@ -253,7 +259,7 @@ class Run:
         self.parameters, self.datasets = as_parameters(parameters), datasets
         there = self.client.get_run(self.run_id)
         self.experiment_id = there.info.experiment_id
-        if not self.uri.startswith("sqlite:") and _is_local(there.info.artifact_uri):
+        if not self.uri.startswith(("sqlite:", "http:", "https:")) and _is_local(there.info.artifact_uri):
             self._warn(
                 "files of this run are kept in a folder of this machine, where others do not find them; use a tracking "
                 "server, or an experiment whose artifact location all machines share",
@@ -306,8 +312,9 @@ def log_to_run(run_id: str, figures: Mapping[str, float], files: Sequence[Path],
             raise InputError(f"run {run_id}: not in {shown_uri(store)}; see the ids there, or set MLFLOW_TRACKING_URI")
         at = now()
         client.log_batch(run_id, metrics=[Metric(key_of(name), float(value), at, 0) for name, value in figures.items()])
-        for path in files:
-            client.log_artifact(run_id, str(path), folder)
+        with files_of(store):
+            for path in files:
+                client.log_artifact(run_id, str(path), folder)
 
 
 def _existing(client: "MlflowClient", run_id: str | None) -> str | None:

@@ -259,6 +259,59 @@ for _name, _lines in HEADERS.items():
     BOMBS[f"fits: {_name}"] = (lambda path, lines=_lines: _cards(path, *lines)), FORMATS["fits"][1][0]
 
 
+_IMAGE = (
+    "BITPIX  =                  -32",
+    "NAXIS   =                    2",
+    *(f"NAXIS{n}  =                   40" for n in (1, 2)),
+)
+_SKY = (
+    "CTYPE1  = 'RA---TAN'",
+    "CTYPE2  = 'DEC--TAN'",
+    *(f"{key}{n}  = 1" for key in ("CRPIX", "CRVAL", "CDELT") for n in (1, 2)),
+)
+_MORE = "CONTINUE  'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb&'"
+CARDS_OF_IMAGES: dict[str, tuple[str, ...]] = {
+    "a unit in thousands of cards": ("BUNIT   = 'Jy&'", *[_MORE] * 5000),
+    "names of bands in thousands of cards": ("BANDS   = 'g r&'", *[_MORE] * 5000),
+    "a text that goes on before it begins": (_MORE,),
+    "forty thousand long keys": tuple(f"HIERARCH KEY NUMBER {number} = {number}" for number in range(40_000)),
+    "one key forty thousand times": ("HIERARCH A KEY = 1",) * 40_000,
+    "a size that comes twice": ("NAXIS1  =              1000000",),
+    "a number of axes that comes twice": ("NAXIS   =                    3", "NAXIS3  =                 1000"),
+    "a scale that is text": ("BSCALE  = 'x'",),
+    "a zero that is complex": ("BZERO   = (1, 2)",),
+    "a key with an escape sequence": ("CTYPE1  = 'RA\x1b[2J'",),
+}
+"""Cards that make an image unreadable."""
+ODD_CARDS: dict[str, tuple[str, ...]] = {
+    "long keys for a size": ("HIERARCH NAXIS1 = 1000000", "HIERARCH NAXIS2 = 1000000"),
+    "a long key without a value": (f"HIERARCH {'A' * 71}",),
+    "a long key of no letters": ("HIERARCH = 1",),
+    "a unit with an escape sequence": ("HIERARCH BUNIT = 'x'", "BUNIT   = 'Jy\x1b[2J'"),
+    "a blank that is text": ("BLANK   = 'x'",),
+    "distortion of order ten thousand": (*_SKY, "A_ORDER = 9999", "B_ORDER = 9999"),
+    "distortion of an order that is text": (*_SKY, "A_ORDER = 'x'", "B_ORDER = 2"),
+    "two thousand million axes of the sky": (*_SKY, "WCSAXES = 2000000000"),
+    "a table of distortion with endless axes": (*_SKY, "CPDIS1  = 'LOOKUP'", "DP1     = 'NAXES: 2000000000'"),
+    "a place beyond all numbers": (*_SKY, "HIERARCH CRVAL1 = 1e400", "CRVAL2  = -1e400"),
+    "a place that is no number": (*_SKY, "CRVAL1  = NaN"),
+    "twenty thousand terms": (*_SKY, *(f"PV1_{number} = 1" for number in range(15_000))),
+}
+"""Cards that are passed over."""
+
+
+def image_with(path: Path, cards: tuple[str, ...]) -> Path:
+    """A FITS image with further cards."""
+    file = _cards(path, *_IMAGE, *cards)
+    content = file.read_bytes()
+    file.write_bytes(content + bytes(-len(content) % 2880) + bytes(4 * 40 * 40).ljust(8640, b"\0"))
+    return file
+
+
+for _name, _lines in CARDS_OF_IMAGES.items():
+    BOMBS[f"fits: {_name}"] = functools.partial(image_with, cards=_lines), FORMATS["fits"][1][0]
+
+
 def _galaxies(path: Path, fill: Callable[[Any], None]) -> Path:
     import h5py
 
@@ -338,6 +391,61 @@ def a_run_of_thirty_million(path: Path) -> Path:
 
     pyarrow.parquet.write_table(pyarrow.table({"a": np.zeros(30_000_000, np.int8)}), path / "t.parquet")
     return path / "t.parquet"
+
+
+@bomb("parquet")
+def a_long_text_three_thousand_times(path: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 100_000])
+    pyarrow.parquet.write_table(pyarrow.table({"a": text.cast(pyarrow.string())}), path / "t.parquet")
+    return path / "t.parquet"
+
+
+def lying_footer(path: Path, rows: int) -> Path:
+    """A column of five million zeros whose footer claims other numbers of rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"a": np.zeros(5_000_000)}), path / "t.parquet", compression="gzip")
+    about, content = pyarrow.parquet.read_metadata(path / "t.parquet"), (path / "t.parquet").read_bytes()
+    groups = {about.row_group(number).num_rows: 2**20 - 1 for number in range(about.num_row_groups)}
+    for size, most in {about.num_rows: rows, **groups}.items():
+        content = content.replace(_varint(size), _varint(min(rows, most), len(_varint(size))))
+    return _text(path, "t.parquet", content)
+
+
+@bomb("parquet")
+def a_footer_that_claims_a_hundred_million_rows(path: Path) -> Path:
+    return lying_footer(path, 10**8)
+
+
+def _varint(number: int, length: int = 1) -> bytes:
+    """A number as Thrift's compact protocol writes it, of at least so many bytes."""
+    parts, rest = [], 2 * number
+    while rest or len(parts) < length:
+        parts.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*parts[:-1], parts[-1] & 127])
+
+
+def _rows_with_one_long(path: Path, name: str, first: str, row: str, last: str) -> Path:
+    return _text(path, name, first + row.format("x" * 10**6) + row.format("y") * 3000 + last)
+
+
+LONG_CELLS: dict[str, tuple[str, str, str, str]] = {
+    "csv": ("t.csv", "a,b\n", "{},1\n", ""),
+    "ecsv": ("t.ecsv", "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: a, datatype: string}\na\n", "{}\n", ""),
+    "votable": (
+        "t.vot",
+        "<VOTABLE version='1.3'><RESOURCE><TABLE><FIELD name='a' datatype='char' arraysize='*'/><DATA><TABLEDATA>",
+        "<TR><TD>{}</TD></TR>", "</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>",
+    ),
+}  # fmt: skip
+for _name, _long in LONG_CELLS.items():
+    BOMBS[f"{_name}: one long text"] = functools.partial(_rows_with_one_long, name=_long[0], first=_long[1],
+        row=_long[2], last=_long[3]), FORMATS[_name][1][0]  # fmt: skip
 
 
 @bomb("picture")

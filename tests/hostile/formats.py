@@ -13,6 +13,7 @@ from astrovision.cutouts import open_mosaic
 from astrovision.datasets.galaxy10 import read_labels as read_galaxy_labels
 from astrovision.datasets.galaxy10 import read_rows
 from astrovision.tables import read_table
+from geovision.datasets.labels import LabelRaster
 from geovision.datasets.layouts import BigEarthNet, FmowRgb, FmowSentinel
 from geovision.embedding import join_embeddings
 from geovision.rasters import open_raster, read_values, reading
@@ -80,6 +81,11 @@ def _any_raster(path: Path) -> None:
 def _landsat(path: Path) -> None:
     with open_scene(path.parent) as scene:
         scene.read(0, 0, 8, 8)
+
+
+def _polygons(path: Path) -> None:
+    with open_scene(path.with_name("scene.tif"), sensor="sentinel2_l2a") as scene, LabelRaster(path, scene, (1,)) as it:
+        it.read(0, 0, *scene.shape)
 
 
 def _whole_mosaic(path: Path) -> None:
@@ -178,6 +184,9 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], tuple[Callable[[Path], Any], ..
     "volume.hdf5": (sound.volume_hdf5, (_case,)),
     "scene.zip": (sound.scene_zip, (_product,)),
     "scene.tar": (sound.scene_tar, (_product,)),
+    "geopackage": (lambda path: sound.polygons(path, ".gpkg"), (_polygons,)),
+    "shapefile": (lambda path: sound.polygons(path, ".shp"), (_polygons,)),
+    "geojson": (sound.geojson, (_polygons,)),
     "stac": (sound.stac, (_product,)),
     "embeddings": (lambda path: sound.embeddings(path, ".npz"), (_joined,)),
     "embeddings.parquet": (lambda path: sound.embeddings(path, ".parquet"), (_joined,)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 import torch
 import yaml
 
@@ -28,6 +29,8 @@ from tests.medvision.phantoms import make_affine, make_image, make_labels, write
 NETWORK: dict[str, Any] = {
     "num_classes": 2, "feature_size": 4, "depths": [1, 1, 1, 1], "head_dim": 4, "window_size": 4, "img_size": 32,
 }  # fmt: skip
+AROUND = (0, 0, 10**7, 10**7)
+VECTORS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile"}
 _TABLE = {"id": ["a", "=b"], "ra": [150.0, 151.0], "dec": [2.0, 2.5]}
 
 
@@ -58,6 +61,27 @@ def dicom_zip(path: Path) -> Path:
 
 def geotiff(path: Path) -> Path:
     return write_scene(path / "scene.tif", ramp(), ["B2", "B3", "B4"])
+
+
+def polygons(path: Path, ending: str) -> Path:
+    """A square of the scene that is written beside it, with its class."""
+    import pyogrio.raw
+
+    geotiff(path)
+    square, columns = np.array([shapely.to_wkb(shapely.box(*AROUND))], object), [np.array([1])]
+    place = {"geometry_type": "Polygon", "crs": "EPSG:32633", "driver": VECTORS[ending]}
+    pyogrio.raw.write(path / f"labels{ending}", square, columns, ["class"], **place)
+    return path / f"labels{ending}"
+
+
+def geojson(path: Path, **changes: Any) -> Path:
+    """A triangle over all of the scene's zone in a GeoJSON file; `changes` replace parts of its only feature."""
+    geotiff(path)
+    corners = {"type": "Polygon", "coordinates": [[[12, 0], [18, 0], [15, 80], [12, 0]]]}
+    crs = {"crs": changes.pop("crs")} if "crs" in changes else {}
+    feature = {"type": "Feature", "properties": {"class": 1}, "geometry": corners, **changes}
+    (path / "labels.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature], **crs}))
+    return path / "labels.geojson"
 
 
 def jp2(path: Path) -> Path:

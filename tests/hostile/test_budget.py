@@ -2,6 +2,7 @@
 
 import functools
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from apps.cli.medvision.program import app
 from apps.cli.shared.outputs import read_sidecar
 from apps.cli.shared.program import run
+from astrovision.tables import read_table
 from medvision.volumes.files import read_volume
 from medvision.volumes.geometry import Grid
 from shared_backbones import memory
 from shared_backbones.errors import InputError
-from tests.hostile.bombs import CLAIMS
+from tests.hostile.bombs import CLAIMS, lying_footer
 from tests.hostile.confined import GIB, confined
 from tests.hostile.sound_files import dicom, nifti
 
@@ -83,6 +85,35 @@ def test_a_series_is_judged_by_its_headers(tmp_path: Path):
 
     with pytest.raises(InputError, match=r"\(16, 14, 12\)"):
         read_series(dicom(tmp_path).parent, accept=_refuse)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10, 4_999_999])
+def test_a_footer_that_claims_too_little_is_read_within_the_budget(rows: int, tmp_path: Path):
+    memory.set_budget(0.25)
+    try:
+        ended = confined(functools.partial(read_table, lying_footer(tmp_path, rows)), tmp_path / "out")
+    finally:
+        memory.set_budget(None)
+    assert ended.code in (0, 2) and ended.err.count("\n") <= 1, ended.err
+    assert ended.peak <= 1.25 * GIB
+
+
+def test_what_nobody_announces_is_held_against_the_budget(tmp_path: Path):
+    def fill() -> None:
+        memory.set_budget(0.25)
+        with memory.hold("scan", "the table"):
+            np.ones(2 * GIB, np.uint8)
+
+    ended = confined(fill, tmp_path)
+    assert ended.code == 2 and "scan: the table would take more memory than the limit, 0.25 GB" in ended.err
+    assert ended.peak < GIB
+
+
+def test_the_limit_of_a_block_ends_with_it():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with memory.hold("scan", "the table"):
+        assert resource.getrlimit(resource.RLIMIT_AS) != before
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_estimates_grow_with_the_work():

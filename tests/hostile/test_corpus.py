@@ -13,14 +13,16 @@ import pytest
 from shared_backbones.errors import InputError
 from shared_backbones.memory import set_budget
 from tests.conftest import ROOT
-from tests.hostile.bombs import BOMBS
+from tests.hostile.bombs import BOMBS, ODD_CARDS, image_with
 from tests.hostile.confined import GIB, Ended, confined
 from tests.hostile.damages import DAMAGES
 from tests.hostile.formats import FORMATS
+from tests.hostile.vector_bombs import VECTOR_BOMBS
 from tests.test_words import SOURCES
 
 BUDGET = 0.25
 """GiB that an input may take in each case."""
+BOMBS.update(VECTOR_BOMBS)
 CASES = [(name, damage) for name in FORMATS for damage in DAMAGES]
 # A name is of no matter where the folder alone is named, and the rest of a series is read without one.
 SKIPPED = {
@@ -82,10 +84,18 @@ def test_bombs_end_in_a_line(name: str, tmp_path: Path):
     assert ended.code == 2, "it was read"
 
 
+@pytest.mark.parametrize("name", ODD_CARDS)
+def test_odd_cards_of_an_image_are_passed_over(name: str, tmp_path: Path):
+    ended = confined(functools.partial(FORMATS["fits"][1][0], image_with(tmp_path, ODD_CARDS[name])), tmp_path / "out")
+    check(ended)
+    assert ended.code == 0, ended.err
+
+
 PARSERS = {
     "BZ2File", "DictReader", "File", "GzipFile", "Image.open", "LZMAFile", "ParquetFile", "ParseFile", "ZipFile",
     "csv.reader", "dcmread", "decompressobj", "fits.open", "frombuffer", "fromstring", "json.loads", "load_file",
-    "memmap", "nib.load", "np.load", "rasterio.open", "read_array", "read_dataset", "safe_load", "safe_open",
+    "memmap", "nib.load", "np.load", "pyogrio.read", "rasterio.open", "read_array", "read_dataset", "safe_load",
+    "safe_open", "shapely.shape", "sqlite3.connect",
     "tarfile.open", "torch.load", "votable.parse",
 }  # fmt: skip
 """Calls by which libraries make values of a file's bytes."""

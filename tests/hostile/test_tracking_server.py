@@ -1,4 +1,4 @@
-"""A tracking server that lies: whatever it answers, fetching a model ends in a line, and writes in the cache alone."""
+"""A tracking server that lies: fetching a model ends in a line, and it chooses no folder of this machine."""
 
 import json
 import sys
@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from pipelines.tracking.registry import resolve_model
+from pipelines.tracking.runs import close_run, log_to_run
 from shared_backbones.errors import InputError
 from tests.hostile.sound_files import card
 
@@ -66,7 +68,18 @@ def lying(model: Path, lie: str) -> Iterator[tuple[str, list[str]]]:
             elif "get-download-uri" in parts.path:
                 self._json({"artifact_uri": elsewhere.get(lie, _VERSION["source"])})
             else:
-                self._json({"experiments": [], "model_version": _VERSION, "registered_model": {"name": "tiny"}})
+                info = {
+                    "run_id": "r", "run_uuid": "r", "run_name": "a", "experiment_id": "1", "user_id": "",
+                    "status": "RUNNING",
+                    "lifecycle_stage": "active", "artifact_uri": elsewhere.get(lie, "mlflow-artifacts:/1/r/artifacts"),
+                }  # fmt: skip
+                answer = {"experiments": [], "model_version": _VERSION, "registered_model": {"name": "tiny"}}
+                self._json({**answer, "run": {"info": info, "data": {}}})
+
+        def do_PUT(self) -> None:
+            asked.append(urllib.parse.urlsplit(self.path).path)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self._send(b"{}")
 
         def _listed(self, folder: str) -> list[dict[str, object]]:
             if not folder.endswith("artifacts/model"):
@@ -160,3 +173,44 @@ def test_a_lie_ends_in_a_line(lie: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert "/elsewhere" not in asked
     left = [path for path in home.rglob("*") if path.is_file()]
     assert not left and sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(home)) == before
+
+
+def _kept(folder: Path, lie: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    """Keep a file with a run of a server; the line, or nothing, and what the server was asked for."""
+    note = folder / "note.json"
+    note.write_text("{}")
+    with lying(folder / "place", lie) as (address, asked):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        _artifact_repos_cache.clear()  # by the run's id
+        try:
+            log_to_run("r", {}, [note], folder="reviews")
+        except InputError as error:
+            return str(error), asked
+    return "", asked
+
+
+@pytest.mark.parametrize("lie", ELSEWHERE)
+def test_a_server_chooses_no_folder_to_write_in(lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "place").mkdir()
+    line, asked = _kept(tmp_path, lie, monkeypatch)
+    assert "keeps the files elsewhere" in line or lie == "itself", line
+    assert "\n" not in line and not any("elsewhere" in path or path.startswith(ARTIFACTS) for path in asked)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["note.json", "place"]
+
+
+def test_a_file_is_kept_at_the_server_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "place").mkdir()
+    line, asked = _kept(tmp_path, "none", monkeypatch)
+    assert not line and f"{ARTIFACTS}/1/r/artifacts/reviews/note.json" in asked
+
+
+def test_a_log_that_a_server_sends_elsewhere_does_not_keep_a_run_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    log = tmp_path / "log"
+    log.touch()
+    _artifact_repos_cache.clear()
+    with lying(tmp_path / "place", "a plain path") as (address, asked):
+        close_run(address, "r", "FAILED", log)
+    assert "is not kept with it" in capsys.readouterr().out and not (tmp_path / "place").exists()
+    assert any(path.endswith("runs/update") for path in asked)

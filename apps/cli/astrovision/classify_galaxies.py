@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from apps.cli.astrovision.catalogue_columns import labels_by_id
 from apps.cli.astrovision.classify import ClassifyOptions
-from apps.cli.astrovision.gallery import Gallery
 from apps.cli.astrovision.sources import Source, open_source
 from apps.cli.shared.classification import check_parents, model_warnings, side_car
 from apps.cli.shared.journal import Journal
@@ -32,6 +32,9 @@ from shared_backbones.files import new_folder, printable
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.terminal import say
 from shared_backbones.weights import WEIGHTS
+
+if TYPE_CHECKING:  # pages are written for few
+    from apps.cli.astrovision.gallery import Gallery
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,12 @@ def _load(options: ClassifyOptions) -> GalaxyClassifier:
     return classifier
 
 
-def _gallery(options: ClassifyOptions, classifier: GalaxyClassifier) -> Gallery | None:
+def _gallery(options: ClassifyOptions, classifier: GalaxyClassifier) -> "Gallery | None":
     """What collects the images of the gallery, if one is asked for."""
     if not options.gallery and not options.gallery_random:
         return None
+    from apps.cli.astrovision.gallery import Gallery
+
     names = list(map(printable, classifier.names))
     labels = {} if options.labels is None else labels_by_id(options.labels, options.label_column, names)
     gallery = Gallery(classifier, options.table, options.gallery, options.gallery_random, options.overwrite, labels)
@@ -132,7 +137,7 @@ def _classify(
     source: Source,
     classifier: GalaxyClassifier,
     pictures: Path | None,
-    gallery: Gallery | None,
+    gallery: "Gallery | None",
     *,
     quiet: bool,
 ) -> _Results:

@@ -18,7 +18,8 @@ from apps.cli.medvision.scans import Scan
 from apps.cli.medvision.segment import SegmentOptions
 from apps.cli.shared.outputs import SIDECAR, Outputs
 from apps.cli.shared.program import COMPLETE, PARTLY_FAILED
-from medvision.volumes.files import read_labels, scan_parts, scan_stem
+from medvision.volumes.files import read_labels
+from medvision.volumes.names import scan_parts, scan_stem
 from medvision.volumes.writing import write_stack, write_volume
 from pipelines.report.text import list_at, part_at, text_at
 from pipelines.report.verdict_files import VERDICTS, Mark, Report, Verdict

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +17,16 @@ from apps.cli.shared.classified_images import ClassifyInput, ImageFiles, ReadIma
 from apps.cli.shared.journal import Journal
 from apps.cli.shared.sharding import part_of
 from medvision.classification import MedicalClassifier
-from medvision.datasets.medmnist import MedMnistSet, read_medmnist, set_for
 from medvision.dicom.files import holds_dicom
-from medvision.dicom.projections import read_projection
 from pipelines.data.image_files import WITH_TIFF, read_image
 from pipelines.report.results import Figures
 from shared_backbones.classification.classifier import Prediction
 from shared_backbones.errors import InputError
 from shared_backbones.files import file_sha256, printable
 from shared_backbones.json_values import Entries
+
+if TYPE_CHECKING:  # files of MedMNIST and of DICOM are read by modules that others do without
+    from medvision.datasets.medmnist import MedMnistSet
 
 NO_CLASS = "no image has any of the classes; there are no figures"
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -89,6 +91,8 @@ def _read(classifier: MedicalClassifier, path: Path) -> ReadImage:
     """What the network sees of an image file."""
     warnings: Sequence[str] = ()
     if _is_dicom(path):
+        from medvision.dicom.projections import read_projection
+
         image, sha256, warnings = read_projection(path)
         digest = bytes.fromhex(sha256)
     else:
@@ -103,6 +107,8 @@ class _MedMnist:
     """The images of a split of a file of MedMNIST, and what they show."""
 
     def __init__(self, options: ClassifyOptions, classifier: MedicalClassifier) -> None:
+        from medvision.datasets.medmnist import read_medmnist, set_for
+
         self.path, self.classifier, self.failed = options.input, classifier, 0
         split = options.split or "test"
         facts = set_for(self.path, split, classifier.names, multi_label=classifier.multi_label)
@@ -175,7 +181,7 @@ def as_tensor(images: np.ndarray) -> Tensor:
     return tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2)
 
 
-def differing_classes(facts: MedMnistSet, classifier: MedicalClassifier) -> str | None:
+def differing_classes(facts: "MedMnistSet", classifier: MedicalClassifier) -> str | None:
     """What to say where a set's classes are not the model's, in case, spaces and signs apart; else None."""
 
     def plain(names: Sequence[str]) -> list[str]:

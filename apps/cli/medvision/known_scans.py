@@ -9,7 +9,7 @@ from apps.cli.medvision.scans import Scan, is_single
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, find_series
 from medvision.volumes.channels import channel_groups
-from medvision.volumes.files import SUFFIXES, is_scan_name, scan_stem
+from medvision.volumes.names import SUFFIXES, is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

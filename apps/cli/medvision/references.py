@@ -14,7 +14,8 @@ from medvision.dicom.files import holds_dicom
 from medvision.dicom.segmentations import read_segmentation
 from medvision.findings.sidecar import Comparison
 from medvision.segmentation import Segmentation
-from medvision.volumes.files import Volume, find_scans, read_labels, scan_stem
+from medvision.volumes.files import Volume, find_scans, read_labels
+from medvision.volumes.names import scan_stem
 from shared_backbones.card import ClassEntry
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable

@@ -14,17 +14,8 @@ from medvision.contract import Setting
 from medvision.dicom.files import holds_dicom
 from medvision.dicom.series import Series, choose, find_series, read_series
 from medvision.volumes.channels import channel_groups, missing_channel, read_channels
-from medvision.volumes.files import (
-    SUFFIXES,
-    Accept,
-    Volume,
-    count_volumes,
-    find_scans,
-    is_scan_name,
-    read_volume,
-    scan_sha256,
-    scan_stem,
-)
+from medvision.volumes.files import Accept, Volume, count_volumes, find_scans, read_volume, scan_sha256
+from medvision.volumes.names import SUFFIXES, is_scan_name, scan_stem
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

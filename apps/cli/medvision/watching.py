@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from medvision.dicom.files import holds_dicom
-from medvision.volumes.files import is_scan_name
+from medvision.volumes.names import is_scan_name
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 

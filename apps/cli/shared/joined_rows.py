@@ -5,6 +5,7 @@ from pathlib import Path
 
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
+from shared_backbones.memory import hold
 
 
 def join_rows(path: Path, tables: Sequence[Path], meta: Mapping[str, str]) -> None:
@@ -19,8 +20,8 @@ def join_rows(path: Path, tables: Sequence[Path], meta: Mapping[str, str]) -> No
     pyarrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
     parts = []
     for table in tables:
-        with table.open("rb") as file:
-            parts.append(parquet.read_table(file))
+        with table.open("rb") as file, hold(printable(table), "the table"):
+            parts.append(parquet.read_table(file, use_threads=False, pre_buffer=False))
         if parts[-1].schema != parts[0].schema:
             raise _differing(table)
     parquet.write_table(pyarrow.concat_tables(parts).replace_schema_metadata(dict(meta)).combine_chunks(), path)

@@ -1,6 +1,7 @@
 """What all programs share: exit codes, one-line errors, and words for the terminal."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ OUT_OF_MEMORY = "out of memory; use a machine with more, or a smaller input"
 _NO_MEMORY = re.compile(
     r"can't allocate memory|failed to map segment|cannot allocate memory|unable to allocate|out of memory", re.I
 )
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)  # paths of which not even this can be asked: is it there
+_LONGEST_LINE = 1400  # characters of an error
 COMPLETE, BUG, USER_ERROR, PARTLY_FAILED, INTERRUPTED = 0, 1, 2, 5, 130
 
 
@@ -32,6 +35,10 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """
     sleep_while_waiting()
     with lasting_output() as outputs:
+        try:
+            os.getcwd()  # which libraries look for while they load, and end the process
+        except OSError:
+            return _refuse("the current folder was deleted, or may not be read; change to another one")
         try:
             with stopping():
                 code = _run(app, arguments)
@@ -61,6 +68,8 @@ def _run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             return _refuse(OUT_OF_MEMORY)
+        if isinstance(error, OSError) and error.errno in _IMPOSSIBLE and error.filename is not None:
+            return _refuse(f"{str(error.filename)[:200]}: cannot be used ({error.strerror}); check the path")
         message = getattr(error, "format_message", None)  # what the command line's parser raises
         if message is None:
             raise
@@ -80,7 +89,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _refuse(line: str, code: int = USER_ERROR) -> int:
-    print(f"error: {by_name(printable(' '.join(line.split())))}", file=sys.stderr)
+    text = by_name(printable(" ".join(line.split())))
+    if len(text) > _LONGEST_LINE:  # the way out is at its end
+        text = f"{text[: _LONGEST_LINE // 2]}[...]{text[-_LONGEST_LINE // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
     return code
 
 

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from nibabel.affines import voxel_sizes
 
-from medvision.volumes.files import scan_stem, scan_suffix
+from medvision.volumes.names import scan_stem, scan_suffix
 
 NIBABEL = Path(nibabel.__file__).parent
 PYDICOM = Path(pydicom.__file__).parent / "data"

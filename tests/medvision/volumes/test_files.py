@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.volumes.files import find_scans, read_labels, read_volume, scan_stem
+from medvision.volumes.files import find_scans, read_labels, read_volume
 from medvision.volumes.geometry import Grid, to_ras
+from medvision.volumes.names import scan_stem
 from medvision.volumes.writing import write_stack, write_volume
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import (

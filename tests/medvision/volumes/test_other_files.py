@@ -13,7 +13,8 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Pair
 from nibabel.nifti2 import Nifti2Pair
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from medvision.volumes.files import find_scans, read_labels, read_volume, scan_sha256, scan_stem
+from medvision.volumes.files import find_scans, read_labels, read_volume, scan_sha256
+from medvision.volumes.names import scan_stem
 from shared_backbones.errors import InputError
 from tests.medvision.phantoms import load, make_affine, make_image, make_labels, write_scan
 
