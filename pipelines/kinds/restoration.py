@@ -17,9 +17,9 @@ from geovision.datasets.patches import Patches
 from geovision.scenes import find_scenes
 from geovision.sharpening import Sharpening, sharpened
 from pipelines.data.store import Store
-from pipelines.kinds.scenes import ScenesKind, Source, write_summary
+from pipelines.kinds.scenes import ScenesKind, Source
 from pipelines.recipe.scenes import SharpenedSceneData
-from pipelines.report.results import ResultTable, Value
+from pipelines.report.results import ResultTable, Value, write_summary
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.restoration import SharpeningTask, cut_side, wald_pair
 from shared_backbones import architectures, weights

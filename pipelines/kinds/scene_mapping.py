@@ -24,10 +24,11 @@ from geovision.scene import Scene
 from geovision.scenes import open_scene
 from pipelines.data.image_layouts import MASK_LAYOUTS, find_layout
 from pipelines.data.store import Sample, Store
-from pipelines.kinds.scenes import ScenesKind, Source, take_encoder_arguments, write_summary
+from pipelines.kinds.encoders import take_encoder_arguments
+from pipelines.kinds.scenes import ScenesKind, Source
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData
-from pipelines.report.results import ResultTable, Value
+from pipelines.report.results import ResultTable, Value, write_summary
 from pipelines.report.scenes import map_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.mapping import MappingTask

@@ -20,9 +20,9 @@ from geovision.scenes import find_scenes
 from pipelines.data.image_layouts import SATELLITE_LAYOUTS, find_layout
 from pipelines.data.image_reading import to_sample
 from pipelines.data.store import Sample
-from pipelines.kinds.scenes import ScenesKind, Source, write_summary
+from pipelines.kinds.scenes import ScenesKind, Source
 from pipelines.recipe.scenes import SceneData
-from pipelines.report.results import ResultTable, Value
+from pipelines.report.results import ResultTable, Value, write_summary
 from pipelines.report.scenes import reconstruction_panel
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.pretraining import PretrainingTask, autoencoder, reconstruct, span_of

@@ -19,9 +19,9 @@ from geovision.spectra.drawing import CLASSES, NEEDED, DrawnScenes, SceneDrawer
 from geovision.spectra.library import Part
 from pipelines.kinds.kind import Kind, TrainingData
 from pipelines.kinds.scene_mapping import mapping_tables
-from pipelines.kinds.scenes import write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SyntheticSceneData
+from pipelines.report.results import write_summary
 from pipelines.runtime.processes import share_of
 from pipelines.tracking.datasets import DatasetRecord
 from pipelines.training.tasks.mapping import Batch, SpectralMappingTask

@@ -1,11 +1,13 @@
 """Figures and tables that evaluations leave behind as JSON, and that reports show."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from shared_backbones.documents import read_bounded
 from shared_backbones.errors import InputError
+from shared_backbones.files import replacing
 
 _LARGEST = 64 * 2**20  # bytes of a summary
 
@@ -82,3 +84,10 @@ def read_summary(folder: Path) -> Summary:
     except (RecursionError, ValueError):
         raise InputError(f"{path}: damaged; delete its folder and run the stage evaluate again") from None
     return summary
+
+
+def write_summary(folder: Path, figures: Figures, tables: Sequence[ResultTable]) -> None:
+    """Write `summary.json`, which the report and the tracking store read."""
+    summary: FigureSummary = {"figures": figures, "tables": [*tables]}
+    with replacing(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
