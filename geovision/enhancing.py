@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from geovision.frames import Frame
 from geovision.networks import LoadedNetwork
 from geovision.rasters import CACHE_BYTES, cloud_optimised, open_raster
 from geovision.scene import Scene
+from geovision.scenes import Opening
 from geovision.sharpening import Sharpening, coarse_offset, filled, to_numbers, wholly_seen
 from geovision.tiling import Axis
 from shared_backbones.degrading import RMS, WORST, consistent, degrade
@@ -73,7 +73,7 @@ class Enhancer(LoadedNetwork):
             )
 
     @property
-    def opening(self) -> dict[str, Any]:
+    def opening(self) -> Opening:
         """How `open_for_model` is to open scenes."""
         return self.sharpening.opening(len(self.contract.bands))
 

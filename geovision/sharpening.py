@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geovision.contract import InputContract
+from geovision.scenes import Opening
 from shared_backbones.degrading import degrade, enlarge, point_spread
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document
@@ -32,9 +33,9 @@ class Sharpening:
     mtf: float
     overlap: int
 
-    def opening(self, bands: int) -> dict[str, Any]:
+    def opening(self, bands: int) -> Opening:
         """How scenes are opened: coarse values repeated, and on a finer grid where all of the bands are coarse."""
-        return {"nearest": True, **({"finer": self.ratio} if len(self.coarse) == bands else {})}
+        return repeated(self.ratio if len(self.coarse) == bands else 1)
 
     @classmethod
     def from_card(cls, card: Document, contract: InputContract, model: str) -> "Sharpening":
@@ -97,6 +98,11 @@ class Sharpening:
         coarser = self.degrade(native)
         whole = F.avg_pool2d(valid[:, None].to(images.dtype), self.ratio)[:, 0] > 1 - 1e-6
         return WaldPair(self.input(self.degrade(images), coarser), native, coarser, whole & known)
+
+
+def repeated(finer: int) -> Opening:
+    """How scenes are opened whose coarse values are repeated, on a grid that is so many times as fine."""
+    return {"nearest": True, "finer": finer}
 
 
 class WaldPair(NamedTuple):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +129,7 @@ def load_encoder(encoder: Encoder, checkpoint: Path, given: Arguments | None = N
     if not encoder.of_timm:
         return network.eval()
     side = {"img_size": network.arguments["img_size"]} if network.backbone.fixed else {}
-    plain: Any = TimmClassifier(encoder.network, num_classes=0, in_chans=network.in_chans, **side)
+    plain = TimmClassifier(encoder.network, num_classes=0, in_chans=network.in_chans, **side)
     plain.network.load_state_dict(network.backbone.network.state_dict())
     return plain.eval()
 

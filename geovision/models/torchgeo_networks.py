@@ -4,11 +4,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from geovision.datasets.torchgeo_classes import TorchGeo
 from shared_backbones import official
 from shared_backbones.errors import InputError, require
 from shared_backbones.files import printable
@@ -54,7 +55,7 @@ class TorchGeoEncoder(nn.Module):
         fixed: whether it is built for one size of images.
     """
 
-    network: Any
+    network: TorchGeo
     feature_info: list[Level]
     width: int
     fixed = True
@@ -200,7 +201,7 @@ def build_encoder(name: str, given: Settings) -> TorchGeoEncoder:
     Raises:
         ValueError: nothing here makes an encoder of it, or the settings do not suit.
     """
-    make: Any = encoder_class(name)
+    make: TorchGeo = encoder_class(name)
     if make is None:
         raise ValueError(f"{name} is no network that is built here")
     return make(getattr(require("torchgeo.models", "torchgeo"), name), name, given)

@@ -152,8 +152,7 @@ class Kind(Generic[Data, Prepared]):
             raise InputError(f"recipe {recipe.name}: model: {error}") from None
         published = model.backbone_weights
         if published and not hasattr(network, "backbone"):
-            what = f"recipe {recipe.name}: {model.architecture} has no backbone"
-            raise InputError(f"{what}; leave model.backbone_weights out")
+            raise InputError(f"{recipe.name}: {model.architecture} has no backbone; leave model.backbone_weights out")
         if published and not Path(published).is_file():
             raise InputError(f"model.backbone_weights={published}: no such file; give weights, .safetensors or .pth")
 
@@ -308,8 +307,7 @@ class Kind(Generic[Data, Prepared]):
             self.start_from(network, weights.load(self.find_model(section.init)), f"model.init={section.init}")
         if section.backbone_weights:
             backbone = network.get_submodule("backbone")
-            fill = getattr(backbone, "fill", functools.partial(fill_backbone, backbone))
-            fill(section.backbone_weights)
+            getattr(backbone, "fill", functools.partial(fill_backbone, backbone))(section.backbone_weights)
         return network
 
     def start_from(self, network: torch.nn.Module, trained: weights.TrainedModel, label: str) -> None:

@@ -26,8 +26,9 @@ from pipelines.data.stored_images import StoredImages
 from pipelines.evaluation.image_robustness import Corruption
 from pipelines.evaluation.tested_images import TestedImages, features
 from pipelines.kinds.classification import Classifier, ClassifierKind, Reader, Source
+from pipelines.kinds.encoders import take_encoder_arguments
 from pipelines.kinds.kind import SPLITS
-from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of, take_encoder_arguments
+from pipelines.kinds.scenes import bands_of, cutting_of, section_of, size_of
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import SatelliteImageData
 from pipelines.report.results import Figures, ResultTable, read_summary, write_summary

@@ -24,7 +24,8 @@ from geovision.scene import Scene
 from geovision.scenes import open_scene
 from pipelines.data.image_layouts import MASK_LAYOUTS, find_layout
 from pipelines.data.store import Sample, Store
-from pipelines.kinds.scenes import ScenesKind, Source, take_encoder_arguments
+from pipelines.kinds.encoders import take_encoder_arguments
+from pipelines.kinds.scenes import ScenesKind, Source
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import LabelledSceneData
 from pipelines.report.results import ResultTable, Value, write_summary

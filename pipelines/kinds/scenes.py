@@ -1,7 +1,6 @@
 """What the kinds of satellite data share: how files are read, sources, store, contract, and the loop."""
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -25,25 +24,21 @@ from geovision.datasets.patches import (
     identity,
     statistics,
 )
-from geovision.models.torchgeo_encoders import check_license, find_encoder, wavelengths
+from geovision.models.torchgeo_encoders import find_encoder
 from geovision.scenes import open_scene
 from geovision.sensors import find_sensor
+from geovision.sharpening import repeated
 from pipelines.data.store import Sample, Store
+from pipelines.kinds.encoders import TORCHGEO
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.scenes import InstanceSceneData, LabelledSceneData, SceneData, SensorData, SharpenedSceneData
 from pipelines.training.tasks.task import Task
-from shared_backbones import architectures, weights
-from shared_backbones.catalogue import Catalogue
+from shared_backbones import weights
 from shared_backbones.errors import InputError
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import ImageSource, find_images
 
-_TRUNK = (
-    "img_size", "patch_size", "in_chans", "channel_groups", "channel_embed", "embed_dim", "depth", "num_heads",
-    "mlp_ratio",
-)  # fmt: skip
-_TORCHGEO = "torchgeo"  # the architecture whose weights have a name
 Scenes = TypeVar("Scenes", SceneData, LabelledSceneData, InstanceSceneData, SharpenedSceneData)
 Whatever = TypeVar("Whatever")
 Patch: TypeAlias = dict[str, Tensor]
@@ -254,60 +249,6 @@ class ScenesKind(Kind[Scenes, Store]):
         return TrainingData(loader, len(train_set), validation)
 
 
-def take_encoder_arguments(recipe: Recipe) -> None:
-    """Give the network of a recipe the arguments of the encoder that it starts from, as the encoder's card has them.
-
-    Those of the trunk are meant, such as its width and its patch; the recipe's own stand where training starts from
-    another model. The recipe is changed, so that whatever is noted of it says what was trained.
-    """
-    if recipe.model.architecture == _TORCHGEO:
-        return _take_named_encoder(recipe)
-    init = recipe.model.init
-    if not init:
-        return
-    card = weights.read_card(Catalogue("geovision").find_model(init))
-    given = card.get("arguments", {})
-    is_autoencoder = getattr(architectures.find(card["architecture"]), "role", None) == "autoencoder"
-    if not is_autoencoder and given.get("num_classes") != 0:
-        return
-    taken = inspect.signature(architectures.find(recipe.model.architecture).__init__).parameters
-    recipe.model.arguments.update({name: given[name] for name in _TRUNK if name in given and name in taken})
-
-
-def _take_named_encoder(recipe: Recipe) -> None:
-    """Give a recipe the sensor, bands, numbers and size of the weights that torchgeo names, where it says them.
-
-    Raises:
-        InputError: torchgeo names no such weights, the command line asks for other bands, or nobody names a licence and
-            the recipe does not accept that.
-    """
-    model, data = recipe.model, recipe.data
-    assert isinstance(data, SensorData)  # noqa: S101 - of a kind of satellite data
-    encoder = find_encoder(str(model.arguments.get("weights")))
-    if model.init or model.backbone_weights:
-        check_license(encoder, model.accept_license, "give model.accept_license=true")
-    given = encoder.input
-    if "bands" in given:
-        wanted = [find_sensor(given["sensor"]).band(name).name for name in given["bands"]]
-        for key, value, own in (("sensor", data.sensor, given["sensor"]), ("bands", data.bands, wanted)):
-            if f"data.{key}" in recipe.overridden and value != own:
-                raise InputError(
-                    f"data.{key}={value}: {encoder.name} takes {own}; leave data.{key} out, as it follows from the "
-                    "weights"
-                )
-        data.sensor, data.bands = given["sensor"], wanted
-        data.normalisation, data.statistics = "mean_std", "init"
-    is_map = data.kind == "scene_mapping"
-    bands = bands_of(data)
-    model.arguments = {
-        "img_size": data.patch if is_map else given["size"],
-        **model.arguments,
-        "in_chans": len(bands),
-        "dense": is_map,
-        **({} if "bands" in given else {"wavelengths": wavelengths(data.sensor, bands)}),
-    }
-
-
 def to_sample(source: PatchSource, cutting: Cutting) -> Sample:
     """A part of a scene as the store keeps it, without its name."""
     arrays, record = cut(source, cutting)
@@ -353,14 +294,13 @@ def cutting_of(data: SensorData, known_bands: Sequence[str] | None) -> Cutting:
             "offset": data.offset,
             "reproject": True,
             "mask_clouds": data.mask_clouds,
-            **(_repeated(data) if isinstance(data, SharpenedSceneData) else {}),
+            **(
+                repeated(data.ratio if len(data.coarse) == len(data.bands) else 1)
+                if isinstance(data, SharpenedSceneData)
+                else {}
+            ),
         },
     )
-
-
-def _repeated(data: SharpenedSceneData) -> Entries:
-    """Coarse values are repeated, on a finer grid where all bands are coarse; see `Sharpening.opening`."""
-    return {"nearest": True, **({"finer": data.ratio} if len(data.coarse) == len(data.bands) else {})}
 
 
 def section_of(
@@ -398,7 +338,7 @@ def _statistics_of_start(recipe: Recipe, data: SensorData, bands: Sequence[str])
         InputError: there is none, or it has another sensor, other bands or another normalisation.
     """
     init = recipe.model.init
-    if recipe.model.architecture == _TORCHGEO:
+    if recipe.model.architecture == TORCHGEO:
         known = find_encoder(str(recipe.model.arguments.get("weights"))).input
         places = [known["bands"].index(band) for band in bands]
         return {name: [known[name][place] for place in places] for name in ("mean", "std")}

@@ -4,7 +4,6 @@ import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from medvision.enhancing import Thinning
 from medvision.volumes.files import Volume, read_volume
 from pipelines.data.store import Sample, Store
 from pipelines.kinds.kind import SPLITS, Kind, TrainingData
-from pipelines.kinds.scenes import write_summary
 from pipelines.recipe.recipe import Recipe
 from pipelines.recipe.volumes import ThickSliceData
-from pipelines.report.results import Figures, ResultTable, Value
+from pipelines.report.results import Figures, ResultTable, Value, write_summary
 from pipelines.runtime.progress import Meter
 from pipelines.training.tasks.restoration import ThinningTask
 from shared_backbones import architectures, weights
@@ -86,7 +84,7 @@ class ThickSlices(Kind[ThickSliceData, Store]):
         """
         return self.of_test_split(self.cases, "scan; name some in data.options.test, test_ids_above or test_share")
 
-    def identify(self, sources: Sequence[Case]) -> list[list[Any]]:
+    def identify(self, sources: Sequence[Case]) -> list[list[object]]:
         """Files and splits as they are now."""
         files = super().identify([path for case in sources for path in case.image])
         return [*files, *([case.split, case.subject] for case in sources)]

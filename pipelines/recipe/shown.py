@@ -53,7 +53,7 @@ def shown_model(recipe: Recipe) -> Document:
     """The model's section, with the sha256 of the weights that training starts from in place of paths."""
     file = recipe.model.backbone_weights
     return {
-        **recipe.model.model_dump(),
+        **recipe.model.model_dump(exclude={"accept_license"}),
         "init": shown_init(recipe),
         "backbone_weights": None if file is None else f"sha256:{file_sha256(file)}",
     }

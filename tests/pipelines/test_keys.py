@@ -47,6 +47,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "model.arguments": ("{model}", TRAIN),
     "model.init": ("{trained}", TRAIN),
     "model.backbone_weights": ("null", NOTHING),  # needs a network with a backbone
+    "model.accept_license": ("true", NOTHING),
     "train.steps": ("null", NOTHING),  # excludes epochs
     "train.epochs": ("3", TRAIN),
     "train.steps_per_epoch": ("2", TRAIN),
