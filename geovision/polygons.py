@@ -88,14 +88,14 @@ def write_objects(path: Path, numbers: Path, objects: "Objects", classes: Sequen
         InputError: the file cannot be written.
     """
     from rasterio.features import shapes
-    from shapely.geometry import MultiPolygon, shape
+    from shapely.geometry import MultiPolygon, Polygon
 
     with open_raster(numbers) as source:
         grid, values = grid_of(source), source.read(1)
     check_polygons(path, grid)
-    parts: dict[int, list[BaseGeometry]] = {}
+    parts: dict[int, list[Polygon]] = {}
     for outline, value in shapes(values.astype(np.int32), values > 0, 4, grid.transform):
-        parts.setdefault(int(value), []).append(shape(outline))
+        parts.setdefault(int(value), []).append(Polygon(outline["coordinates"][0], outline["coordinates"][1:]))
     order = sorted(parts)
     places = np.array(order, np.int64) - 1
     kinds = objects.classes[places]

@@ -57,7 +57,8 @@ def mask_figures(probabilities: np.ndarray, reference: np.ndarray) -> MaskRow:
 
 def _weighted_f(values: np.ndarray, reference: np.ndarray) -> float:
     error = abs(values - reference)
-    distance, nearest = ndimage.distance_transform_edt(~reference, return_indices=True)
+    # both are asked for, and so both are given
+    distance, nearest = ndimage.distance_transform_edt(~reference, return_indices=True)  # pyright: ignore
     # a background pixel has the error of the nearest pixel of the thing, so that smoothing stays within it
     inside = np.where(reference, error, error[nearest[0], nearest[1]])
     offsets = np.arange(-3, 4)

@@ -14,7 +14,7 @@ from shared_backbones.files import brief, check_regular, printable
 from shared_backbones.labelled_images import COLORS, with_bands
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.ImageFile import ImageFile
 
 WITH_TIFF = ("JPEG", "PNG", "TIFF")
 """What medical images and data sets of labelled images are read from."""
@@ -70,7 +70,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _one_image(path: Path, formats: tuple[str, ...]) -> "Iterator[tuple[Image.Image, bytes]]":
+def _one_image(path: Path, formats: tuple[str, ...]) -> "Iterator[tuple[ImageFile, bytes]]":
     """A file of one image, open, and its sha256; whatever Pillow raises in the block becomes one line.
 
     Raises:

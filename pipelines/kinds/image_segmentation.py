@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from shared_backbones.files import replacing, write_rows
 from shared_backbones.json_values import Document, Entries
 from shared_backbones.labelled_images import COLORS, ImageSource, Layout, find_images, split_digest
 
+Whatever = TypeVar("Whatever")
 Source: TypeAlias = ImageSource[MaskedItem]
 _SHOWN = 8  # images of the report, those of the lowest Dice
 
@@ -256,5 +257,5 @@ def _by_test_set(scored: Sequence[_Scored]) -> list[ResultTable]:
     return [{"title": "Test sets: means over images", "columns": columns, "rows": rows}]
 
 
-def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_it_is(batch: Whatever) -> Whatever:
     return batch

@@ -62,7 +62,7 @@ def _check(options: MapOptions) -> None:
             raise InputError(f"{printable(path)}: ends in {path.suffix or 'nothing'}, expected {ending}")
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{printable(path.parent)}: no such folder; make it, or choose another output")
-    if options.coco == _side_car(options):
+    if options.coco is not None and options.coco == _side_car(options):
         raise InputError(f"{printable(options.coco)}: is the name of the side-car; give --coco another one")
     if options.polygons is not None:
         check_polygons(options.polygons)

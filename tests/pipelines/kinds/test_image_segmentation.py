@@ -75,7 +75,8 @@ def clinic_as_downloaded(root: Path) -> None:
 
 def polyps(root: Path) -> None:
     for number in range(8):
-        save(number, *(root / "TrainDataset" / part / f"{number}.png" for part in ("image", "mask")))
+        folder = root / "TrainDataset"
+        save(number, folder / "image" / f"{number}.png", folder / "mask" / f"{number}.png")
     for number, name in enumerate(POLYP_TESTS):
         folder = root / "TestDataset" / name
         save(20 + number, folder / "images" / "0.png", folder / "masks" / "0.png")

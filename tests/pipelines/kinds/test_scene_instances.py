@@ -116,7 +116,7 @@ def test_a_network_learns_to_find_fields_that_it_has_not_seen(learnt: tuple[Path
     assert job.summary["tables"][0]["rows"][0][:2] == ["field", 36]
     page = (job.made["report"] / "report.html").read_text()
     assert page.count("data:image/png") == 1 and "Panoptic quality" in page and MARKER not in page
-    assert weights.read_card(job.model)["instances"] == {"threshold": 0.5, "overlap": 0.5}
+    assert dict(weights.read_card(job.model))["instances"] == {"threshold": 0.5, "overlap": 0.5}
 
 
 def test_the_figures_are_torchmetrics_of_what_the_program_writes(learnt: tuple[Path, Job], tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_polygons_and_coco_are_the_objects_of_the_raster(learnt: tuple[Path, Job
     with rasterio.open(output) as source:
         numbers = source.read(1)
     count = int(numbers.max())
-    frame = geopandas.read_file(polygons)
+    frame: Any = geopandas.read_file(polygons)
     assert len(frame) == count and frame.crs.to_epsg() == 32633 and set(frame["class"]) == {"field"}
     again = rasterize(zip(frame.geometry, frame["object"], strict=True), numbers.shape, transform=TRANSFORM)
     assert (again == numbers).all()
@@ -161,7 +161,7 @@ def test_polygons_and_coco_are_the_objects_of_the_raster(learnt: tuple[Path, Job
     assert MARKER not in output.with_suffix(".json").read_text()
     degrees = tmp_path / "fields.geojson"
     assert run(app, [*mapping(learnt, 0, tmp_path / "again.tif"), "--polygons", str(degrees)]) == 0
-    moved = geopandas.read_file(degrees).to_crs("EPSG:32633")
+    moved: Any = geopandas.read_file(degrees).to_crs("EPSG:32633")
     assert moved.geometry.area.to_numpy() == pytest.approx(frame.geometry.area.to_numpy(), rel=1e-3)
 
 
@@ -171,7 +171,7 @@ def decoded(entry: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
     if isinstance(code, dict):
         runs = np.repeat(np.arange(len(code["counts"])) % 2, code["counts"])
         return runs.reshape(shape[::-1]).T.astype(bool)
-    return rasterize([(Polygon(np.reshape(ring, (-1, 2))), 1) for ring in code], shape).astype(bool)
+    return np.asarray(rasterize([(Polygon(np.reshape(ring, (-1, 2))), 1) for ring in code], shape)) > 0
 
 
 def test_an_object_with_a_hole_is_a_run_length_code(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_object_with_a_hole_is_a_run_length_code(tmp_path: Path) -> None:
         assert (decoded(entry, numbers.shape) == (numbers == entry["id"])).all()
     written = tmp_path / "o.gpkg"
     assert write_objects(written, path, objects, classes) == 2
-    frame = geopandas.read_file(written)
+    frame: Any = geopandas.read_file(written)
     assert list(frame["class"]) == ["lake", "field"] and frame["area_m2"].isna().all()
     assert [len(shape.geoms) for shape in frame.geometry] == [1, 2]
 

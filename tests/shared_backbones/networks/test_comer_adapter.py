@@ -69,8 +69,9 @@ def test_makes_four_maps_and_at_first_leaves_the_transformer_as_it_was(name: str
         for block in blocks_of(network):
             expected = block(expected, grid)
         torch.testing.assert_close(last, expected)
-        for injection in adapter.injections:
-            injection.scale.fill_(1.0)
+        for name, part in adapter.named_parameters():
+            if name.startswith("injections.") and name.endswith(".scale"):
+                part.fill_(1.0)
         assert (run(network, x, adapter)[1] - expected).abs().max() > 1e-3
 
 
