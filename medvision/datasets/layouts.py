@@ -271,7 +271,7 @@ def _lits(root: Path) -> list[Case]:
     return [Case(key, key, (image,), (label,)) for key, image, label in _with_labels(images, labels, root)]
 
 
-def _scans(root: Path) -> list[Case]:
+def _unlabelled(root: Path) -> list[Case]:
     """Scans alone."""
     return [Case(scan_stem(path), scan_stem(path), (path,)) for path in find_scans(root)]
 
@@ -285,5 +285,5 @@ LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "acdc": (_acdc, "training/patient001/patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz"),
     "lits": (_lits, "volume-0.nii and segmentation-0.nii, in the folder or one below"),
     "avt": (_avt, "train/NAME_slice_0.npz and test/NAME.h5"),
-    "scans": (_scans, "NAME.nii.gz, without labels"),
+    "scans": (_unlabelled, "NAME.nii.gz, without labels"),
 }

@@ -169,7 +169,7 @@ class ThickSlices(Kind[ThickSliceData, Store]):
         """Find the squares of test scans again from thick slices, and compare with bicubic enlargement."""
         trained = weights.load(model)
         thinning, network = Thinning.from_card(trained.card, self.recipe.name), trained.module.eval()
-        squares = dict.fromkeys(_WAYS, 0.0)
+        squares: dict[str, float] = {way: 0.0 for way in _WAYS}
         likeness: dict[str, list[float]] = {way: [] for way in _WAYS}
         values = 0
         with contextlib.closing(Meter("evaluate")) as meter:

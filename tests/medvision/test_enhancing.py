@@ -53,7 +53,7 @@ def test_a_finer_grid_has_the_same_borders(axis: int, ratio: int, tilt: float, s
         corners = [
             grid.affine @ [*(end * np.array(grid.shape) - 0.5), 1] for grid in (coarse, fine)
         ]  # of the first voxel's outer corner, and of the last one's
-        np.testing.assert_allclose(*corners, atol=1e-4)
+        np.testing.assert_allclose(corners[0], corners[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

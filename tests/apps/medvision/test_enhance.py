@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 
 from apps.cli.medvision.program import app
 from apps.cli.shared.program import run
+from tests.medvision.phantoms import load
 from tests.medvision.test_enhancing import model, scan
 
 
@@ -23,14 +23,14 @@ def test_results_say_of_themselves_that_they_are_enhanced(tmp_path: Path, thin: 
     assert run(app, ["enhance", "-i", str(given), "--model", str(thin), "--device", "cpu"]) == 0
     output = tmp_path / "jane-doe_enhanced.nii.gz"
     assert str(output) in capsys.readouterr().out
-    image, before = nibabel.load(output), nibabel.load(given)  # pyright: ignore[reportPrivateImportUsage]
-    assert image.header["descrip"].item() == b"enhanced: not for diagnosis"  # pyright: ignore[reportAttributeAccessIssue]
-    assert image.shape == (24, 20, 24)  # pyright: ignore[reportAttributeAccessIssue]
+    image, before = load(output), load(given)
+    assert image.header["descrip"].item() == b"enhanced: not for diagnosis"
+    assert image.shape == (24, 20, 24)
     for end in (-0.5, 1.0):  # the same borders
         corners = [
             each.affine @ [*(np.array(each.shape) - 0.5 if end > 0 else [end] * 3), 1] for each in (image, before)
         ]
-        np.testing.assert_allclose(*corners, atol=1e-4)
+        np.testing.assert_allclose(corners[0], corners[1], atol=1e-4)
     sidecar = json.loads((tmp_path / "jane-doe_enhanced.json").read_text())
     assert sidecar["enhanced"] == "not for diagnosis: made-up detail is possible"
     assert sidecar["result"]["spacing_mm"] == pytest.approx([1, 1.1, 1.5]) and sidecar["result"]["axis"] == 2

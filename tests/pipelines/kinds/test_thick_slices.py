@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_a_recipe_learns_and_its_model_is_used(tmp_path: Path, store: str) -> No
     assert {"psnr", "psnr_bicubic", "ssim", "ssim_bicubic"} <= {*figures} and np.isfinite(figures["psnr"])
     assert [row[0] for row in job.summary["tables"][0]["rows"]] == ["model", "bicubic"]
     model = job.made["train"] / "model"
-    card = weights.read_card(model)
+    card: Any = weights.read_card(model)
     assert card["thinning"] == {"ratio": 3, "mtf": 0.25} and "s0" not in json.dumps(card)
     volume = read_volume(root / "s0.nii.gz")
     result = Enhancer(model, threads=1).enhance(volume)
