@@ -14,6 +14,10 @@ Command: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Any]
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
 PROGRAMS = ("medvision", "geovision", "astrovision")
+_DATA_PAGES = {
+    "recipe-data.md": "scans, images and galaxies",
+    "recipe-scenes.md": "scenes and satellite images",
+}
 _NOTE = "<!-- Written by `python -m apps.manual`; change the help texts or docstrings instead. -->"
 
 
@@ -43,8 +47,8 @@ def command_line(program: str) -> str:
     return _page(lines)
 
 
-def recipes() -> tuple[str, str]:
-    """The pages of recipes, from the classes that read them: of a recipe, and of its section `data`."""
+def recipes() -> dict[str, str]:
+    """The pages of recipes by name, from the classes that read them: of a recipe, and of its section `data`."""
     from pipelines.recipe.recipe import Recipe
 
     schema = Recipe.model_json_schema()
@@ -55,10 +59,21 @@ def recipes() -> tuple[str, str]:
     for name in parts:
         if name not in of_data:
             lines += _section(name, parts[name])
-    data = [_NOTE, "", "# Recipes: data", "", "The section `data` of a recipe: one for each `kind`, and its parts.", ""]
-    for name in sorted(of_data):
-        data += _section(name, parts[name])
-    return _page(lines), _page(data)
+    made = {"recipes.md": _page(lines)}
+    for page, title in _DATA_PAGES.items():
+        text = f"The section `data` of a recipe of {title}: one for each `kind`, and its parts."
+        data = [_NOTE, "", f"# Recipes: {title}", "", text, ""]
+        for name in sorted(of_data):
+            data += _section(name, parts[name]) if _page_of(name) == page else []
+        made[page] = _page(data)
+    return made
+
+
+def _page_of(section: str) -> str:
+    """The page that has a section of recipes; empty for the first one."""
+    if not section.endswith(("Data", "Split", "Augmentation")):
+        return ""
+    return "recipe-scenes.md" if "Scene" in section or "Satellite" in section else "recipe-data.md"
 
 
 def _named_by(part: Command, parts: Schema) -> set[str]:
@@ -102,8 +117,7 @@ def corruptions() -> str:
 def pages() -> dict[Path, str]:
     """The generated pages, by path."""
     made = {PAGES / f"{program}.md": command_line(program) for program in PROGRAMS}
-    recipe, data = recipes()
-    made |= {PAGES / "recipes.md": recipe, PAGES / "recipe-data.md": data}
+    made |= {PAGES / name: text for name, text in recipes().items()}
     return {**made, PAGES / "python.md": python_api(), PAGES / "corruptions.md": corruptions()}
 
 
@@ -160,8 +174,7 @@ def _value(value: object) -> str:
 def _type(field: Schema) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        page = "recipe-data.md" if name.endswith("Data") else ""
-        return f"[{name}]({page}#{name.lower()})"
+        return f"[{name}]({_page_of(name)}#{name.lower()})"
     for key in ("anyOf", "oneOf"):
         if key in field:
             return " or ".join(dict.fromkeys(_type(part) for part in field[key]))

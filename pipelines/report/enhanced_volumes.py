@@ -1,5 +1,7 @@
 """The report of a scan whose slices were made thinner: a plane across them, and its profiles."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from medvision.enhancing import Enhanced
@@ -8,7 +10,7 @@ from pipelines.report.enhanced import EnhancedPictures, Samples, Wording, enhanc
 from pipelines.report.map_pictures import LEVELS, jpeg, palette, ramp
 from pipelines.report.sections import Block, Bullets, Pairs, Section, data_uri
 from pipelines.report.text import as_text, code, list_at, moment, part_at, text_at, words
-from shared_backbones.json_values import Document
+from shared_backbones.json_values import Document, Json
 
 _WORDING = Wording(
     kind="Enhancement report",
@@ -100,5 +102,5 @@ def _grey(plane: np.ndarray, low: float, high: float) -> str:
     return data_uri(jpeg(np.repeat(grey[..., None], 3, 2)), "image/jpeg")
 
 
-def _millimetres(sides: list) -> str:
-    return " × ".join(f"{float(side):.3g}" for side in sides) + " mm"
+def _millimetres(sides: Sequence[Json]) -> str:
+    return " × ".join(f"{float(str(side)):.3g}" for side in sides) + " mm"

@@ -113,9 +113,8 @@ def test_a_large_volume(trees: dict[str, Path], data_root: Path, tmp_path: Path)
 def test_a_scene(trees: dict[str, Path], tmp_path: Path):
     sensor = SENSORS["sentinel2_l2a"]
     names = [band.name for band in sensor.bands]
-    values: np.ndarray = ndimage.zoom(
-        np.random.default_rng(1).uniform(0, 4000, (len(names), 64, 64)), (1, 32, 32), order=1
-    )
+    coarse = np.random.default_rng(1).uniform(0, 4000, (len(names), 64, 64))
+    values = np.asarray(ndimage.zoom(coarse, (1, 32, 32), order=1))
     scene = tmp_path / "scene.tif"
     about = {"width": 2048, "height": 2048, "count": len(names), "dtype": "uint16", "crs": "EPSG:32633"}
     with rasterio.open(scene, "w", driver="GTiff", transform=from_origin(5e5, 5.2e6, 10, 10), **about) as file:

@@ -69,9 +69,11 @@ def polygons(path: Path, ending: str) -> Path:
 
     geotiff(path)
     square, columns = np.array([shapely.to_wkb(shapely.box(*AROUND))], object), [np.array([1])]
-    place = {"geometry_type": "Polygon", "crs": "EPSG:32633", "driver": VECTORS[ending]}
-    pyogrio.raw.write(path / f"labels{ending}", square, columns, ["class"], **place)
-    return path / f"labels{ending}"
+    made = path / f"labels{ending}"
+    pyogrio.raw.write(
+        made, square, columns, ["class"], geometry_type="Polygon", crs="EPSG:32633", driver=VECTORS[ending]
+    )
+    return made
 
 
 def geojson(path: Path, **changes: Any) -> Path:

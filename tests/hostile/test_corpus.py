@@ -101,8 +101,8 @@ PARSERS = {
 """Calls by which libraries make values of a file's bytes."""
 # Those that look at what this very process made or was given, and at notes in the folder of a run.
 ELSEWHERE = {
-    "_Carry.take", "_check_whole", "_columns", "_draw", "_is_same", "_opened", "_parse", "_read", "_read_lines",
-    "_save", "_train", "_values", "_write", "cloud_optimised", "draw_scene", "evaluate_ensemble",
+    "InstanceMapper.map", "_Carry.take", "_check_whole", "_columns", "_draw", "_is_same", "_opened", "_parse", "_read",
+    "_read_lines", "_save", "_train", "_values", "_write", "cloud_optimised", "draw_scene", "evaluate_ensemble",
     "jpeg_compression", "photograph", "read_lines", "read_note", "read_outcomes", "read_stop", "serve",
     "sweep_run_id", "write_bands",
 }  # fmt: skip

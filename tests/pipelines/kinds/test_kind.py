@@ -34,7 +34,7 @@ def shape_of(recipe: Recipe) -> tuple[int, ...]:
         return 6, data.size, data.size
     size = arguments.get("img_size", data.patch)
     height, width = (size, size) if isinstance(size, int) else size
-    return len(data.bands), height, width
+    return len(getattr(data, "bands", (0,))), height, width
 
 
 @pytest.mark.parametrize("name", bundled_recipes())

@@ -283,11 +283,11 @@ def test_in_the_shell_of_a_folder_verdicts_answers_and_fixes_are_saved(browser: 
 def test_pages_of_noise_stay_below_eight_megabytes(tmp_path: Path, monkeypatch):
     generator = np.random.default_rng(0)
     pictures = [
-        map_pictures._within(map_pictures._SCENE, lambda side: map_pictures._jpeg(noise(generator, side))),
-        map_pictures._within(map_pictures._CLASSES, lambda side: classes_of_noise(generator, side), "image/png"),
+        map_pictures.within(map_pictures._SCENE, lambda side: map_pictures.jpeg(noise(generator, side))),
+        map_pictures.within(map_pictures._CLASSES, lambda side: classes_of_noise(generator, side), "image/png"),
         map_pictures._of_confidence(generator.random((1024, 1024))),
     ]
-    chip = map_pictures._jpeg(noise(generator, map_pictures.CHIP))
+    chip = map_pictures.jpeg(noise(generator, map_pictures.CHIP))
     assert sum(map(len, pictures)) + 224 * len(chip) * 4 / 3 < 7_500_000
 
 
@@ -297,7 +297,7 @@ def noise(generator: np.random.Generator, side: int) -> np.ndarray:
 
 def classes_of_noise(generator: np.random.Generator, side: int) -> bytes:
     numbers = generator.integers(0, 40, (side, side), np.uint8)
-    return map_pictures._palette(numbers, distinct([(5, 5, 5)] * 40), 255)
+    return map_pictures.palette(numbers, distinct([(5, 5, 5)] * 40), 255)
 
 
 def test_pixels_that_are_no_squares_on_the_ground_are_drawn_in_their_shape(browser: Browser, tmp_path: Path):
