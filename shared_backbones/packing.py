@@ -1,9 +1,10 @@
 """Linear maps and 2-D convolutions with weights that are laid out for oneDNN once, where that is faster here.
 
-torch (2.14) leaves float32 products of matrices, and the convolutions of single small images, to MKL. On many
-processors oneDNN runs the same products up to twice as fast, from weights in a layout of its own. Which is faster is
-tried once for each kind of layer, on a piece of the input. The answer is kept in the user's cache, so that all runs and
-all parts of a batch on a machine use the same; without a cache that can be written to, nothing is packed.
+torch (2.14) leaves float32 products of matrices, 1x1 convolutions among them, and the convolutions of single small
+images to MKL. On many processors oneDNN runs the same products up to twice as fast, from weights in a layout of its
+own. Which is faster is tried once for each kind of layer, on a piece of the input. The answer is kept in the user's
+cache, so that all runs and all parts of a batch on a machine use the same; without a cache that can be written to,
+nothing is packed.
 """
 
 import contextlib
