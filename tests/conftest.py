@@ -40,6 +40,19 @@ def no_budget_of_another_test() -> Iterator[None]:
     set_budget(None)
 
 
+@pytest.fixture(autouse=True)
+def no_trials_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which layers run from packed weights depends on the machine: none do, but where a test asks for it."""
+    monkeypatch.setattr("shared_backbones.packing._choice", lambda kind, decide: False)
+    monkeypatch.setattr("shared_backbones.packing._chosen", {})
+
+
+@pytest.fixture
+def all_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer that can run from packed weights does."""
+    monkeypatch.setattr("shared_backbones.packing._choice", lambda kind, decide: True)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real data: DOMAIN_VISION_DATA, or `../shared/data` seen from the checkout.

@@ -505,6 +505,15 @@ class TestEveryNetwork:
                     torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
         assert not any(p.requires_grad for p in optimized.parameters()) and network.training is False
 
+    @pytest.mark.usefixtures("all_packed")
+    def test_packed_weights_give_the_same(self, case: Case, network: Any) -> None:
+        optimized, x = optimize_for_inference(network.eval()), case.input()
+        with torch.inference_mode():
+            expected = Plain(network, case)(x)
+            for form in (optimized, optimize_for_inference(optimized), optimized):
+                atol = 1e-4 * float(expected.abs().max())
+                torch.testing.assert_close(Plain(form, case)(x), expected, rtol=0, atol=atol)
+
     def test_runs_under_bfloat16_autocast(self, case: Case) -> None:
         network, x = case.build().eval(), case.input()
         with torch.inference_mode():

@@ -17,8 +17,12 @@ from shared_backbones.packing import pack_, packed_layers
 ALWAYS, NEVER = 0.0, 1e9  # times as fast as plain, from which on a layer is packed
 
 
+CHOICE = packing._choice
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_decided(tmp_path: Path, no_trials_of_speed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_choice", CHOICE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(packing, "_chosen", {})
     monkeypatch.setattr(packing, "_GAIN", ALWAYS)
