@@ -276,6 +276,8 @@ def _unlabelled(root: Path) -> list[Case]:
     return [Case(scan_stem(path), scan_stem(path), (path,)) for path in find_scans(root)]
 
 
+UNLABELLED = "scans"
+"""The layout of scans that nobody has labelled."""
 LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "msd": (_msd, "imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz (Medical Segmentation Decathlon)"),
     "pairs": (_pairs, "images/NAME.nii.gz and labels/NAME.nii.gz; other folders by data.options.images and .labels"),
@@ -285,5 +287,5 @@ LAYOUTS: dict[str, tuple[Callable[..., list[Case]], str]] = {
     "acdc": (_acdc, "training/patient001/patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz"),
     "lits": (_lits, "volume-0.nii and segmentation-0.nii, in the folder or one below"),
     "avt": (_avt, "train/NAME_slice_0.npz and test/NAME.h5"),
-    "scans": (_unlabelled, "NAME.nii.gz, without labels"),
+    UNLABELLED: (_unlabelled, "NAME.nii.gz, without labels"),
 }

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from medvision.contract import InputContract
-from medvision.datasets.layouts import Case, find_cases
+from medvision.datasets.layouts import UNLABELLED, Case, find_cases
 from medvision.datasets.preparation import bytes_of, prepare, read_case
 from medvision.metrics.protocols import evaluate_case, find_protocol
 from medvision.segmentation import Segmenter
@@ -43,8 +43,8 @@ class LabelledVolumesKind(SegmentationKind[Labelled, Store]):
             folds=recipe.folds,
             **self.data.options,
         )
-        if not all(case.labels for case in self.cases):
-            raise InputError(f"data.layout={self.data.layout}: has scans without labels; expected labels to learn from")
+        if self.data.layout == UNLABELLED:
+            raise InputError(f"data.layout={UNLABELLED}: has scans without labels; expected labels to learn from")
 
     def check_settings(self) -> None:
         """Refuse an unknown protocol."""
