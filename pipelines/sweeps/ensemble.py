@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.kinds.kind import find_kind
+from pipelines.kinds.kind import find_kind, role_of
 from pipelines.runtime import preemption
 from pipelines.stages import folder_digest
 from pipelines.sweeps.children import Outcome
@@ -42,7 +42,7 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
         children = sweep.of_setting(setting)
         models = [outcomes[child.number - 1]["model"] for child in children]
         complete = all(models) and not any(outcomes[child.number - 1]["failed"] for child in children)
-        if complete and len(children) > 1 and find_kind(children[0].recipe).role in _ROLES:
+        if complete and len(children) > 1 and role_of(children[0].recipe) in _ROLES:
             folder = sweep.folder / ("ensemble" if len(sweep.settings) == 1 else f"ensemble-{number}")
             write_ensemble(
                 folder, [(child, sweep.output / str(model)) for child, model in zip(children, models, strict=True)]
