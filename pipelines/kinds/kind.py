@@ -88,25 +88,16 @@ class TrainingData:
     statistics: "DataLoader | None" = None
 
 
-def role_of(recipe: Recipe) -> architectures.Role:
-    """What the network of a recipe must be; its data are not looked at."""
-    return _class_of(recipe).role
-
-
 def find_kind(recipe: Recipe) -> Any:
     """What the stages do for a recipe.
 
     Raises:
         InputError: something in the recipe or its data is wrong.
     """
-    kind = _class_of(recipe)(recipe)
+    module, _, name = KINDS[recipe.data.kind].partition(":")
+    kind = getattr(importlib.import_module(module), name)(recipe)
     kind.check_network()
     return kind
-
-
-def _class_of(recipe: Recipe) -> Any:
-    module, _, name = KINDS[recipe.data.kind].partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 class Kind(Generic[Data, Prepared]):

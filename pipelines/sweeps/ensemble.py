@@ -1,11 +1,13 @@
 """The networks of all seeds and folds as one model, which every program takes like any other."""
 
+import importlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.kinds.kind import find_kind, role_of
+from pipelines.kinds.kind import KINDS, find_kind
+from pipelines.recipe.recipe import Recipe
 from pipelines.runtime import preemption
 from pipelines.stages import folder_digest
 from pipelines.sweeps.children import Outcome
@@ -42,13 +44,19 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
         children = sweep.of_setting(setting)
         models = [outcomes[child.number - 1]["model"] for child in children]
         complete = all(models) and not any(outcomes[child.number - 1]["failed"] for child in children)
-        if complete and len(children) > 1 and role_of(children[0].recipe) in _ROLES:
+        if complete and len(children) > 1 and _role_of(children[0].recipe) in _ROLES:
             folder = sweep.folder / ("ensemble" if len(sweep.settings) == 1 else f"ensemble-{number}")
             write_ensemble(
                 folder, [(child, sweep.output / str(model)) for child, model in zip(children, models, strict=True)]
             )
             folders[number] = folder
     return folders
+
+
+def _role_of(recipe: Recipe) -> str:
+    """What the network of a recipe must be; its data are not looked at."""
+    module, _, name = KINDS[recipe.data.kind].partition(":")
+    return str(getattr(importlib.import_module(module), name).role)
 
 
 def write_ensemble(folder: Path, members: Sequence[tuple[Child, Path]]) -> None:
