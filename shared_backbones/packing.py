@@ -32,9 +32,11 @@ _TRIAL_PRODUCTS = 2e8  # multiplications of a trial: a few milliseconds
 _DECIDED_BY = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")
 _LARGEST_SLOW = 20480  # numbers in an image up to which torch unfolds it, and a trial has to stay on one side of it
 
+Kind: TypeAlias = tuple[object, ...]
+"""What decides which form of a layer is faster."""
 _Stamp: TypeAlias = tuple[tuple[int, ...], int, int]
 
-_chosen: dict[str, bool] = {}
+_chosen: dict[Kind, bool] = {}
 _packed: "WeakKeyDictionary[nn.Module, tuple[_Stamp, Tensor]]" = WeakKeyDictionary()
 
 
@@ -70,20 +72,23 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `torch.nn.Linear`: `(..., in)` to `(..., out)`."""
-        rows = input.numel() // self.in_features
-        if not rows or not is_plain_inference(input):
+        if not input.numel() or not is_plain_inference(input):
             return super().forward(input)
-        kind = f"linear {self.out_features} {self.in_features} {self.bias is not None} {_class(rows)}"
+        return _run(self, input, super().forward)
 
-        def packed(x: Tensor) -> Tensor:
-            weights = _weights(self, (), lambda: torch.ops.mkldnn._reorder_linear_weight(self.weight, rows))
-            return torch.ops.mkldnn._linear_pointwise(x, weights, self.bias, "none", [], "")
+    def kind_of(self, x: Tensor) -> Kind:
+        """What decides which form is faster for an input."""
+        return "linear", self.out_features, self.in_features, self.bias is not None, _class(x.numel() // x.shape[-1])
 
-        def piece() -> Tensor:
-            fewest = max(32, int(_TRIAL_PRODUCTS / self.weight.numel()))
-            return input.reshape(rows, self.in_features)[:fewest]
+    def piece_of(self, x: Tensor) -> Tensor:
+        """Rows that are enough for a trial."""
+        return x.reshape(-1, self.in_features)[: max(32, int(_TRIAL_PRODUCTS / self.weight.numel()))]
 
-        return _faster(self, kind, super().forward, packed, piece)(input)
+    def packed(self, x: Tensor) -> Tensor:
+        """The same from packed weights."""
+        operators, rows = torch.ops.mkldnn, x.numel() // x.shape[-1]
+        weights = _weights(self, (), lambda: operators._reorder_linear_weight(self.weight, rows))
+        return operators._linear_pointwise(x, weights, self.bias, "none", [], "")
 
 
 class PackedConv2d(nn.Conv2d):
@@ -93,24 +98,26 @@ class PackedConv2d(nn.Conv2d):
         """As `torch.nn.Conv2d`: `(B, C, H, W)`."""
         if not input.numel() or input.ndim != 4 or not is_plain_inference(input):
             return super().forward(input)
-        layout = "pixels" if input.is_contiguous(memory_format=torch.channels_last) else "planes"
-        form = (tuple(self.weight.shape), self.stride, self.padding, self.dilation, self.groups, self.bias is not None)
-        alone = len(input) == 1
-        kind = f"convolution {form} {layout} {alone} {_class(input[0, 0].numel())} {input.numel() > _LARGEST_SLOW}"
-        settings = (self.padding, self.stride, self.dilation, self.groups)
+        return _run(self, input, super().forward)
 
-        def packed(x: Tensor) -> Tensor:
-            operators, shape = torch.ops.mkldnn, tuple(x.shape)
-            pack = operators._reorder_convolution_weight
-            weights = _weights(self, shape, lambda: pack(self.weight, *settings, shape))
-            return operators._convolution_pointwise(x, weights, self.bias, *settings, "none", [], "")
+    def kind_of(self, x: Tensor) -> Kind:
+        """What decides which form is faster for an input."""
+        form = self.weight.shape, self.stride, self.padding, self.dilation, self.groups, self.bias is not None
+        by_pixel = x.is_contiguous(memory_format=torch.channels_last)
+        return "convolution", *form, by_pixel, len(x) == 1, _class(x[0, 0].numel()), x.numel() > _LARGEST_SLOW
 
-        def piece() -> Tensor:
-            pixels = max(_TRIAL_PRODUCTS / self.weight.numel(), (_LARGEST_SLOW + 1) / input.shape[1])
-            rows = max(int(pixels / input.shape[3]) + 1, self.dilation[0] * (self.kernel_size[0] - 1) + 1)
-            return input[: 1 if alone else 2, :, :rows]
+    def piece_of(self, x: Tensor) -> Tensor:
+        """Rows of one image, or of two where there are several, that are enough for a trial."""
+        pixels = max(_TRIAL_PRODUCTS / self.weight.numel(), (_LARGEST_SLOW + 1) / x.shape[1])
+        rows = max(int(pixels / x.shape[3]) + 1, self.dilation[0] * (self.kernel_size[0] - 1) + 1)
+        return x[:2, :, :rows]
 
-        return _faster(self, kind, super().forward, packed, piece)(input)
+    def packed(self, x: Tensor) -> Tensor:
+        """The same from packed weights."""
+        operators, settings = torch.ops.mkldnn, (self.padding, self.stride, self.dilation, self.groups)
+        pack, shape = operators._reorder_convolution_weight, tuple(x.shape)
+        weights = _weights(self, shape, lambda: pack(self.weight, *settings, shape))
+        return operators._convolution_pointwise(x, weights, self.bias, *settings, "none", [], "")
 
 
 def _class(count: int) -> int:
@@ -128,20 +135,14 @@ def _weights(layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pack: Callabl
     return kept[1]
 
 
-def _faster(
-    layer: nn.Module,
-    kind: str,
-    plain: Callable[[Tensor], Tensor],
-    packed: Callable[[Tensor], Tensor],
-    piece: Callable[[], Tensor],
-) -> Callable[[Tensor], Tensor]:
-    """The faster one of two forms of a layer, by what is known of its kind, or else by a trial on a piece of input."""
-    kind = f"{kind} {torch.get_num_threads()}"
+def _run(layer: PackedLinear | PackedConv2d, x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a layer in its faster form, by what is known of its kind, or else by a trial on a piece of the input."""
+    kind = *layer.kind_of(x), torch.get_num_threads()
     if kind not in _chosen:
-        _chosen[kind] = _choice(kind, lambda: _wins(plain, packed, piece()))
+        _chosen[kind] = _choice(repr(kind), lambda: _wins(plain, layer.packed, layer.piece_of(x)))
         if not _chosen[kind]:
             _packed.pop(layer, None)
-    return packed if _chosen[kind] else plain
+    return layer.packed(x) if _chosen[kind] else plain(x)
 
 
 def _wins(plain: Callable[[Tensor], Tensor], packed: Callable[[Tensor], Tensor], x: Tensor) -> bool:
@@ -174,9 +175,12 @@ def _choice(kind: str, decide: Callable[[], bool]) -> bool:
         if not path.exists():
             part = path.with_name(f"{path.name}.{os.getpid()}")
             part.write_text("packed" if decide() else "plain", encoding="ascii")
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 os.link(part, path)
-            part.unlink()
+            except FileExistsError:  # another process was faster
+                pass
+            finally:
+                part.unlink()
         return path.read_text(encoding="ascii") == "packed"
     except (OSError, InputError, UnicodeDecodeError):
         return False
