@@ -1,18 +1,18 @@
 """The networks of all seeds and folds as one model, which every program takes like any other."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.kinds.kind import KINDS, find_kind
+from pipelines.kinds.kind import find_kind
 from pipelines.recipe.recipe import Recipe
+from pipelines.recipe.scenes import InstanceSceneData
 from pipelines.runtime import preemption
 from pipelines.stages import folder_digest
 from pipelines.sweeps.children import Outcome
 from pipelines.sweeps.plan import Child, Sweep
-from shared_backbones import weights
+from shared_backbones import architectures, weights
 from shared_backbones.card import Card, Member
 from shared_backbones.classification import outliers
 from shared_backbones.errors import InputError
@@ -26,11 +26,9 @@ _OF_ONE = {
 }  # fmt: skip
 """Parts of a card that are true of one member alone."""
 
-_ROLES = ("classifier", "segmenter")
-
 
 def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]:
-    """Write the ensemble of each setting that has several runs, all of them complete, of a network that tells classes.
+    """Write the ensemble of each setting that has several runs, all of them complete, whose answers have a mean.
 
     Args:
         sweep: The sweep.
@@ -44,7 +42,7 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
         children = sweep.of_setting(setting)
         models = [outcomes[child.number - 1]["model"] for child in children]
         complete = all(models) and not any(outcomes[child.number - 1]["failed"] for child in children)
-        if complete and len(children) > 1 and _role_of(children[0].recipe) in _ROLES:
+        if complete and len(children) > 1 and _has_mean(children[0].recipe):
             folder = sweep.folder / ("ensemble" if len(sweep.settings) == 1 else f"ensemble-{number}")
             write_ensemble(
                 folder, [(child, sweep.output / str(model)) for child, model in zip(children, models, strict=True)]
@@ -53,10 +51,10 @@ def make_ensembles(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[int, Path]
     return folders
 
 
-def _role_of(recipe: Recipe) -> str:
-    """What the network of a recipe must be; its data are not looked at."""
-    module, _, name = KINDS[recipe.data.kind].partition(":")
-    return str(getattr(importlib.import_module(module), name).role)
+def _has_mean(recipe: Recipe) -> bool:
+    """Whether networks of a recipe tell probabilities of classes: single objects of several networks have no mean."""
+    role = getattr(architectures.find(recipe.model.architecture), "role", None)
+    return role not in ("autoencoder", "restorer") and not isinstance(recipe.data, InstanceSceneData)
 
 
 def write_ensemble(folder: Path, members: Sequence[tuple[Child, Path]]) -> None:

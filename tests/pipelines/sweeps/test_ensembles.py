@@ -25,8 +25,8 @@ VIT = (
 )
 
 
-@pytest.mark.parametrize("recipe", ["scenes_pretraining", "scenes_sharpen"])
-def test_networks_that_tell_no_classes_have_no_ensemble(recipe: str, tmp_path: Path):
+@pytest.mark.parametrize("recipe", ["scenes_pretraining", "scenes_sharpen", "slices_thin", "scenes_pem"])
+def test_networks_whose_answers_have_no_mean_have_no_ensemble(recipe: str, tmp_path: Path):
     sweep = plan_sweep(recipe, [f"output={tmp_path}", f"data.root={tmp_path}"], Axes(seeds="1-2"))
     done = Outcome(number=1, recipe="", failed=None, run_id=None, model="train/a/model", evaluation=None, figures={})
     outcomes = [done, {**done, "number": 2}]
