@@ -210,11 +210,11 @@ class ImageSegmentation(Kind[MaskedImageData, Store]):
         write_rows(table, [("case", "name", *FIGURES), *rows])
         with replacing(folder / "cases.csv") as path:
             path.write_text(table.getvalue(), encoding="utf-8")
-        dice = {one.figures["dice"]: one for one in scored}  # of equal ones the last
-        worst = sorted(value for value in dice if value is not None)[:_SHOWN]
+        judged = [(dice, one.item) for one in scored if (dice := one.figures["dice"]) is not None]
+        worst = sorted(judged, key=lambda pair: pair[0])[:_SHOWN]
         if worst:
-            pictures = [self._picture(segmenter, dice[value].item) for value in worst]
-            names = [f"Dice {value:.3f}" for value in worst]
+            pictures = [self._picture(segmenter, item) for _, item in worst]
+            names = [f"Dice {dice:.3f}" for dice, _ in worst]
             with replacing(folder / "images_of_lowest_dice.png") as path:
                 mask_sheet(pictures, names).save(path, "PNG")
         write_summary(folder, means, _by_test_set(scored))

@@ -147,6 +147,17 @@ def test_no_name_of_a_file_is_kept(learnt: tuple[Path, Job]) -> None:
         assert sheet.height > 5 * 220
 
 
+def test_all_images_of_which_nothing_is_found_are_shown(
+    learnt: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, job = learnt
+    monkeypatch.setattr(ImageSegmenter, "probabilities", lambda self, image: np.zeros(image.shape[:2], np.float32))
+    kind = find_kind(job.recipe)
+    kind.evaluate(job.model, kind.test_sources(), tmp_path)
+    with Image.open(tmp_path / "images_of_lowest_dice.png") as sheet:
+        assert sheet.height > 5 * 220  # each has a Dice of 0
+
+
 LAYOUTS: dict[str, tuple[str, Callable[[Path], None], dict[str, int]]] = {
     "Kvasir-SEG": ("kvasir_seg", kvasir_seg, {"train": 8, "validation": 1, "test": 1}),
     "CVC-ClinicDB": ("cvc_clinicdb", clinic_as_downloaded, {"train": 8, "validation": 1, "test": 1}),
