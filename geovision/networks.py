@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from geovision.contract import InputContract
 from shared_backbones import weights
+from shared_backbones.card import Provenance, provenance_of
 from shared_backbones.devices import choose_device, choose_precision, choose_threads
 from shared_backbones.engines import TORCH, Accelerated, check_engine, describe, identity_of, same_labels, same_values
 from shared_backbones.errors import InputError
@@ -138,15 +139,9 @@ class LoadedNetwork:
             )
         return self._accelerated[key]
 
-    def provenance(self) -> Entries:
+    def provenance(self) -> Provenance:
         """What a side-car says of the model."""
-        return {
-            "name": self.card.get("name"),
-            "version": self.card.get("version"),
-            "architecture": self.card["architecture"],
-            "sha256": self.sha256,
-            "license": self.card.get("license"),
-        }
+        return provenance_of(self.card, self.sha256)
 
 
 def group_of(pixels: int) -> int:

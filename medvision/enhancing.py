@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from medvision.volumes.files import Volume
 from medvision.volumes.geometry import Grid
 from shared_backbones import weights
+from shared_backbones.card import Provenance, provenance_of
 from shared_backbones.degrading import consistent, degrade, enlarge
 from shared_backbones.devices import choose_device, choose_threads
 from shared_backbones.errors import InputError
 from shared_backbones.files import printable
 from shared_backbones.inference import LIBRARIES, optimize_for_inference
-from shared_backbones.json_values import Document, Entries
+from shared_backbones.json_values import Document
 from shared_backbones.memory import expect
 
 THICK = 1.5  # times the finest spacing, from which on slices are thick
@@ -170,15 +171,9 @@ class Enhancer:
         with torch.inference_mode():
             return self.thinning.restored(self.network, plane[None, None].to(self.device))[0, 0].cpu()
 
-    def provenance(self) -> Entries:
+    def provenance(self) -> Provenance:
         """What a side-car says of the model."""
-        return {
-            "name": self.card.get("name"),
-            "version": self.card.get("version"),
-            "architecture": self.card["architecture"],
-            "sha256": self.sha256,
-            "license": self.card.get("license"),
-        }
+        return provenance_of(self.card, self.sha256)
 
 
 def finer(grid: Grid, axis: int, ratio: int) -> Grid:

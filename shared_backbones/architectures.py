@@ -160,6 +160,23 @@ def check(name: str, arguments: Document, *, role: Role, shape: tuple[int, ...],
     return network
 
 
+def check_keeps_size(name: str, arguments: Document) -> None:
+    """Make sure that a restorer gives images of the size that it is given.
+
+    Raises:
+        InputError: it enlarges them.
+    """
+    import torch
+
+    with torch.device("meta"):
+        scale = getattr(build(name, arguments), "scale", 1)
+    if scale != 1:
+        raise InputError(
+            f"architecture {name!r} enlarges {scale} times, expected a network that keeps the size; give upscale=1 in "
+            "its arguments"
+        )
+
+
 def check_role(name: str, role: Role) -> None:
     """Find out whether an architecture has a role; where its class says none, the shape of its output decides.
 

@@ -112,6 +112,27 @@ class Card(TypedDict, total=False):
     members: list[Member]
 
 
+class Provenance(TypedDict):
+    """What a side-car says of a model."""
+
+    name: str | None
+    version: str | None
+    architecture: str
+    sha256: str
+    license: str | None
+
+
+def provenance_of(card: Card, sha256: str) -> Provenance:
+    """What a side-car says of a model, by its card and the SHA-256 of its weights."""
+    return {
+        "name": card.get("name"),
+        "version": card.get("version"),
+        "architecture": card["architecture"],
+        "sha256": sha256,
+        "license": card.get("license"),
+    }
+
+
 def read_card(folder: str | Path) -> Card:
     """Read `model.json` alone, without importing torch.
 

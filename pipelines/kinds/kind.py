@@ -152,7 +152,7 @@ class Kind(Generic[Data, Prepared]):
             raise InputError(f"recipe {recipe.name}: model: {error}") from None
         published = model.backbone_weights
         if published and not hasattr(network, "backbone"):
-            raise InputError(f"{recipe.name}: {model.architecture} has no backbone; leave model.backbone_weights out")
+            raise InputError(f"recipe {recipe.name}: {model.architecture} has no backbone; leave backbone_weights out")
         if published and not Path(published).is_file():
             raise InputError(f"model.backbone_weights={published}: no such file; give weights, .safetensors or .pth")
 

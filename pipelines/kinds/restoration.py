@@ -63,14 +63,7 @@ class Restoration(ScenesKind[SharpenedSceneData]):
             InputError: it does not.
         """
         super().check_network()
-        with torch.device("meta"):
-            network = architectures.build(self.recipe.model.architecture, self.recipe.model.arguments)
-        scale = getattr(network, "scale", 1)
-        if scale != 1:
-            raise InputError(
-                f"recipe {self.recipe.name}: {self.recipe.model.architecture} enlarges {scale} times, expected a "
-                "network that keeps the size; pass model.arguments.upscale=1"
-            )
+        architectures.check_keeps_size(self.recipe.model.architecture, self.recipe.model.arguments)
 
     def find_pairs(self) -> list[tuple[Path, Path | None]]:
         """Scenes alone."""

@@ -64,13 +64,7 @@ class ThickSlices(Kind[ThickSliceData, Store]):
             InputError: it does not.
         """
         super().check_network()
-        with torch.device("meta"):
-            network = architectures.build(self.recipe.model.architecture, self.recipe.model.arguments)
-        if getattr(network, "scale", 1) != 1:
-            raise InputError(
-                f"recipe {self.recipe.name}: {self.recipe.model.architecture} enlarges, expected a network that keeps "
-                "the size; pass model.arguments.upscale=1"
-            )
+        architectures.check_keeps_size(self.recipe.model.architecture, self.recipe.model.arguments)
 
     def find_sources(self) -> list[Case]:
         """All scans."""

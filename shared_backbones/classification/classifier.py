@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypedDict
+from typing import Generic
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared_backbones import weights
-from shared_backbones.card import Calibration, Card
+from shared_backbones.card import Calibration, Card, Provenance, provenance_of
 from shared_backbones.classification.calibration import prediction_sets
 from shared_backbones.classification.contract import ContractT, mirror_of
 from shared_backbones.classification.outliers import Outliers
@@ -58,16 +58,6 @@ class Prediction:
     def confidence(self) -> np.ndarray:
         """Its probability, `(N,)`."""
         return self.probabilities.max(1)
-
-
-class Provenance(TypedDict):
-    """What a side-car says of a model."""
-
-    name: str | None
-    version: str | None
-    architecture: str
-    sha256: str
-    license: str | None
 
 
 class ImageClassifier(Generic[ContractT]):
@@ -289,13 +279,7 @@ class ImageClassifier(Generic[ContractT]):
 
     def provenance(self) -> Provenance:
         """What a side-car says of the model."""
-        return {
-            "name": self.card.get("name"),
-            "version": self.card.get("version"),
-            "architecture": self.card["architecture"],
-            "sha256": self.sha256,
-            "license": self.card.get("license"),
-        }
+        return provenance_of(self.card, self.sha256)
 
     def _probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of a batch, averaged over its views, and the features of the first."""
